@@ -1,0 +1,46 @@
+# Everything runs in .venv, which these targets make. Needs Python 3.11 or newer and make.
+PYTHON ?= python3
+# Pinned: a range would let an installer take a newer build with gigabytes of GPU libraries that a CPU does not use.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+# Pages that publish client samples; the tests run those they find there.
+export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
+
+.PHONY: demo up test check format bench-overhead clean
+
+demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
+	$(BIN)/python -m infra.demo
+
+up: .venv/.embedded  ## set up, start the service on this machine, run until Ctrl-C
+	$(BIN)/python -m infra.embedded
+
+test: check  ## set up, check, run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/.dev  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: .venv/.dev  ## rewrite what can be rewritten
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-overhead: .venv/.dev  ## what the service adds to the pipeline's own time
+	$(BIN)/python -m bench.overhead
+
+clean:  ## remove what these targets made
+	rm -rf .venv .data out
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv
+
+.venv/.embedded: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e '.[embedded]'
+	touch $@
+
+.venv/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e '.[dev]'
+	touch .venv/.embedded $@

@@ -1,0 +1,35 @@
+"""`python -m api`: serve the API until told to stop."""
+
+import logging
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from api.app import create_app
+from api.settings import ApiSettings
+
+
+def main() -> None:
+    """Read settings, serve, stop on SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = ApiSettings()
+        settings.read_catalog()
+    except (ValidationError, ValueError) as exc:
+        sys.exit(f"darkroom api: {exc}")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        # Access logs would hold ids of every poll and, one day, a signed query.
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=20,
+        timeout_keep_alive=75,
+        log_config=None,
+    )
+
+
+if __name__ == "__main__":
+    main()

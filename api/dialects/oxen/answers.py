@@ -1,0 +1,150 @@
+"""Generations, models, events and errors in the native API's words."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from storage.contracts import catalog, edits, errors, events, generations
+
+Sign = Callable[[str, datetime], str]
+"""Object key and expiry to URL."""
+
+
+def problem(error: errors.DarkroomError) -> dict[str, Any]:
+    """An error body that satisfies both shapes Oxen's clients know (`error.title`, `error.message`)."""
+    detail: dict[str, Any] = {
+        "type": _TYPES.get(error.code, error.code),
+        "title": error.title,
+        "detail": error.message,
+        "message": error.message,
+        "code": error.code,
+    }
+    if error.field is not None:
+        detail["field"] = error.field
+    return {"error": detail, "status": "error", "status_message": detail["type"]}
+
+
+_TYPES = {"invalid_input": "invalid_params"}
+
+
+def _seconds(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else milliseconds // 1000
+
+
+def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign) -> dict[str, Any]:
+    """One generation: Oxen's fields, what was submitted, and what Darkroom adds."""
+    edit, times, result = found.edit, found.times, found.result
+    expires_at = times.expires_at
+    answer: dict[str, Any] = {
+        **found.submitted,
+        "generation_id": found.id,
+        "model_name": edit.model,
+        "prompt": edit.prompt,
+        "media_type": "image",
+        "status": found.status.value,
+        "result_url": sign(result.key, expires_at) if result and expires_at else None,
+        "error_message": found.error_message,
+        "error_code": found.error_code,
+        "enqueued_at": _seconds(times.created_ms),
+        "started_at": _seconds(times.started_ms),
+        "completed_at": _seconds(times.completed_ms),
+        "expires_at": int(expires_at.timestamp()) if result and expires_at else None,
+        "seed": edit.seed,
+        "width": result.width if result else None,
+        "height": result.height if result else None,
+        "fit": result.fit if result else None,
+        "attempts": found.attempts,
+        "delay_ms": times.delay_ms,
+        "execution_ms": times.execution_ms,
+        "queue_position": found.position,
+        "progress": {"step": found.step, "steps": edit.steps},
+        "weights": _weights(found, known),
+    }
+    stored = [reference.key for reference in edit.references if isinstance(reference, edits.StoredInput)]
+    if stored and "input_image" not in answer:
+        until = expires_at or datetime.now(UTC) + generations.RESULT_LIFETIME
+        urls = [sign(key, until) for key in stored]
+        answer["input_image"] = urls[0] if len(urls) == 1 else urls
+    return answer
+
+
+def _weights(found: generations.Generation, known: catalog.Catalog) -> dict[str, Any] | None:
+    model = known.models.get(found.edit.model)
+    if found.result is None and model is None:
+        return None
+    name = found.result.weights if found.result else model.weights.name if model else None
+    note = model.weights.note if model and model.weights.name == name else None
+    return {"name": name, "note": note}
+
+
+def event(happened: events.Event, sign: Sign) -> dict[str, Any]:
+    """An event's data. Names differ from a poll's (`model`, `url`, `error`), as they do at Oxen."""
+    data: dict[str, Any] = {
+        "generation_id": happened.generation_id,
+        "status": happened.status.value,
+        "media_type": "image",
+        "model": happened.model,
+    }
+    fields = happened.fields
+    if "result" in fields:
+        result = generations.Result.model_validate_json(fields["result"])
+        times = generations.Timeline(created_ms=0, completed_ms=int(fields["completed_ms"]))
+        expires_at = times.expires_at or datetime.now(UTC)
+        data["url"] = sign(result.key, expires_at)
+        data["expires_at"] = int(expires_at.timestamp())
+    if "error_message" in fields:
+        data |= {"error": fields["error_message"], "error_code": fields["error_code"]}
+    return data | {name: int(fields[name]) for name in ("step", "steps", "attempts") if name in fields}
+
+
+def model(name: str, found: catalog.Model) -> dict[str, Any]:
+    """One model, with its schema under both names Oxen uses for it."""
+    schema = found.request_schema()
+    schema["required"] = ["input_image", *schema["required"]]
+    schema["properties"] = {
+        "input_image": {
+            "type": "string",
+            "format": "uri",
+            "title": "input_image",
+            "description": "The picture to edit: an http(s) URL or a data URI of a PNG, JPEG, WebP or GIF",
+            "x-media-references": True,
+        },
+        **schema["properties"],
+    }
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(datetime.fromisoformat(found.released_at).timestamp()),
+        "owned_by": "darkroom",
+        "display_name": found.display_name,
+        "summary": found.summary,
+        "description": found.summary,
+        "model_type": "base",
+        "endpoint": "/images/edit",
+        "capabilities": {"input": ["image", "text"], "output": ["image"]},
+        "pricing": {"method": "per_image", "cost_per_image": found.price_per_image},
+        "developer": {"name": found.developer, "logo": None},
+        "fine_tuning": None,
+        "deployments": [],
+        "source_model": None,
+        "image_url": None,
+        "released_at": found.released_at,
+        "licence": found.weights.licence,
+        "weights": {"name": found.weights.name, "note": found.weights.note},
+        "request_schema": schema,
+        "json_request_schema": schema,
+    }
+
+
+def blocking(found: generations.Generation, images: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """A blocking call's answer; `image_url` is what an older Oxen example reads."""
+    answer: dict[str, Any] = {
+        "model": found.edit.model,
+        "created": _seconds(found.times.created_ms),
+        "images": images,
+        "generation_id": found.id,
+        "seed": found.edit.seed,
+    }
+    if "url" in images[0]:
+        answer["image_url"] = images[0]["url"]
+    return answer

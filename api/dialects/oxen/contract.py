@@ -1,0 +1,206 @@
+"""What OpenAPI says of the native API: request bodies and the shapes of its answers."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+class ProblemDetail(BaseModel):
+    """An error; `code` is stable."""
+
+    type: str
+    title: str
+    detail: str
+    message: str
+    code: str
+    field: str | None = None
+
+
+class Problem(BaseModel):
+    """An error body."""
+
+    error: ProblemDetail
+    status: str
+    status_message: str
+
+
+class Accepted(BaseModel):
+    """One accepted generation."""
+
+    generation_id: str
+    status: str
+
+
+class Enqueued(BaseModel):
+    """Accepted generations; `cursor` is what `/api/events?since=` takes to miss nothing of them."""
+
+    generations: list[Accepted]
+    cursor: str
+
+
+class Progress(BaseModel):
+    """Denoising steps done, of how many."""
+
+    step: int
+    steps: int
+
+
+class WeightsUsed(BaseModel):
+    """Which weights make, or made, the picture."""
+
+    name: str | None
+    note: str | None
+
+
+class GenerationAnswer(BaseModel):
+    """A generation; submitted parameters stand beside these fields. Times are Unix seconds."""
+
+    model_config = ConfigDict(extra="allow")
+
+    generation_id: str
+    model_name: str
+    prompt: str
+    media_type: str
+    status: str
+    result_url: str | None
+    error_message: str | None
+    error_code: str | None
+    enqueued_at: int
+    started_at: int | None
+    completed_at: int | None
+    expires_at: int | None
+    seed: int
+    width: int | None
+    height: int | None
+    fit: str | None
+    attempts: int
+    delay_ms: int | None
+    execution_ms: int | None
+    queue_position: int | None
+    progress: Progress
+    weights: WeightsUsed | None
+
+
+class GenerationList(BaseModel):
+    """A page of generations."""
+
+    count: int
+    generations: list[GenerationAnswer]
+    next: str | None
+
+
+class Cancelled(BaseModel):
+    """The generation is terminal now."""
+
+    status: str
+    generation_id: str
+
+
+class Image(BaseModel):
+    """One picture, by URL or inline."""
+
+    url: str | None = None
+    b64_json: str | None = None
+
+
+class Edited(BaseModel):
+    """A blocking call's pictures."""
+
+    model: str
+    created: int
+    images: list[Image]
+    generation_id: str
+    seed: int
+    image_url: str | None = None
+
+
+class ModelAnswer(BaseModel):
+    """A model with the schema its requests are checked against."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: str
+    created: int
+    request_schema: dict[str, Any]
+    json_request_schema: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    """Models."""
+
+    object: str
+    data: list[ModelAnswer]
+
+
+def _answer(shape: type[BaseModel], description: str) -> Responses:
+    return {200: {"model": shape, "description": description}}
+
+
+PROBLEMS: Responses = {
+    status: {"model": Problem, "description": description}
+    for status, description in (
+        (400, "A field is missing, unknown or out of range"),
+        (401, "No valid API key"),
+        (404, "No such thing"),
+        (413, "The body or picture is too large"),
+        (422, "The idempotency key belongs to another request, or an input could not be fetched"),
+        (429, "Too many unfinished generations or streams"),
+        (503, "A store does not answer; see Retry-After"),
+    )
+}
+ENQUEUED = _answer(Enqueued, "Accepted")
+LISTED = _answer(GenerationList, "A page")
+POLLED: Responses = {**_answer(GenerationAnswer, "The generation"), 304: {"description": "Unchanged since this ETag"}}
+CANCELLED = _answer(Cancelled, "Cancelled, or terminal before")
+EDITED: Responses = {
+    **_answer(Edited, "The pictures"),
+    409: {"model": Problem, "description": "It was cancelled"},
+    500: {"model": Problem, "description": "The edit failed"},
+    504: {"model": Problem, "description": "It took too long and was cancelled"},
+}
+MODELS = _answer(ModelList, "Models")
+MODEL = _answer(ModelAnswer, "The model")
+STREAMED: Responses = {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}}
+
+
+def _body(*, multipart_image: bool, properties: dict[str, Any]) -> dict[str, Any]:
+    image: dict[str, Any] = {
+        "description": "http(s) URL or data URI",
+        "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+    }
+    if multipart_image:
+        image = {"type": "string", "format": "binary"}
+    return {
+        "schema": {
+            "type": "object",
+            "required": ["model", "prompt", "input_image"],
+            "properties": {
+                "model": {"type": "string", "examples": ["flux-kontext-dev"]},
+                "prompt": {"type": "string"},
+                "input_image": image,
+                **properties,
+            },
+            "description": "Further fields are the model's parameters; see its request_schema.",
+            "additionalProperties": True,
+        }
+    }
+
+
+def _request(properties: dict[str, Any]) -> dict[str, Any]:
+    content = {
+        "application/json": _body(multipart_image=False, properties=properties),
+        "multipart/form-data": _body(multipart_image=True, properties=properties),
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_COUNT = {"num_generations": {"type": "integer", "minimum": 1, "maximum": 4, "default": 1}}
+_NAMESPACE = {"target_namespace": {"type": "string"}}
+
+ENQUEUE = _request({**_COUNT, **_NAMESPACE, "response_format": {"type": "string", "enum": ["url"], "default": "url"}})
+EDIT = _request(
+    {**_COUNT, **_NAMESPACE, "response_format": {"type": "string", "enum": ["url", "b64_json"], "default": "url"}}
+)

@@ -1,0 +1,221 @@
+"""The native API's routes."""
+
+import base64
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api import bodies, problems, waiting
+from api.dialects.oxen import answers, asking, contract, stream
+from api.resources import Resources
+from storage.contracts import errors, events, generations
+from storage.ledger import calls
+
+POLL_AGAIN_S = 1
+"""Suggested to pollers of what is not terminal yet."""
+
+
+def _resources(request: Request) -> Resources:
+    found: Resources = request.app.state.resources
+    return found
+
+
+def _tenant(request: Request) -> str:
+    return _resources(request).tenants.authenticate(request)
+
+
+Held = Annotated[Resources, Depends(_resources)]
+Tenant = Annotated[str, Depends(_tenant)]
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
+
+router = APIRouter(tags=["native"], responses=contract.PROBLEMS)
+
+
+@router.post("/api/ai/queue", openapi_extra=contract.ENQUEUE, responses=contract.ENQUEUED)
+async def enqueue(
+    request: Request,
+    held: Held,
+    tenant: Tenant,
+    idempotency_key: IdempotencyKey = None,
+    validate: Annotated[str, Query(pattern="^(early|late)$")] = "early",
+) -> Response:
+    """Enqueue one to four generations of an edit."""
+    body = await bodies.read(request)
+    if asking.response_format(body.fields) != "url":
+        message = (
+            "response_format must be url here: queued results are downloaded; /api/ai/images/edit returns b64_json"
+        )
+        raise errors.InvalidInputError(message, field="response_format")
+    asked = await asking.request_of(
+        body, tenant=tenant, known=held.catalog, idempotency_key=idempotency_key, late=validate == "late"
+    )
+    receipt = await held.submission.submit(asked)
+    accepted = [{"generation_id": id_, "status": "queued"} for id_ in receipt.ids]
+    headers = {"Idempotent-Replayed": "true"} if receipt.replayed and idempotency_key else None
+    return JSONResponse({"generations": accepted, "cursor": receipt.cursor}, headers=headers)
+
+
+@router.get("/api/ai/queue", responses=contract.LISTED)
+async def list_generations(
+    held: Held,
+    tenant: Tenant,
+    namespace: str | None = None,
+    model: str | None = None,
+    status: generations.Status | None = None,
+    media_type: str | None = None,
+    repo: str | None = None,
+    folder: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    after: Annotated[str | None, Query(pattern=r"^\d{1,16}$")] = None,
+) -> Response:
+    """List generations, newest first: the unfinished ones, or with `status` those in it. `next` is the next page's `after`."""
+    if repo or folder or media_type not in (None, "image"):
+        # Generations here are pictures and belong to no repository.
+        return JSONResponse({"count": 0, "generations": [], "next": None})
+    wanted = {"namespace": namespace, "model": model, "status": status.value if status else None}
+    page = await held.ledger.run(
+        calls.list_(
+            tenant,
+            matching={name: value for name, value in wanted.items() if value},
+            below=after,
+            limit=limit,
+            active_only=status is None or not status.terminal,
+        )
+    )
+    found = [answers.generation(one, held.catalog, held.objects.signed_url) for one in page.generations]
+    return JSONResponse({"count": len(found), "generations": found, "next": page.continue_below})
+
+
+@router.get("/api/ai/queue/{generation_id}", responses=contract.POLLED)
+async def read_generation(
+    generation_id: str,
+    held: Held,
+    tenant: Tenant,
+    wait: Annotated[float, Query(ge=0, description="Seconds to wait for a terminal state")] = 0,
+    if_none_match: Annotated[str | None, Header(alias="If-None-Match")] = None,
+) -> Response:
+    """Poll one generation; with `wait`, be answered when it is terminal or the seconds are over."""
+    if wait > 0:
+        limit_s = min(wait, held.settings.longest_wait_s)
+        found = await waiting.until_terminal(generation_id, tenant, hub=held.hub, ledger=held.ledger, limit_s=limit_s)
+    else:
+        found = await held.ledger.run(calls.read(generation_id, tenant))
+    headers = {"ETag": found.etag}
+    if not found.status.terminal:
+        headers["Retry-After"] = str(POLL_AGAIN_S)
+    if if_none_match == found.etag:
+        return Response(status_code=304, headers=headers)
+    return JSONResponse(answers.generation(found, held.catalog, held.objects.signed_url), headers=headers)
+
+
+@router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)
+async def cancel_generation(generation_id: str, held: Held, tenant: Tenant) -> Response:
+    """Cancel a queued or processing generation; on a terminal one this has no effect."""
+    if await held.ledger.run(calls.cancel(generation_id, tenant)) == "missing":
+        raise errors.NotFoundError("The requested resource could not be found")
+    return JSONResponse({"status": "success", "generation_id": generation_id})
+
+
+@router.get("/api/events", response_class=EventSourceResponse, responses=contract.STREAMED)
+async def stream_events(
+    held: Held,
+    tenant: Tenant,
+    generation_id: str | None = None,
+    types: Annotated[str | None, Query(description="Event types, separated by commas")] = None,
+    since: Annotated[str | None, Query(description="A cursor to continue after")] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+) -> Response:
+    """Server-sent events of this key's generations."""
+    cursor = last_event_id or since
+    if cursor:
+        try:
+            events.order(cursor)
+        except ValueError as exc:
+            raise errors.InvalidInputError(f"since: {exc}", field="since") from None
+    wanted = None
+    if types:
+        try:
+            wanted = frozenset(events.EventType(name.strip()) for name in types.split(","))
+        except ValueError:
+            known = ", ".join(events.EventType)
+            raise errors.InvalidInputError(f"types must be of {known}", field="types") from None
+    limit = held.settings.max_streams_per_tenant
+    if held.hub.subscribers(tenant) >= limit:
+        raise errors.TooManyActiveError(f"At most {limit} streams and waiting calls may be open", retry_after=5.0)
+    return stream.respond(
+        tenant=tenant,
+        since=cursor or None,
+        replay_s=held.settings.replay_s,
+        wants=stream.Filter(generation_id=generation_id, types=wanted),
+        log=held.event_log,
+        hub=held.hub,
+        sign=held.objects.signed_url,
+    )
+
+
+@router.post("/api/ai/images/edit", openapi_extra=contract.EDIT, responses=contract.EDITED)
+async def edit_and_wait(
+    request: Request, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Edit a picture and wait for it. A client that hangs up cancels its edit."""
+    body = await bodies.read(request)
+    wanted = asking.response_format(body.fields)
+    asked = await asking.request_of(
+        body, tenant=tenant, known=held.catalog, idempotency_key=idempotency_key, late=False
+    )
+    receipt = await held.submission.submit(asked)
+    images: list[Mapping[str, Any]] = []
+    found: generations.Generation | None = None
+    limit_s = held.settings.blocking_limit_s
+    for id_ in receipt.ids:
+        found = await waiting.until_terminal_or_hung_up(
+            request, id_, tenant, hub=held.hub, ledger=held.ledger, limit_s=limit_s
+        )
+        if found is None or not found.status.terminal:
+            for unfinished in receipt.ids:
+                await held.ledger.run(calls.cancel(unfinished, tenant))
+            raise errors.TimedOutError(f"The edit took longer than {limit_s:g} seconds and was cancelled")
+        images.append(await _image(found, wanted, held))
+    assert found is not None  # noqa: S101  (a receipt has at least one id)
+    return JSONResponse(answers.blocking(found, images))
+
+
+async def _image(found: generations.Generation, wanted: asking.ResponseFormat, held: Resources) -> Mapping[str, Any]:
+    if found.status is generations.Status.CANCELLED:
+        raise errors.CancelledError("The generation was cancelled")
+    if found.result is None or found.times.expires_at is None:
+        raise problems.of_failure(found.error_code, found.error_message)
+    if wanted == "url":
+        return {"url": held.objects.signed_url(found.result.key, found.times.expires_at)}
+    return {"b64_json": base64.b64encode(await held.objects.get(found.result.key)).decode()}
+
+
+@router.get("/api/ai/models", responses=contract.MODELS)
+async def list_models(held: Held, tenant: Tenant, developer_name: str | None = None) -> Response:
+    """Every model, with the schema its requests are checked against."""
+    return _models(held, lambda _, model: developer_name in (None, model["developer"]["name"]))
+
+
+@router.get("/api/ai/models/search", responses=contract.MODELS)
+async def search_models(held: Held, tenant: Tenant, search: str = "") -> Response:
+    """Models whose name or summary contains the words."""
+    words = search.lower().split()
+    return _models(
+        held,
+        lambda name, model: all(word in f"{name} {model['display_name']} {model['summary']}".lower() for word in words),
+    )
+
+
+def _models(held: Resources, wanted: Any) -> Response:
+    found = [(name, answers.model(name, model)) for name, model in held.catalog.models.items()]
+    return JSONResponse({"object": "list", "data": [model for name, model in found if wanted(name, model)]})
+
+
+@router.get("/api/ai/models/{model_id}", responses=contract.MODEL)
+async def read_model(model_id: str, held: Held, tenant: Tenant) -> Response:
+    """One model."""
+    return JSONResponse(answers.model(model_id, held.catalog.model(model_id)))

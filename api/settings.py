@@ -1,0 +1,54 @@
+"""What the API needs to be told beyond the stores."""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, model_validator
+
+from storage.settings import StoreSettings
+
+
+class ApiSettings(StoreSettings):
+    """The HTTP side."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+
+    api_key: SecretStr | None = None
+    """One key, of the tenant `default`: enough for a single team."""
+
+    api_keys: dict[str, SecretStr] = Field(default_factory=dict)
+    """Further keys as JSON, tenant to key: `{"alice": "…"}`."""
+
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
+    """A 20 MiB picture is 27 MiB as a data URI."""
+
+    max_active_per_tenant: Annotated[int, Field(ge=1)] = 10_000
+    """Unfinished generations one tenant may have."""
+
+    max_streams_per_tenant: Annotated[int, Field(ge=1)] = 100
+    """Open event streams one tenant may have in this process."""
+
+    blocking_limit_s: Annotated[float, Field(gt=0)] = 600
+    """Seconds a blocking edit is waited for; then it is cancelled."""
+
+    longest_wait_s: Annotated[float, Field(gt=0)] = 60
+    """Seconds a long poll may ask for."""
+
+    replay_s: Annotated[float, Field(ge=0)] = 600
+    """How far back terminal events are replayed to a fresh subscriber: documented clients enqueue first."""
+
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web frontends that may call from a browser, as JSON."""
+
+    @model_validator(mode="after")
+    def _some_key(self) -> "ApiSettings":
+        if self.api_key is None and not self.api_keys:
+            raise ValueError("DARKROOM_API_KEY or DARKROOM_API_KEYS must be set: nobody could sign in")
+        return self
+
+    def tenants_by_key(self) -> dict[str, str]:
+        """API key to tenant."""
+        keys = {key.get_secret_value(): tenant for tenant, key in self.api_keys.items()}
+        if self.api_key is not None:
+            keys[self.api_key.get_secret_value()] = "default"
+        return keys

@@ -1,0 +1,149 @@
+"""The use case: an edit becomes generations.
+
+Pictures are stored, the ledger accepts all generations or none, a ticket is rung. What was stored for a request that was
+not accepted is removed again.
+"""
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from storage.contracts import edits, errors
+from storage.ledger import calls
+
+MAX_GENERATIONS = 4
+
+
+class ObjectStore(Protocol):
+    """Where pictures go."""
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Store. Raises `errors.ObjectsUnavailableError`."""
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Remove everything below a prefix. Raises `errors.ObjectsUnavailableError`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentPicture:
+    """A picture that came with the request."""
+
+    data: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a dialect made of somebody's request.
+
+    `seed` None means random; each generation after the first adds one. `submitted` is echoed by dialects that echo.
+    `refused` asks for generations that are recorded as failed for that reason.
+    """
+
+    tenant: str
+    queue: str
+    model: str
+    prompt: str
+    references: Sequence[SentPicture | edits.RemoteInput]
+    aspect_ratio: float | None
+    steps: int
+    guidance: float
+    seed: int | None
+    output_format: edits.OutputFormat
+    quality: int
+    submitted: Mapping[str, object]
+    count: int = 1
+    namespace: str | None = None
+    idempotency_key: str | None = None
+    refused: errors.InvalidInputError | None = None
+
+
+class Submission:
+    """Accepts requests."""
+
+    def __init__(
+        self, *, ledger: calls.AsyncLedger, objects: ObjectStore, ring: Callable[[str], None], max_active: int
+    ) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._ring = ring
+        self._max_active = max_active
+
+    async def submit(self, request: Request) -> calls.Receipt:
+        """Accept a request, whole or not at all.
+
+        Raises `errors.StoreUnavailableError`, `errors.ObjectsUnavailableError`, `errors.TooManyActiveError` and
+        `errors.IdempotencyConflictError`.
+        """
+        ids = [str(uuid.uuid4()) for _ in range(request.count)]
+        prefix = f"inputs/{request.tenant}/{ids[0]}/"
+        sent = any(isinstance(reference, SentPicture) for reference in request.references)
+        try:
+            references = [
+                await self._stored(reference, f"{prefix}{n}") for n, reference in enumerate(request.references)
+            ]
+            order = self._order(request, ids, references, prefix if sent else None)
+            receipt = await self._ledger.run(calls.create(order))
+        except errors.DarkroomError:
+            if sent:
+                await self._discard(prefix)
+            raise
+        if receipt.replayed and receipt.ids != tuple(ids) and sent:
+            await self._discard(prefix)
+        if receipt.ring:
+            self._ring(request.queue)
+        return receipt
+
+    async def _stored(self, reference: SentPicture | edits.RemoteInput, key: str) -> edits.Input:
+        if isinstance(reference, edits.RemoteInput):
+            return reference
+        await self._objects.put(key, reference.data, reference.content_type)
+        return edits.StoredInput(key=key)
+
+    async def _discard(self, prefix: str) -> None:
+        try:
+            await self._objects.delete_prefix(prefix)
+        except errors.ObjectsUnavailableError:
+            return  # the caller learns of the first fault, not of this one
+
+    def _order(
+        self, request: Request, ids: Sequence[str], references: Sequence[edits.Input], prefix: str | None
+    ) -> calls.Order:
+        first = request.seed if request.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
+        made = [
+            edits.Edit(
+                model=request.model,
+                prompt=request.prompt,
+                references=tuple(references),
+                aspect_ratio=request.aspect_ratio,
+                steps=request.steps,
+                guidance=request.guidance,
+                seed=(first + n) % (edits.MAX_SEED + 1),
+                output_format=request.output_format,
+                quality=request.quality,
+            )
+            for n in range(len(ids))
+        ]
+        return calls.Order(
+            tenant=request.tenant,
+            namespace=request.namespace,
+            queue=request.queue,
+            edits=made,
+            ids=ids,
+            submitted=[dict(request.submitted)] * len(ids),
+            inputs_prefix=prefix,
+            max_active=self._max_active,
+            idempotency_key=request.idempotency_key,
+            fingerprint=_fingerprint(request),
+            refused=request.refused,
+        )
+
+
+def _fingerprint(request: Request) -> str:
+    digest = hashlib.sha256(repr((request.model, request.count, sorted(request.submitted.items()))).encode())
+    for reference in request.references:
+        digest.update(reference.data if isinstance(reference, SentPicture) else reference.url.encode())
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""The `darkroom` command line."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from client import client
+
+BAR = 24
+
+
+def main() -> None:
+    """Parse arguments, run one command, exit non-zero with the reason when it fails."""
+    parser = argparse.ArgumentParser(prog="darkroom", description="Edit pictures with a Darkroom service.")
+    parser.add_argument("--url", default=os.environ.get("DARKROOM_URL", "http://127.0.0.1:8000"))
+    parser.add_argument("--key", default=os.environ.get("DARKROOM_API_KEY"), help="default: DARKROOM_API_KEY")
+    commands = parser.add_subparsers(dest="command", required=True)
+    edit = commands.add_parser("edit", help="enqueue an edit, show its progress, save the result")
+    edit.add_argument("image", help="a file or an http(s) URL")
+    edit.add_argument("prompt")
+    edit.add_argument("--out", type=Path, help="where to save; default: <id>.<format>")
+    edit.add_argument("--model", default="flux-kontext-dev")
+    edit.add_argument("--seed", type=int)
+    edit.add_argument("--steps", type=int, dest="num_inference_steps")
+    edit.add_argument("--aspect-ratio", default="match_input_image")
+    edit.add_argument("--format", choices=("webp", "jpg", "png"), dest="output_format", default="webp")
+    for name, text in (("status", "print a generation"), ("cancel", "cancel a generation")):
+        commands.add_parser(name, help=text).add_argument("generation_id")
+    asked = vars(parser.parse_args())
+    url, key, command = asked.pop("url"), asked.pop("key"), asked.pop("command")
+    if not key:
+        sys.exit("darkroom: an API key is needed: --key or DARKROOM_API_KEY")
+    try:
+        with client.Client(url, key) as service:
+            _run(service, command, asked)
+    except (client.ApiError, httpx.HTTPError, OSError) as exc:
+        sys.exit(f"darkroom: {exc}")
+
+
+def _run(service: client.Client, command: str, asked: dict[str, Any]) -> None:
+    if command == "status":
+        print(json.dumps(service.generation(asked["generation_id"]), indent=2))
+    elif command == "cancel":
+        service.cancel(asked["generation_id"])
+    else:
+        image, out = asked.pop("image"), asked.pop("out")
+        source = image if image.startswith(("http://", "https://")) else Path(image)
+        accepted = service.enqueue(source, asked.pop("prompt"), **asked)
+        found = follow(service, accepted)
+        if found["status"] != "succeeded":
+            sys.exit(f"darkroom: {found['status']}: {found['error_message']}")
+        target = out or Path(f"{accepted.ids[0]}.{asked['output_format']}")
+        target.write_bytes(service.download(found["result_url"]))
+        print(f"saved {target}")
+
+
+def follow(service: client.Client, accepted: client.Accepted) -> Mapping[str, Any]:
+    """Print every event of the first accepted generation as it comes; returns the generation once it is terminal."""
+    id_ = accepted.ids[0]
+    _print_events(service.events(since=accepted.cursor, generation_id=id_))
+    return service.generation(id_)
+
+
+def _print_events(events: Iterable[client.Event]) -> None:
+    for event in events:
+        detail = ""
+        if "steps" in event.data:
+            step, steps = event.data["step"], event.data["steps"]
+            filled = BAR * step // steps
+            detail = f"[{'#' * filled}{'.' * (BAR - filled)}] step {step} of {steps}"
+        elif "status" in event.data:
+            detail = str(event.data["status"])
+        print(f"  {event.type:<28} {detail}", flush=True)
+        if event.type in client.TERMINAL_EVENTS:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""A client of the native API."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
+TERMINAL_EVENTS = frozenset({"media_generation_completed", "media_generation_cancelled"})
+
+
+class ApiError(Exception):
+    """The service refused; `code` is its stable error code, `status` the HTTP status."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{message} ({code}, HTTP {status})")
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """Ids of accepted generations, and the cursor from which their events can be read without missing one."""
+
+    ids: tuple[str, ...]
+    cursor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A server-sent event."""
+
+    id: str
+    type: str
+    data: Mapping[str, Any]
+
+
+class Client:
+    """One connection pool to one service."""
+
+    def __init__(self, base_url: str, api_key: str) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=httpx.Timeout(30, connect=5))
+        self._downloads = httpx.Client(timeout=httpx.Timeout(60, connect=5))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections."""
+        self._http.close()
+        self._downloads.close()
+
+    def enqueue(
+        self, image: Path | str, prompt: str, *, model: str = "flux-kontext-dev", **parameters: object
+    ) -> Accepted:
+        """Enqueue an edit of a file or a URL. Raises `ApiError`."""
+        fields = {"model": model, "prompt": prompt, **{k: v for k, v in parameters.items() if v is not None}}
+        if isinstance(image, Path):
+            form = {
+                name: json.dumps(value) if isinstance(value, bool) else str(value) for name, value in fields.items()
+            }
+            answer = self._http.post(
+                "/api/ai/queue", data=form, files={"input_image": (image.name, image.read_bytes())}
+            )
+        else:
+            answer = self._http.post("/api/ai/queue", json={**fields, "input_image": image})
+        body = _checked(answer)
+        return Accepted(ids=tuple(one["generation_id"] for one in body["generations"]), cursor=body["cursor"])
+
+    def events(self, *, since: str | None = None, generation_id: str | None = None) -> Iterator[Event]:
+        """Events as they happen, resumed without a gap when the connection breaks. Ends never by itself."""
+        cursor = since
+        while True:
+            query = {k: v for k, v in {"since": cursor, "generation_id": generation_id}.items() if v is not None}
+            try:
+                with self._http.stream(
+                    "GET", "/api/events", params=query, timeout=httpx.Timeout(60, connect=5)
+                ) as answer:
+                    if answer.status_code != 200:
+                        answer.read()
+                        _checked(answer)
+                    for event in _parsed(answer.iter_lines()):
+                        cursor = event.id
+                        yield event
+            except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ReadTimeout):
+                if cursor is None:
+                    raise
+
+    def generation(self, id_: str, *, wait_s: float = 0) -> Mapping[str, Any]:
+        """One generation; with `wait_s`, as soon as it is terminal or the seconds are over. Raises `ApiError`."""
+        query = {"wait": wait_s} if wait_s else {}
+        return _checked(
+            self._http.get(f"/api/ai/queue/{id_}", params=query, timeout=httpx.Timeout(wait_s + 30, connect=5))
+        )
+
+    def cancel(self, id_: str) -> None:
+        """Cancel a generation. Raises `ApiError`."""
+        _checked(self._http.delete(f"/api/ai/queue/{id_}"))
+
+    def download(self, url: str) -> bytes:
+        """The bytes behind a result URL. Raises `ApiError`. The API key is not sent there."""
+        answer = self._downloads.get(url)
+        if answer.status_code != 200:
+            raise ApiError(answer.status_code, "download_failed", "The result could not be downloaded")
+        return answer.content
+
+
+def _checked(answer: httpx.Response) -> Any:
+    try:
+        body = answer.json()
+    except ValueError:
+        raise ApiError(answer.status_code, "not_json", f"The service answered {answer.text[:200]!r}") from None
+    if answer.is_success:
+        return body
+    error = body.get("error", {})
+    raise ApiError(answer.status_code, error.get("code", "unknown"), error.get("message", "The service refused"))
+
+
+def _parsed(lines: Iterator[str]) -> Iterator[Event]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            yield Event(id=fields.get("id", ""), type=fields.get("event", "message"), data=json.loads(fields["data"]))
+            fields = {}
+        else:
+            fields = {}

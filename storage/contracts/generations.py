@@ -1,0 +1,152 @@
+"""A generation: one run of an edit, with an id, from the moment it is accepted to its one terminal state.
+
+    queued ──claim──▶ processing ──▶ succeeded
+      ▲ │                 │  │  └──▶ failed
+      │ └──cancel──┐      │  └─────▶ cancelled
+      │            ▼      │
+      │        cancelled  │
+      └── lease lost, transient failure, hand-back ──┘        (attempts left; otherwise failed)
+
+`TRANSITIONS` is that drawing as a table. The ledger's scripts hold it; the tests compare the two.
+"""
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from storage.contracts import edits
+from storage.contracts.catalog import Frozen
+
+RESULT_LIFETIME = timedelta(days=7)
+"""How long a result can be downloaded after completion; SigV4 signs for no longer than 604 800 s."""
+
+
+class Status(enum.StrEnum):
+    """Where a generation is. The last three are terminal."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it never changes again."""
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.PROCESSING, Status.CANCELLED}),
+    Status.PROCESSING: frozenset({Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}),
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+
+
+class Result(Frozen):
+    """The stored picture: its object key, size in pixels and bytes, how it was fitted and what made it."""
+
+    key: str
+    content_type: str
+    width: int
+    height: int
+    size_bytes: int
+    fit: str
+    weights: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """When things happened, by the ledger's clock, in milliseconds since 1970; None is not yet."""
+
+    created_ms: int
+    started_ms: int | None = None
+    completed_ms: int | None = None
+
+    @property
+    def delay_ms(self) -> int | None:
+        """Milliseconds from acceptance to the (last) start."""
+        return None if self.started_ms is None else self.started_ms - self.created_ms
+
+    @property
+    def execution_ms(self) -> int | None:
+        """Milliseconds from the last start to the terminal state."""
+        return None if self.started_ms is None or self.completed_ms is None else self.completed_ms - self.started_ms
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the result goes: seven days after completion, to the second."""
+        if self.completed_ms is None:
+            return None
+        return datetime.fromtimestamp(self.completed_ms // 1000, UTC) + RESULT_LIFETIME
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A ledger record as it was at one moment.
+
+    `submitted` holds the parameters as the caller sent them (JSON object), for dialects that echo them. `position` is
+    how many generations will be served before this one while it is queued, else None. `step` of `steps` denoising
+    steps are done.
+    """
+
+    id: str
+    tenant: str
+    status: Status
+    edit: edits.Edit
+    submitted: Mapping[str, object]
+    times: Timeline
+    attempts: int
+    step: int
+    result: Result | None
+    error_code: str | None
+    error_message: str | None
+    position: int | None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
+        """Decode the hash the ledger keeps."""
+        result = record.get("result")
+        return cls(
+            id=record["id"],
+            tenant=record["tenant"],
+            status=Status(record["status"]),
+            edit=edits.Edit.model_validate_json(record["edit"]),
+            submitted=json.loads(record["submitted"]),
+            times=Timeline(
+                created_ms=int(record["created_ms"]),
+                started_ms=int(record["started_ms"]) if "started_ms" in record else None,
+                completed_ms=int(record["completed_ms"]) if "completed_ms" in record else None,
+            ),
+            attempts=int(record["attempts"]),
+            step=int(record.get("step", 0)),
+            result=Result.model_validate_json(result) if result else None,
+            error_code=record.get("error_code"),
+            error_message=record.get("error_message"),
+            position=position,
+        )
+
+    @property
+    def etag(self) -> str:
+        """A weak validator that changes whenever a poll's answer would."""
+        return f'W/"{self.status}-{self.attempts}-{self.step}-{self.position}"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A worker's right to run one generation: valid while the lease is, provable by the fencing `token`."""
+
+    id: str
+    tenant: str
+    token: int
+    attempt: int
+    edit: edits.Edit
+
+    @property
+    def result_key(self) -> str:
+        """Where this attempt stores its picture; another attempt has another key, so a zombie overwrites nothing."""
+        return f"results/{self.tenant}/{self.id}/{self.token}.{edits.EXTENSIONS[self.edit.output_format]}"

@@ -1,0 +1,95 @@
+"""Reading the event log: replay one tenant's past from a cursor, or follow everybody's present.
+
+Appending is the ledger's business; it happens inside the transition that caused the event.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+import redis.asyncio
+
+from storage import keys
+from storage.contracts import events
+from storage.ledger.execution import unavailable
+
+PAGE = 200
+RETENTION_MS = keys.LIFETIMES_S["events"] * 1000
+
+
+def cursor_at(seconds_ago: float) -> str:
+    """A cursor for a moment in the past, by this machine's clock."""
+    return f"{int((time.time() - seconds_ago) * 1000)}-0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Whether the log still holds everything after a cursor. `latest` is the log's newest cursor."""
+
+    complete: bool
+    latest: str
+
+
+class EventLog:
+    """The streams behind the event endpoint."""
+
+    def __init__(self, connection: redis.asyncio.Redis, follower: redis.asyncio.Redis) -> None:
+        """`follower` is a connection of its own whose time-out is longer than a blocking read."""
+        self._connection = connection
+        self._follower = follower
+
+    async def coverage(self, tenant: str, cursor: str) -> Coverage:
+        """Can a reader continue from here without a gap? Raises `errors.StoreUnavailableError`."""
+        log = keys.EVENTS + tenant
+        try:
+            async with self._connection.pipeline(transaction=False) as pipe:
+                pipe.xrange(log, count=1)
+                pipe.xlen(log)
+                pipe.exists(log)
+                pipe.xrevrange(keys.LIVE_EVENTS, count=1)
+                first, length, exists, newest = await pipe.execute()
+            added = (await self._connection.xinfo_stream(log))["entries-added"] if exists else 0
+        except redis.RedisError as exc:
+            raise unavailable(exc) from exc
+        latest = newest[0][0] if newest else cursor_at(0)
+        place = events.order(cursor)
+        trimmed = added > length and place < events.order(first[0][0])
+        too_old = place[0] < time.time() * 1000 - RETENTION_MS
+        from_the_future = place[0] > time.time() * 1000 + 60_000
+        return Coverage(complete=not (trimmed or too_old or from_the_future), latest=latest)
+
+    async def replay(self, tenant: str, after: str) -> Sequence[events.Event]:
+        """Up to `PAGE` of a tenant's events after a cursor, oldest first. Raises `errors.StoreUnavailableError`."""
+        try:
+            entries = await self._connection.xrange(keys.EVENTS + tenant, min=f"({after}", count=PAGE)
+        except redis.RedisError as exc:
+            raise unavailable(exc) from exc
+        return [events.Event.from_entry(cursor, entry) for cursor, entry in entries]
+
+    async def latest(self) -> str:
+        """The newest cursor. Raises `errors.StoreUnavailableError`."""
+        try:
+            newest = await self._connection.xrevrange(keys.LIVE_EVENTS, count=1)
+        except redis.RedisError as exc:
+            raise unavailable(exc) from exc
+        return str(newest[0][0]) if newest else "0-0"
+
+    async def follow(self, after: str, block_ms: int) -> Sequence[events.Event]:
+        """Everybody's events after a cursor, waiting up to `block_ms` for one. Raises `errors.StoreUnavailableError`."""
+        try:
+            reply = await self._follower.xread({keys.LIVE_EVENTS: after}, count=1000, block=block_ms)
+        except redis.RedisError as exc:
+            raise unavailable(exc) from exc
+        entries = reply[0][1] if reply else []
+        return [events.Event.from_entry(cursor, entry) for cursor, entry in entries]
+
+    async def gap(self, after: str) -> bool:
+        """Whether the live stream was trimmed past a cursor while nobody followed it."""
+        try:
+            first = await self._connection.xrange(keys.LIVE_EVENTS, count=1)
+            info = await self._connection.xinfo_stream(keys.LIVE_EVENTS) if first else {"entries-added": 0, "length": 0}
+        except redis.RedisError as exc:
+            raise unavailable(exc) from exc
+        trimmed = info["entries-added"] > info["length"]
+        return bool(first and trimmed and events.order(after) < events.order(first[0][0]))

@@ -1,0 +1,70 @@
+"""The only speller of Redis keys and their lifetimes, for Python and for the ledger's scripts alike.
+
+Everything lives below one prefix. Keys that have no lifetime (`PERMANENT`) are indexes of unfinished work: they empty
+themselves as it finishes. Everything else expires.
+"""
+
+from typing import Final
+
+PREFIX: Final = "darkroom:"
+
+GENERATION: Final = PREFIX + "generation:"
+"""+ id: hash, the record."""
+RING: Final = PREFIX + "ring:"
+"""+ queue: list of the tenants with pending work, next to be served first."""
+PENDING: Final = PREFIX + "pending:"
+"""+ queue:tenant: sorted set of queued ids; score is priority, then order of arrival."""
+DEPTHS: Final = PREFIX + "depths"
+"""Hash: queue to number of queued generations."""
+LEASES: Final = PREFIX + "leases"
+"""Sorted set: id of each processing generation to the millisecond its lease runs out."""
+SEQUENCE: Final = PREFIX + "sequence"
+"""Counter: order of arrival."""
+SWEPT: Final = PREFIX + "swept"
+"""Hash: when the last recovery sweep ran, and until when it grants grace."""
+ACTIVE: Final = PREFIX + "active:"
+"""+ tenant: sorted set of unfinished ids by order of arrival."""
+HISTORY: Final = PREFIX + "history:"
+"""+ tenant: sorted set of all ids by order of arrival."""
+IDEMPOTENCY: Final = PREFIX + "idempotency:"
+"""+ tenant:key: what the first request with this key led to."""
+LIVE_EVENTS: Final = PREFIX + "events"
+"""Stream of all tenants' events, short: API processes follow it."""
+EVENTS: Final = PREFIX + "events:"
+"""+ tenant: stream of one tenant's events, long: reconnecting readers are replayed from it."""
+EXPIRING: Final = PREFIX + "expiring"
+"""Sorted set: object prefix to the millisecond it is to be deleted."""
+STOPPED: Final = PREFIX + "stopped"
+"""Pub/sub channel: ids of generations whose worker should stop."""
+ALIVE: Final = PREFIX + "alive:"
+"""+ process name: what a worker says of itself; gone when it stops saying so."""
+BROKER: Final = PREFIX + "broker:"
+"""Celery's own keys; + queue name: list of tickets."""
+
+PERMANENT: Final = (RING, PENDING, DEPTHS, LEASES, SEQUENCE, ACTIVE, EXPIRING, BROKER)
+"""What may lack a lifetime."""
+
+DAY_S: Final = 24 * 3600
+
+LIFETIMES_S: Final = {
+    "waiting": 30 * DAY_S,  # a record not yet terminal
+    "record": 8 * DAY_S,  # a terminal one: a day longer than its result
+    "events": 8 * DAY_S,
+    "history": 30 * DAY_S,
+    "idempotency": DAY_S,
+    "alive": 15,
+    "swept": DAY_S,
+}
+"""Seconds each kind of key is kept after its last write."""
+
+
+def prelude() -> str:
+    """The same names and lifetimes as Lua tables, put before every script of the ledger."""
+    names = {
+        "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "sequence": SEQUENCE,
+        "swept": SWEPT, "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS,
+        "events": EVENTS, "expiring": EXPIRING, "stopped": STOPPED, "broker": BROKER,
+    }  # fmt: skip
+    key = ", ".join(f"{name} = '{value}'" for name, value in names.items())
+    life = ", ".join(f"{name} = {seconds}" for name, seconds in LIFETIMES_S.items())
+    return f"local KEY = {{ {key} }}\nlocal LIFE = {{ {life} }}\n"

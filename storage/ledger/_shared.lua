@@ -1,0 +1,84 @@
+-- Put before every script, after KEY and LIFE: the server's clock, the event log, and the moves several transitions share.
+
+local LOG_LENGTH = 10000
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function integer(n)
+  return string.format('%.0f', n)
+end
+
+-- A flat reply or hash as a table by name.
+local function named(flat)
+  local result = {}
+  for i = 1, #flat, 2 do result[flat[i]] = flat[i + 1] end
+  return result
+end
+
+local function record_of(id)
+  return named(redis.call('HGETALL', KEY.generation .. id))
+end
+
+-- Progress goes to the live stream only: a reader that comes back wants what happened, not how far it once was.
+local function emit(type, record, status, extra)
+  local entry = { 'type', type, 'id', record.id, 'tenant', record.tenant, 'model', record.model, 'status', status }
+  for _, value in ipairs(extra or {}) do entry[#entry + 1] = value end
+  local cursor = redis.call('XADD', KEY.live_events, 'MAXLEN', '~', LOG_LENGTH, '*', unpack(entry))
+  redis.call('EXPIRE', KEY.live_events, LIFE.events)
+  if type ~= 'media_generation_progress' then
+    local log = KEY.events .. record.tenant
+    redis.call('XADD', log, 'MAXLEN', '~', LOG_LENGTH, cursor, unpack(entry))
+    redis.call('EXPIRE', log, LIFE.events)
+  end
+  return cursor
+end
+
+-- A cursor just before whatever is emitted next.
+local function last_cursor()
+  local last = redis.call('XREVRANGE', KEY.live_events, '+', '-', 'COUNT', 1)
+  if #last > 0 then return last[1][1] end
+  return integer(now_ms() - 1) .. '-0'
+end
+
+-- Into the pending ring. `first` puts a tenant that had nothing pending at the head: recovered work does not queue up anew.
+local function enqueue(record, first)
+  local pending = KEY.pending .. record.queue .. ':' .. record.tenant
+  local score = tonumber(record.priority) * 1e12 + tonumber(record.sequence)
+  if redis.call('EXISTS', pending) == 0 then
+    redis.call(first and 'LPUSH' or 'RPUSH', KEY.ring .. record.queue, record.tenant)
+  end
+  redis.call('ZADD', pending, score, record.id)
+  redis.call('HINCRBY', KEY.depths, record.queue, 1)
+end
+
+local function one_less(queue)
+  if redis.call('HINCRBY', KEY.depths, queue, -1) <= 0 then redis.call('HDEL', KEY.depths, queue) end
+end
+
+-- processing -> queued
+local function requeue(record)
+  redis.call('ZREM', KEY.leases, record.id)
+  redis.call('HSET', KEY.generation .. record.id, 'status', 'queued')
+  redis.call('HDEL', KEY.generation .. record.id, 'started_ms', 'step', 'worker')
+  enqueue(record, true)
+  emit('media_generation_queued', record, 'queued', { 'attempts', record.attempts })
+end
+
+-- any unfinished state -> a terminal one; `delete_ms` is when its stored result, if any, is to be removed.
+local function settle(record, status, at_ms, delete_ms, fields)
+  local key = KEY.generation .. record.id
+  redis.call('HSET', key, 'status', status, 'completed_ms', integer(at_ms), unpack(fields))
+  redis.call('EXPIRE', key, LIFE.record)
+  redis.call('ZREM', KEY.leases, record.id)
+  redis.call('ZREM', KEY.active .. record.tenant, record.id)
+  redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
+  if record.inputs then redis.call('ZADD', KEY.expiring, integer(at_ms + LIFE.record * 1000), record.inputs) end
+end
+
+local function settle_failed(record, at_ms, code, message)
+  settle(record, 'failed', at_ms, at_ms, { 'error_code', code, 'error_message', message })
+  emit('media_generation_completed', record, 'failed', { 'error_code', code, 'error_message', message })
+end

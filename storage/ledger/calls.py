@@ -1,0 +1,238 @@
+"""The ledger's scripts as calls: which script, which arguments, and how its reply is read.
+
+A call is a value. Workers execute it synchronously, the API asynchronously (`storage.ledger.execution`); nothing is
+written twice.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from storage.contracts import edits, errors, generations
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+MAX_TICKETS = 16
+"""Tickets a queue holds at the most. Each wakes a worker that then serves until nothing waits, so more would only pile up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[T_co]):
+    """A script, its arguments, and the meaning of its reply."""
+
+    script: str
+    arguments: tuple[str | int | float, ...]
+    decode: Callable[[Any], T_co]
+
+
+class Ledger(Protocol):
+    """Something that executes calls and waits for them."""
+
+    def run(self, call: Call[T]) -> T:
+        """Execute. Raises `errors.StoreUnavailableError`."""
+        ...
+
+
+class AsyncLedger(Protocol):
+    """The same for a coroutine."""
+
+    async def run(self, call: Call[T]) -> T:
+        """Execute. Raises `errors.StoreUnavailableError`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What `create` is asked to accept: generations of one edit, apart from their seeds.
+
+    With `refused` they are recorded as failed for that reason, at once.
+    """
+
+    tenant: str
+    queue: str
+    edits: Sequence[edits.Edit]
+    ids: Sequence[str]
+    submitted: Sequence[dict[str, object]]
+    inputs_prefix: str | None
+    max_active: int
+    namespace: str | None = None
+    refused: errors.InvalidInputError | None = None
+    priority: int = 5
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What was accepted. `replayed` says that an earlier request was, and this one changed nothing."""
+
+    ids: tuple[str, ...]
+    cursor: str
+    ring: bool
+    replayed: bool
+
+
+def create(order: Order) -> Call[Receipt]:
+    """Accept generations, all or none.
+
+    Raises `errors.IdempotencyConflictError` and `errors.TooManyActiveError` when decoded.
+    """
+    request = {
+        "tenant": order.tenant,
+        "namespace": order.namespace or order.tenant,
+        "model": order.edits[0].model,
+        "queue": order.queue,
+        "priority": order.priority,
+        "max_active": order.max_active,
+        "max_tickets": MAX_TICKETS,
+        "generations": [
+            {
+                "id": id_,
+                "edit": edit.model_dump_json(),
+                "submitted": json.dumps(submitted, separators=(",", ":")),
+                "results": f"results/{order.tenant}/{id_}/",
+            }
+            for id_, edit, submitted in zip(order.ids, order.edits, order.submitted, strict=True)
+        ],
+    }
+    optional = {"inputs": order.inputs_prefix, "idempotency": order.idempotency_key, "fingerprint": order.fingerprint}
+    if order.refused:
+        request["refused"] = {"code": order.refused.code, "message": order.refused.message}
+    request |= {name: value for name, value in optional.items() if value is not None}
+
+    def decode(reply: list[Any]) -> Receipt:
+        if reply[0] == "conflict":
+            raise errors.IdempotencyConflictError("This Idempotency-Key was used before with a different request")
+        if reply[0] == "full":
+            message = f"{reply[1]} generations are unfinished; at most {order.max_active} may be"
+            raise errors.TooManyActiveError(message, retry_after=5.0)
+        kind, cursor, ring, *ids = reply
+        return Receipt(ids=tuple(ids), cursor=cursor, ring=bool(ring), replayed=kind == "replayed")
+
+    return Call(script="create", arguments=(json.dumps(request),), decode=decode)
+
+
+def claim(worker: str, lease_ms: int, queues: Sequence[str]) -> Call[generations.Claim | None]:
+    """Take the next generation of the first of these queues that has one."""
+
+    def decode(reply: list[Any] | None) -> generations.Claim | None:
+        if not reply:
+            return None
+        id_, tenant, token, attempt, edit = reply
+        edit = edits.Edit.model_validate_json(edit)
+        return generations.Claim(id=id_, tenant=tenant, token=token, attempt=attempt, edit=edit)
+
+    return Call(script="claim", arguments=(worker, lease_ms, *queues), decode=decode)
+
+
+def beat(claim: generations.Claim, lease_ms: int, step: int) -> Call[bool]:
+    """Renew the lease and report `step` steps done. False: the claim is lost, stop working."""
+    arguments = (claim.id, claim.token, lease_ms, step, claim.edit.steps)
+    return Call(script="beat", arguments=arguments, decode=lambda reply: reply == "held")
+
+
+def finish(claim: generations.Claim, result: generations.Result) -> Call[bool]:
+    """Publish the result. False: the claim is lost, the result is nobody's."""
+    kept_ms = int(generations.RESULT_LIFETIME.total_seconds() * 1000)
+    arguments = (claim.id, claim.token, result.model_dump_json(), kept_ms)
+    return Call(script="finish", arguments=arguments, decode=lambda reply: reply == "done")
+
+
+def fail(
+    claim: generations.Claim, error: errors.DarkroomError, *, max_attempts: int
+) -> Call[Literal["failed", "queued", "lost"]]:
+    """End it as failed, or queue it again when the error is transient and attempts are left."""
+    retry = int(isinstance(error, errors.TransientError))
+    arguments = (claim.id, claim.token, error.code, error.message, retry, max_attempts)
+    return Call(script="fail", arguments=arguments, decode=lambda reply: reply)
+
+
+def release(claim: generations.Claim) -> Call[bool]:
+    """Hand it back without counting the attempt. False: it was lost already."""
+    return Call(script="release", arguments=(claim.id, claim.token), decode=lambda reply: reply == "queued")
+
+
+def cancel(id_: str, tenant: str) -> Call[Literal["cancelled", "terminal", "missing"]]:
+    """Cancel what is unfinished."""
+    return Call(script="cancel", arguments=(id_, tenant), decode=lambda reply: reply)
+
+
+def _generation(position: int | None, flat: Sequence[str]) -> generations.Generation:
+    return generations.Generation.from_record(dict(zip(flat[::2], flat[1::2], strict=True)), position)
+
+
+def read(id_: str, tenant: str) -> Call[generations.Generation]:
+    """One generation with its queue position. Raises `errors.NotFoundError` when decoded."""
+
+    def decode(reply: list[Any] | None) -> generations.Generation:
+        if not reply:
+            raise errors.NotFoundError("The requested resource could not be found")
+        position = int(reply[0])
+        return _generation(None if position < 0 else position, reply[1:])
+
+    return Call(script="read", arguments=(id_, tenant), decode=decode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some of a tenant's generations, newest first; `continue_below` asks for the next page, None is the end."""
+
+    generations: tuple[generations.Generation, ...]
+    continue_below: str | None
+
+
+def list_(tenant: str, *, matching: Mapping[str, str], below: str | None, limit: int, active_only: bool) -> Call[Page]:
+    """A tenant's generations whose record fields (`status`, `model`, `namespace`) equal those in `matching`."""
+
+    def decode(reply: list[Any]) -> Page:
+        found = tuple(_generation(None, record) for record in reply[1:])
+        return Page(generations=found, continue_below=reply[0] or None)
+
+    index = "active" if active_only else "history"
+    pairs = (part for pair in matching.items() for part in pair)
+    return Call(script="list", arguments=(tenant, index, below or "+inf", limit, *pairs), decode=decode)
+
+
+def recover(*, lease_ms: int, stall_ms: int, max_attempts: int) -> Call[dict[str, str]]:
+    """Take back what silent workers held; which ids became `queued` or `failed`."""
+
+    def decode(reply: list[str]) -> dict[str, str]:
+        return dict(zip(reply[::2], reply[1::2], strict=True))
+
+    return Call(script="recover", arguments=(lease_ms, stall_ms, max_attempts, 100), decode=decode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """What waits on one queue."""
+
+    queue: str
+    pending: int
+    tickets: int
+
+    @property
+    def missing_tickets(self) -> int:
+        """How many tickets would have to be sent for every waiting generation to be noticed."""
+        return max(0, min(self.pending, MAX_TICKETS) - self.tickets)
+
+
+def backlog() -> Call[tuple[Backlog, ...]]:
+    """What waits, queue by queue."""
+
+    def decode(reply: list[Any]) -> tuple[Backlog, ...]:
+        rows = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        return tuple(Backlog(queue=queue, pending=pending, tickets=tickets) for queue, pending, tickets in rows)
+
+    return Call(script="backlog", arguments=(), decode=decode)
+
+
+def expired() -> Call[list[str]]:
+    """Object prefixes that are to be deleted now."""
+    return Call(script="expired", arguments=(100,), decode=list)
+
+
+def forget(prefixes: Sequence[str]) -> Call[int]:
+    """These prefixes were deleted."""
+    return Call(script="forget", arguments=tuple(prefixes), decode=int)

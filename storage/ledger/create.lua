@@ -1,0 +1,59 @@
+-- Accepts one to four generations at once, or none. Safe to repeat: a known id changes nothing.
+-- ARGV: 1 the request as JSON {tenant, namespace, model, queue, priority, idempotency?, fingerprint?, max_active, max_tickets,
+--       inputs?, refused?: {code, message}, generations: [{id, edit, submitted, results}]}
+-- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
+-- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active}
+local request = cjson.decode(ARGV[1])
+local idempotency = request.idempotency and (KEY.idempotency .. request.tenant .. ':' .. request.idempotency)
+
+if idempotency then
+  local seen = redis.call('GET', idempotency)
+  if seen then
+    seen = cjson.decode(seen)
+    if seen.fingerprint ~= request.fingerprint then return { 'conflict' } end
+    return { 'replayed', seen.cursor, 0, unpack(seen.ids) }
+  end
+end
+
+local ids = {}
+for i, generation in ipairs(request.generations) do ids[i] = generation.id end
+if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 then return { 'replayed', last_cursor(), 0, unpack(ids) } end
+
+local active = redis.call('ZCARD', KEY.active .. request.tenant)
+if active + #ids > request.max_active then return { 'full', active } end
+
+local at = now_ms()
+local cursor = last_cursor()
+local keep_ms = at + LIFE.waiting * 1000
+for _, generation in ipairs(request.generations) do
+  local sequence = redis.call('INCR', KEY.sequence)
+  local record = {
+    id = generation.id, tenant = request.tenant, model = request.model, queue = request.queue,
+    priority = request.priority, sequence = sequence, results = generation.results,
+  }
+  redis.call('HSET', KEY.generation .. record.id,
+    'id', record.id, 'tenant', record.tenant, 'model', record.model, 'queue', record.queue, 'status', 'queued',
+    'namespace', request.namespace,
+    'priority', record.priority, 'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
+    'edit', generation.edit, 'submitted', generation.submitted, 'results', generation.results)
+  if request.inputs then redis.call('HSET', KEY.generation .. record.id, 'inputs', request.inputs) end
+  redis.call('EXPIRE', KEY.generation .. record.id, LIFE.waiting)
+  redis.call('ZADD', KEY.active .. record.tenant, sequence, record.id)
+  redis.call('ZADD', KEY.history .. record.tenant, sequence, record.id)
+  redis.call('ZADD', KEY.expiring, integer(keep_ms), generation.results)
+  if request.refused then
+    settle_failed(record, at, request.refused.code, request.refused.message)
+  else
+    enqueue(record, false)
+    emit('media_generation_queued', record, 'queued', { 'attempts', 0 })
+  end
+end
+redis.call('EXPIRE', KEY.history .. request.tenant, LIFE.history)
+if request.inputs then redis.call('ZADD', KEY.expiring, integer(keep_ms), request.inputs) end
+if idempotency then
+  local answer = cjson.encode({ fingerprint = request.fingerprint, ids = ids, cursor = cursor })
+  redis.call('SET', idempotency, answer, 'EX', LIFE.idempotency)
+end
+
+local ring = not request.refused and redis.call('LLEN', KEY.broker .. request.queue) < request.max_tickets
+return { 'created', cursor, ring and 1 or 0, unpack(ids) }

@@ -1,0 +1,3 @@
+-- The objects below these prefixes are gone.
+-- ARGV: prefixes
+return redis.call('ZREM', KEY.expiring, unpack(ARGV))

@@ -1,0 +1,30 @@
+-- A tenant's generations, newest first, from one of its two indexes.
+-- ARGV: 1 tenant, 2 'active' or 'history', 3 sequence to continue below or '+inf', 4 most records, 5... field, value to match
+-- Returns {sequence to continue below or '', {field, value...}...}
+local SCAN = 1000
+local index = (ARGV[2] == 'active' and KEY.active or KEY.history) .. ARGV[1]
+local below = ARGV[3] == '+inf' and '+inf' or '(' .. ARGV[3]
+local function matches(record)
+  for i = 5, #ARGV, 2 do
+    if record[ARGV[i]] ~= ARGV[i + 1] then return false end
+  end
+  return true
+end
+local entries = redis.call('ZREVRANGEBYSCORE', index, below, '-inf', 'WITHSCORES', 'LIMIT', 0, SCAN)
+local page, continue = { '' }, ''
+for i = 1, #entries, 2 do
+  if #page - 1 == tonumber(ARGV[4]) then
+    continue = entries[i - 1]
+    break
+  end
+  local record = redis.call('HGETALL', KEY.generation .. entries[i])
+  local r = named(record)
+  if not r.id then
+    redis.call('ZREM', index, entries[i])
+  elseif matches(r) then
+    page[#page + 1] = record
+  end
+end
+if continue == '' and #entries == SCAN * 2 then continue = entries[#entries] end
+page[1] = continue
+return page

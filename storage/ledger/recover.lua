@@ -1,0 +1,30 @@
+-- Takes back what silent workers held: to the queue, or to failed when its attempts are used up.
+-- When this sweep itself was silent (Redis stalled, restarted, was unreachable), healthy workers could not renew either:
+-- everyone is granted one more lease first.
+-- ARGV: 1 lease in ms, 2 silence of ours that grants grace in ms, 3 attempts at the most, 4 most generations
+-- Returns {id, 'queued' | 'failed', ...}
+local at = now_ms()
+local swept = named(redis.call('HGETALL', KEY.swept))
+local grace = tonumber(swept.grace or 0)
+if at - tonumber(swept.at or at) > tonumber(ARGV[2]) then grace = at + tonumber(ARGV[1]) end
+redis.call('HSET', KEY.swept, 'at', integer(at), 'grace', integer(grace))
+redis.call('EXPIRE', KEY.swept, LIFE.swept)
+if at < grace then return {} end
+
+local recovered = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', integer(at), 'LIMIT', 0, ARGV[4])) do
+  local record = record_of(id)
+  if record.status ~= 'processing' then
+    redis.call('ZREM', KEY.leases, id)
+  elseif tonumber(record.attempts) < tonumber(ARGV[3]) then
+    requeue(record)
+    recovered[#recovered + 1] = id
+    recovered[#recovered + 1] = 'queued'
+  else
+    local message = 'The worker was lost ' .. record.attempts .. ' times while it ran this generation'
+    settle_failed(record, at, 'worker_lost', message)
+    recovered[#recovered + 1] = id
+    recovered[#recovered + 1] = 'failed'
+  end
+end
+return recovered

@@ -1,0 +1,116 @@
+"""The object store: inputs, results, and the URLs by which clients fetch them. Synchronous; the API calls it in threads."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import boto3
+import botocore.exceptions
+from botocore.config import Config
+
+from storage.contracts import errors, generations
+from storage.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
+
+LONGEST_SIGNATURE_S = int(generations.RESULT_LIFETIME.total_seconds())
+
+
+class Objects:
+    """One bucket."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._bucket = settings.s3_bucket
+        self._client = _client(settings, settings.s3_endpoint_url)
+        # Signed for the host that clients see: inside compose or a cluster the store has another name.
+        self._signer = _client(settings, settings.s3_public_endpoint_url or settings.s3_endpoint_url)
+        credentials = self._client._request_signer._credentials  # type: ignore[attr-defined]
+        if credentials is not None and credentials.token:
+            log.warning("S3 credentials are temporary: result URLs die with them, before their seven days are over")
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket unless it is there. Raises `errors.ObjectsUnavailableError`."""
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except botocore.exceptions.ClientError:
+            with _translated():
+                self._client.create_bucket(Bucket=self._bucket)
+        except botocore.exceptions.BotoCoreError as exc:
+            raise _unavailable(exc) from exc
+
+    def check(self) -> None:
+        """Is the bucket there? Raises `errors.ObjectsUnavailableError`."""
+        with _translated():
+            self._client.head_bucket(Bucket=self._bucket)
+
+    def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Store. Raises `errors.ObjectsUnavailableError`."""
+        with _translated():
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
+
+    def get(self, key: str) -> bytes:
+        """Fetch. Raises `errors.ObjectsUnavailableError`."""
+        with _translated():
+            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""
+        removed = 0
+        with _translated():
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+                for entry in page.get("Contents", ()):
+                    self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])
+                    removed += 1
+        return removed
+
+    def signed_url(self, key: str, expires_at: datetime) -> str:
+        """A URL that downloads the object until `expires_at` (aware), seven days from now at the most. No round trip."""
+        remaining = int((expires_at - datetime.now(UTC)).total_seconds())
+        return self._signer.generate_presigned_url(
+            "get_object",
+            Params={"Bucket": self._bucket, "Key": key},
+            ExpiresIn=max(1, min(remaining, LONGEST_SIGNATURE_S)),
+        )
+
+
+def _client(settings: StoreSettings, endpoint_url: str | None) -> "S3Client":
+    secret = settings.s3_secret_access_key
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key_id,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path" if endpoint_url else "auto"},
+            connect_timeout=2,
+            read_timeout=20,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=32,
+            # Look-alikes of S3 do not all know the newer checksums, and TLS and the signature already protect the body.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def _unavailable(exc: Exception) -> errors.ObjectsUnavailableError:
+    reason = type(exc).__name__
+    if isinstance(exc, botocore.exceptions.ClientError):
+        reason = str(exc.response.get("Error", {}).get("Code", reason))
+    return errors.ObjectsUnavailableError(f"The object store does not answer ({reason})", retry_after=2.0)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turns botocore's faults into ours."""
+    try:
+        yield
+    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as exc:
+        raise _unavailable(exc) from exc

@@ -1,0 +1,80 @@
+"""The gate for pictures: reads a file's header and refuses what may not enter, before a pixel is decoded.
+
+Both sides use it: the API on what callers send along, workers on what they fetch. Only four formats pass; most decoder
+faults are in the others (an EPS named .jpg would be rendered by Ghostscript).
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from storage.contracts import errors
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+CONTENT_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 12_000
+MAX_ASPECT = 20
+MAX_JPEG_SCANS = 64
+"""A progressive JPEG of 353 kB with 300 scans took 15.8 s to decode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a picture says of itself. Width and height in pixels, before any EXIF rotation."""
+
+    content_type: str
+    width: int
+    height: int
+
+
+def inspect(data: bytes, field: str) -> Header:
+    """Check a picture's format, size and completeness.
+
+    Raises `errors.PayloadTooLargeError` or `errors.InvalidInputError` naming `field` and what is allowed.
+    """
+    if len(data) > MAX_BYTES:
+        message = f"{field} may have at most {MAX_BYTES // 2**20} MiB; got {len(data) / 2**20:.1f} MiB"
+        raise errors.PayloadTooLargeError(message, field=field)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise _too_many_pixels(field, "too many") from None
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+            raise errors.InvalidInputError(f"{field} must be a PNG, JPEG, WebP or GIF picture", field=field) from None
+    width, height = image.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise _too_many_pixels(field, f"{width}x{height}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        message = f"{field} may be at most {MAX_ASPECT} times as long as wide; got {width}x{height}"
+        raise errors.InvalidInputError(message, field=field)
+    format_ = image.format or ""
+    if not _complete(image, format_, data):
+        raise errors.InvalidInputError(f"{field} is a damaged or truncated {format_} picture", field=field)
+    return Header(content_type=CONTENT_TYPES[format_], width=width, height=height)
+
+
+def _too_many_pixels(field: str, got: str) -> errors.InvalidInputError:
+    limit = f"{MAX_PIXELS // 10**6} megapixels and {MAX_SIDE} pixels a side"
+    return errors.InvalidInputError(f"{field} may have at most {limit}; got {got}", field=field)
+
+
+def _complete(image: Image.Image, format_: str, data: bytes) -> bool:
+    """Whether the file has its end. Cheap: no pixel is decoded."""
+    if format_ == "PNG":
+        try:
+            image.verify()
+        except Exception:
+            return False
+        return b"IEND" in data[-64:] or b"IEND" in data
+    if format_ == "JPEG":
+        return b"\xff\xd9" in data[2:] and data.count(b"\xff\xda") <= MAX_JPEG_SCANS
+    if format_ == "WEBP":
+        return len(data) >= int.from_bytes(data[4:8], "little") + 8
+    return True

@@ -1,0 +1,85 @@
+"""Queue names and the Celery application that carries tickets.
+
+A ticket wakes a worker; it names no generation. So losing or doubling one changes nothing, and everything Celery could
+remember is switched off.
+"""
+
+from collections.abc import Iterable
+
+import celery
+import kombu
+from kombu.exceptions import KombuError
+
+from storage import keys
+from storage.contracts import catalog, errors
+from storage.settings import StoreSettings
+
+TASK = "darkroom.serve"
+"""The one task: serve until nothing waits."""
+
+ANY_GPU = "any"
+
+
+def queue_name(model: str, gpu_type: str = ANY_GPU) -> str:
+    """`edits.<model>.<gpu type>`; work that may run anywhere waits on `any`."""
+    return f"edits.{model}.{gpu_type}"
+
+
+def queues_of_worker(models: Iterable[str], gpu_type: str) -> tuple[str, ...]:
+    """What a worker serves: first what only its GPU type may serve, then what anyone may."""
+    models = tuple(models)
+    return (*(queue_name(model, gpu_type) for model in models), *(queue_name(model) for model in models))
+
+
+def queues_of_catalog(known: catalog.Catalog) -> tuple[str, ...]:
+    """Every queue there can be."""
+    return tuple(
+        queue_name(name, gpu_type) for name, model in known.models.items() for gpu_type in (*model.gpu_types, ANY_GPU)
+    )
+
+
+def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
+    """An application that can send tickets to, or consume them from, these queues."""
+    app = celery.Celery("darkroom", broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    app.conf.update(
+        # A broker that accepts pickle lets whoever can write to it run code in the worker.
+        task_serializer="json",
+        accept_content=["json"],
+        # The ledger remembers: a result backend and events would only turn 10 Redis commands a ticket into 24.
+        task_ignore_result=True,
+        result_backend=None,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        # A ticket is acknowledged when taken: what a dead worker held comes back by its lease, not by the broker.
+        task_acks_late=False,
+        # A second ticket reserved by a busy GPU would wait while another card idles.
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        # The housekeeping worker replaces what could not be sent; a request must not wait for a retry ladder.
+        task_publish_retry=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_create_missing_queues=False,
+        task_queues=[kombu.Queue(name, routing_key=name) for name in queues],
+        task_default_queue=next(iter(queues), "edits"),
+        worker_hijack_root_logger=False,
+        worker_proc_alive_timeout=60,
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            # Without a socket time-out a worker on a connection that died silently never consumes again.
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+            "global_keyprefix": keys.BROKER,
+        },
+    )
+    return app
+
+
+def send_ticket(app: celery.Celery, queue: str) -> None:
+    """Wake a worker of this queue. Blocks for a few seconds at worst. Raises `errors.StoreUnavailableError`."""
+    try:
+        app.send_task(TASK, queue=queue, ignore_result=True)
+    except (KombuError, OSError) as exc:
+        raise errors.StoreUnavailableError(f"The ticket could not be sent ({type(exc).__name__})") from exc

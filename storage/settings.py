@@ -1,0 +1,57 @@
+"""What the stores need to be told, read from the environment once by whoever starts a process.
+
+A bad value stops the start naming the variable.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from storage.contracts.catalog import Catalog, merge
+
+
+class StoreSettings(BaseSettings):
+    """Redis, the object store and the catalog."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")] = SecretStr("redis://127.0.0.1:6379/0")
+    """Redis or Valkey, with the append-only file on and `maxmemory-policy noeviction`."""
+
+    redis_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """Seconds a command or a connect may take. Without it a silently dead connection blocks for ever."""
+
+    s3_endpoint_url: Annotated[str | None, Field(validation_alias="S3_ENDPOINT_URL")] = None
+    """Where the service reaches the object store; None is AWS."""
+
+    s3_public_endpoint_url: Annotated[str | None, Field(validation_alias="S3_PUBLIC_ENDPOINT_URL")] = None
+    """Where clients reach it. URLs are signed for this host; by default the same as `S3_ENDPOINT_URL`."""
+
+    s3_bucket: Annotated[str, Field(validation_alias="S3_BUCKET", min_length=3)] = "darkroom"
+    s3_region: Annotated[str, Field(validation_alias="S3_REGION")] = "us-east-1"
+    s3_access_key_id: Annotated[str | None, Field(validation_alias="S3_ACCESS_KEY_ID")] = None
+    """With its secret: a long-lived key. Without: boto3's own search, whose temporary credentials end URLs early."""
+    s3_secret_access_key: Annotated[SecretStr | None, Field(validation_alias="S3_SECRET_ACCESS_KEY")] = None
+
+    catalog: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Further catalog files, separated by colons; a later one overrides single keys of an earlier one."""
+
+    @field_validator("catalog", mode="before")
+    @classmethod
+    def _paths(cls, value: object) -> object:
+        return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
+
+    def read_catalog(self) -> Catalog:
+        """The shipped catalog with the operator's files laid over it. Raises `ValueError` naming file, table and key."""
+        files = (Path(__file__).parent / "catalog.toml", *self.catalog)
+        tables = []
+        for file in files:
+            try:
+                tables.append(tomllib.loads(file.read_text()))
+                parsed = merge(tables)
+            except (OSError, ValueError) as exc:
+                raise ValueError(f"{file}: {exc}") from exc
+        return parsed

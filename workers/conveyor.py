@@ -1,0 +1,137 @@
+"""Overlaps the phases of successive generations, so that the pipeline is never idle while work waits.
+
+One thread claims and prepares, one runs the pipeline, two encode and upload. The claiming thread takes the next generation
+only when the running edit is nearly done: earlier would keep it from a GPU that is idle now.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from storage.contracts import errors
+from workers.editing import Edited, Editing, Prepared
+from workers.leases import Keeper, Lease
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+IN_FLIGHT = 6
+"""Generations held at once: one prepared, one running, the rest waiting for an upload. Then nothing new is claimed."""
+
+
+class Running:
+    """How far an edit is, told by its step callback."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._began: float | None = None
+        self._remaining_s: float | None = None
+        self._changed = threading.Condition()
+
+    def begin(self) -> None:
+        """The pipeline starts on it."""
+        self._began = time.monotonic()
+
+    def advance(self, step: int) -> None:
+        """`step` steps are done."""
+        elapsed = time.monotonic() - (self._began or time.monotonic())
+        with self._changed:
+            self._remaining_s = elapsed / step * (self._steps - step)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """It is over, one way or the other."""
+        with self._changed:
+            self._remaining_s = 0
+            self._changed.notify_all()
+
+    def wait_until_within(self, seconds: float) -> None:
+        """Block until no more than this remains."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._remaining_s is not None and self._remaining_s <= seconds)
+
+
+class Conveyor:
+    """A GPU worker's threads."""
+
+    def __init__(self, editing: Editing, keeper: Keeper, *, look_ahead_s: float) -> None:
+        self._editing = editing
+        self._keeper = keeper
+        self._look_ahead_s = look_ahead_s
+        self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
+        self._finishers = ThreadPoolExecutor(2, thread_name_prefix="finish")
+        self._free = threading.BoundedSemaphore(IN_FLIGHT)
+        self._draining = threading.Event()
+
+    def call_on_pipeline_thread(self, function: Callable[[], object]) -> None:
+        """Run something where the pipeline runs, and wait for it: loading a model, for one."""
+        self._pipeline.submit(function).result()
+
+    def serve(self) -> None:
+        """Serve until nothing waits, or until told to drain. Returns with the last edits still on the belt."""
+        while not self._draining.is_set():
+            self._free.acquire()
+            lease = self._claim()
+            if lease is None:
+                self._free.release()
+                return
+            self._put_on_belt(lease)
+
+    def drain(self) -> None:
+        """Claim nothing new."""
+        self._draining.set()
+
+    def close(self) -> None:
+        """Finish what is on the belt, then end the threads."""
+        self.drain()
+        self._pipeline.shutdown(wait=True)
+        self._finishers.shutdown(wait=True)
+
+    def _claim(self) -> Lease | None:
+        try:
+            return self._editing.claim()
+        except errors.StoreUnavailableError as exc:
+            log.warning("nothing claimed: %s", exc)
+            return None
+
+    def _put_on_belt(self, lease: Lease) -> None:
+        prepared = self._attempt(lease, lambda: self._editing.prepare(lease))
+        if prepared is None:
+            return
+        running = Running(prepared.job.steps)
+        self._pipeline.submit(self._edit, prepared, running)
+        running.wait_until_within(self._look_ahead_s)
+
+    def _edit(self, prepared: Prepared, running: Running) -> None:
+        running.begin()
+        try:
+            edited = self._attempt(prepared.lease, lambda: self._editing.edit(prepared, running.advance))
+        finally:
+            running.end()
+        if edited is not None:
+            self._finishers.submit(self._finish, edited)
+
+    def _finish(self, edited: Edited) -> None:
+        lease = edited.prepared.lease
+        if self._attempt(lease, lambda: self._editing.finish(edited) or True):
+            self._let_go(lease)
+
+    def _attempt(self, lease: Lease, phase: Callable[[], T]) -> T | None:
+        """Run a phase; when it fails, record that and take the generation off the belt."""
+        try:
+            return phase()
+        except errors.DarkroomError as exc:
+            self._editing.give_up(lease, exc)
+        except Exception:
+            log.exception("%s failed", lease.claim.id)
+            self._editing.give_up(lease, errors.InternalError("The edit failed on our side"))
+        self._let_go(lease)
+        return None
+
+    def _let_go(self, lease: Lease) -> None:
+        self._keeper.drop(lease)
+        self._free.release()

@@ -1,0 +1,126 @@
+"""`python -m workers.gpu`: a worker bound to one GPU, serving tickets until told to stop.
+
+Opens its connections, starts its threads, loads its models, and closes everything in reverse order.
+"""
+
+import contextlib
+import logging
+import os
+from urllib.parse import urlsplit
+
+import celery
+import torch
+from celery import signals
+
+from storage import connections, queues
+from storage.ledger.execution import RedisLedger
+from storage.objects import Objects
+from workers.conveyor import Conveyor
+from workers.editing import Editing
+from workers.fetching import Fetcher
+from workers.leases import Keeper
+from workers.presence import announced, start
+from workers.residency import Residency
+from workers.settings import GpuSettings
+from workers.stopping import StopListener
+
+log = logging.getLogger(__name__)
+
+
+def device_of(gpu_type: str) -> str:
+    """The torch device. Raises `ValueError` when this machine has no GPU but is said to."""
+    if gpu_type == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError(f"DARKROOM_GPU_TYPE is {gpu_type}, but torch sees no CUDA device")
+    return "cuda"
+
+
+def run_gpu_worker(settings: GpuSettings) -> None:
+    """Load the models, then serve tickets until told to stop. Raises `ValueError` when the settings do not fit."""
+    known = settings.read_catalog()
+    if settings.gpu_type not in known.gpu_types:
+        raise ValueError(f"DARKROOM_GPU_TYPE {settings.gpu_type!r} is not in the catalog: {', '.join(known.gpu_types)}")
+    models = settings.models or tuple(
+        name for name, model in known.models.items() if settings.gpu_type in model.gpu_types
+    )
+    if not models:
+        raise ValueError(f"the catalog lists no model for GPU type {settings.gpu_type!r}")
+    device = device_of(settings.gpu_type)
+    served = queues.queues_of_worker(models, settings.gpu_type)
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
+        beats = stack.enter_context(contextlib.closing(connections.connect(settings)))
+        keeper = stack.enter_context(
+            contextlib.closing(Keeper(RedisLedger(beats), lease_s=settings.lease_s, beat_s=settings.beat_s))
+        )
+        stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
+        store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
+        allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
+        fetcher = stack.enter_context(contextlib.closing(Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed)))
+        residency = Residency(known, weights_dir=settings.weights_dir, device=device)
+        editing = Editing(
+            worker=settings.worker_name,
+            queues=served,
+            known=known,
+            ledger=RedisLedger(connection),
+            objects=Objects(settings),
+            fetch=fetcher.fetch,
+            pipeline=residency.pipeline,
+            keeper=keeper,
+            max_attempts=settings.max_attempts,
+        )
+        conveyor = stack.enter_context(
+            contextlib.closing(Conveyor(editing, keeper, look_ahead_s=settings.look_ahead_s))
+        )
+        for model in models:
+            conveyor.call_on_pipeline_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
+        facts = {"role": "gpu", "gpu_type": settings.gpu_type, "models": models}
+        app = queues.celery_app(settings, served)
+        _consume(app, conveyor, settings.worker_name, stack, announced(connection, settings.worker_name, facts))
+
+
+def _consume(
+    app: celery.Celery,
+    conveyor: Conveyor,
+    name: str,
+    stack: contextlib.ExitStack,
+    presence: contextlib.AbstractContextManager[None],
+) -> None:
+    @app.task(name=queues.TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def serve() -> None:
+        conveyor.serve()
+
+    def ready(**_: object) -> None:
+        stack.enter_context(presence)
+
+    def stopping(**_: object) -> None:
+        conveyor.drain()
+
+    # Connecting to it is how Celery is told to leave logging alone.
+    signals.setup_logging.connect(lambda **_: None, weak=False)
+    signals.worker_ready.connect(ready, weak=False)
+    signals.worker_shutting_down.connect(stopping, weak=False)
+    worker = app.Worker(
+        # Threads, one of them: fork breaks CUDA; solo loses work at shutdown and doubles it when the broker restarts.
+        pool="threads",
+        concurrency=1,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        hostname=f"darkroom@{name}",
+        loglevel="WARNING",
+        quiet=True,
+    )
+    worker.start()
+
+
+def _host_and_port(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+if __name__ == "__main__":
+    # A worker loads what the catalog names; telling the hub about it is not its business.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    start(GpuSettings, run_gpu_worker)

@@ -1,0 +1,105 @@
+"""`python -m workers.housekeeping`: keeps the promises no single worker can.
+
+It takes back what silent workers held, replaces lost tickets, deletes what expired. Two of them may run, and either may die
+at any moment: every step is one script or repeats harmlessly.
+"""
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable
+
+from storage import connections, queues
+from storage.contracts import errors
+from storage.ledger import calls
+from storage.ledger.execution import RedisLedger
+from storage.objects import Objects
+from workers.presence import announced, start
+from workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+SILENCE_MS = 2500
+"""When the sweep itself was silent for this long, Redis was not answering, and healthy workers could not renew either."""
+
+
+class Housekeeping:
+    """The sweeps."""
+
+    def __init__(
+        self,
+        *,
+        ledger: calls.Ledger,
+        objects: Objects,
+        send_ticket: Callable[[str], None],
+        lease_s: float,
+        sweep_s: float,
+        max_attempts: int,
+    ) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._send_ticket = send_ticket
+        self._lease_ms = int(lease_s * 1000)
+        self._sweep_s = sweep_s
+        self._max_attempts = max_attempts
+        self._missing: dict[str, int] = {}
+
+    def run(self, stopping: threading.Event) -> None:
+        """Sweep until told to stop. A store that does not answer is asked again next time."""
+        while not stopping.wait(self._sweep_s):
+            for sweep in (self.recover, self.replace_tickets, self.delete_expired):
+                try:
+                    sweep()
+                except errors.TransientError as exc:
+                    log.warning("%s: %s", sweep.__name__, exc)
+
+    def recover(self) -> None:
+        """Give what silent workers held to others. Raises `errors.StoreUnavailableError`."""
+        stall_ms = max(SILENCE_MS, int(self._sweep_s * 2500))
+        recovered = self._ledger.run(
+            calls.recover(lease_ms=self._lease_ms, stall_ms=stall_ms, max_attempts=self._max_attempts)
+        )
+        for id_, state in recovered.items():
+            log.warning("%s was held by a silent worker and is %s", id_, state)
+
+    def replace_tickets(self) -> None:
+        """Send the tickets that have been missing for two sweeps. Raises `errors.StoreUnavailableError`."""
+        missing = {row.queue: row.missing_tickets for row in self._ledger.run(calls.backlog())}
+        for queue, now in missing.items():
+            # One look could fall between an API's record and its ticket.
+            for _ in range(min(now, self._missing.get(queue, 0))):
+                self._send_ticket(queue)
+        self._missing = missing
+
+    def delete_expired(self) -> None:
+        """Remove objects whose time is over. Raises `errors.TransientError`."""
+        prefixes = self._ledger.run(calls.expired())
+        for prefix in prefixes:
+            self._objects.delete_prefix(prefix)
+        if prefixes:
+            self._ledger.run(calls.forget(prefixes))
+
+
+def run_housekeeping(settings: WorkerSettings) -> None:
+    """Sweep until SIGTERM or SIGINT."""
+    known = settings.read_catalog()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    app = queues.celery_app(settings, queues.queues_of_catalog(known))
+    with contextlib.closing(connections.connect(settings)) as connection:
+        housekeeping = Housekeeping(
+            ledger=RedisLedger(connection),
+            objects=Objects(settings),
+            send_ticket=lambda queue: queues.send_ticket(app, queue),
+            lease_s=settings.lease_s,
+            sweep_s=settings.sweep_s,
+            max_attempts=settings.max_attempts,
+        )
+        with announced(connection, settings.worker_name, {"role": "housekeeping"}):
+            housekeeping.run(stopping)
+
+
+if __name__ == "__main__":
+    start(WorkerSettings, run_housekeeping)

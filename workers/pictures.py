@@ -1,0 +1,82 @@
+"""Pixels before and after the GPU: decode what came in, fit it to what the model reads, encode what came out."""
+
+import io
+
+from PIL import Image, ImageCms, ImageOps
+
+from storage import pictures
+from storage.contracts import catalog, edits, errors
+
+WORKING_SIDE = 2048
+"""References are reduced to this many pixels a side before anything else; models read about one megapixel."""
+
+WEBP_METHOD = 4
+PNG_LEVEL = 1
+"""Level 1 takes 50 to 100 ms for a megapixel, level 6 200 ms, for 10 % fewer bytes."""
+
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+def decode(data: bytes, field: str) -> Image.Image:
+    """Decode a picture's first frame: upright, sRGB, transparency on white.
+
+    Raises `errors.InvalidInputError` naming `field`.
+    """
+    pictures.inspect(data, field)
+    try:
+        image = Image.open(io.BytesIO(data), formats=pictures.FORMATS)
+        if image.format == "JPEG":
+            image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
+        image.load()
+        image = _srgb(_upright(image))
+    except (OSError, ValueError, SyntaxError, MemoryError) as exc:
+        raise errors.InvalidInputError(f"{field} is a damaged or truncated picture", field=field) from exc
+    image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS)
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError):
+        return image  # a broken EXIF block says nothing about the pixels
+
+
+def _srgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I") or image.mode == "F":
+        # 16 bits a channel: Pillow's own conversion would clip everything above 255 to white.
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    elif profile and len(profile) < 2**20 and image.mode in ("RGB", "L", "CMYK"):
+        image = _from_profile(image, profile)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        opaque = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(opaque, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _from_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB") or image
+    except (ImageCms.PyCMSError, OSError):
+        return image  # a broken profile is as good as none
+
+
+def fitted(image: Image.Image, size: catalog.Size) -> Image.Image:
+    """The picture scaled to exactly this size. Callers choose a size of nearly the same aspect ratio."""
+    if image.size == (size.width, size.height):
+        return image
+    return image.resize((size.width, size.height), Image.Resampling.LANCZOS)
+
+
+def encode(image: Image.Image, output_format: edits.OutputFormat, quality: int) -> bytes:
+    """Encode; `quality` is 0 to 100 and means nothing for PNG."""
+    buffer = io.BytesIO()
+    if output_format == "webp":
+        image.save(buffer, "WEBP", quality=quality, method=WEBP_METHOD)
+    elif output_format == "jpeg":
+        image.save(buffer, "JPEG", quality=quality)
+    else:
+        image.save(buffer, "PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()

@@ -1,0 +1,48 @@
+"""Announces a worker while it runs, and reads the settings it starts with."""
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+import redis
+from pydantic import ValidationError
+
+from storage import fleet
+from workers.settings import WorkerSettings
+
+Settings = TypeVar("Settings", bound=WorkerSettings)
+
+
+@contextlib.contextmanager
+def announced(connection: redis.Redis, name: str, facts: Mapping[str, object]) -> Iterator[None]:
+    """Keep saying that this process is there while the block runs."""
+    leaving = threading.Event()
+
+    def run() -> None:
+        while True:
+            with contextlib.suppress(redis.RedisError):
+                fleet.announce(connection, name, facts)
+            if leaving.wait(fleet.ANNOUNCE_EVERY_S):
+                return
+
+    thread = threading.Thread(target=run, name="announce", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        leaving.set()
+        thread.join()
+        with contextlib.suppress(redis.RedisError):
+            fleet.leave(connection, name)
+
+
+def start(kind: type[Settings], run: Callable[[Settings], None]) -> None:
+    """Set up logging, read settings and run; what does not fit ends the process with a sentence."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        run(kind())
+    except (ValidationError, ValueError) as exc:
+        sys.exit(f"darkroom worker: {exc}")

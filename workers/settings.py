@@ -1,0 +1,50 @@
+"""What workers need to be told beyond the stores."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from storage.settings import StoreSettings
+
+
+class WorkerSettings(StoreSettings):
+    """Shared by GPU and housekeeping workers: the numbers that recovery is made of."""
+
+    worker_name: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+
+    lease_s: Annotated[float, Field(gt=0)] = 10
+    """How long a worker may be silent before its generation is given to another."""
+
+    beat_s: Annotated[float, Field(gt=0)] = 2
+    """How often a lease is renewed: four beats may be lost before the lease is."""
+
+    sweep_s: Annotated[float, Field(gt=0)] = 1
+    """How often the housekeeping worker looks for lost leases and missing tickets."""
+
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+
+
+class GpuSettings(WorkerSettings):
+    """A worker bound to one GPU."""
+
+    gpu_type: str = "cpu"
+    """The device's name in the catalog; decides which queues are served."""
+
+    models: tuple[str, ...] = ()
+    """Models to serve, as JSON; empty means all that the catalog lists for this GPU type."""
+
+    weights_dir: Path = Path("weights")
+    """Folder of local weights; a model whose `source` is no folder in it is loaded from the hub."""
+
+    look_ahead_s: Annotated[float, Field(ge=0)] = 3
+    """The next generation is claimed and prepared when the running edit has this long to go. Longer would keep work from
+    idle GPUs; shorter than preparing takes would leave this one idle."""
+
+    fetch_limit_s: Annotated[float, Field(gt=0)] = 15
+    """Seconds an input's URL may take in all."""
+
+    fetch_allowed: tuple[str, ...] = ()
+    """`host:port` of private servers that inputs may come from, as JSON. The object store is always allowed."""
