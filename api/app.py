@@ -5,40 +5,21 @@ import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dialects import oxen
+from api.edge import BodyLimit, SafeHeaders
 from api.problems import headers, status
 from api.resources import open_resources
 from api.settings import ApiSettings
 from storage.contracts import errors
 
 log = logging.getLogger(__name__)
-
-SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-
-
-class SafeHeaders:
-    """Answers are for the caller alone and are what they say they are."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the headers to every answer that does not set them itself."""
-
-        async def add(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                present = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(pair for pair in SAFE_HEADERS if pair[0] not in present)]
-            await send(message)
-
-        await self._app(scope, receive, add if scope["type"] == "http" else send)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -50,7 +31,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             app.state.resources = resources
             yield
 
-    middleware = [Middleware(SafeHeaders)]
+    middleware = [Middleware(SafeHeaders), Middleware(BodyLimit, max_bytes=settings.max_body_bytes)]
     if settings.cors_origins:
         cors = Middleware(
             CORSMiddleware,
@@ -66,7 +47,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description="Self-hosted image editing: enqueue, listen, download.",
         lifespan=lifespan,
         middleware=middleware,
-        max_body_size=settings.max_body_bytes,
         redoc_url=None,
     )
     app.include_router(oxen.router)
@@ -74,6 +54,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_api_route("/health/live", _live, summary="The process answers", tags=["health"])
     app.add_api_route("/health/ready", _ready, summary="The stores answer too", tags=["health"])
     app.add_exception_handler(errors.DarkroomError, _known_fault)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_fault)
     app.add_exception_handler(Exception, _unknown_fault)
     return app
@@ -108,11 +89,17 @@ async def _known_fault(request: Request, exc: Exception) -> JSONResponse:
     return _problem(exc)
 
 
+async def _bad_parameter(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RequestValidationError)  # noqa: S101  (registered for this class only)
+    first = exc.errors()[0]
+    field = str(first["loc"][-1])
+    return _problem(
+        errors.InvalidInputError(f"{field}: {first['msg']}; got {str(first.get('input'))[:80]!r}", field=field)
+    )
+
+
 async def _http_fault(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)  # noqa: S101  (registered for this class only)
-    if exc.status_code == 413:
-        limit = request.app.state.resources.settings.max_body_bytes
-        return _problem(errors.PayloadTooLargeError(f"The body may have at most {limit} bytes"))
     if exc.status_code == 404:
         return _problem(errors.NotFoundError(f"There is no route {request.method} {request.url.path}"))
     error = errors.InvalidInputError(f"{exc.detail}")

@@ -54,8 +54,6 @@ async def _form(request: Request) -> Body:
                 else:
                     fields[name] = value
     except HTTPException as exc:
-        if exc.status_code == 413:
-            raise
         raise errors.InvalidInputError(f"The form could not be read: {exc.detail}") from None
     return Body(fields=fields, files=files, textual=True)
 

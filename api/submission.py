@@ -143,7 +143,9 @@ class Submission:
 
 
 def _fingerprint(request: Request) -> str:
-    digest = hashlib.sha256(repr((request.model, request.count, sorted(request.submitted.items()))).encode())
+    digest = hashlib.sha256(
+        repr((request.model, request.prompt, request.count, sorted(request.submitted.items()))).encode()
+    )
     for reference in request.references:
         digest.update(reference.data if isinstance(reference, SentPicture) else reference.url.encode())
     return digest.hexdigest()

@@ -99,9 +99,9 @@ class Client:
     def generation(self, id_: str, *, wait_s: float = 0) -> Mapping[str, Any]:
         """One generation; with `wait_s`, as soon as it is terminal or the seconds are over. Raises `ApiError`."""
         query = {"wait": wait_s} if wait_s else {}
-        return _checked(
-            self._http.get(f"/api/ai/queue/{id_}", params=query, timeout=httpx.Timeout(wait_s + 30, connect=5))
-        )
+        timeout = httpx.Timeout(wait_s + 30, connect=5)
+        found: Mapping[str, Any] = _checked(self._http.get(f"/api/ai/queue/{id_}", params=query, timeout=timeout))
+        return found
 
     def cancel(self, id_: str) -> None:
         """Cancel a generation. Raises `ApiError`."""

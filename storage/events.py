@@ -6,6 +6,7 @@ Appending is the ledger's business; it happens inside the transition that caused
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -36,8 +37,9 @@ class EventLog:
 
     def __init__(self, connection: redis.asyncio.Redis, follower: redis.asyncio.Redis) -> None:
         """`follower` is a connection of its own whose time-out is longer than a blocking read."""
-        self._connection = connection
-        self._follower = follower
+        # redis-py types stream replies for every protocol version and encoding at once; ours is one of them.
+        self._connection: Any = connection
+        self._follower: Any = follower
 
     async def coverage(self, tenant: str, cursor: str) -> Coverage:
         """Can a reader continue from here without a gap? Raises `errors.StoreUnavailableError`."""

@@ -117,7 +117,7 @@ class Conveyor:
 
     def _finish(self, edited: Edited) -> None:
         lease = edited.prepared.lease
-        if self._attempt(lease, lambda: self._editing.finish(edited) or True):
+        if self._attempt(lease, lambda: self._editing.finish(edited)) is not None:
             self._let_go(lease)
 
     def _attempt(self, lease: Lease, phase: Callable[[], T]) -> T | None:

@@ -59,6 +59,7 @@ class Edited:
 
     prepared: Prepared
     picture: Image.Image
+    execution_ms: int
 
 
 class Editing:
@@ -128,11 +129,13 @@ class Editing:
             on_step(step)
 
         lease.check()
-        picture = self._pipeline(lease.claim.edit.model).edit(prepared.job, after_step)
-        return Edited(prepared=prepared, picture=picture)
+        pipeline = self._pipeline(lease.claim.edit.model)
+        began = time.monotonic()
+        picture = pipeline.edit(prepared.job, after_step)
+        return Edited(prepared=prepared, picture=picture, execution_ms=round((time.monotonic() - began) * 1000))
 
-    def finish(self, edited: Edited) -> None:
-        """Encode, upload, publish. Raises `errors.DarkroomError`."""
+    def finish(self, edited: Edited) -> bool:
+        """Encode, upload, publish. False: the claim was lost. Raises `errors.DarkroomError`."""
         prepared = edited.prepared
         claim = prepared.lease.claim
         edit = claim.edit
@@ -147,13 +150,15 @@ class Editing:
             height=edited.picture.height,
             size_bytes=len(body),
             fit=prepared.fit,
+            execution_ms=edited.execution_ms,
             weights=self._catalog.model(edit.model).weights.name,
         )
         if self._patiently(prepared.lease, lambda: self._ledger.run(calls.finish(claim, result))):
             log.info("%s succeeded", claim.id)
-        else:
-            log.info("%s was taken away before its result could be published", claim.id)
-            self._objects.delete_prefix(claim.result_key)
+            return True
+        log.info("%s was taken away before its result could be published", claim.id)
+        self._objects.delete_prefix(claim.result_key)
+        return False
 
     def give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
         """Record why an attempt ended; a transient reason queues it again while attempts are left."""

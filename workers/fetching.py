@@ -20,6 +20,7 @@ from storage.contracts import errors
 PORTS = frozenset({80, 443})
 REDIRECTS = 3
 CONNECT_S = 5.0
+HEADERS = (("Accept", "image/*"), ("Accept-Encoding", "identity"), ("User-Agent", "darkroom"))
 
 _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
@@ -124,8 +125,7 @@ class Fetcher:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or parts.username or parts.password or not parts.hostname:
             raise RefusedError("url")
-        # httpcore takes ASCII; a space or an umlaut in a path is the caller's browser's habit, not ours.
-        headers = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "darkroom"}
+        headers = [("Host", parts.netloc), *HEADERS]
         with self._pool.stream("GET", url, headers=headers, extensions={"timeout": _timeouts(deadline)}) as response:
             if response.status in (301, 302, 303, 307, 308):
                 location = dict(response.headers).get(b"location") or dict(response.headers).get(b"Location")

@@ -24,11 +24,11 @@ def decode(data: bytes, field: str) -> Image.Image:
     """
     pictures.inspect(data, field)
     try:
-        image = Image.open(io.BytesIO(data), formats=pictures.FORMATS)
-        if image.format == "JPEG":
-            image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
-        image.load()
-        image = _srgb(_upright(image))
+        file = Image.open(io.BytesIO(data), formats=pictures.FORMATS)
+        if file.format == "JPEG":
+            file.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
+        file.load()
+        image = _srgb(_upright(file))
     except (OSError, ValueError, SyntaxError, MemoryError) as exc:
         raise errors.InvalidInputError(f"{field} is a damaged or truncated picture", field=field) from exc
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS)

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import redis
 
@@ -15,7 +16,7 @@ class StopListener:
     """Follows the channel of stopped generations from a thread of its own."""
 
     def __init__(self, connection: redis.Redis, stop: Callable[[str], None]) -> None:
-        self._connection = connection
+        self._pubsub: Any = connection.pubsub
         self._stop = stop
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stops", daemon=True)
@@ -29,7 +30,7 @@ class StopListener:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                with self._connection.pubsub(ignore_subscribe_messages=True) as channel:
+                with self._pubsub(ignore_subscribe_messages=True) as channel:
                     channel.subscribe(keys.STOPPED)
                     while not self._closing.is_set():
                         message = channel.get_message(timeout=0.5)

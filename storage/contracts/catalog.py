@@ -160,16 +160,29 @@ class Catalog(Frozen):
 def merge(tables: Iterable[Mapping[str, Any]]) -> Catalog:
     """Build the catalog from parsed TOML tables; a later one overrides single keys of an earlier one.
 
-    Raises `ValueError` naming table and key.
+    A model with `extends = "<name>"` has everything of that model that it does not say itself: a fine-tune names its
+    weights and is done. Raises `ValueError` naming table and key.
     """
     merged: dict[str, Any] = {}
     for table in tables:
         merged = _overlay(merged, table)
+    models = merged.get("models", {})
+    merged["models"] = {name: _extended(name, models) for name in models}
     try:
         return Catalog.model_validate(merged)
     except ValidationError as exc:
         first = exc.errors()[0]
         raise ValueError(f"catalog: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from exc
+
+
+def _extended(name: str, models: Mapping[str, Any]) -> dict[str, Any]:
+    own = dict(models[name])
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    if base not in models or "extends" in models[base]:
+        raise ValueError(f"catalog: models.{name}.extends: {base!r} is no model that stands by itself")
+    return _overlay(models[base], own)
 
 
 def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

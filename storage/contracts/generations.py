@@ -48,7 +48,10 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 
 class Result(Frozen):
-    """The stored picture: its object key, size in pixels and bytes, how it was fitted and what made it."""
+    """The stored picture: its object key, size in pixels and bytes, how it was fitted and what made it.
+
+    `execution_ms` is the pipeline's own time, from text encoding to decoded pixels.
+    """
 
     key: str
     content_type: str
@@ -56,6 +59,7 @@ class Result(Frozen):
     height: int
     size_bytes: int
     fit: str
+    execution_ms: int
     weights: str
 
 
@@ -71,11 +75,6 @@ class Timeline:
     def delay_ms(self) -> int | None:
         """Milliseconds from acceptance to the (last) start."""
         return None if self.started_ms is None else self.started_ms - self.created_ms
-
-    @property
-    def execution_ms(self) -> int | None:
-        """Milliseconds from the last start to the terminal state."""
-        return None if self.started_ms is None or self.completed_ms is None else self.completed_ms - self.started_ms
 
     @property
     def expires_at(self) -> datetime | None:
@@ -129,6 +128,14 @@ class Generation:
             error_message=record.get("error_message"),
             position=position,
         )
+
+    @property
+    def execution_ms(self) -> int | None:
+        """Milliseconds the pipeline ran; for what failed, from its start to its end."""
+        if self.result is not None:
+            return self.result.execution_ms
+        started, completed = self.times.started_ms, self.times.completed_ms
+        return None if started is None or completed is None else completed - started
 
     @property
     def etag(self) -> str:

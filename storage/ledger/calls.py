@@ -136,7 +136,7 @@ def beat(claim: generations.Claim, lease_ms: int, step: int) -> Call[bool]:
 def finish(claim: generations.Claim, result: generations.Result) -> Call[bool]:
     """Publish the result. False: the claim is lost, the result is nobody's."""
     kept_ms = int(generations.RESULT_LIFETIME.total_seconds() * 1000)
-    arguments = (claim.id, claim.token, result.model_dump_json(), kept_ms)
+    arguments = (claim.id, claim.token, result.model_dump_json(), kept_ms, claim.edit.steps)
     return Call(script="finish", arguments=arguments, decode=lambda reply: reply == "done")
 
 

@@ -1,6 +1,6 @@
 """Generations, models, events and errors in the native API's words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -55,7 +55,7 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
         "fit": result.fit if result else None,
         "attempts": found.attempts,
         "delay_ms": times.delay_ms,
-        "execution_ms": times.execution_ms,
+        "execution_ms": found.execution_ms,
         "queue_position": found.position,
         "progress": {"step": found.step, "steps": edit.steps},
         "weights": _weights(found, known),
@@ -136,14 +136,15 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
     }
 
 
-def blocking(found: generations.Generation, images: list[Mapping[str, Any]]) -> dict[str, Any]:
+def blocking(found: Sequence[generations.Generation], images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A blocking call's answer; `image_url` is what an older Oxen example reads."""
+    first = found[0]
     answer: dict[str, Any] = {
-        "model": found.edit.model,
-        "created": _seconds(found.times.created_ms),
-        "images": images,
-        "generation_id": found.id,
-        "seed": found.edit.seed,
+        "model": first.edit.model,
+        "created": _seconds(first.times.created_ms),
+        "images": list(images),
+        "generation_id": first.id,
+        "seed": first.edit.seed,
     }
     if "url" in images[0]:
         answer["image_url"] = images[0]["url"]

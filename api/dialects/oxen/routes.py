@@ -1,7 +1,7 @@
 """The native API's routes."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -168,20 +168,24 @@ async def edit_and_wait(
         body, tenant=tenant, known=held.catalog, idempotency_key=idempotency_key, late=False
     )
     receipt = await held.submission.submit(asked)
-    images: list[Mapping[str, Any]] = []
-    found: generations.Generation | None = None
+    finished = [await _finished(request, id_, receipt.ids, tenant, held) for id_ in receipt.ids]
+    images = [await _image(found, wanted, held) for found in finished]
+    return JSONResponse(answers.blocking(finished, images))
+
+
+async def _finished(
+    request: Request, id_: str, together: Sequence[str], tenant: str, held: Resources
+) -> generations.Generation:
+    """The terminal generation. When the client hangs up or time runs out, all of the request are cancelled."""
     limit_s = held.settings.blocking_limit_s
-    for id_ in receipt.ids:
-        found = await waiting.until_terminal_or_hung_up(
-            request, id_, tenant, hub=held.hub, ledger=held.ledger, limit_s=limit_s
-        )
-        if found is None or not found.status.terminal:
-            for unfinished in receipt.ids:
-                await held.ledger.run(calls.cancel(unfinished, tenant))
-            raise errors.TimedOutError(f"The edit took longer than {limit_s:g} seconds and was cancelled")
-        images.append(await _image(found, wanted, held))
-    assert found is not None  # noqa: S101  (a receipt has at least one id)
-    return JSONResponse(answers.blocking(found, images))
+    found = await waiting.until_terminal_or_hung_up(
+        request, id_, tenant, hub=held.hub, ledger=held.ledger, limit_s=limit_s
+    )
+    if found is not None and found.status.terminal:
+        return found
+    for unfinished in together:
+        await held.ledger.run(calls.cancel(unfinished, tenant))
+    raise errors.TimedOutError(f"The edit took longer than {limit_s:g} seconds and was cancelled")
 
 
 async def _image(found: generations.Generation, wanted: asking.ResponseFormat, held: Resources) -> Mapping[str, Any]:

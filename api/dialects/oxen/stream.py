@@ -106,16 +106,16 @@ async def _events(
     nudge = False
     while True:
         try:
-            event = await subscription.next(NUDGE_S if nudge else None)
+            happened = await subscription.next(NUDGE_S if nudge else None)
         except TimeoutError:
             nudge = False
             yield None
             continue
-        if event is None:
+        if happened is None:
             return
-        if events.order(event.cursor) > events.order(last):
-            nudge = event.type in events.TERMINAL
-            yield event
+        if events.order(happened.cursor) > events.order(last):
+            nudge = happened.type in events.TERMINAL
+            yield happened
 
 
 def _frame(name: str, cursor: str, data: object) -> ServerSentEvent:

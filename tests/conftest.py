@@ -1,0 +1,155 @@
+"""Fixtures: one embedded stack for the whole run, tenants on it, and pictures to send."""
+
+import contextlib
+import io
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import requests
+from PIL import Image
+
+from infra import embedded
+from storage import connections, keys
+
+PHOTOGRAPH = Path(embedded.__file__).parent / "sample" / "astronaut.jpg"
+
+TENANTS = {name: f"key-of-{name}-{secrets.token_hex(8)}" for name in ("alice", "bob", "carol", "dave", "erin", "frank")}
+
+
+def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
+    """A stack of the tests' own: a free port, short leases, models that only sleep."""
+    shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "REDIS_", "S3_"))
+    }
+    return {
+        **inherited,
+        "DARKROOM_PORT": "0",
+        "DARKROOM_DATA_DIR": str(data_dir),
+        "DARKROOM_API_KEYS": json.dumps(TENANTS),
+        "DARKROOM_CATALOG": f"{shipped}:{Path(__file__).parent / 'catalog.toml'}",
+        "DARKROOM_LEASE_S": "3",
+        "DARKROOM_BEAT_S": "0.5",
+        "DARKROOM_SWEEP_S": "0.5",
+        "DARKROOM_FETCH_LIMIT_S": "3",
+        **extra,
+    }
+
+
+@contextlib.contextmanager
+def running_stack(data_dir: Path, **extra: str) -> Iterator[embedded.Stack]:
+    """Start one and stop it."""
+    with embedded.running(embedded.Options.from_environment(stack_environment(data_dir, **extra))) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
+    from tests.web import free_port
+
+    image_port = free_port()
+    allowed = json.dumps([f"127.0.0.1:{image_port}"])
+    with running_stack(
+        tmp_path_factory.mktemp("stack"), DARKROOM_FETCH_ALLOWED=allowed, TEST_IMAGE_PORT=str(image_port)
+    ) as one:
+        yield one
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A caller of the API."""
+
+    url: str
+    name: str
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def post(self, path: str, body: object = None, **more: Any) -> requests.Response:
+        headers = {**self.headers, **more.pop("headers", {})}
+        return requests.post(self.url + path, json=body, headers=headers, timeout=60, **more)
+
+    def get(self, path: str, **more: Any) -> requests.Response:
+        headers = {**self.headers, **more.pop("headers", {})}
+        return requests.get(self.url + path, headers=headers, timeout=60, **more)
+
+    def delete(self, path: str) -> requests.Response:
+        return requests.delete(self.url + path, headers=self.headers, timeout=60)
+
+    def enqueue(self, image: str, *, model: str = "quick", **fields: object) -> str:
+        answer = self.post("/api/ai/queue", {"model": model, "prompt": "make it blue", "input_image": image, **fields})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["generations"][0]["generation_id"])
+
+    def finished(self, id_: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.get(f"/api/ai/queue/{id_}?wait=30").json()
+        assert found["status"] in ("succeeded", "failed", "cancelled"), found
+        return found
+
+
+@pytest.fixture
+def alice(stack: embedded.Stack) -> Tenant:
+    return Tenant(stack.url, "alice", TENANTS["alice"])
+
+
+@pytest.fixture
+def bob(stack: embedded.Stack) -> Tenant:
+    return Tenant(stack.url, "bob", TENANTS["bob"])
+
+
+@pytest.fixture
+def nobody_waits(stack: embedded.Stack) -> Iterator[None]:
+    """After the test no lease is left, no generation waits, and every key has a lifetime or may lack one."""
+    yield
+    with contextlib.closing(connections.connect(stack.store)) as connection:
+        eventually(lambda: not connection.exists(keys.LEASES, keys.DEPTHS))
+        check_lifetimes(connection)
+
+
+def check_lifetimes(connection: redis.Redis) -> None:
+    for key in connection.scan_iter(match=keys.PREFIX + "*"):
+        assert str(key).startswith(keys.PERMANENT) or connection.ttl(key) != -1, f"{key} lives for ever"
+
+
+def eventually(condition: Callable[[], Any], *, within_s: float = 20) -> Any:
+    """What the condition returns once it is true; fails when it does not get true in time."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not true within {within_s} s")
+
+
+def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def data_uri(data: bytes, content_type: str = "image/png") -> str:
+    import base64
+
+    return f"data:{content_type};base64,{base64.b64encode(data).decode()}"
+
+
+@pytest.fixture(scope="session")
+def photograph() -> str:
+    """A real photograph as a data URI."""
+    return data_uri(PHOTOGRAPH.read_bytes(), "image/jpeg")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> str:
+    """A one-pixel PNG as a data URI: as small as inputs get."""
+    return data_uri(encoded(Image.new("RGB", (1, 1), "red"), "PNG"))

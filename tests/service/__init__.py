@@ -1,0 +1,1 @@
+"""The whole service, used as clients use it."""

@@ -1,0 +1,52 @@
+"""POST /api/ai/images/edit: ask and wait."""
+
+import base64
+import json
+import socket
+
+import pytest
+import requests
+
+from infra import embedded
+from tests.conftest import TENANTS, Tenant, eventually
+
+pytestmark = pytest.mark.usefixtures("nobody_waits")
+
+
+def test_the_answer_has_a_url(alice: Tenant, tiny: str) -> None:
+    answer = alice.post("/api/ai/images/edit", {"model": "quick", "prompt": "x", "input_image": tiny}).json()
+    assert answer["model"] == "quick"
+    assert isinstance(answer["created"], int)
+    assert answer["image_url"] == answer["images"][0]["url"]
+    assert requests.get(answer["images"][0]["url"], timeout=10).content[8:12] == b"WEBP"
+
+
+def test_the_answer_has_the_bytes_when_asked(alice: Tenant, tiny: str) -> None:
+    body = {"model": "quick", "prompt": "x", "input_image": tiny, "response_format": "b64_json", "output_format": "png"}
+    answer = alice.post("/api/ai/images/edit", body).json()
+    assert base64.b64decode(answer["images"][0]["b64_json"]).startswith(b"\x89PNG")
+    assert "image_url" not in answer
+
+
+def test_several_at_once(alice: Tenant, tiny: str) -> None:
+    body = {"model": "quick", "prompt": "x", "input_image": tiny, "num_generations": 3}
+    assert len({image["url"] for image in alice.post("/api/ai/images/edit", body).json()["images"]}) == 3
+
+
+def test_a_failed_edit_is_an_error_with_its_reason(alice: Tenant) -> None:
+    body = {"model": "quick", "prompt": "x", "input_image": "http://127.0.0.1:1/a.png"}
+    answer = alice.post("/api/ai/images/edit", body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "input_unreachable"
+
+
+def test_a_client_that_hangs_up_cancels_its_edit(stack: embedded.Stack, tiny: str) -> None:
+    frank = Tenant(stack.url, "frank", TENANTS["frank"])
+    body = json.dumps({"model": "slow", "prompt": "x", "input_image": tiny, "num_generations": 2}).encode()
+    host, _, port = stack.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /api/ai/images/edit HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {frank.key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        eventually(lambda: frank.get("/api/ai/queue").json()["count"] == 2)
+    eventually(lambda: frank.get("/api/ai/queue?status=cancelled").json()["count"] == 2, within_s=3)

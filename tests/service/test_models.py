@@ -1,0 +1,65 @@
+"""The catalogue, the documentation, health."""
+
+import pytest
+import requests
+
+from api.dialects.oxen import contract
+from infra import embedded
+from tests.conftest import Tenant
+
+
+def test_a_model_tells_its_schema_under_both_names(alice: Tenant) -> None:
+    model = alice.get("/api/ai/models/flux-kontext-dev").json()
+    assert model["id"] == "flux-kontext-dev"
+    assert model["request_schema"] == model["json_request_schema"]
+    assert model["request_schema"]["required"] == ["input_image", "prompt"]
+    assert model["weights"]["name"] == "small-kontext"
+
+
+def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
+    ids = [model["id"] for model in alice.get("/api/ai/models").json()["data"]]
+    assert ids == ["flux-kontext-dev", "quick", "slow"]
+    assert len(alice.get("/api/ai/models/search?search=kontext").json()["data"]) == 3
+    assert alice.get("/api/ai/models/search?search=video").json() == {"object": "list", "data": []}
+    assert alice.get("/api/ai/models?developer_name=nobody").json()["data"] == []
+
+
+def test_an_unknown_model_is_said_to_be(alice: Tenant) -> None:
+    answer = alice.get("/api/ai/models/nope")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "Model not found: nope")
+
+
+def test_answers_are_what_openapi_says(alice: Tenant, tiny: str) -> None:
+    body = {"model": "quick", "prompt": "x", "input_image": tiny}
+    contract.Enqueued.model_validate(alice.post("/api/ai/queue", body).json())
+    id_ = alice.enqueue(tiny)
+    contract.GenerationAnswer.model_validate(alice.get(f"/api/ai/queue/{id_}").json())
+    contract.GenerationAnswer.model_validate(alice.finished(id_))
+    contract.GenerationList.model_validate(alice.get("/api/ai/queue?status=succeeded").json())
+    contract.Cancelled.model_validate(alice.delete(f"/api/ai/queue/{id_}").json())
+    contract.Edited.model_validate(alice.post("/api/ai/images/edit", body).json())
+    contract.ModelList.model_validate(alice.get("/api/ai/models").json())
+    contract.ModelAnswer.model_validate(alice.get("/api/ai/models/quick").json())
+    contract.Problem.model_validate(alice.get("/api/ai/queue/none").json())
+
+
+def test_openapi_names_every_route_and_its_bodies(stack: embedded.Stack) -> None:
+    spec = requests.get(f"{stack.url}/openapi.json", timeout=10).json()
+    routes = {f"{method.upper()} {path}" for path, methods in spec["paths"].items() for method in methods}
+    assert {
+        "POST /api/ai/queue",
+        "GET /api/ai/queue",
+        "GET /api/ai/queue/{generation_id}",
+        "DELETE /api/ai/queue/{generation_id}",
+        "GET /api/events",
+        "POST /api/ai/images/edit",
+        "GET /api/ai/models",
+        "GET /api/ai/models/{model_id}",
+    } <= routes
+    bodies = spec["paths"]["/api/ai/queue"]["post"]["requestBody"]["content"]
+    assert set(bodies) == {"application/json", "multipart/form-data"}
+
+
+@pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready", "/docs"])
+def test_what_needs_no_key(stack: embedded.Stack, path: str) -> None:
+    assert requests.get(stack.url + path, timeout=10).status_code == 200

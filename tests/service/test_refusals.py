@@ -1,0 +1,195 @@
+"""Bad input: refused early, with a sentence naming the field, and leaving nothing behind."""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from infra import embedded
+from storage import connections, keys
+from tests import web
+from tests.conftest import PHOTOGRAPH, Tenant, data_uri, encoded, eventually
+from tests.unit.test_pictures import bomb
+
+PNG = encoded(Image.new("RGB", (64, 64), "red"), "PNG")
+
+
+def _objects(stack: embedded.Stack) -> set[str]:
+    root = stack.options.data_dir / "objects"
+    return {str(file) for file in root.rglob("*") if file.is_file()}
+
+
+def _records(stack: embedded.Stack) -> set[str]:
+    with contextlib.closing(connections.connect(stack.store)) as connection:
+        patterns = (keys.GENERATION, keys.PENDING, keys.ACTIVE, keys.IDEMPOTENCY)
+        return {str(key) for pattern in patterns for key in connection.scan_iter(match=pattern + "*")}
+
+
+@pytest.fixture
+def nothing_left_behind(stack: embedded.Stack) -> Iterator[None]:
+    """Neither a record nor an object came of the test."""
+    before = _objects(stack), _records(stack)
+    yield
+    assert _objects(stack) <= before[0]
+    assert _records(stack) <= before[1]
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+class TestRefusedAtOnce:
+    @pytest.mark.parametrize(
+        ("image", "sentence"),
+        [
+            (None, "input_image is required"),
+            ("", "input_image must be an http(s) URL or a data URI"),
+            (7, "input_image must be an http(s) URL or a data URI"),
+            ("ftp://example.com/a.png", "input_image must be an http(s) URL or a data URI"),
+            ("data:text/plain;base64,aGVsbG8=", "input_image must be a data URI of the form"),
+            ("data:image/png;base64,!!!", "input_image is not valid base64"),
+            (data_uri(b"only text"), "input_image must be a whole PNG, JPEG, WebP or GIF picture"),
+            (data_uri(PNG[:-30]), "input_image is a damaged or truncated PNG picture"),
+            (data_uri(bomb(10_000, 8_000)), "input_image may have at most 50 megapixels"),
+            ([data_uri(PNG)] * 2, "input_image: quick takes at most 1; got 2"),
+        ],
+        ids=["none", "empty", "number", "ftp", "no image", "base64", "text", "truncated", "bomb", "two"],
+    )
+    def test_a_picture_that_is_none(self, alice: Tenant, image: object, sentence: str) -> None:
+        answer = alice.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": image})
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert sentence in error["message"]
+        assert error["field"] == "input_image"
+
+    @pytest.mark.parametrize(
+        ("fields", "field", "status"),
+        [
+            ({"num_inference_steps": 3}, "num_inference_steps", 400),
+            ({"num_inference_steps": 51}, "num_inference_steps", 400),
+            ({"guidance": -0.1}, "guidance", 400),
+            ({"guidance": 10.1}, "guidance", 400),
+            ({"guidance": math.nan}, "guidance", 400),
+            ({"seed": -1}, "seed", 400),
+            ({"seed": 2**32}, "seed", 400),
+            ({"output_quality": -1}, "output_quality", 400),
+            ({"output_quality": 101}, "output_quality", 400),
+            ({"num_generations": 0}, "num_generations", 400),
+            ({"num_generations": 5}, "num_generations", 400),
+            ({"num_generations": "2"}, "num_generations", 400),
+            ({"num_generations": True}, "num_generations", 400),
+            ({"prompt": ""}, "prompt", 400),
+            ({"prompt": "a" * 100_000}, "prompt", 400),
+            ({"aspect_ratio": "16:10"}, "aspect_ratio", 400),
+            ({"steps": 9}, "steps", 400),
+            ({"model": "nope"}, "model", 404),
+            ({"model": ""}, "model", 400),
+            ({"response_format": "b64_json"}, "response_format", 400),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/api/ai/queue", "/api/ai/images/edit"])
+    def test_a_field_outside_its_range(
+        self, alice: Tenant, path: str, fields: dict[str, Any], field: str, status: int, tiny: str
+    ) -> None:
+        if path.endswith("edit") and field == "response_format":
+            fields = {"response_format": "jpg"}
+        body = json.dumps({"model": "quick", "prompt": "x", "input_image": tiny, **fields})
+        answer = alice.post(path, data=body)
+        assert answer.status_code == status, answer.text
+        error = answer.json()["error"]
+        assert error["field"] == field
+        assert error["detail"] == error["message"]
+        assert error["message"]
+        assert error["title"]
+        assert answer.json()["status_message"] == error["type"]
+        assert len(answer.text) < 1000, "long input is not repeated"
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"{", b"[]", b"null", b'{"model": "quick", "prompt": "\xff\xfe"}', b'{"prompt": "\\ud800"}']
+    )
+    def test_a_body_that_is_no_json_object(self, alice: Tenant, body: bytes) -> None:
+        answer = alice.post("/api/ai/queue", data=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_input")
+
+    def test_a_body_over_the_limit(self, alice: Tenant) -> None:
+        answer = alice.post("/api/ai/queue", data=b'{"prompt": "' + b"a" * (33 * 2**20))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "payload_too_large")
+
+    def test_a_picture_over_the_limit(self, alice: Tenant) -> None:
+        uri = data_uri(PNG + b"\0" * (21 * 2**20))
+        answer = alice.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": uri})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "payload_too_large")
+
+    def test_a_form_with_a_file_nobody_asked_for(self, alice: Tenant) -> None:
+        with PHOTOGRAPH.open("rb") as file:
+            answer = alice.post("/api/ai/queue", data={"model": "quick", "prompt": "x"}, files={"picture": file})
+        assert (answer.status_code, answer.json()["error"]["field"]) == (400, "picture")
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/api/ai/queue/x?wait=abc", "/api/ai/queue?limit=0", "/api/events?since=yesterday", "/api/events?types=x"],
+    )
+    def test_a_bad_query(self, alice: Tenant, path: str) -> None:
+        answer = alice.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_input")
+
+    def test_a_route_that_does_not_exist(self, alice: Tenant) -> None:
+        assert alice.get("/api/ai/nothing").json()["status_message"] == "resource_not_found"
+        assert alice.post("/api/ai/models", {}).status_code == 405
+
+
+class TestUrls:
+    """A URL is fetched by a worker: a bad one makes the generation fail, soon and with its reason."""
+
+    @pytest.fixture
+    def port(self, stack: embedded.Stack) -> int:
+        return int(stack.options.environment["TEST_IMAGE_PORT"])
+
+    def test_a_good_one_is_edited(self, alice: Tenant, port: int) -> None:
+        with web.serving(port, {"/a.png": web.picture(PNG)}):
+            url = f"http://127.0.0.1:{port}/a.png"
+            found = alice.finished(alice.enqueue(url))
+        assert (found["status"], found["input_image"]) == ("succeeded", url)
+
+    @pytest.mark.parametrize(
+        ("answer", "code", "sentence"),
+        [
+            (web.missing, "input_unreachable", "the server answered 404 for url"),
+            (web.silent, "input_unreachable", "no answer within 3 seconds"),
+            (web.redirect("http://127.0.0.1:9/x.png"), "input_unreachable", "this address may not be fetched"),
+            (web.redirect("http://169.254.169.254/latest"), "input_unreachable", "this address may not be fetched"),
+            (
+                web.picture(b"<html>not found</html>", "text/html"),
+                "invalid_input",
+                "must be a whole PNG, JPEG, WebP or GIF",
+            ),
+            (web.picture(PNG[:-30]), "invalid_input", "damaged or truncated"),
+            (web.picture(bomb(10_000, 8_000)), "invalid_input", "at most 50 megapixels"),
+        ],
+        ids=["404", "hangs", "redirect to a private port", "redirect to metadata", "html", "truncated", "bomb"],
+    )
+    def test_a_bad_one_fails_with_its_reason_and_leaves_no_object(
+        self, stack: embedded.Stack, alice: Tenant, port: int, answer: web.Answer, code: str, sentence: str
+    ) -> None:
+        before = _objects(stack)
+        with web.serving(port, {"/a.png": answer}):
+            found = alice.finished(alice.enqueue(f"http://127.0.0.1:{port}/a.png"))
+        assert (found["status"], found["error_code"], found["attempts"]) == ("failed", code, 1)
+        assert sentence in found["error_message"]
+        assert found["result_url"] is None
+        eventually(lambda: _objects(stack) <= before)
+
+    def test_a_private_one_is_refused(self, alice: Tenant) -> None:
+        found = alice.finished(alice.enqueue("http://localhost:6379/"))
+        assert (found["status"], found["error_code"]) == ("failed", "input_unreachable")
+
+
+def test_late_validation_makes_a_failed_generation_as_oxen_does(alice: Tenant, tiny: str) -> None:
+    body = {"model": "quick", "prompt": "x", "input_image": tiny, "aspect_ratio": "7:5"}
+    answer = alice.post("/api/ai/queue?validate=late", body)
+    assert answer.status_code == 200
+    found = alice.finished(answer.json()["generations"][0]["generation_id"])
+    assert (found["status"], found["error_code"]) == ("failed", "invalid_input")
+    assert "aspect_ratio must be one of" in found["error_message"]
+    assert found["aspect_ratio"] == "7:5"

@@ -1,0 +1,120 @@
+"""A ledger of the test's own, in another database of the stack's Valkey."""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from infra import embedded
+from storage import connections
+from storage.contracts import edits, errors, generations
+from storage.ledger import calls
+from storage.ledger.execution import RedisLedger
+from storage.settings import StoreSettings
+from tests.conftest import check_lifetimes
+
+T = TypeVar("T")
+
+QUEUE = "edits.quick.any"
+
+
+def an_edit(**changes: object) -> edits.Edit:
+    values: dict[str, object] = {
+        "model": "quick",
+        "prompt": "make it blue",
+        "references": ({"kind": "remote", "url": "http://example.com/a.png"},),
+        "aspect_ratio": None,
+        "steps": 8,
+        "guidance": 2.5,
+        "seed": 1,
+        "output_format": "webp",
+        "quality": 80,
+    }
+    return edits.Edit.model_validate({**values, **changes})
+
+
+@dataclass
+class Desk:
+    """A ledger with short ways to do what API and workers do."""
+
+    ledger: RedisLedger
+    connection: redis.Redis
+
+    def run(self, call: calls.Call[T]) -> T:
+        return self.ledger.run(call)
+
+    def receive(self, tenant: str = "alice", *, count: int = 1, **changes: object) -> calls.Receipt:
+        order: dict[str, object] = {
+            "tenant": tenant,
+            "queue": QUEUE,
+            "edits": [an_edit()] * count,
+            "ids": [str(uuid.uuid4()) for _ in range(count)],
+            "submitted": [{}] * count,
+            "inputs_prefix": None,
+            "max_active": 1000,
+            **changes,
+        }
+        return self.run(calls.create(calls.Order(**order)))  # type: ignore[arg-type]
+
+    def accept(self, tenant: str = "alice", **changes: object) -> str:
+        return self.receive(tenant, **changes).ids[0]
+
+    def claim(self, *, lease_ms: int = 60_000, worker: str = "w1") -> generations.Claim:
+        claim = self.run(calls.claim(worker, lease_ms, [QUEUE]))
+        assert claim is not None
+        return claim
+
+    def read(self, id_: str, tenant: str = "alice") -> generations.Generation:
+        return self.run(calls.read(id_, tenant))
+
+    def finish(self, claim: generations.Claim) -> bool:
+        return self.run(calls.finish(claim, a_result(claim)))
+
+    def fail(self, claim: generations.Claim, error: errors.DarkroomError) -> str:
+        return self.run(calls.fail(claim, error, max_attempts=3))
+
+    def event_types(self, tenant: str = "alice") -> list[str]:
+        from storage import keys
+
+        entries: list[tuple[str, dict[str, str]]] = self.connection.xrange(keys.EVENTS + tenant)  # type: ignore[assignment]
+        return [fields["type"].removeprefix("media_generation_") for _, fields in entries]
+
+
+def a_result(claim: generations.Claim) -> generations.Result:
+    return generations.Result(
+        key=claim.result_key,
+        content_type="image/webp",
+        width=64,
+        height=64,
+        size_bytes=9,
+        fit="",
+        execution_ms=5,
+        weights="w",
+    )
+
+
+@pytest.fixture
+def settings(stack: embedded.Stack) -> StoreSettings:
+    url = stack.store.redis_url.get_secret_value().removesuffix("/0") + "/1"
+    return stack.store.model_copy(update={"redis_url": SecretStr(url)})
+
+
+@pytest.fixture
+def desk(settings: StoreSettings) -> Iterator[Desk]:
+    with contextlib.closing(connections.connect(settings)) as connection:
+        connection.flushdb()
+        yield Desk(RedisLedger(connection), connection)
+        check_lifetimes(connection)
+        connection.flushdb()
+
+
+@pytest.fixture
+def another(settings: StoreSettings) -> Iterator[Callable[[], RedisLedger]]:
+    """More ledgers on connections of their own, for threads."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: RedisLedger(stack.enter_context(contextlib.closing(connections.connect(settings))))

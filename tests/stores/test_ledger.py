@@ -1,0 +1,309 @@
+"""The ledger's promises, one transition at a time."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from storage import keys
+from storage.contracts import errors, generations
+from storage.ledger import calls
+from storage.ledger.execution import RedisLedger
+from tests.conftest import eventually
+from tests.stores.conftest import QUEUE, Desk, a_result, an_edit
+
+Status = generations.Status
+GONE = errors.WorkerLostError("gone")
+BROKEN = errors.InvalidInputError("broken")
+
+
+def test_an_accepted_generation_waits_is_claimed_and_succeeds(desk: Desk) -> None:
+    id_ = desk.accept()
+    assert (desk.read(id_).status, desk.read(id_).position) == (Status.QUEUED, 0)
+    claim = desk.claim()
+    assert (claim.id, claim.token, claim.attempt, claim.edit) == (id_, 1, 1, an_edit())
+    assert (desk.read(id_).status, desk.read(id_).position) == (Status.PROCESSING, None)
+    assert desk.finish(claim)
+    found = desk.read(id_)
+    assert found.status is Status.SUCCEEDED
+    assert found.result == a_result(claim)
+    assert (found.step, found.edit.steps) == (8, 8)
+    assert desk.event_types() == ["queued", "started", "completed"]
+
+
+def test_a_result_expires_seven_days_after_completion_to_the_second(desk: Desk) -> None:
+    desk.accept()
+    claim = desk.claim()
+    desk.finish(claim)
+    times = desk.read(claim.id).times
+    assert times.completed_ms is not None
+    assert times.expires_at is not None
+    assert int(times.expires_at.timestamp()) == times.completed_ms // 1000 + 7 * 24 * 3600
+
+
+def test_nothing_waiting_is_nothing_claimed(desk: Desk) -> None:
+    assert desk.run(calls.claim("w1", 1000, [QUEUE])) is None
+
+
+def test_tenants_are_served_in_turn_whatever_the_first_one_sent(desk: Desk) -> None:
+    greedy = [desk.accept("alice") for _ in range(5)]
+    modest = [desk.accept("bob") for _ in range(2)]
+    order = [desk.claim().id for _ in range(7)]
+    assert order == [greedy[0], modest[0], greedy[1], modest[1], *greedy[2:]]
+
+
+def test_a_tenants_urgent_work_goes_first_and_equal_work_by_age(desk: Desk) -> None:
+    normal = [desk.accept(), desk.accept()]
+    urgent = desk.accept(priority=1)
+    assert [desk.claim().id for _ in range(3)] == [urgent, *normal]
+
+
+def test_the_position_counts_whoever_will_be_served_before(desk: Desk) -> None:
+    ids = [desk.accept("alice") for _ in range(4)] + [desk.accept("bob") for _ in range(2)] + [desk.accept("carol")]
+    tenants = ["alice"] * 4 + ["bob"] * 2 + ["carol"]
+    foretold = {id_: desk.read(id_, tenant).position for id_, tenant in zip(ids, tenants, strict=True)}
+    served = [desk.claim().id for _ in ids]
+    assert foretold == {id_: served.index(id_) for id_ in ids}
+
+
+def test_a_claim_that_was_replaced_can_change_nothing(desk: Desk) -> None:
+    id_ = desk.accept()
+    zombie = desk.claim()
+    assert desk.fail(zombie, GONE) == "queued"
+    heir = desk.claim()
+    assert heir.token > zombie.token
+    assert not desk.finish(zombie)
+    assert desk.fail(zombie, BROKEN) == "lost"
+    assert not desk.run(calls.beat(zombie, 1000, 3))
+    assert not desk.run(calls.release(zombie))
+    assert desk.read(id_).status is Status.PROCESSING
+    assert desk.finish(heir)
+    assert desk.read(id_).result == a_result(heir)
+    assert a_result(heir).key != a_result(zombie).key
+
+
+def test_finishing_twice_with_the_same_token_is_once(desk: Desk) -> None:
+    desk.accept()
+    claim = desk.claim()
+    assert desk.finish(claim)
+    assert desk.finish(claim)
+    assert desk.event_types().count("completed") == 1
+
+
+def test_a_permanent_failure_ends_at_once_with_its_code(desk: Desk) -> None:
+    id_ = desk.accept()
+    assert desk.fail(desk.claim(), BROKEN) == "failed"
+    found = desk.read(id_)
+    assert (found.status, found.error_code, found.error_message) == (Status.FAILED, "invalid_input", "broken")
+    assert desk.event_types()[-1] == "completed"
+
+
+def test_a_transient_failure_is_tried_again_three_times_in_all(desk: Desk) -> None:
+    id_ = desk.accept()
+    assert [desk.fail(desk.claim(), GONE) for _ in range(3)] == ["queued", "queued", "failed"]
+    assert (desk.read(id_).status, desk.read(id_).attempts) == (Status.FAILED, 3)
+    assert desk.event_types().count("completed") == 1
+
+
+def test_work_handed_back_is_not_blamed_and_goes_first(desk: Desk) -> None:
+    id_ = desk.accept()
+    desk.accept()
+    claim = desk.claim()
+    assert desk.run(calls.release(claim))
+    again = desk.claim()
+    assert (again.id, again.attempt) == (id_, 1)
+    assert again.token > claim.token
+
+
+def test_a_queued_generation_is_cancelled_and_never_claimed(desk: Desk) -> None:
+    id_ = desk.accept()
+    assert desk.run(calls.cancel(id_, "alice")) == "cancelled"
+    assert desk.run(calls.cancel(id_, "alice")) == "terminal"
+    assert desk.run(calls.claim("w1", 1000, [QUEUE])) is None
+    assert desk.event_types() == ["queued", "cancelled"]
+    assert desk.run(calls.backlog()) == ()
+
+
+def test_a_running_generation_is_cancelled_at_once(desk: Desk) -> None:
+    id_ = desk.accept()
+    claim = desk.claim()
+    assert desk.run(calls.cancel(id_, "alice")) == "cancelled"
+    assert not desk.run(calls.beat(claim, 1000, 1))
+    assert not desk.finish(claim)
+    assert desk.read(id_).status is Status.CANCELLED
+
+
+def test_cancelling_while_it_completes_has_one_outcome(desk: Desk, another: Callable[[], RedisLedger]) -> None:
+    first, second = another(), another()
+    for _ in range(300):
+        id_ = desk.accept()
+        claim = desk.claim()
+        barrier = threading.Barrier(2)
+
+        def cancel(barrier: threading.Barrier = barrier, id_: str = id_) -> bool:
+            barrier.wait()
+            return first.run(calls.cancel(id_, "alice")) == "cancelled"
+
+        def finish(barrier: threading.Barrier = barrier, claim: generations.Claim = claim) -> bool:
+            barrier.wait()
+            return second.run(calls.finish(claim, a_result(claim)))
+
+        with ThreadPoolExecutor(2) as threads:
+            cancelled, finished = threads.submit(cancel), threads.submit(finish)
+            assert cancelled.result() != finished.result()
+        expected = Status.CANCELLED if cancelled.result() else Status.SUCCEEDED
+        assert desk.read(id_).status is expected
+    terminal = [kind for kind in desk.event_types() if kind in ("completed", "cancelled")]
+    assert len(terminal) == 300
+
+
+def test_another_tenants_generation_does_not_exist(desk: Desk) -> None:
+    id_ = desk.accept("alice")
+    with pytest.raises(errors.NotFoundError):
+        desk.read(id_, "bob")
+    assert desk.run(calls.cancel(id_, "bob")) == "missing"
+    assert desk.read(id_).status is Status.QUEUED
+
+
+def test_a_silent_worker_loses_its_claim_to_another(desk: Desk) -> None:
+    id_ = desk.accept()
+    desk.claim(lease_ms=1)
+    recover = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3)
+    assert eventually(lambda: desk.run(recover)) == {id_: "queued"}
+    assert desk.claim().attempt == 2
+    assert desk.event_types() == ["queued", "started", "queued", "started"]
+
+
+def test_a_worker_that_renews_keeps_its_claim(desk: Desk) -> None:
+    desk.accept()
+    claim = desk.claim(lease_ms=1)
+    assert desk.run(calls.beat(claim, 60_000, 1))
+    assert desk.run(calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3)) == {}
+
+
+def test_a_payload_that_loses_every_worker_is_failed_as_worker_lost(desk: Desk) -> None:
+    id_ = desk.accept()
+    recover = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=2)
+    desk.claim(lease_ms=1)
+    eventually(lambda: desk.run(recover))
+    desk.claim(lease_ms=1)
+    assert eventually(lambda: desk.run(recover)) == {id_: "failed"}
+    assert desk.read(id_).error_code == "worker_lost"
+
+
+def test_after_a_silence_of_the_sweep_everyone_is_granted_one_more_lease(desk: Desk) -> None:
+    id_ = desk.accept()
+    desk.claim(lease_ms=1)
+    stalled = calls.recover(lease_ms=300, stall_ms=0, max_attempts=3)
+    desk.connection.hset(keys.SWEPT, mapping={"at": 1, "grace": 0})
+    assert desk.run(stalled) == {}
+    patient = calls.recover(lease_ms=300, stall_ms=60_000, max_attempts=3)
+    assert desk.run(patient) == {}
+    assert eventually(lambda: desk.run(patient)) == {id_: "queued"}
+
+
+def test_the_same_idempotency_key_is_the_same_generation(desk: Desk) -> None:
+    first = desk.receive(count=2, idempotency_key="k", fingerprint="f")
+    again = desk.receive(count=2, idempotency_key="k", fingerprint="f")
+    assert again.ids == first.ids
+    assert again.cursor == first.cursor
+    assert (first.replayed, again.replayed) == (False, True)
+    with pytest.raises(errors.IdempotencyConflictError):
+        desk.receive(idempotency_key="k", fingerprint="other")
+    assert desk.receive("bob", idempotency_key="k", fingerprint="other").ids != first.ids
+
+
+def test_a_hundred_concurrent_posts_of_one_key_make_one_generation(
+    desk: Desk, another: Callable[[], RedisLedger]
+) -> None:
+    ledgers = [another() for _ in range(4)]
+
+    def post(n: int) -> str:
+        order = calls.Order(
+            tenant="alice", queue=QUEUE, edits=[an_edit()], ids=[str(uuid.uuid4())], submitted=[{}], inputs_prefix=None,
+            max_active=1000, idempotency_key="k", fingerprint="f",
+        )  # fmt: skip
+        return ledgers[n % 4].run(calls.create(order)).ids[0]
+
+    with ThreadPoolExecutor(16) as threads:
+        assert len(set(threads.map(post, range(100)))) == 1
+    assert desk.run(calls.backlog())[0].pending == 1
+
+
+def test_repeating_a_create_whose_answer_was_lost_changes_nothing(desk: Desk) -> None:
+    id_ = str(uuid.uuid4())
+    desk.accept(ids=[id_])
+    assert desk.receive(ids=[id_]).replayed
+    assert desk.run(calls.backlog())[0].pending == 1
+
+
+def test_a_tenant_may_have_only_so_many_unfinished(desk: Desk) -> None:
+    desk.receive(count=2, max_active=3)
+    with pytest.raises(errors.TooManyActiveError, match="2 generations are unfinished; at most 3 may be"):
+        desk.receive(count=2, max_active=3)
+    assert len(desk.run(calls.list_("alice", matching={}, below=None, limit=10, active_only=True)).generations) == 2
+
+
+def test_the_list_shows_what_is_unfinished_newest_first(desk: Desk) -> None:
+    ids = [desk.accept() for _ in range(3)]
+    desk.finish(desk.claim())
+    page = desk.run(calls.list_("alice", matching={}, below=None, limit=10, active_only=True))
+    assert [found.id for found in page.generations] == [ids[2], ids[1]]
+    done = desk.run(calls.list_("alice", matching={"status": "succeeded"}, below=None, limit=10, active_only=False))
+    assert [found.id for found in done.generations] == [ids[0]]
+
+
+def test_the_list_comes_in_pages_without_gap_or_repetition(desk: Desk) -> None:
+    ids = [desk.accept() for _ in range(7)]
+    seen: list[str] = []
+    below: str | None = None
+    while True:
+        page = desk.run(calls.list_("alice", matching={}, below=below, limit=3, active_only=True))
+        seen += [found.id for found in page.generations]
+        below = page.continue_below
+        if below is None:
+            break
+    assert seen == ids[::-1]
+
+
+def test_progress_is_told_but_not_logged(desk: Desk) -> None:
+    desk.accept()
+    claim = desk.claim()
+    assert desk.run(calls.beat(claim, 60_000, 3))
+    assert desk.run(calls.beat(claim, 60_000, 2))
+    assert desk.read(claim.id).step == 3
+    assert "progress" not in desk.event_types()
+    live = [fields for _, fields in desk.connection.xrange(keys.LIVE_EVENTS)]  # type: ignore[union-attr, misc]
+    assert [fields["step"] for fields in live if fields["type"].endswith("progress")] == ["3"]
+
+
+def test_a_queue_lacks_as_many_tickets_as_would_wake_enough_workers(desk: Desk) -> None:
+    for _ in range(3):
+        desk.accept()
+    desk.connection.rpush(keys.BROKER + QUEUE, "a ticket")
+    assert [(row.queue, row.pending, row.tickets, row.missing_tickets) for row in desk.run(calls.backlog())] == [
+        (QUEUE, 3, 1, 2)
+    ]
+    desk.connection.delete(keys.BROKER + QUEUE)
+
+
+def test_objects_are_due_when_their_record_says_so(desk: Desk) -> None:
+    kept = desk.accept(inputs_prefix="inputs/alice/1/")
+    desk.finish(desk.claim())
+    dropped = desk.accept()
+    desk.run(calls.cancel(dropped, "alice"))
+    assert desk.run(calls.expired()) == [f"results/alice/{dropped}/"]
+    desk.run(calls.forget(desk.run(calls.expired())))
+    assert desk.run(calls.expired()) == []
+    assert desk.connection.zscore(keys.EXPIRING, f"results/alice/{kept}/") is not None
+    assert desk.connection.zscore(keys.EXPIRING, "inputs/alice/1/") is not None
+
+
+def test_a_refused_order_is_recorded_as_failed(desk: Desk) -> None:
+    id_ = desk.accept(refused=errors.InvalidInputError("bad ratio"))
+    found = desk.read(id_)
+    assert (found.status, found.error_code, found.error_message) == (Status.FAILED, "invalid_input", "bad ratio")
+    assert desk.event_types() == ["completed"]
+    assert desk.run(calls.claim("w1", 1000, [QUEUE])) is None

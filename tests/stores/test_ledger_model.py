@@ -1,0 +1,119 @@
+"""Random walks through the ledger: whatever API, workers and housekeeping do in whatever order, the invariants hold."""
+
+import contextlib
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from storage import connections, keys
+from storage.contracts import errors, generations
+from storage.ledger import calls
+from storage.ledger.execution import RedisLedger
+from storage.settings import StoreSettings
+from tests.stores.conftest import QUEUE, Desk, a_result
+
+Status = generations.Status
+LEGAL = generations.TRANSITIONS
+
+
+def walk(desk: Desk) -> type[RuleBasedStateMachine]:
+    class Walk(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            desk.connection.flushdb()
+            self.last: dict[str, tuple[str, Status, int]] = {}
+            self.claims: list[generations.Claim] = []
+
+        @rule(tenant=st.sampled_from(["alice", "bob", "carol"]), priority=st.integers(0, 9), count=st.integers(1, 4))
+        def create(self, tenant: str, priority: int, count: int) -> None:
+            for id_ in desk.receive(tenant, count=count, priority=priority).ids:
+                self.last[id_] = (tenant, Status.QUEUED, 0)
+
+        @rule(lease_ms=st.sampled_from([-1000, 60_000]))
+        def claim(self, lease_ms: int) -> None:
+            claim = desk.run(calls.claim("w", lease_ms, [QUEUE]))
+            waiting = any(status is Status.QUEUED for _, status, _ in self.last.values())
+            assert (claim is not None) == waiting
+            if claim:
+                self.claims.append(claim)
+
+        @precondition(lambda self: self.claims)
+        @rule(data=st.data(), action=st.sampled_from(["finish", "fail", "retry", "release", "beat"]))
+        def work(self, data: Any, action: str) -> None:
+            claim = data.draw(st.sampled_from(self.claims))
+            _, before, token = self.last[claim.id]
+            done = {
+                "finish": lambda: desk.run(calls.finish(claim, a_result(claim))),
+                "fail": lambda: desk.fail(claim, errors.InvalidInputError("x")) != "lost",
+                "retry": lambda: desk.fail(claim, errors.WorkerLostError("x")) != "lost",
+                "release": lambda: desk.run(calls.release(claim)),
+                "beat": lambda: desk.run(calls.beat(claim, 60_000, 1)),
+            }[action]()
+            current = before is Status.PROCESSING and token == claim.token
+            repeated = action == "finish" and before is Status.SUCCEEDED and token == claim.token
+            assert done == (current or repeated)
+
+        @precondition(lambda self: self.last)
+        @rule(data=st.data())
+        def cancel(self, data: Any) -> None:
+            id_ = data.draw(st.sampled_from(sorted(self.last)))
+            tenant, before, _ = self.last[id_]
+            assert desk.run(calls.cancel(id_, tenant)) == ("terminal" if before.terminal else "cancelled")
+
+        @rule()
+        def recover(self) -> None:
+            desk.run(calls.recover(lease_ms=60_000, stall_ms=10**9, max_attempts=3))
+
+        @invariant()
+        def every_generation_moved_legally_and_indexes_agree(self) -> None:
+            queued = leased = 0
+            for id_, (tenant, before, token_before) in self.last.items():
+                found = desk.read(id_, tenant)
+                token = int(str(desk.connection.hget(keys.GENERATION + id_, "token")))
+                moved_twice = Status.QUEUED if before is Status.PROCESSING else before
+                assert found.status is before or found.status in LEGAL[before] | LEGAL[moved_twice]
+                assert token >= token_before
+                assert found.attempts <= 3
+                leased_until = desk.connection.zscore(keys.LEASES, id_)
+                active = desk.connection.zscore(keys.ACTIVE + tenant, id_)
+                waits = desk.connection.zscore(f"{keys.PENDING}{QUEUE}:{tenant}", id_)
+                assert (leased_until is not None) == (found.status is Status.PROCESSING)
+                assert (waits is not None) == (found.status is Status.QUEUED)
+                assert (active is not None) == (not found.status.terminal)
+                queued += waits is not None
+                leased += leased_until is not None
+                self.last[id_] = (tenant, found.status, token)
+            assert int(desk.connection.hget(keys.DEPTHS, QUEUE) or 0) == queued  # type: ignore[arg-type]
+            assert desk.connection.zcard(keys.LEASES) == leased
+
+        @invariant()
+        def the_ring_holds_each_waiting_tenant_once(self) -> None:
+            ring = desk.connection.lrange(keys.RING + QUEUE, 0, -1)
+            waiting = {tenant for tenant, status, _ in self.last.values() if status is Status.QUEUED}
+            assert sorted(ring) == sorted(waiting)  # type: ignore[arg-type, type-var]
+
+        def teardown(self) -> None:
+            for tenant in ("alice", "bob", "carol"):
+                entries: Any = desk.connection.xrange(keys.EVENTS + tenant)
+                ended = [f["id"] for _, f in entries if f["type"].endswith(("completed", "cancelled"))]
+                expected = [id_ for id_, (owner, status, _) in self.last.items() if owner == tenant and status.terminal]
+                assert sorted(ended) == sorted(expected), "one terminal event for each terminal generation"
+
+    return Walk
+
+
+@pytest.mark.timeout(300)
+def test_no_walk_through_the_ledger_breaks_an_invariant(settings: StoreSettings) -> None:
+    with contextlib.closing(connections.connect(settings)) as connection:
+        machine = walk(Desk(RedisLedger(connection), connection))
+        bounds = hypothesis.settings(
+            max_examples=60,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        run_state_machine_as_test(machine, settings=bounds)  # type: ignore[no-untyped-call]

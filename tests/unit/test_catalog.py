@@ -1,0 +1,181 @@
+"""The catalog validates itself, requests, and describes both."""
+
+import math
+from typing import Any
+
+import pytest
+
+from storage.contracts import catalog, errors
+from storage.settings import StoreSettings
+
+
+@pytest.fixture(scope="module")
+def kontext() -> catalog.Model:
+    return StoreSettings().read_catalog().model("flux-kontext-dev")
+
+
+def test_defaults_are_those_oxen_documents(kontext: catalog.Model) -> None:
+    checked = kontext.validate_parameters({"prompt": "x"})
+    assert checked == {
+        "prompt": "x",
+        "aspect_ratio": "16:9",
+        "num_inference_steps": 28,
+        "guidance": 2.5,
+        "seed": None,
+        "output_format": "webp",
+        "output_quality": 80,
+        "disable_safety_checker": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("num_inference_steps", 3, "an integer between 4 and 50"),
+        ("num_inference_steps", 51, "an integer between 4 and 50"),
+        ("num_inference_steps", 4.5, "an integer between 4 and 50"),
+        ("num_inference_steps", "28", "an integer between 4 and 50"),
+        ("num_inference_steps", True, "an integer between 4 and 50"),
+        ("guidance", -0.001, "a finite number between 0 and 10"),
+        ("guidance", 10.001, "a finite number between 0 and 10"),
+        ("guidance", math.nan, "a finite number between 0 and 10"),
+        ("guidance", math.inf, "a finite number between 0 and 10"),
+        ("guidance", True, "a finite number between 0 and 10"),
+        ("seed", -1, "an integer between 0 and 4.29497e+09"),
+        ("seed", 2**32, "an integer between 0 and 4.29497e+09"),
+        ("output_quality", -1, "an integer between 0 and 100"),
+        ("output_quality", 101, "an integer between 0 and 100"),
+        ("output_format", "jpeg", "one of webp, jpg, png"),
+        ("aspect_ratio", "16:10", "one of 1:1, 16:9"),
+        ("disable_safety_checker", "no", "true or false"),
+        ("prompt", 7, "a string"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_with_field_value_and_range(
+    kontext: catalog.Model, field: str, value: Any, allowed: str
+) -> None:
+    with pytest.raises(errors.InvalidInputError) as refused:
+        kontext.validate_parameters({"prompt": "x", field: value})
+    assert refused.value.field == field
+    assert f"{field} must be {allowed}" in refused.value.message
+    assert f"got {value!r}" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_inference_steps", 4),
+        ("num_inference_steps", 50),
+        ("guidance", 0),
+        ("guidance", 10),
+        ("seed", 0),
+        ("seed", 2**32 - 1),
+    ],
+)
+def test_the_ends_of_a_range_belong_to_it(kontext: catalog.Model, field: str, value: Any) -> None:
+    assert kontext.validate_parameters({"prompt": "x", field: value})[field] == value
+
+
+def test_null_means_the_default(kontext: catalog.Model) -> None:
+    assert kontext.validate_parameters({"prompt": "x", "guidance": None})["guidance"] == 2.5
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n"])
+def test_an_empty_prompt_is_refused(kontext: catalog.Model, prompt: str) -> None:
+    with pytest.raises(errors.InvalidInputError, match="Prompt cannot be empty"):
+        kontext.validate_parameters({"prompt": prompt})
+
+
+def test_a_missing_prompt_is_refused(kontext: catalog.Model) -> None:
+    with pytest.raises(errors.InvalidInputError, match="prompt is required"):
+        kontext.validate_parameters({})
+
+
+def test_a_prompt_that_is_too_long_is_refused_without_repeating_it(kontext: catalog.Model) -> None:
+    with pytest.raises(errors.InvalidInputError) as refused:
+        kontext.validate_parameters({"prompt": "a" * 100_000})
+    assert refused.value.message == "prompt may have at most 10000 characters; got 100000"
+
+
+def test_an_unknown_field_is_refused_by_name(kontext: catalog.Model) -> None:
+    with pytest.raises(errors.InvalidInputError, match="num_steps is not a known parameter") as refused:
+        kontext.validate_parameters({"prompt": "x", "num_steps": 3})
+    assert refused.value.field == "num_steps"
+
+
+def test_the_served_schema_says_what_validates(kontext: catalog.Model) -> None:
+    schema = kontext.request_schema()
+    steps = schema["properties"]["num_inference_steps"]
+    assert (steps["type"], steps["default"], steps["minimum"], steps["maximum"]) == ("integer", 28, 4, 50)
+    assert schema["required"] == ["prompt"]
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == set(kontext.parameters)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "size"),
+    [
+        (1.0, (1024, 1024)),
+        (16 / 9, (1392, 752)),
+        (9 / 16, (752, 1392)),
+        (4 / 5, (944, 1104)),
+        (5 / 4, (1104, 944)),
+        (21 / 9, (1568, 672)),
+        (9 / 21, (672, 1568)),
+        (3 / 2, (1248, 832)),
+        (100.0, (1568, 672)),
+    ],
+)
+def test_an_aspect_ratio_becomes_the_nearest_preferred_size(
+    kontext: catalog.Model, ratio: float, size: tuple[int, int]
+) -> None:
+    found = kontext.nearest_size(ratio)
+    assert (found.width, found.height) == size
+
+
+def _tables(**model: Any) -> list[dict[str, Any]]:
+    base = {
+        "display_name": "m",
+        "summary": "s",
+        "developer": "d",
+        "pipeline": "kontext",
+        "weights": {"source": "x", "name": "x", "licence": "none"},
+        "gpu_types": ["cpu"],
+        "sizes": ["256x256"],
+        "released_at": "2025-01-01",
+        "parameters": {},
+    }
+    return [{"gpu_types": {"cpu": {"display_name": "CPU", "memory_gb": 8}}, "models": {"m": {**base, **model}}}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"gpu_types": ["h1000"]}, "models.m.gpu_types: 'h1000' is not in gpu_types"),
+        ({"pipeline": "sd"}, "models.m.pipeline"),
+        ({"typo": 1}, "models.m.typo"),
+        (
+            {"parameters": {"n": {"type": "integer", "description": "", "default": 9, "maximum": 4}}},
+            "models.m.parameters.n",
+        ),
+        ({"extends": "other"}, "models.m.extends"),
+    ],
+)
+def test_a_wrong_catalog_names_table_and_key(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match="catalog: ") as refused:
+        catalog.merge(_tables(**wrong))
+    assert named in str(refused.value)
+
+
+def test_a_later_file_overrides_single_keys() -> None:
+    merged = catalog.merge([*_tables(), {"models": {"m": {"weights": {"name": "mine"}}}}])
+    assert merged.model("m").weights.name == "mine"
+    assert merged.model("m").weights.source == "x"
+
+
+def test_a_fine_tune_extends_a_model() -> None:
+    tuned = {"models": {"tuned": {"extends": "m", "weights": {"source": "my/tune"}}}}
+    merged = catalog.merge([*_tables(), tuned])
+    assert merged.model("tuned").weights.source == "my/tune"
+    assert merged.model("tuned").sizes == merged.model("m").sizes
+    assert merged.model("m").weights.source == "x"

@@ -1,0 +1,105 @@
+"""What may be fetched: only what is on the public internet, within bounds."""
+
+import ipaddress
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from storage.contracts import errors
+from tests import web
+from workers import fetching
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200", "0.0.0.0", "224.0.0.1",
+        "255.255.255.255", "240.0.0.1", "198.18.0.1", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
+        "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::ffff:0:127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1",
+        "2002:7f00:1::", "2002:808:808::", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "::127.0.0.1",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_not_public_in_its_own_right_is_refused(address: str) -> None:
+    assert not fetching.is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111"])
+def test_a_public_address_is_allowed(address: str) -> None:
+    assert fetching.is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/", "http://localhost/", "http://[::1]/", "http://0x7f.1/", "http://2130706433/", "http://127.1/",
+        "http://169.254.169.254/latest/meta-data/", "http://user:secret@8.8.8.8/", "http://8.8.8.8:22/", "ftp://8.8.8.8/x",
+        "file:///etc/passwd", "http:///x", "http://[::ffff:127.0.0.1]/",
+    ],
+)  # fmt: skip
+def test_a_url_that_leads_inside_is_refused_without_saying_what_is_there(url: str) -> None:
+    fetcher = fetching.Fetcher(limit_s=2)
+    with pytest.raises(errors.InputUnreachableError, match="this address may not be fetched"):
+        fetcher.fetch(url)
+    fetcher.close()
+
+
+@pytest.fixture
+def fetched() -> Iterator[Callable[[web.Answer], bytes]]:
+    """Fetch from a server of our own that gives this answer, as an allowed one."""
+    port = web.free_port()
+    fetcher = fetching.Fetcher(limit_s=1, allowed=[f"127.0.0.1:{port}"])
+
+    def fetch(answer: web.Answer) -> bytes:
+        with web.serving(port, {"/": answer, "/there": web.picture(b"arrived")}):
+            return fetcher.fetch(f"http://127.0.0.1:{port}/")
+
+    yield fetch
+    fetcher.close()
+
+
+def test_bytes_arrive(fetched: Callable[[web.Answer], bytes]) -> None:
+    assert fetched(web.picture(b"hello")) == b"hello"
+
+
+def test_a_redirect_is_followed(fetched: Callable[[web.Answer], bytes]) -> None:
+    assert fetched(web.redirect("/there")) == b"arrived"
+
+
+def test_redirects_without_end_are_given_up(fetched: Callable[[web.Answer], bytes]) -> None:
+    with pytest.raises(errors.InputUnreachableError, match="more than 3 redirects"):
+        fetched(web.redirect("/"))
+
+
+def test_a_redirect_inside_is_refused_and_never_asked(fetched: Callable[[web.Answer], bytes]) -> None:
+    inside = web.free_port()
+    with web.serving(inside, {"/secret": web.picture(b"secret")}) as asked:
+        with pytest.raises(errors.InputUnreachableError, match="may not be fetched"):
+            fetched(web.redirect(f"http://127.0.0.1:{inside}/secret"))
+        assert asked == []
+
+
+def test_an_error_names_the_status_and_nothing_else(fetched: Callable[[web.Answer], bytes]) -> None:
+    with pytest.raises(errors.InputUnreachableError, match="the server answered 404 for url"):
+        fetched(web.missing)
+
+
+def test_an_endless_body_is_cut_off(fetched: Callable[[web.Answer], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.pictures.MAX_BYTES", 2**20)
+    with pytest.raises(errors.InputUnreachableError, match="more than 1 MiB"):
+        fetched(web.endless)
+
+
+@pytest.mark.parametrize("answer", [web.dripping, web.silent])
+def test_a_server_that_never_finishes_is_given_up_in_time(
+    fetched: Callable[[web.Answer], bytes], answer: web.Answer
+) -> None:
+    with pytest.raises(errors.InputUnreachableError, match="no answer within 1 seconds"):
+        fetched(answer)
+
+
+def test_a_port_nobody_listens_on_is_unreachable() -> None:
+    port = web.free_port()
+    fetcher = fetching.Fetcher(limit_s=1, allowed=[f"127.0.0.1:{port}"])
+    with pytest.raises(errors.InputUnreachableError, match="could not be fetched"):
+        fetcher.fetch(f"http://127.0.0.1:{port}/")
+    fetcher.close()
