@@ -51,17 +51,26 @@ class Options:
     """What the environment asks for."""
 
     port: int
+    workers: int
     data_dir: Path
     environment: Mapping[str, str]
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Options":
-        """Read `DARKROOM_PORT` (0 picks a free one) and `DARKROOM_DATA_DIR`. Raises `StartError`."""
-        text = environment.get("DARKROOM_PORT", "8000")
-        if not text.isdecimal() or int(text) > 65535:
-            raise StartError(f"DARKROOM_PORT must be a port number; got {text!r}")
-        data_dir = Path(environment.get("DARKROOM_DATA_DIR", ".data")).absolute()
-        return cls(port=int(text), data_dir=data_dir, environment=environment)
+        """Read `DARKROOM_PORT` (0 picks a free one), `DARKROOM_WORKERS` and `DARKROOM_DATA_DIR`. Raises `StartError`."""
+
+        def number(name: str, default: str, lowest: int, highest: int) -> int:
+            text = environment.get(name, default)
+            if not text.isdecimal() or not lowest <= int(text) <= highest:
+                raise StartError(f"{name} must be a number from {lowest} to {highest}; got {text!r}")
+            return int(text)
+
+        return cls(
+            port=number("DARKROOM_PORT", "8000", 0, 65535),
+            workers=number("DARKROOM_WORKERS", "1", 1, 64),
+            data_dir=Path(environment.get("DARKROOM_DATA_DIR", ".data")).absolute(),
+            environment=environment,
+        )
 
 
 @dataclass(kw_only=True)
@@ -124,15 +133,13 @@ def running(options: Options) -> Iterator[Stack]:
                 environment, options.data_dir / "logs" / "weights.log", "workers.pipelines.small_kontext", str(weights)
             )
         api = launch("api", sys.executable, "-m", "api")
-        workers = [launch(name, sys.executable, "-m", f"workers.{role}") for name, role in ROLES]
+        workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
+        workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]
         url = f"http://{LOOPBACK}:{port}"
         _wait("the API", children, lambda: _api_answers(url))
         _wait("the workers", children, lambda: _are_present(store, workers))
         log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
         yield Stack(options=options, url=url, api_key=environment["DARKROOM_API_KEY"], store=store, children=children)
-
-
-ROLES = (("worker", "gpu"), ("housekeeping", "housekeeping"))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,52 @@
+"""A stack that is broken on purpose: supervised, so that what is killed is started again."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra import embedded
+from tests.conftest import TENANTS, Tenant, running_stack
+
+
+@dataclass
+class Victim:
+    """A running stack and ways to hurt it."""
+
+    stack: embedded.Stack
+
+    @property
+    def alice(self) -> Tenant:
+        return Tenant(self.stack.url, "alice", TENANTS["alice"])
+
+    def pid(self, name: str) -> int:
+        return self.stack.children[name].pid
+
+    def signal(self, name: str, number: signal.Signals) -> int:
+        pid = self.pid(name)
+        os.kill(pid, number)
+        return pid
+
+
+@contextmanager
+def supervised(data_dir: Path, **extra: str) -> Iterator[Victim]:
+    with running_stack(data_dir, **extra) as stack:
+        stopping = threading.Event()
+        watcher = threading.Thread(target=stack.watch, args=[stopping])
+        watcher.start()
+        try:
+            yield Victim(stack)
+        finally:
+            stopping.set()
+            watcher.join()
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    with supervised(tmp_path_factory.mktemp("victim"), DARKROOM_WORKERS="2") as one:
+        yield one

@@ -1,0 +1,119 @@
+"""Promise: the stack starts, says why when it cannot, and leaves nothing behind."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from infra import embedded
+from tests.conftest import TENANTS, Tenant, eventually, running_stack, stack_environment
+from tests.web import free_port
+
+
+def _up(data_dir: Path, **extra: str) -> subprocess.Popen[str]:
+    environment = {**stack_environment(data_dir), **extra}
+    command = [sys.executable, "-u", "-m", "infra.embedded"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _first_lines(process: subprocess.Popen[str], count: int) -> list[str]:
+    assert process.stdout
+    return [process.stdout.readline() for _ in range(count)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    port = free_port()
+    process = _up(tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEY="my-own-key")
+    lines = "".join(_first_lines(process, 4))
+    assert f"ready at http://127.0.0.1:{port}" in lines
+    assert "my-own-key" in lines
+    assert str(tmp_path) in lines
+    family = psutil.Process(process.pid).children(recursive=True)
+    ports = {
+        conn.laddr.port for child in family for conn in child.net_connections() if conn.status == psutil.CONN_LISTEN
+    }
+    assert len(family) >= 5
+    assert port in ports
+    process.send_signal(number)
+    assert process.wait(40) == 0
+    assert [child for child in family if child.is_running()] == []
+    for used in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", used))
+    process.communicate()
+
+
+def test_should_the_stack_itself_be_killed_its_children_go_too(tmp_path: Path) -> None:
+    process = _up(tmp_path)
+    _first_lines(process, 4)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    eventually(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family))
+
+
+def test_a_busy_port_is_said_to_be(stack: embedded.Stack, tmp_path: Path) -> None:
+    port = stack.url.rpartition(":")[2]
+    process = _up(tmp_path, DARKROOM_PORT=port)
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert f"port {port} cannot be used" in complaint
+    assert "DARKROOM_PORT" in complaint
+
+
+def test_a_folder_in_use_is_said_to_be(stack: embedded.Stack) -> None:
+    process = _up(stack.options.data_dir)
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "another stack uses" in complaint
+
+
+@pytest.mark.parametrize("value", ["eight", "70000", "-1"])
+def test_a_port_that_is_none_is_said_to_be(tmp_path: Path, value: str) -> None:
+    with pytest.raises(embedded.StartError, match="DARKROOM_PORT must be a number from 0 to 65535"):
+        embedded.Options.from_environment({"DARKROOM_PORT": value, "DARKROOM_DATA_DIR": str(tmp_path)})
+
+
+def test_a_bad_setting_stops_the_start_naming_it(tmp_path: Path) -> None:
+    process = _up(tmp_path, DARKROOM_LEASE_S="soon")
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "lease_s" in complaint.lower()
+
+
+def test_two_stacks_side_by_side_do_not_touch_each_other_and_data_survives_a_restart(
+    stack: embedded.Stack, tmp_path: Path, tiny: str
+) -> None:
+    with running_stack(tmp_path) as second:
+        other = Tenant(second.url, "alice", TENANTS["alice"])
+        id_ = other.enqueue(tiny)
+        url = other.finished(id_)["result_url"]
+        assert Tenant(stack.url, "alice", TENANTS["alice"]).get(f"/api/ai/queue/{id_}").status_code == 404
+    with running_stack(tmp_path) as again:
+        other = Tenant(again.url, "alice", TENANTS["alice"])
+        assert other.finished(id_)["status"] == "succeeded"
+        assert requests.get(url, timeout=10).status_code == 200, "a URL handed out before the restart stays good"
+
+
+def test_secrets_lie_in_files_of_the_owner_alone(stack: embedded.Stack) -> None:
+    for name in ("stack.json", "valkey/valkey.conf"):
+        assert (stack.options.data_dir / name).stat().st_mode & 0o077 == 0
+
+
+def test_no_secret_prompt_or_signed_url_is_logged(stack: embedded.Stack, alice: Tenant, tiny: str) -> None:
+    found = alice.finished(alice.enqueue(tiny, prompt="a very secret prompt"))
+    requests.get(found["result_url"], timeout=10)
+    alice.finished(alice.enqueue("http://127.0.0.1:1/secret-picture.png"))
+    logged = "".join(file.read_text(errors="replace") for file in (stack.options.data_dir / "logs").glob("*.log"))
+    assert found["generation_id"] in logged
+    for secret in ("a very secret prompt", "secret-picture", "X-Amz-Signature", alice.key, "data:image"):
+        assert secret not in logged

@@ -1,0 +1,159 @@
+"""Promise: an accepted generation reaches exactly one terminal state, whatever process dies in between."""
+
+import contextlib
+import signal
+import time
+
+import pytest
+
+from storage import connections, keys
+from tests.conftest import eventually
+from tests.faults.conftest import Victim
+from tests.sse import reading
+
+COMPLETED = "media_generation_completed"
+
+
+def _running_on(victim: Victim, id_: str) -> str:
+    """The child that runs a generation."""
+    with contextlib.closing(connections.connect(victim.stack.store)) as connection:
+        worker = eventually(lambda: connection.hget(keys.GENERATION + id_, "worker"))
+    pid = int(str(worker).rpartition("-")[2])
+    return next(name for name, child in victim.stack.children.items() if child.pid == pid)
+
+
+def _under_way(victim: Victim, id_: str) -> None:
+    eventually(lambda: victim.alice.get(f"/api/ai/queue/{id_}").json()["progress"]["step"] >= 1)
+
+
+def test_a_killed_workers_generation_is_finished_by_another_within_a_lease_and_a_sweep(
+    victim: Victim, tiny: str
+) -> None:
+    with reading(victim.alice) as stream:
+        id_ = victim.alice.enqueue(tiny, model="slow")
+        _under_way(victim, id_)
+        victim.signal(_running_on(victim, id_), signal.SIGKILL)
+        killed = time.monotonic()
+        eventually(lambda: victim.alice.get(f"/api/ai/queue/{id_}").json()["attempts"] == 2)
+        assert time.monotonic() - killed < 3 + 0.5 + 1.5, "a lease, a sweep, and room for a busy machine"
+        found = victim.alice.finished(id_)
+        stream.wait_for(COMPLETED, id_)
+    assert (found["status"], found["attempts"]) == ("succeeded", 2)
+    assert [event["event"] for event in stream.of(id_)].count(COMPLETED) == 1
+
+
+def test_a_frozen_worker_that_wakes_up_late_changes_nothing(victim: Victim, tiny: str) -> None:
+    id_ = victim.alice.enqueue(tiny, model="slow")
+    _under_way(victim, id_)
+    frozen = _running_on(victim, id_)
+    victim.signal(frozen, signal.SIGSTOP)
+    try:
+        found = victim.alice.finished(id_)
+    finally:
+        victim.signal(frozen, signal.SIGCONT)
+    assert (found["status"], found["attempts"]) == ("succeeded", 2)
+    second = victim.alice.enqueue(tiny, model="slow")
+    assert victim.alice.finished(second)["status"] == "succeeded"
+    again = victim.alice.finished(id_)
+    assert (again["completed_at"], again["attempts"]) == (found["completed_at"], 2)
+    assert again["result_url"].partition("?")[0] == found["result_url"].partition("?")[0]
+
+
+def test_a_worker_told_to_end_finishes_what_it_runs(victim: Victim, tiny: str) -> None:
+    id_ = victim.alice.enqueue(tiny, model="slow")
+    _under_way(victim, id_)
+    victim.signal(_running_on(victim, id_), signal.SIGTERM)
+    found = victim.alice.finished(id_)
+    assert (found["status"], found["attempts"]) == ("succeeded", 1)
+
+
+def test_tickets_that_vanish_are_replaced(victim: Victim, tiny: str) -> None:
+    workers = ("worker-1", "worker-2")
+    for worker in workers:
+        victim.signal(worker, signal.SIGSTOP)
+    try:
+        ids = [victim.alice.enqueue(tiny) for _ in range(3)]
+        with contextlib.closing(connections.connect(victim.stack.store)) as connection:
+            # The housekeeping worker puts them back; what matters is that somebody gets to these three.
+            connection.delete(keys.BROKER + "edits.quick.any")
+    finally:
+        for worker in workers:
+            victim.signal(worker, signal.SIGCONT)
+    assert {victim.alice.finished(id_)["status"] for id_ in ids} == {"succeeded"}
+
+
+def test_a_killed_housekeeping_worker_is_replaced_and_goes_on(victim: Victim, tiny: str) -> None:
+    old = victim.signal("housekeeping", signal.SIGKILL)
+    eventually(lambda: victim.pid("housekeeping") != old)
+    id_ = victim.alice.enqueue(tiny, model="slow")
+    _under_way(victim, id_)
+    victim.signal(_running_on(victim, id_), signal.SIGKILL)
+    assert victim.alice.finished(id_)["status"] == "succeeded"
+
+
+def test_what_was_acknowledged_survives_the_death_of_the_store(victim: Victim, tiny: str) -> None:
+    ids = [victim.alice.enqueue(tiny, model="slow") for _ in range(4)]
+    victim.signal("valkey", signal.SIGKILL)
+    eventually(lambda: victim.alice.get("/health/ready").status_code == 200)
+    for id_ in ids:
+        found = eventually(lambda id_=id_: _terminal(victim, id_), within_s=60)
+        assert found["status"] == "succeeded"
+
+
+def _terminal(victim: Victim, id_: str) -> dict[str, object] | None:
+    answer = victim.alice.get(f"/api/ai/queue/{id_}")
+    if answer.status_code != 200:
+        assert answer.status_code == 503, answer.text
+        return None
+    found: dict[str, object] = answer.json()
+    return found if found["status"] in ("succeeded", "failed", "cancelled") else None
+
+
+def test_while_the_store_is_gone_requests_are_refused_in_time_and_then_work_again(victim: Victim, tiny: str) -> None:
+    victim.signal("valkey", signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        answer = victim.alice.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": tiny})
+        assert time.monotonic() - began < 3.5
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+    finally:
+        victim.signal("valkey", signal.SIGCONT)
+    id_ = eventually(lambda: _enqueued(victim, tiny))
+    assert victim.alice.finished(id_)["status"] == "succeeded"
+
+
+def _enqueued(victim: Victim, image: str) -> str | None:
+    answer = victim.alice.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": image})
+    return str(answer.json()["generations"][0]["generation_id"]) if answer.status_code == 200 else None
+
+
+def test_while_the_object_store_is_gone_a_finished_picture_is_kept_and_uploaded_later(
+    victim: Victim, tiny: str
+) -> None:
+    id_ = victim.alice.enqueue(tiny, model="slow")
+    _under_way(victim, id_)
+    victim.signal("s3", signal.SIGKILL)
+    found = victim.alice.finished(id_)
+    assert (found["status"], found["attempts"]) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("child", ["api"])
+def test_an_api_that_dies_is_replaced_and_its_readers_resume(victim: Victim, tiny: str, child: str) -> None:
+    with reading(victim.alice) as stream:
+        id_ = victim.alice.enqueue(tiny, model="slow")
+        last = stream.wait_for("media_generation_started", id_)["id"]
+        victim.signal(child, signal.SIGKILL)
+        stream.ended.wait(10)
+    eventually(lambda: _health(victim))
+    with reading(victim.alice, headers={"Last-Event-ID": last}) as stream:
+        stream.wait_for(COMPLETED, id_)
+
+
+def _health(victim: Victim) -> bool:
+    import requests
+
+    try:
+        return victim.alice.get("/health/ready").status_code == 200
+    except requests.ConnectionError:
+        return False
