@@ -30,7 +30,7 @@ class ThreadedObjects:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._threads = ThreadPoolExecutor(16, thread_name_prefix="objects")
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="objects")
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

@@ -163,6 +163,11 @@ def _checked_port(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
+def free_port() -> int:
+    """A port that is free at this moment."""
+    return _checked_port(0)
+
+
 def _kept(options: Options) -> dict[str, str]:
     """Ports and secrets that survive a restart, so that URLs handed out stay good. Made on the first start."""
     file = options.data_dir / "stack.json"

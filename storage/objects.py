@@ -1,6 +1,8 @@
 """The object store: inputs, results, and the URLs by which clients fetch them. Synchronous; the API calls it in threads."""
 
+import functools
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SIGNED_AGAIN_S = 300
 LONGEST_SIGNATURE_S = int(generations.RESULT_LIFETIME.total_seconds())
 
 
@@ -29,6 +32,7 @@ class Objects:
         self._client = _client(settings, settings.s3_endpoint_url)
         # Signed for the host that clients see: inside compose or a cluster the store has another name.
         self._signer = _client(settings, settings.s3_public_endpoint_url or settings.s3_endpoint_url)
+        self._signed = functools.lru_cache(maxsize=10_000)(self._sign)
         credentials = self._client._request_signer._credentials  # type: ignore[attr-defined]
         if credentials is not None and credentials.token:
             log.warning("S3 credentials are temporary: result URLs die with them, before their seven days are over")
@@ -70,6 +74,11 @@ class Objects:
 
     def signed_url(self, key: str, expires_at: datetime) -> str:
         """A URL that downloads the object until `expires_at` (aware), seven days from now at the most. No round trip."""
+        # Signing takes half a millisecond, and one completion is told to several readers. Not remembered for long: temporary
+        # credentials are replaced.
+        return self._signed(key, expires_at, int(time.monotonic() // SIGNED_AGAIN_S))
+
+    def _sign(self, key: str, expires_at: datetime, period: int) -> str:
         remaining = int((expires_at - datetime.now(UTC)).total_seconds())
         return self._signer.generate_presigned_url(
             "get_object",

@@ -50,11 +50,10 @@ def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
         result_backend=None,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
-        # A ticket is acknowledged when taken: what a dead worker held comes back by its lease, not by the broker.
-        task_acks_late=False,
-        # A second ticket reserved by a busy GPU would wait while another card idles.
+        # Acknowledged when served, with a prefetch of one: a busy worker holds no second ticket, which would wait while another
+        # card idles. (`worker_disable_prefetch` promises the same, but its worker looks for the next ticket a second late.)
+        task_acks_late=True,
         worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,
         # The housekeeping worker replaces what could not be sent; a request must not wait for a retry ladder.
         task_publish_retry=False,
         broker_connection_retry_on_startup=True,

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from storage import connections, queues
 from storage.contracts import errors
@@ -33,6 +33,7 @@ class Housekeeping:
         ledger: calls.Ledger,
         objects: Objects,
         send_ticket: Callable[[str], None],
+        known_queues: Collection[str],
         lease_s: float,
         sweep_s: float,
         max_attempts: int,
@@ -40,6 +41,7 @@ class Housekeeping:
         self._ledger = ledger
         self._objects = objects
         self._send_ticket = send_ticket
+        self._known_queues = frozenset(known_queues)
         self._lease_ms = int(lease_s * 1000)
         self._sweep_s = sweep_s
         self._max_attempts = max_attempts
@@ -67,6 +69,9 @@ class Housekeeping:
         """Send the tickets that have been missing for two sweeps. Raises `errors.StoreUnavailableError`."""
         missing = {row.queue: row.missing_tickets for row in self._ledger.run(calls.backlog())}
         for queue, now in missing.items():
+            if queue not in self._known_queues:
+                log.warning("generations wait on %s, which the catalog no longer has", queue)
+                continue
             # One look could fall between an API's record and its ticket.
             for _ in range(min(now, self._missing.get(queue, 0))):
                 self._send_ticket(queue)
@@ -87,12 +92,14 @@ def run_housekeeping(settings: WorkerSettings) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    app = queues.celery_app(settings, queues.queues_of_catalog(known))
+    known_queues = queues.queues_of_catalog(known)
+    app = queues.celery_app(settings, known_queues)
     with contextlib.closing(connections.connect(settings)) as connection:
         housekeeping = Housekeeping(
             ledger=RedisLedger(connection),
             objects=Objects(settings),
             send_ticket=lambda queue: queues.send_ticket(app, queue),
+            known_queues=known_queues,
             lease_s=settings.lease_s,
             sweep_s=settings.sweep_s,
             max_attempts=settings.max_attempts,

@@ -4,6 +4,7 @@ It is data (`catalog.toml`), so that an operator adds a fine-tune without touchi
 with the file's table and key in the message. The same declaration validates requests and is served as JSON schema.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -93,6 +94,11 @@ class Model(Frozen):
         """The preferred size whose aspect ratio (width / height) is nearest, compared on a logarithmic scale."""
         return min((Size.parse(s) for s in self.sizes), key=lambda size: abs(math.log(size.ratio / ratio)))
 
+    @functools.cached_property
+    def _checker(self) -> type[BaseModel]:
+        # Building it takes longer than everything else about a request.
+        return _request_model("Parameters", self.parameters)
+
     def request_schema(self) -> dict[str, Any]:
         """The parameters as a JSON schema: what is served is what validates."""
         properties = {
@@ -122,7 +128,7 @@ class Model(Frozen):
                 f"{unknown[0]} is not a known parameter; allowed: {allowed}", field=unknown[0]
             )
         try:
-            checked = _request_model("Parameters", self.parameters)(**values)
+            checked = self._checker(**values)
         except ValidationError as exc:
             raise _sentence(exc, self.parameters, values) from None
         return dict(checked)

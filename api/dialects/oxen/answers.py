@@ -62,7 +62,7 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
     }
     stored = [reference.key for reference in edit.references if isinstance(reference, edits.StoredInput)]
     if stored and "input_image" not in answer:
-        until = expires_at or datetime.now(UTC) + generations.RESULT_LIFETIME
+        until = datetime.fromtimestamp(times.created_ms / 1000, UTC) + generations.RESULT_LIFETIME
         urls = [sign(key, until) for key in stored]
         answer["input_image"] = urls[0] if len(urls) == 1 else urls
     return answer

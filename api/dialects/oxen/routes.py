@@ -19,13 +19,15 @@ POLL_AGAIN_S = 1
 """Suggested to pollers of what is not terminal yet."""
 
 
-def _resources(request: Request) -> Resources:
+# Coroutines, though they await nothing: the framework would run plain functions in a thread each.
+async def _resources(request: Request) -> Resources:
     found: Resources = request.app.state.resources
     return found
 
 
-def _tenant(request: Request) -> str:
-    return _resources(request).tenants.authenticate(request)
+async def _tenant(request: Request) -> str:
+    held = await _resources(request)
+    return held.tenants.authenticate(request)
 
 
 Held = Annotated[Resources, Depends(_resources)]
