@@ -46,15 +46,22 @@ class Housekeeping:
         self._sweep_s = sweep_s
         self._max_attempts = max_attempts
         self._missing: dict[str, int] = {}
+        self._bucket_is_there = False
 
     def run(self, stopping: threading.Event) -> None:
         """Sweep until told to stop. A store that does not answer is asked again next time."""
         while not stopping.wait(self._sweep_s):
-            for sweep in (self.recover, self.replace_tickets, self.delete_expired):
+            for sweep in (self.recover, self.replace_tickets, self.ensure_bucket, self.delete_expired):
                 try:
                     sweep()
                 except errors.TransientError as exc:
                     log.warning("%s: %s", sweep.__name__, exc)
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket on a new object store. Raises `errors.ObjectsUnavailableError`."""
+        if not self._bucket_is_there:
+            self._objects.ensure_bucket()
+            self._bucket_is_there = True
 
     def recover(self) -> None:
         """Give what silent workers held to others. Raises `errors.StoreUnavailableError`."""

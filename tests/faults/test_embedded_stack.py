@@ -1,9 +1,11 @@
 """Promise: the stack starts, says why when it cannot, and leaves nothing behind."""
 
+import contextlib
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,10 +17,18 @@ from tests.conftest import TENANTS, Tenant, eventually, running_stack, stack_env
 from tests.web import free_port
 
 
-def _up(data_dir: Path, **extra: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def _up(data_dir: Path, **extra: str) -> Iterator[subprocess.Popen[str]]:
+    """`make up`, killed at the end should it still run."""
     environment = {**stack_environment(data_dir), **extra}
     command = [sys.executable, "-u", "-m", "infra.embedded"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _first_lines(process: subprocess.Popen[str], count: int) -> list[str]:
@@ -31,63 +41,60 @@ def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     port = free_port()
-    process = _up(tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEY="my-own-key")
-    lines = "".join(_first_lines(process, 4))
-    assert f"ready at http://127.0.0.1:{port}" in lines
-    assert "my-own-key" in lines
-    assert str(tmp_path) in lines
-    family = psutil.Process(process.pid).children(recursive=True)
-    ports = {
-        conn.laddr.port for child in family for conn in child.net_connections() if conn.status == psutil.CONN_LISTEN
-    }
-    assert len(family) >= 5
-    assert port in ports
-    process.send_signal(number)
-    assert process.wait(40) == 0
+    with _up(tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEY="my-own-key") as process:
+        lines = "".join(_first_lines(process, 4))
+        assert f"ready at http://127.0.0.1:{port}" in lines
+        assert "my-own-key" in lines
+        assert str(tmp_path) in lines
+        family = psutil.Process(process.pid).children(recursive=True)
+        listening = [conn for child in family for conn in child.net_connections() if conn.status == psutil.CONN_LISTEN]
+        ports = {conn.laddr.port for conn in listening}
+        assert len(family) >= 5
+        assert port in ports
+        process.send_signal(number)
+        assert process.wait(40) == 0
     assert [child for child in family if child.is_running()] == []
     for used in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", used))
-    process.communicate()
 
 
 def test_should_the_stack_itself_be_killed_its_children_go_too(tmp_path: Path) -> None:
-    process = _up(tmp_path)
-    _first_lines(process, 4)
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
+    with _up(tmp_path) as process:
+        _first_lines(process, 4)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
     eventually(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family))
+
+
+def _complaint(data_dir: Path, **extra: str) -> str:
+    """What it says when it cannot start."""
+    with _up(data_dir, **extra) as process:
+        _, complaint = process.communicate(timeout=60)
+        assert process.returncode == 1
+        return complaint
 
 
 def test_a_busy_port_is_said_to_be(stack: embedded.Stack, tmp_path: Path) -> None:
     port = stack.url.rpartition(":")[2]
-    process = _up(tmp_path, DARKROOM_PORT=port)
-    _, complaint = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert f"port {port} cannot be used" in complaint
-    assert "DARKROOM_PORT" in complaint
+    assert f"port {port} cannot be used (Address already in use); set DARKROOM_PORT" in _complaint(
+        tmp_path, DARKROOM_PORT=port
+    )
 
 
 def test_a_folder_in_use_is_said_to_be(stack: embedded.Stack) -> None:
-    process = _up(stack.options.data_dir)
-    _, complaint = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "another stack uses" in complaint
+    assert "another stack uses" in _complaint(stack.options.data_dir)
+
+
+def test_a_bad_setting_stops_the_start_naming_it(tmp_path: Path) -> None:
+    assert "lease_s" in _complaint(tmp_path, DARKROOM_LEASE_S="soon").lower()
 
 
 @pytest.mark.parametrize("value", ["eight", "70000", "-1"])
 def test_a_port_that_is_none_is_said_to_be(tmp_path: Path, value: str) -> None:
     with pytest.raises(embedded.StartError, match="DARKROOM_PORT must be a number from 0 to 65535"):
         embedded.Options.from_environment({"DARKROOM_PORT": value, "DARKROOM_DATA_DIR": str(tmp_path)})
-
-
-def test_a_bad_setting_stops_the_start_naming_it(tmp_path: Path) -> None:
-    process = _up(tmp_path, DARKROOM_LEASE_S="soon")
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "lease_s" in complaint.lower()
 
 
 def test_two_stacks_side_by_side_do_not_touch_each_other_and_data_survives_a_restart(

@@ -1,0 +1,17 @@
+# The API: no torch, no GPU.
+FROM python:3.12-slim
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+COPY storage storage
+COPY api api
+COPY workers workers
+COPY client client
+COPY infra infra
+RUN pip install '.[api]' && useradd --uid 10001 --no-create-home darkroom
+USER darkroom
+ENV DARKROOM_HOST=0.0.0.0 DARKROOM_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
+CMD ["python", "-m", "api"]

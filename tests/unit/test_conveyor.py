@@ -1,0 +1,175 @@
+"""The conveyor overlaps phases, without claiming what another GPU could run now."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from storage.contracts import errors
+from tests.conftest import eventually
+from workers.conveyor import IN_FLIGHT, Conveyor
+
+
+@dataclass
+class Job:
+    steps: int
+
+
+@dataclass
+class Prepared:
+    lease: "Lease"
+    job: Job
+
+
+@dataclass
+class Edited:
+    prepared: Prepared
+
+
+@dataclass
+class Lease:
+    number: int
+    claim: Any = None
+
+    def __post_init__(self) -> None:
+        self.claim = self
+        self.id = str(self.number)
+
+
+@dataclass
+class Desk:
+    """Stands in for the use case: notes who does what when, and lets a test hold each step of the pipeline."""
+
+    waiting: int
+    steps: int = 4
+    step_s: float = 0.05
+    prepare: Callable[[Lease], None] = lambda _: None
+    finish_gate: threading.Event = field(default_factory=threading.Event)
+    log: list[tuple[str, int]] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+
+    # what the conveyor calls of the use case
+    def claim(self) -> Lease | None:
+        if not self.waiting:
+            return None
+        self.waiting -= 1
+        number = sum(what == "claim" for what, _ in self.log)
+        self.log.append(("claim", number))
+        return Lease(number)
+
+    def edit(self, prepared: Prepared, on_step: Callable[[int], None]) -> Edited:
+        self.log.append(("edit", prepared.lease.number))
+        for step in range(1, self.steps + 1):
+            time.sleep(self.step_s)
+            on_step(step)
+        self.log.append(("edited", prepared.lease.number))
+        return Edited(prepared)
+
+    def finish(self, edited: Edited) -> bool:
+        self.finish_gate.wait(10)
+        self.log.append(("finish", edited.prepared.lease.number))
+        return True
+
+    def give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
+        self.given_up.append(error.code)
+
+    # what it calls of the keeper
+    def drop(self, lease: Lease) -> None:
+        self.dropped.append(lease.number)
+
+    def _prepare(self, lease: Lease) -> Prepared:
+        self.prepare(lease)
+        self.log.append(("prepared", lease.number))
+        return Prepared(lease, Job(self.steps))
+
+    def place(self, what: str, number: int) -> int:
+        return self.log.index((what, number))
+
+
+class UseCase:
+    """The desk under the names the conveyor knows."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.claim, self.prepare, self.edit = desk.claim, desk._prepare, desk.edit
+        self.finish, self.give_up = desk.finish, desk.give_up
+
+
+@pytest.fixture
+def belt() -> Iterator[Callable[[Desk, float], Conveyor]]:
+    opened: list[tuple[Conveyor, Desk]] = []
+
+    def make(desk: Desk, look_ahead_s: float) -> Conveyor:
+        conveyor = Conveyor(UseCase(desk), desk, look_ahead_s=look_ahead_s)  # type: ignore[arg-type]
+        opened.append((conveyor, desk))
+        return conveyor
+
+    yield make
+    for conveyor, desk in opened:
+        desk.finish_gate.set()
+        conveyor.close()
+
+
+Belt = Callable[[Desk, float], Conveyor]
+
+
+def test_the_next_is_prepared_while_the_pipeline_runs_and_results_leave_meanwhile(belt: Belt) -> None:
+    desk = Desk(waiting=3)
+    desk.finish_gate.set()
+    belt(desk, 10).serve()
+    eventually(lambda: len(desk.dropped) == 3)
+    assert desk.place("prepared", 1) < desk.place("edited", 0)
+    assert desk.place("prepared", 2) < desk.place("edited", 1)
+    assert [number for what, number in desk.log if what == "edit"] == [0, 1, 2]
+
+
+def test_nothing_is_claimed_before_the_running_edit_is_nearly_done(belt: Belt) -> None:
+    desk = Desk(waiting=2, steps=10)
+    desk.finish_gate.set()
+    belt(desk, 0).serve()
+    eventually(lambda: len(desk.dropped) == 2)
+    assert desk.place("claim", 1) > desk.place("edited", 0) - 2
+
+
+def test_results_that_cannot_leave_stop_new_claims(belt: Belt) -> None:
+    desk = Desk(waiting=20, steps=1, step_s=0)
+    conveyor = belt(desk, 10)
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    eventually(lambda: sum(what == "edited" for what, _ in desk.log) == IN_FLIGHT)
+    assert sum(what == "claim" for what, _ in desk.log) == IN_FLIGHT
+    desk.finish_gate.set()
+    serving.join(10)
+    eventually(lambda: len(desk.dropped) == 20)
+
+
+def test_what_fails_leaves_the_belt_and_the_rest_goes_on(belt: Belt) -> None:
+    def prepare(lease: Lease) -> None:
+        if lease.number == 0:
+            raise errors.InputUnreachableError("no")
+        if lease.number == 1:
+            raise RuntimeError("a bug")
+
+    desk = Desk(waiting=10, steps=1, step_s=0, prepare=prepare)
+    desk.finish_gate.set()
+    belt(desk, 10).serve()
+    eventually(lambda: len(desk.dropped) == 10)
+    assert desk.given_up == ["input_unreachable", "internal"]
+    assert sum(what == "finish" for what, _ in desk.log) == 8
+
+
+def test_draining_finishes_what_is_on_the_belt_and_claims_no_more(belt: Belt) -> None:
+    desk = Desk(waiting=10)
+    desk.finish_gate.set()
+    conveyor = belt(desk, 0)
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    eventually(lambda: ("edit", 0) in desk.log)
+    conveyor.drain()
+    serving.join(10)
+    conveyor.close()
+    assert [number for what, number in desk.log if what == "finish"] == [0]
+    assert desk.waiting == 9
