@@ -15,7 +15,9 @@ STATUSES: dict[type[errors.DarkroomError], int] = {
     errors.WorkerLostError: 500,
     errors.OutOfMemoryError: 503,
     errors.StoreUnavailableError: 503,
+    errors.StoreFullError: 503,
     errors.ObjectsUnavailableError: 503,
+    errors.ExpiredInQueueError: 504,
     errors.TimedOutError: 504,
 }
 

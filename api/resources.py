@@ -19,6 +19,7 @@ from api.submission import Submission
 from storage import connections, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
+from storage.ledger import calls
 from storage.ledger.execution import AsyncRedisLedger, unavailable
 from storage.objects import Objects
 
@@ -110,11 +111,18 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             event_log=event_log,
             hub=hub,
             objects=objects,
-            submission=Submission(
-                ledger=ledger, objects=objects, ring=doorbell.ring, max_active=settings.max_active_per_tenant
-            ),
+            submission=Submission(ledger=ledger, objects=objects, ring=doorbell.ring, limits=_limits(settings)),
             connection=connection,
         )
+
+
+def _limits(settings: ApiSettings) -> calls.Limits:
+    return calls.Limits(
+        max_active=settings.max_active_per_tenant,
+        max_queued=settings.max_queued,
+        queue_ttl_s=settings.queue_ttl_s,
+        execution_limit_s=settings.execution_limit_s,
+    )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

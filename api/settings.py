@@ -25,6 +25,15 @@ class ApiSettings(StoreSettings):
     max_active_per_tenant: Annotated[int, Field(ge=1)] = 10_000
     """Unfinished generations one tenant may have."""
 
+    max_queued: Annotated[int, Field(ge=1)] = 100_000
+    """Queued generations of all tenants together: about 3 kB of Redis each."""
+
+    queue_ttl_s: Annotated[float, Field(gt=0)] = 24 * 3600
+    """Seconds a generation waits for a worker before it fails as `expired_in_queue`; also the most a request may ask for."""
+
+    execution_limit_s: Annotated[float, Field(gt=0)] = 600
+    """Seconds an edit may run before it fails as `timed_out`; also the most a request may ask for."""
+
     max_streams_per_tenant: Annotated[int, Field(ge=1)] = 100
     """Open event streams one tenant may have in this process."""
 

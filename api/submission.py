@@ -4,6 +4,7 @@ Pictures are stored, the ledger accepts all generations or none, a ticket is run
 not accepted is removed again.
 """
 
+import dataclasses
 import hashlib
 import secrets
 import uuid
@@ -39,8 +40,9 @@ class SentPicture:
 class Request:
     """What a dialect made of somebody's request.
 
-    `seed` None means random; each generation after the first adds one. `submitted` is echoed by dialects that echo.
-    `refused` asks for generations that are recorded as failed for that reason.
+    `queue_ttl_s` and `execution_limit_s` None mean the operator's. `seed` None means random; each generation after the first
+    adds one. `submitted` is echoed by dialects that echo. `refused` asks for generations that are recorded as failed for
+    that reason.
     """
 
     tenant: str
@@ -56,6 +58,8 @@ class Request:
     quality: int
     submitted: Mapping[str, object]
     count: int = 1
+    queue_ttl_s: float | None = None
+    execution_limit_s: float | None = None
     namespace: str | None = None
     idempotency_key: str | None = None
     refused: errors.InvalidInputError | None = None
@@ -65,18 +69,18 @@ class Submission:
     """Accepts requests."""
 
     def __init__(
-        self, *, ledger: calls.AsyncLedger, objects: ObjectStore, ring: Callable[[str], None], max_active: int
+        self, *, ledger: calls.AsyncLedger, objects: ObjectStore, ring: Callable[[str], None], limits: calls.Limits
     ) -> None:
         self._ledger = ledger
         self._objects = objects
         self._ring = ring
-        self._max_active = max_active
+        self._limits = limits
 
     async def submit(self, request: Request) -> calls.Receipt:
         """Accept a request, whole or not at all.
 
-        Raises `errors.StoreUnavailableError`, `errors.ObjectsUnavailableError`, `errors.TooManyActiveError` and
-        `errors.IdempotencyConflictError`.
+        Raises `errors.StoreUnavailableError`, `errors.StoreFullError`, `errors.ObjectsUnavailableError`,
+        `errors.TooManyActiveError` and `errors.IdempotencyConflictError`.
         """
         ids = [str(uuid.uuid4()) for _ in range(request.count)]
         prefix = f"inputs/{request.tenant}/{ids[0]}/"
@@ -96,6 +100,15 @@ class Submission:
         if receipt.ring:
             self._ring(request.queue)
         return receipt
+
+    def _limits_of(self, request: Request) -> calls.Limits:
+        return dataclasses.replace(
+            self._limits,
+            queue_ttl_s=min(request.queue_ttl_s or self._limits.queue_ttl_s, self._limits.queue_ttl_s),
+            execution_limit_s=min(
+                request.execution_limit_s or self._limits.execution_limit_s, self._limits.execution_limit_s
+            ),
+        )
 
     async def _stored(self, reference: SentPicture | edits.RemoteInput, key: str) -> edits.Input:
         if isinstance(reference, edits.RemoteInput):
@@ -135,7 +148,7 @@ class Submission:
             ids=ids,
             submitted=[dict(request.submitted)] * len(ids),
             inputs_prefix=prefix,
-            max_active=self._max_active,
+            limits=self._limits_of(request),
             idempotency_key=request.idempotency_key,
             fingerprint=_fingerprint(request),
             refused=request.refused,

@@ -18,6 +18,14 @@ DEPTHS: Final = PREFIX + "depths"
 """Hash: queue to number of queued generations."""
 LEASES: Final = PREFIX + "leases"
 """Sorted set: id of each processing generation to the millisecond its lease runs out."""
+DUE: Final = PREFIX + "due"
+"""Sorted set: id of each queued generation that rests before its next attempt, to the millisecond it is pending again."""
+DEADLINES: Final = PREFIX + "deadlines"
+"""Sorted set: id of each queued generation to the millisecond it has waited long enough."""
+PARKED: Final = PREFIX + "parked"
+"""Sorted set: id of each generation that lost its workers or used up its attempts, to the millisecond it failed."""
+INPUT_USES: Final = PREFIX + "uses:"
+"""+ object prefix: how many generations that were not cancelled have their inputs there."""
 SEQUENCE: Final = PREFIX + "sequence"
 """Counter: order of arrival."""
 SWEPT: Final = PREFIX + "swept"
@@ -41,7 +49,7 @@ ALIVE: Final = PREFIX + "alive:"
 BROKER: Final = PREFIX + "broker:"
 """Celery's own keys; + queue name: list of tickets."""
 
-PERMANENT: Final = (RING, PENDING, DEPTHS, LEASES, SEQUENCE, ACTIVE, EXPIRING, BROKER)
+PERMANENT: Final = (RING, PENDING, DEPTHS, LEASES, DUE, DEADLINES, SEQUENCE, ACTIVE, EXPIRING, BROKER)
 """What may lack a lifetime."""
 
 DAY_S: Final = 24 * 3600
@@ -54,6 +62,7 @@ LIFETIMES_S: Final = {
     "idempotency": DAY_S,
     "alive": 15,
     "swept": DAY_S,
+    "parked": 8 * DAY_S,
 }
 """Seconds each kind of key is kept after its last write."""
 
@@ -61,9 +70,10 @@ LIFETIMES_S: Final = {
 def prelude() -> str:
     """The same names and lifetimes as Lua tables, put before every script of the ledger."""
     names = {
-        "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "sequence": SEQUENCE,
-        "swept": SWEPT, "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS,
-        "events": EVENTS, "expiring": EXPIRING, "stopped": STOPPED, "broker": BROKER,
+        "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
+        "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
+        "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
+        "expiring": EXPIRING, "stopped": STOPPED, "broker": BROKER,
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())
     life = ", ".join(f"{name} = {seconds}" for name, seconds in LIFETIMES_S.items())

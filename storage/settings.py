@@ -21,8 +21,9 @@ class StoreSettings(BaseSettings):
     redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")] = SecretStr("redis://127.0.0.1:6379/0")
     """Redis or Valkey, with the append-only file on and `maxmemory-policy noeviction`."""
 
-    redis_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    """Seconds a command or a connect may take. Without it a silently dead connection blocks for ever."""
+    redis_timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.5
+    """Seconds a command or a connect may take: a caller is answered within two. Without it a connection that died silently
+    blocks for ever."""
 
     s3_endpoint_url: Annotated[str | None, Field(validation_alias="S3_ENDPOINT_URL")] = None
     """Where the service reaches the object store; None is AWS."""

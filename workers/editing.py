@@ -77,6 +77,7 @@ class Editing:
         pipeline: Callable[[str], base.Pipeline],
         keeper: Keeper,
         max_attempts: int,
+        rest_s: float,
     ) -> None:
         self._worker = worker
         self._queues = list(queues)
@@ -87,6 +88,7 @@ class Editing:
         self._pipeline = pipeline
         self._keeper = keeper
         self._max_attempts = max_attempts
+        self._rest_s = rest_s
 
     def claim(self) -> Lease | None:
         """Take the next generation; None when nothing waits. Raises `errors.StoreUnavailableError`."""
@@ -128,7 +130,7 @@ class Editing:
             lease.advance(step)
             on_step(step)
 
-        lease.check()
+        lease.begin_editing()
         pipeline = self._pipeline(lease.claim.edit.model)
         began = time.monotonic()
         picture = pipeline.edit(prepared.job, after_step)
@@ -139,7 +141,7 @@ class Editing:
         prepared = edited.prepared
         claim = prepared.lease.claim
         edit = claim.edit
-        prepared.lease.check()
+        prepared.lease.begin_finishing()
         body = pictures.encode(edited.picture, edit.output_format, edit.quality)
         content_type = edits.CONTENT_TYPES[edit.output_format]
         self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
@@ -166,18 +168,16 @@ class Editing:
         if isinstance(error, errors.CancelledError):
             log.info("%s stopped: %s", claim.id, error.code)
             return
+        rest_s = self._rest(claim.attempt) if isinstance(error, errors.TransientError) else None
         try:
-            state = self._ledger.run(calls.fail(claim, error, max_attempts=self._max_attempts))
+            state = self._ledger.run(calls.fail(claim, error, rest_s=rest_s, max_attempts=self._max_attempts))
             log.info("%s %s: %s", claim.id, state, error.code)
         except errors.StoreUnavailableError:
             log.warning("%s: could not be recorded as failed; its lease will run out", claim.id)
 
-    def release(self, lease: Lease) -> None:
-        """Hand a claim back, uncounted."""
-        try:
-            self._ledger.run(calls.release(lease.claim))
-        except errors.StoreUnavailableError:
-            log.warning("%s could not be handed back; its lease will run out", lease.claim.id)
+    def _rest(self, attempt: int) -> float:
+        """Seconds before the next attempt: doubled each time, and jittered so that what failed together returns apart."""
+        return self._rest_s * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311  (jitter)
 
     def _patiently(self, lease: Lease, action: Callable[[], T]) -> T:
         """Repeat what fails for a passing reason: the GPU's work is done, and a store's hiccup should not cost it."""

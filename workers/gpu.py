@@ -6,11 +6,15 @@ Opens its connections, starts its threads, loads its models, and closes everythi
 import contextlib
 import logging
 import os
+import signal
+import threading
+from types import FrameType
 from urllib.parse import urlsplit
 
 import celery
 import torch
 from celery import signals
+from celery.worker import state
 
 from storage import connections, queues
 from storage.ledger.execution import RedisLedger
@@ -51,9 +55,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
         beats = stack.enter_context(contextlib.closing(connections.connect(settings)))
-        keeper = stack.enter_context(
-            contextlib.closing(Keeper(RedisLedger(beats), lease_s=settings.lease_s, beat_s=settings.beat_s))
-        )
+        keeper = stack.enter_context(contextlib.closing(_keeper(settings, RedisLedger(beats))))
         stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
         store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
         allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
@@ -69,6 +71,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             pipeline=residency.pipeline,
             keeper=keeper,
             max_attempts=settings.max_attempts,
+            rest_s=settings.rest_s,
         )
         conveyor = stack.enter_context(
             contextlib.closing(Conveyor(editing, keeper, look_ahead_s=settings.look_ahead_s))
@@ -77,42 +80,79 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             conveyor.call_on_pipeline_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
         facts = {"role": "gpu", "gpu_type": settings.gpu_type, "models": models}
         app = queues.celery_app(settings, served)
-        _consume(app, conveyor, settings.worker_name, stack, announced(connection, settings.worker_name, facts))
+        stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)
+        _consume(app, conveyor, stopper, settings.worker_name, announced(connection, settings.worker_name, facts))
+
+
+def _keeper(settings: GpuSettings, ledger: RedisLedger) -> Keeper:
+    return Keeper(ledger, lease_s=settings.lease_s, beat_s=settings.beat_s, stall_limit_s=settings.stall_limit_s)
+
+
+class Stopper:
+    """Stops a worker: asked once it finishes what it holds, within a grace period; asked twice it hands everything back."""
+
+    def __init__(self, conveyor: Conveyor, keeper: Keeper, *, grace_s: float) -> None:
+        self._conveyor = conveyor
+        self._keeper = keeper
+        self._grace = threading.Timer(grace_s, self._hand_back)
+        self._grace.daemon = True
+        self._asked = False
+
+    def install(self) -> None:
+        """Take over SIGTERM and SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            # Not here: a signal may arrive while this thread holds what handing back needs.
+            threading.Thread(target=self._hand_back).start()
+            return
+        self._asked = True
+        log.warning("stopping: finishing what is held within %g s", self._grace.interval)
+        self._conveyor.drain()
+        self._grace.start()
+        state.should_stop = 0
+
+    def _hand_back(self) -> None:
+        self._keeper.hand_back()
+        # The pipeline's thread may be in the middle of a long step; nothing of it is wanted any more.
+        os._exit(0)
 
 
 def _consume(
     app: celery.Celery,
     conveyor: Conveyor,
+    stopper: Stopper,
     name: str,
-    stack: contextlib.ExitStack,
     presence: contextlib.AbstractContextManager[None],
 ) -> None:
     @app.task(name=queues.TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def serve() -> None:
         conveyor.serve()
 
-    def ready(**_: object) -> None:
-        stack.enter_context(presence)
+    with contextlib.ExitStack() as present:
 
-    def stopping(**_: object) -> None:
-        conveyor.drain()
+        def ready(**_: object) -> None:
+            stopper.install()
+            present.enter_context(presence)
 
-    # Connecting to it is how Celery is told to leave logging alone.
-    signals.setup_logging.connect(lambda **_: None, weak=False)
-    signals.worker_ready.connect(ready, weak=False)
-    signals.worker_shutting_down.connect(stopping, weak=False)
-    worker = app.Worker(
-        # Threads, one of them: fork breaks CUDA; solo loses work at shutdown and doubles it when the broker restarts.
-        pool="threads",
-        concurrency=1,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        hostname=f"darkroom@{name}",
-        loglevel="WARNING",
-        quiet=True,
-    )
-    worker.start()
+        # Connecting to it is how Celery is told to leave logging alone.
+        signals.setup_logging.connect(lambda **_: None, weak=False)
+        signals.worker_ready.connect(ready, weak=False)
+        worker = app.Worker(
+            # Threads, one of them: fork breaks CUDA; solo loses work at shutdown and doubles it when the broker restarts.
+            pool="threads",
+            concurrency=1,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            hostname=f"darkroom@{name}",
+            loglevel="WARNING",
+            quiet=True,
+        )
+        worker.start()
+    log.warning("stopped; nothing is held")
 
 
 def _host_and_port(url: str) -> str:

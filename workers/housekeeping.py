@@ -37,6 +37,7 @@ class Housekeeping:
         lease_s: float,
         sweep_s: float,
         max_attempts: int,
+        max_losses: int,
     ) -> None:
         self._ledger = ledger
         self._objects = objects
@@ -45,13 +46,14 @@ class Housekeeping:
         self._lease_ms = int(lease_s * 1000)
         self._sweep_s = sweep_s
         self._max_attempts = max_attempts
+        self._max_losses = max_losses
         self._missing: dict[str, int] = {}
         self._bucket_is_there = False
 
     def run(self, stopping: threading.Event) -> None:
         """Sweep until told to stop. A store that does not answer is asked again next time."""
         while not stopping.wait(self._sweep_s):
-            for sweep in (self.recover, self.replace_tickets, self.ensure_bucket, self.delete_expired):
+            for sweep in (self.recover, self.wake, self.replace_tickets, self.ensure_bucket, self.delete_expired):
                 try:
                     sweep()
                 except errors.TransientError as exc:
@@ -66,11 +68,16 @@ class Housekeeping:
     def recover(self) -> None:
         """Give what silent workers held to others. Raises `errors.StoreUnavailableError`."""
         stall_ms = max(SILENCE_MS, int(self._sweep_s * 2500))
-        recovered = self._ledger.run(
-            calls.recover(lease_ms=self._lease_ms, stall_ms=stall_ms, max_attempts=self._max_attempts)
+        recover = calls.recover(
+            lease_ms=self._lease_ms, stall_ms=stall_ms, max_attempts=self._max_attempts, max_losses=self._max_losses
         )
-        for id_, state in recovered.items():
+        for id_, state in self._ledger.run(recover).items():
             log.warning("%s was held by a silent worker and is %s", id_, state)
+
+    def wake(self) -> None:
+        """End rests and waits that are over. Raises `errors.StoreUnavailableError`."""
+        for id_, state in self._ledger.run(calls.wake()).items():
+            log.info("%s is %s", id_, state)
 
     def replace_tickets(self) -> None:
         """Send the tickets that have been missing for two sweeps. Raises `errors.StoreUnavailableError`."""
@@ -110,6 +117,7 @@ def run_housekeeping(settings: WorkerSettings) -> None:
             lease_s=settings.lease_s,
             sweep_s=settings.sweep_s,
             max_attempts=settings.max_attempts,
+            max_losses=settings.max_losses,
         )
         with announced(connection, settings.worker_name, {"role": "housekeeping"}):
             housekeeping.run(stopping)

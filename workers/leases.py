@@ -1,10 +1,10 @@
-"""Keeps the leases of what this worker holds: one thread renews them all, reports progress and notices when one is lost."""
+"""Keeps the leases of what this worker holds: one thread renews them all, reports progress, and ends what hangs."""
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from storage.contracts import errors, generations
 from storage.ledger import calls
@@ -14,19 +14,58 @@ log = logging.getLogger(__name__)
 PROGRESS_EVERY_S = 0.1
 """Progress is written at most this often, whatever the step rate."""
 
+HANGING_S = 5.0
+"""An edit past its limit ends at its next step; one that reaches none within this long after is hanging."""
+
+EXIT_HANGING = 70
+
 
 class Lease:
     """One held claim. The pipeline's thread only touches memory here; it never waits for the network."""
 
     def __init__(self, claim: generations.Claim) -> None:
         self.claim = claim
+        self.phase = generations.Phase.PREPARING
         self.step = 0
         self._stopped = threading.Event()
+        self._editing_since: float | None = None
+        self._advanced_at = 0.0
+
+    def begin_editing(self) -> None:
+        """The pipeline starts; from now on time is limited. Raises `errors.CancelledError`."""
+        self.check()
+        self._editing_since = self._advanced_at = time.monotonic()
+        self.phase = generations.Phase.EDITING
 
     def advance(self, step: int) -> None:
-        """`step` denoising steps are done. Raises `errors.CancelledError` when the work is no longer wanted."""
+        """`step` denoising steps are done. Raises `errors.CancelledError` and `errors.TimedOutError`."""
         self.step = step
+        self._advanced_at = time.monotonic()
         self.check()
+        if self.overtime_s > 0:
+            raise self.timed_out()
+
+    def begin_finishing(self) -> None:
+        """The pipeline is done with it. Raises `errors.CancelledError`."""
+        self._editing_since = None
+        self.phase = generations.Phase.FINISHING
+        self.check()
+
+    @property
+    def overtime_s(self) -> float:
+        """Seconds by which the edit is past its limit; negative before."""
+        if self._editing_since is None:
+            return float("-inf")
+        return time.monotonic() - self._editing_since - self.claim.execution_limit_s
+
+    @property
+    def still_s(self) -> float:
+        """Seconds since the pipeline finished a step; 0 while it does not run."""
+        return 0.0 if self._editing_since is None else time.monotonic() - self._advanced_at
+
+    def timed_out(self) -> errors.TimedOutError:
+        """What it fails with when its limit is over."""
+        return errors.TimedOutError(f"The edit took longer than {self.claim.execution_limit_s:g} seconds")
 
     def check(self) -> None:
         """Raises `errors.CancelledError` when the work is no longer wanted."""
@@ -41,11 +80,22 @@ class Lease:
 class Keeper:
     """Renews leases from a thread of its own."""
 
-    def __init__(self, ledger: calls.Ledger, *, lease_s: float, beat_s: float) -> None:
+    def __init__(
+        self,
+        ledger: calls.Ledger,
+        *,
+        lease_s: float,
+        beat_s: float,
+        stall_limit_s: float,
+        end_process: Callable[[int], object] = os._exit,
+    ) -> None:
         self._ledger = ledger
         self._lease_ms = int(lease_s * 1000)
         self._beat_s = beat_s
-        self._leases: dict[str, Lease] = {}
+        self._stall_limit_s = stall_limit_s
+        self._end_process = end_process
+        # By id and token: this very worker may be given a generation anew while it still winds up the lost attempt.
+        self._leases: dict[tuple[str, int], Lease] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -60,50 +110,70 @@ class Keeper:
         """Start renewing a claim's lease."""
         lease = Lease(claim)
         with self._lock:
-            self._leases[claim.id] = lease
+            self._leases[claim.id, claim.token] = lease
         return lease
 
     def drop(self, lease: Lease) -> None:
         """Stop renewing."""
         with self._lock:
-            self._leases.pop(lease.claim.id, None)
-
-    @contextmanager
-    def dropping(self, lease: Lease) -> Iterator[None]:
-        """Stop renewing when the block ends, however it ends."""
-        try:
-            yield
-        finally:
-            self.drop(lease)
+            self._leases.pop((lease.claim.id, lease.claim.token), None)
 
     def stop(self, id_: str) -> None:
         """A generation was cancelled: if it is held here, its work is to stop."""
-        with self._lock:
-            lease = self._leases.get(id_)
-        if lease is not None:
+        for lease in self._held():
+            if lease.claim.id == id_:
+                lease.stop()
+
+    def hand_back(self) -> None:
+        """Give everything held to other workers, uncounted."""
+        for lease in self._held():
             lease.stop()
+            try:
+                handed = self._ledger.run(calls.release(lease.claim))
+                log.warning("%s handed back while %s", lease.claim.id, lease.phase) if handed else None
+            except errors.StoreUnavailableError:
+                log.warning("%s could not be handed back; its lease will run out", lease.claim.id)
 
     def close(self) -> None:
         """End the thread."""
         self._closing.set()
         self._thread.join()
 
+    def _held(self) -> list[Lease]:
+        with self._lock:
+            return list(self._leases.values())
+
     def _run(self) -> None:
-        beaten: dict[str, tuple[float, int]] = {}
+        beaten: dict[Lease, tuple[float, int]] = {}
         while not self._closing.wait(PROGRESS_EVERY_S):
-            with self._lock:
-                held = list(self._leases.values())
+            held = self._held()
             now = time.monotonic()
             for lease in held:
-                at, step = beaten.get(lease.claim.id, (0.0, 0))
+                if lease.overtime_s > HANGING_S or lease.still_s > self._stall_limit_s:
+                    self._end_hanging(lease)
+                    return
+                at, step = beaten.get(lease, (0.0, 0))
                 if lease.step > step or now - at >= self._beat_s:
-                    beaten[lease.claim.id] = (now, lease.step)
+                    beaten[lease] = (now, lease.step)
                     self._beat(lease)
-            beaten = {lease.claim.id: beaten[lease.claim.id] for lease in held}
+            beaten = {lease: beaten[lease] for lease in held}
 
     def _beat(self, lease: Lease) -> None:
         try:
-            if not self._ledger.run(calls.beat(lease.claim, self._lease_ms, lease.step)):
+            if not self._ledger.run(calls.beat(lease.claim, self._lease_ms, lease.step, lease.phase)):
                 lease.stop()
         except errors.StoreUnavailableError as exc:
             log.warning("lease of %s not renewed: %s", lease.claim.id, exc)
+
+    def _end_hanging(self, lease: Lease) -> None:
+        """A thread cannot be ended, a process can. What else it holds goes back; the supervisor starts a new one."""
+        log.error("%s hangs at step %d; ending this process", lease.claim.id, lease.step)
+        try:
+            if lease.overtime_s > HANGING_S:
+                self._ledger.run(calls.fail(lease.claim, lease.timed_out(), rest_s=None, max_attempts=1))
+            # Otherwise its lease runs out, and it counts as one that took its worker down.
+        except errors.StoreUnavailableError:
+            log.warning("%s could not be recorded as failed; its lease will run out", lease.claim.id)
+        self.drop(lease)
+        self.hand_back()
+        self._end_process(EXIT_HANGING)

@@ -25,6 +25,10 @@ class WorkerSettings(StoreSettings):
     """How often the housekeeping worker looks for lost leases and missing tickets."""
 
     max_attempts: Annotated[int, Field(ge=1)] = 3
+    """How often a generation is tried when what stops it is transient."""
+
+    max_losses: Annotated[int, Field(ge=1)] = 2
+    """How often a generation may take its worker down with it before it is parked as `worker_lost`."""
 
 
 class GpuSettings(WorkerSettings):
@@ -42,6 +46,15 @@ class GpuSettings(WorkerSettings):
     look_ahead_s: Annotated[float, Field(ge=0)] = 3
     """The next generation is claimed and prepared when the running edit has this long to go. Longer would keep work from
     idle GPUs; shorter than preparing takes would leave this one idle."""
+
+    rest_s: Annotated[float, Field(ge=0)] = 2
+    """Seconds a generation rests before it is tried again; doubled with each attempt, halved at most by chance."""
+
+    stall_limit_s: Annotated[float, Field(gt=0)] = 300
+    """A pipeline that finishes no step for this long hangs, and its process is ended. Compiling may take minutes."""
+
+    grace_s: Annotated[float, Field(ge=0)] = 120
+    """Seconds a worker told to stop has to finish what it holds; then it hands it back."""
 
     fetch_limit_s: Annotated[float, Field(gt=0)] = 15
     """Seconds an input's URL may take in all."""

@@ -9,15 +9,17 @@
     │   ├── NotFoundError             resource_not_found
     │   ├── IdempotencyConflictError  idempotency_conflict
     │   ├── InputUnreachableError     input_unreachable
+    │   ├── ExpiredInQueueError       expired_in_queue
+    │   ├── TimedOutError             timed_out
     │   ├── CancelledError            cancelled
     │   └── InternalError             internal
     └── TransientError            asking again, after `retry_after` seconds, may work
         ├── StoreUnavailableError     store_unavailable
+        ├── StoreFullError            store_full
         ├── ObjectsUnavailableError   objects_unavailable
         ├── TooManyActiveError        too_many_active
         ├── OutOfMemoryError          out_of_memory
-        ├── WorkerLostError           worker_lost
-        └── TimedOutError             timed_out
+        └── WorkerLostError           worker_lost
 
 The same codes appear in HTTP bodies, in failed generations and in events. HTTP statuses are the API's own business.
 """
@@ -98,6 +100,20 @@ class InputUnreachableError(PermanentError):
     title = "The input could not be fetched"
 
 
+class ExpiredInQueueError(PermanentError):
+    """It waited longer than it was allowed to."""
+
+    code = "expired_in_queue"
+    title = "The generation waited too long"
+
+
+class TimedOutError(PermanentError):
+    """It ran longer than it may; running it again would too."""
+
+    code = "timed_out"
+    title = "It took too long"
+
+
 class CancelledError(PermanentError):
     """The generation was cancelled before it finished."""
 
@@ -114,6 +130,13 @@ class StoreUnavailableError(TransientError):
 
     code = "store_unavailable"
     title = "The service's store does not answer"
+
+
+class StoreFullError(TransientError):
+    """The store or the queue holds as much as it may."""
+
+    code = "store_full"
+    title = "The service is full"
 
 
 class ObjectsUnavailableError(TransientError):
@@ -142,13 +165,6 @@ class WorkerLostError(TransientError):
 
     code = "worker_lost"
     title = "The worker was lost"
-
-
-class TimedOutError(TransientError):
-    """It took longer than it may."""
-
-    code = "timed_out"
-    title = "It took too long"
 
 
 def _leaves(node: type[DarkroomError]) -> list[type[DarkroomError]]:

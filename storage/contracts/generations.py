@@ -7,6 +7,8 @@
       │        cancelled  │
       └── lease lost, transient failure, hand-back ──┘        (attempts left; otherwise failed)
 
+A failed generation is queued again only when somebody asks for a retry of it.
+
 `TRANSITIONS` is that drawing as a table. The ledger's scripts hold it; the tests compare the two.
 """
 
@@ -34,17 +36,25 @@ class Status(enum.StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether it never changes again."""
-        return not TRANSITIONS[self]
+        """Whether it is over."""
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.PROCESSING, Status.CANCELLED}),
+    Status.QUEUED: frozenset({Status.PROCESSING, Status.FAILED, Status.CANCELLED}),
     Status.PROCESSING: frozenset({Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}),
     Status.SUCCEEDED: frozenset(),
-    Status.FAILED: frozenset(),
+    Status.FAILED: frozenset({Status.QUEUED}),
     Status.CANCELLED: frozenset(),
 }
+
+
+class Phase(enum.StrEnum):
+    """What a worker is doing with a generation: recorded, so that a lost worker leaves a trace."""
+
+    PREPARING = "preparing"
+    EDITING = "editing"
+    FINISHING = "finishing"
 
 
 class Result(Frozen):
@@ -151,6 +161,7 @@ class Claim:
     tenant: str
     token: int
     attempt: int
+    execution_limit_s: float
     edit: edits.Edit
 
     @property

@@ -58,13 +58,28 @@ local function one_less(queue)
   if redis.call('HINCRBY', KEY.depths, queue, -1) <= 0 then redis.call('HDEL', KEY.depths, queue) end
 end
 
--- processing -> queued
-local function requeue(record)
+-- processing -> queued, at once or after a rest. `depths` counts what can be claimed, so the resting are not in it.
+local function requeue(record, rest_ms)
   redis.call('ZREM', KEY.leases, record.id)
   redis.call('HSET', KEY.generation .. record.id, 'status', 'queued')
-  redis.call('HDEL', KEY.generation .. record.id, 'started_ms', 'step', 'worker')
-  enqueue(record, true)
+  redis.call('HDEL', KEY.generation .. record.id, 'started_ms', 'step', 'worker', 'phase')
+  if rest_ms > 0 then
+    redis.call('ZADD', KEY.due, integer(now_ms() + rest_ms), record.id)
+  else
+    enqueue(record, true)
+  end
+  if record.deadline_ms then redis.call('ZADD', KEY.deadlines, record.deadline_ms, record.id) end
   emit('media_generation_queued', record, 'queued', { 'attempts', record.attempts })
+end
+
+-- Out of the pending ring or the resting, for good.
+local function unqueue(record)
+  redis.call('ZREM', KEY.deadlines, record.id)
+  if redis.call('ZREM', KEY.due, record.id) == 1 then return end
+  local pending = KEY.pending .. record.queue .. ':' .. record.tenant
+  redis.call('ZREM', pending, record.id)
+  if redis.call('EXISTS', pending) == 0 then redis.call('LREM', KEY.ring .. record.queue, 1, record.tenant) end
+  one_less(record.queue)
 end
 
 -- any unfinished state -> a terminal one; `delete_ms` is when its stored result, if any, is to be removed.
@@ -75,10 +90,20 @@ local function settle(record, status, at_ms, delete_ms, fields)
   redis.call('ZREM', KEY.leases, record.id)
   redis.call('ZREM', KEY.active .. record.tenant, record.id)
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
-  if record.inputs then redis.call('ZADD', KEY.expiring, integer(at_ms + LIFE.record * 1000), record.inputs) end
+  if record.inputs then
+    local unused = status == 'cancelled' and redis.call('DECR', KEY.input_uses .. record.inputs) <= 0
+    redis.call('EXPIRE', KEY.input_uses .. record.inputs, LIFE.waiting)
+    redis.call('ZADD', KEY.expiring, integer(unused and at_ms or at_ms + LIFE.record * 1000), record.inputs)
+  end
 end
 
 local function settle_failed(record, at_ms, code, message)
   settle(record, 'failed', at_ms, at_ms, { 'error_code', code, 'error_message', message })
   emit('media_generation_completed', record, 'failed', { 'error_code', code, 'error_message', message })
+end
+
+-- Kept apart for an operator to look at.
+local function park(record, at_ms)
+  redis.call('ZADD', KEY.parked, integer(at_ms), record.id)
+  redis.call('EXPIRE', KEY.parked, LIFE.parked)
 end

@@ -44,6 +44,19 @@ class AsyncLedger(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of what is accepted.
+
+    Unfinished generations of the tenant, queued ones of all tenants, seconds to wait in the queue and to run.
+    """
+
+    max_active: int
+    max_queued: int
+    queue_ttl_s: float
+    execution_limit_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """What `create` is asked to accept: generations of one edit, apart from their seeds.
 
@@ -56,7 +69,7 @@ class Order:
     ids: Sequence[str]
     submitted: Sequence[dict[str, object]]
     inputs_prefix: str | None
-    max_active: int
+    limits: "Limits"
     namespace: str | None = None
     refused: errors.InvalidInputError | None = None
     priority: int = 5
@@ -77,7 +90,7 @@ class Receipt:
 def create(order: Order) -> Call[Receipt]:
     """Accept generations, all or none.
 
-    Raises `errors.IdempotencyConflictError` and `errors.TooManyActiveError` when decoded.
+    Raises `errors.IdempotencyConflictError`, `errors.TooManyActiveError` and `errors.StoreFullError` when decoded.
     """
     request = {
         "tenant": order.tenant,
@@ -85,7 +98,10 @@ def create(order: Order) -> Call[Receipt]:
         "model": order.edits[0].model,
         "queue": order.queue,
         "priority": order.priority,
-        "max_active": order.max_active,
+        "max_active": order.limits.max_active,
+        "max_queued": order.limits.max_queued,
+        "queue_ttl_ms": int(order.limits.queue_ttl_s * 1000),
+        "execution_limit_s": order.limits.execution_limit_s,
         "max_tickets": MAX_TICKETS,
         "generations": [
             {
@@ -106,8 +122,12 @@ def create(order: Order) -> Call[Receipt]:
         if reply[0] == "conflict":
             raise errors.IdempotencyConflictError("This Idempotency-Key was used before with a different request")
         if reply[0] == "full":
-            message = f"{reply[1]} generations are unfinished; at most {order.max_active} may be"
+            message = f"{reply[1]} generations are unfinished; at most {order.limits.max_active} may be"
             raise errors.TooManyActiveError(message, retry_after=5.0)
+        if reply[0] == "crowded":
+            raise errors.StoreFullError(
+                f"{reply[1]} generations are queued; the service takes no more", retry_after=10.0
+            )
         kind, cursor, ring, *ids = reply
         return Receipt(ids=tuple(ids), cursor=cursor, ring=bool(ring), replayed=kind == "replayed")
 
@@ -120,16 +140,22 @@ def claim(worker: str, lease_ms: int, queues: Sequence[str]) -> Call[generations
     def decode(reply: list[Any] | None) -> generations.Claim | None:
         if not reply:
             return None
-        id_, tenant, token, attempt, edit = reply
-        edit = edits.Edit.model_validate_json(edit)
-        return generations.Claim(id=id_, tenant=tenant, token=token, attempt=attempt, edit=edit)
+        id_, tenant, token, attempt, limit_s, edit = reply
+        return generations.Claim(
+            id=id_,
+            tenant=tenant,
+            token=token,
+            attempt=attempt,
+            execution_limit_s=float(limit_s),
+            edit=edits.Edit.model_validate_json(edit),
+        )
 
     return Call(script="claim", arguments=(worker, lease_ms, *queues), decode=decode)
 
 
-def beat(claim: generations.Claim, lease_ms: int, step: int) -> Call[bool]:
+def beat(claim: generations.Claim, lease_ms: int, step: int, phase: generations.Phase) -> Call[bool]:
     """Renew the lease and report `step` steps done. False: the claim is lost, stop working."""
-    arguments = (claim.id, claim.token, lease_ms, step, claim.edit.steps)
+    arguments = (claim.id, claim.token, lease_ms, step, claim.edit.steps, phase.value)
     return Call(script="beat", arguments=arguments, decode=lambda reply: reply == "held")
 
 
@@ -141,11 +167,11 @@ def finish(claim: generations.Claim, result: generations.Result) -> Call[bool]:
 
 
 def fail(
-    claim: generations.Claim, error: errors.DarkroomError, *, max_attempts: int
+    claim: generations.Claim, error: errors.DarkroomError, *, rest_s: float | None, max_attempts: int
 ) -> Call[Literal["failed", "queued", "lost"]]:
-    """End it as failed, or queue it again when the error is transient and attempts are left."""
-    retry = int(isinstance(error, errors.TransientError))
-    arguments = (claim.id, claim.token, error.code, error.message, retry, max_attempts)
+    """End it as failed, or queue it again after `rest_s` seconds while attempts are left; None never tries again."""
+    rest_ms = -1 if rest_s is None else int(rest_s * 1000)
+    arguments = (claim.id, claim.token, error.code, error.message, rest_ms, max_attempts)
     return Call(script="fail", arguments=arguments, decode=lambda reply: reply)
 
 
@@ -195,13 +221,37 @@ def list_(tenant: str, *, matching: Mapping[str, str], below: str | None, limit:
     return Call(script="list", arguments=(tenant, index, below or "+inf", limit, *pairs), decode=decode)
 
 
-def recover(*, lease_ms: int, stall_ms: int, max_attempts: int) -> Call[dict[str, str]]:
+def _by_id(reply: list[str]) -> dict[str, str]:
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+SWEEP = 100
+"""Generations one sweep's script takes at the most, so that it never blocks Redis for long."""
+
+
+def recover(*, lease_ms: int, stall_ms: int, max_attempts: int, max_losses: int) -> Call[dict[str, str]]:
     """Take back what silent workers held; which ids became `queued` or `failed`."""
+    return Call(script="recover", arguments=(lease_ms, stall_ms, max_attempts, max_losses, SWEEP), decode=_by_id)
 
-    def decode(reply: list[str]) -> dict[str, str]:
-        return dict(zip(reply[::2], reply[1::2], strict=True))
 
-    return Call(script="recover", arguments=(lease_ms, stall_ms, max_attempts, 100), decode=decode)
+def wake() -> Call[dict[str, str]]:
+    """End rests and waits that are over; which ids became `pending` or `expired`."""
+    return Call(script="wake", arguments=(SWEEP,), decode=_by_id)
+
+
+def parked() -> Call[list[dict[str, str]]]:
+    """Records of parked generations of all tenants, newest first."""
+
+    def decode(reply: list[list[str]]) -> list[dict[str, str]]:
+        return [_by_id(record) for record in reply]
+
+    return Call(script="parked", arguments=(1000,), decode=decode)
+
+
+def unpark(id_: str, action: Literal["retry", "drop"], *, queue_ttl_s: float) -> Call[bool]:
+    """Try a parked generation anew, or take it off the list. False: it is not parked."""
+    arguments = (id_, action, int(queue_ttl_s * 1000))
+    return Call(script="unpark", arguments=arguments, decode=lambda reply: reply == "done")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,7 @@ if record.tenant ~= ARGV[2] then return 'missing' end
 if record.status ~= 'queued' and record.status ~= 'processing' then return 'terminal' end
 local at = now_ms()
 if record.status == 'queued' then
-  local pending = KEY.pending .. record.queue .. ':' .. record.tenant
-  redis.call('ZREM', pending, record.id)
-  if redis.call('EXISTS', pending) == 0 then redis.call('LREM', KEY.ring .. record.queue, 1, record.tenant) end
-  one_less(record.queue)
+  unqueue(record)
 else
   redis.call('PUBLISH', KEY.stopped, record.id)
 end

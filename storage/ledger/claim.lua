@@ -1,6 +1,6 @@
 -- queued -> processing, for the generation whose turn it is: queue by queue, round robin over tenants, then priority and age.
 -- ARGV: 1 worker, 2 lease in ms, 3... queues
--- Returns {id, tenant, token, attempts, edit} or false when nothing waits.
+-- Returns {id, tenant, token, attempts, execution_limit_s, edit} or false when nothing waits.
 for i = 3, #ARGV do
   local queue = ARGV[i]
   local tenant = redis.call('LPOP', KEY.ring .. queue)
@@ -15,10 +15,11 @@ for i = 3, #ARGV do
         local key, at = KEY.generation .. record.id, now_ms()
         local token = redis.call('HINCRBY', key, 'token', 1)
         local attempts = redis.call('HINCRBY', key, 'attempts', 1)
-        redis.call('HSET', key, 'status', 'processing', 'started_ms', integer(at), 'worker', ARGV[1])
+        redis.call('HSET', key, 'status', 'processing', 'started_ms', integer(at), 'worker', ARGV[1], 'phase', 'preparing')
+        redis.call('ZREM', KEY.deadlines, record.id)
         redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[2])), record.id)
         emit('media_generation_started', record, 'processing', { 'attempts', attempts })
-        return { record.id, tenant, token, attempts, record.edit }
+        return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit }
       end
     end
     tenant = redis.call('LPOP', KEY.ring .. queue)

@@ -1,8 +1,10 @@
+#!lua
 -- Accepts one to four generations at once, or none. Safe to repeat: a known id changes nothing.
--- ARGV: 1 the request as JSON {tenant, namespace, model, queue, priority, idempotency?, fingerprint?, max_active, max_tickets,
---       inputs?, refused?: {code, message}, generations: [{id, edit, submitted, results}]}
+-- ARGV: 1 the request as JSON {tenant, namespace, model, queue, priority, idempotency?, fingerprint?, max_active, max_queued,
+--       max_tickets, queue_ttl_ms, execution_limit_s, inputs?, refused?: {code, message}, generations: [{id, edit, submitted, results}]}
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
--- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active}
+-- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
+-- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued}
 local request = cjson.decode(ARGV[1])
 local idempotency = request.idempotency and (KEY.idempotency .. request.tenant .. ':' .. request.idempotency)
 
@@ -21,20 +23,29 @@ if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 then return { 'replayed',
 
 local active = redis.call('ZCARD', KEY.active .. request.tenant)
 if active + #ids > request.max_active then return { 'full', active } end
+local queued = 0
+for _, depth in ipairs(redis.call('HVALS', KEY.depths)) do queued = queued + tonumber(depth) end
+if queued + #ids > request.max_queued then return { 'crowded', queued } end
 
 local at = now_ms()
 local cursor = last_cursor()
 local keep_ms = at + LIFE.waiting * 1000
+if request.inputs then
+  redis.call('SET', KEY.input_uses .. request.inputs, #ids, 'EX', LIFE.waiting)
+  redis.call('ZADD', KEY.expiring, integer(keep_ms), request.inputs)
+end
 for _, generation in ipairs(request.generations) do
   local sequence = redis.call('INCR', KEY.sequence)
   local record = {
     id = generation.id, tenant = request.tenant, model = request.model, queue = request.queue,
-    priority = request.priority, sequence = sequence, results = generation.results,
+    priority = request.priority, sequence = sequence, results = generation.results, inputs = request.inputs,
   }
+  local deadline_ms = integer(at + request.queue_ttl_ms)
   redis.call('HSET', KEY.generation .. record.id,
     'id', record.id, 'tenant', record.tenant, 'model', record.model, 'queue', record.queue, 'status', 'queued',
     'namespace', request.namespace,
-    'priority', record.priority, 'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
+    'priority', record.priority, 'deadline_ms', deadline_ms, 'execution_limit_s', request.execution_limit_s,
+     'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
     'edit', generation.edit, 'submitted', generation.submitted, 'results', generation.results)
   if request.inputs then redis.call('HSET', KEY.generation .. record.id, 'inputs', request.inputs) end
   redis.call('EXPIRE', KEY.generation .. record.id, LIFE.waiting)
@@ -45,11 +56,11 @@ for _, generation in ipairs(request.generations) do
     settle_failed(record, at, request.refused.code, request.refused.message)
   else
     enqueue(record, false)
+    redis.call('ZADD', KEY.deadlines, deadline_ms, record.id)
     emit('media_generation_queued', record, 'queued', { 'attempts', 0 })
   end
 end
 redis.call('EXPIRE', KEY.history .. request.tenant, LIFE.history)
-if request.inputs then redis.call('ZADD', KEY.expiring, integer(keep_ms), request.inputs) end
 if idempotency then
   local answer = cjson.encode({ fingerprint = request.fingerprint, ids = ids, cursor = cursor })
   redis.call('SET', idempotency, answer, 'EX', LIFE.idempotency)

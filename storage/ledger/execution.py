@@ -19,13 +19,27 @@ T = TypeVar("T")
 _FOLDER = Path(__file__).parent
 
 
+_HEAD = "#!lua"
+
+
 def _sources() -> dict[str, str]:
+    """Every script with what it shares.
+
+    A script runs even when the store is full, or finished work could not be published, unless it brings a head of its own.
+    """
     shared = keys.prelude() + (_FOLDER / "_shared.lua").read_text()
-    return {file.stem: shared + file.read_text() for file in sorted(_FOLDER.glob("[a-z]*.lua"))}
+    sources = {}
+    for file in sorted(_FOLDER.glob("[a-z]*.lua")):
+        text = file.read_text()
+        head = f"{_HEAD}\n" if text.startswith(_HEAD) else f"{_HEAD} flags=allow-oom\n"
+        sources[file.stem] = head + shared + text.removeprefix(f"{_HEAD}\n")
+    return sources
 
 
-def unavailable(exc: redis.RedisError) -> errors.StoreUnavailableError:
+def unavailable(exc: redis.RedisError) -> errors.TransientError:
     """What a Redis fault is called from here on."""
+    if isinstance(exc, redis.exceptions.OutOfMemoryError):
+        return errors.StoreFullError("The store is full", retry_after=10.0)
     return errors.StoreUnavailableError(f"The store does not answer ({type(exc).__name__})", retry_after=2.0)
 
 

@@ -1,7 +1,8 @@
 -- Takes back what silent workers held: to the queue, or to failed when its attempts are used up.
 -- When this sweep itself was silent (Redis stalled, restarted, was unreachable), healthy workers could not renew either:
 -- everyone is granted one more lease first.
--- ARGV: 1 lease in ms, 2 silence of ours that grants grace in ms, 3 attempts at the most, 4 most generations
+-- ARGV: 1 lease in ms, 2 silence of ours that grants grace in ms, 3 attempts at the most, 4 losses of a worker at the most,
+--       5 most generations
 -- Returns {id, 'queued' | 'failed', ...}
 local at = now_ms()
 local swept = named(redis.call('HGETALL', KEY.swept))
@@ -12,19 +13,23 @@ redis.call('EXPIRE', KEY.swept, LIFE.swept)
 if at < grace then return {} end
 
 local recovered = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', integer(at), 'LIMIT', 0, ARGV[4])) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', integer(at), 'LIMIT', 0, ARGV[5])) do
   local record = record_of(id)
   if record.status ~= 'processing' then
     redis.call('ZREM', KEY.leases, id)
-  elseif tonumber(record.attempts) < tonumber(ARGV[3]) then
-    requeue(record)
-    recovered[#recovered + 1] = id
-    recovered[#recovered + 1] = 'queued'
   else
-    local message = 'The worker was lost ' .. record.attempts .. ' times while it ran this generation'
-    settle_failed(record, at, 'worker_lost', message)
+    -- Counted apart from attempts: a payload that kills its worker must not tour the fleet.
+    local losses = redis.call('HINCRBY', KEY.generation .. id, 'losses', 1)
+    local state = 'queued'
+    if losses < tonumber(ARGV[4]) and tonumber(record.attempts) < tonumber(ARGV[3]) then
+      requeue(record, 0)
+    else
+      state = 'failed'
+      settle_failed(record, at, 'worker_lost', 'The worker was lost ' .. losses .. ' times, the last time while ' .. record.phase)
+      park(record, at)
+    end
     recovered[#recovered + 1] = id
-    recovered[#recovered + 1] = 'failed'
+    recovered[#recovered + 1] = state
   end
 end
 return recovered

@@ -4,6 +4,5 @@
 local record = record_of(ARGV[1])
 if record.status ~= 'processing' or record.token ~= ARGV[2] then return 'lost' end
 record.attempts = redis.call('HINCRBY', KEY.generation .. record.id, 'attempts', -1)
-redis.call('HINCRBY', KEY.generation .. record.id, 'token', 1)
-requeue(record)
+requeue(record, 0)
 return 'queued'

@@ -4,7 +4,7 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -21,6 +21,11 @@ from tests.conftest import check_lifetimes
 T = TypeVar("T")
 
 QUEUE = "edits.quick.any"
+
+
+def limits(**changes: float) -> calls.Limits:
+    values: dict[str, Any] = {"max_active": 1000, "max_queued": 10_000, "queue_ttl_s": 3600, "execution_limit_s": 600}
+    return calls.Limits(**{**values, **changes})
 
 
 def an_edit(**changes: object) -> edits.Edit:
@@ -56,7 +61,7 @@ class Desk:
             "ids": [str(uuid.uuid4()) for _ in range(count)],
             "submitted": [{}] * count,
             "inputs_prefix": None,
-            "max_active": 1000,
+            "limits": limits(),
             **changes,
         }
         return self.run(calls.create(calls.Order(**order)))  # type: ignore[arg-type]
@@ -75,8 +80,8 @@ class Desk:
     def finish(self, claim: generations.Claim) -> bool:
         return self.run(calls.finish(claim, a_result(claim)))
 
-    def fail(self, claim: generations.Claim, error: errors.DarkroomError) -> str:
-        return self.run(calls.fail(claim, error, max_attempts=3))
+    def fail(self, claim: generations.Claim, error: errors.DarkroomError, rest_s: float | None = 0) -> str:
+        return self.run(calls.fail(claim, error, rest_s=rest_s, max_attempts=3))
 
     def event_types(self, tenant: str = "alice") -> list[str]:
         from storage import keys

@@ -12,9 +12,10 @@ from storage.contracts import errors, generations
 from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
 from tests.conftest import eventually
-from tests.stores.conftest import QUEUE, Desk, a_result, an_edit
+from tests.stores.conftest import QUEUE, Desk, a_result, an_edit, limits
 
 Status = generations.Status
+Phase = generations.Phase
 GONE = errors.WorkerLostError("gone")
 BROKEN = errors.InvalidInputError("broken")
 
@@ -75,8 +76,8 @@ def test_a_claim_that_was_replaced_can_change_nothing(desk: Desk) -> None:
     heir = desk.claim()
     assert heir.token > zombie.token
     assert not desk.finish(zombie)
-    assert desk.fail(zombie, BROKEN) == "lost"
-    assert not desk.run(calls.beat(zombie, 1000, 3))
+    assert desk.fail(zombie, BROKEN, None) == "lost"
+    assert not desk.run(calls.beat(zombie, 1000, 3, Phase.EDITING))
     assert not desk.run(calls.release(zombie))
     assert desk.read(id_).status is Status.PROCESSING
     assert desk.finish(heir)
@@ -94,7 +95,7 @@ def test_finishing_twice_with_the_same_token_is_once(desk: Desk) -> None:
 
 def test_a_permanent_failure_ends_at_once_with_its_code(desk: Desk) -> None:
     id_ = desk.accept()
-    assert desk.fail(desk.claim(), BROKEN) == "failed"
+    assert desk.fail(desk.claim(), BROKEN, None) == "failed"
     found = desk.read(id_)
     assert (found.status, found.error_code, found.error_message) == (Status.FAILED, "invalid_input", "broken")
     assert desk.event_types()[-1] == "completed"
@@ -130,7 +131,7 @@ def test_a_running_generation_is_cancelled_at_once(desk: Desk) -> None:
     id_ = desk.accept()
     claim = desk.claim()
     assert desk.run(calls.cancel(id_, "alice")) == "cancelled"
-    assert not desk.run(calls.beat(claim, 1000, 1))
+    assert not desk.run(calls.beat(claim, 1000, 1, Phase.EDITING))
     assert not desk.finish(claim)
     assert desk.read(id_).status is Status.CANCELLED
 
@@ -170,7 +171,7 @@ def test_another_tenants_generation_does_not_exist(desk: Desk) -> None:
 def test_a_silent_worker_loses_its_claim_to_another(desk: Desk) -> None:
     id_ = desk.accept()
     desk.claim(lease_ms=1)
-    recover = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3)
+    recover = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3, max_losses=3)
     assert eventually(lambda: desk.run(recover)) == {id_: "queued"}
     assert desk.claim().attempt == 2
     assert desk.event_types() == ["queued", "started", "queued", "started"]
@@ -179,13 +180,13 @@ def test_a_silent_worker_loses_its_claim_to_another(desk: Desk) -> None:
 def test_a_worker_that_renews_keeps_its_claim(desk: Desk) -> None:
     desk.accept()
     claim = desk.claim(lease_ms=1)
-    assert desk.run(calls.beat(claim, 60_000, 1))
-    assert desk.run(calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3)) == {}
+    assert desk.run(calls.beat(claim, 60_000, 1, Phase.EDITING))
+    assert desk.run(calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3, max_losses=3)) == {}
 
 
 def test_a_payload_that_loses_every_worker_is_failed_as_worker_lost(desk: Desk) -> None:
     id_ = desk.accept()
-    recover = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=2)
+    recover = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=2, max_losses=2)
     desk.claim(lease_ms=1)
     eventually(lambda: desk.run(recover))
     desk.claim(lease_ms=1)
@@ -196,10 +197,10 @@ def test_a_payload_that_loses_every_worker_is_failed_as_worker_lost(desk: Desk) 
 def test_after_a_silence_of_the_sweep_everyone_is_granted_one_more_lease(desk: Desk) -> None:
     id_ = desk.accept()
     desk.claim(lease_ms=1)
-    stalled = calls.recover(lease_ms=300, stall_ms=0, max_attempts=3)
+    stalled = calls.recover(lease_ms=300, stall_ms=0, max_attempts=3, max_losses=3)
     desk.connection.hset(keys.SWEPT, mapping={"at": 1, "grace": 0})
     assert desk.run(stalled) == {}
-    patient = calls.recover(lease_ms=300, stall_ms=60_000, max_attempts=3)
+    patient = calls.recover(lease_ms=300, stall_ms=60_000, max_attempts=3, max_losses=3)
     assert desk.run(patient) == {}
     assert eventually(lambda: desk.run(patient)) == {id_: "queued"}
 
@@ -223,7 +224,7 @@ def test_a_hundred_concurrent_posts_of_one_key_make_one_generation(
     def post(n: int) -> str:
         order = calls.Order(
             tenant="alice", queue=QUEUE, edits=[an_edit()], ids=[str(uuid.uuid4())], submitted=[{}], inputs_prefix=None,
-            max_active=1000, idempotency_key="k", fingerprint="f",
+            limits=limits(), idempotency_key="k", fingerprint="f",
         )  # fmt: skip
         return ledgers[n % 4].run(calls.create(order)).ids[0]
 
@@ -240,9 +241,9 @@ def test_repeating_a_create_whose_answer_was_lost_changes_nothing(desk: Desk) ->
 
 
 def test_a_tenant_may_have_only_so_many_unfinished(desk: Desk) -> None:
-    desk.receive(count=2, max_active=3)
+    desk.receive(count=2, limits=limits(max_active=3))
     with pytest.raises(errors.TooManyActiveError, match="2 generations are unfinished; at most 3 may be"):
-        desk.receive(count=2, max_active=3)
+        desk.receive(count=2, limits=limits(max_active=3))
     assert len(desk.run(calls.list_("alice", matching={}, below=None, limit=10, active_only=True)).generations) == 2
 
 
@@ -271,8 +272,8 @@ def test_the_list_comes_in_pages_without_gap_or_repetition(desk: Desk) -> None:
 def test_progress_is_told_but_not_logged(desk: Desk) -> None:
     desk.accept()
     claim = desk.claim()
-    assert desk.run(calls.beat(claim, 60_000, 3))
-    assert desk.run(calls.beat(claim, 60_000, 2))
+    assert desk.run(calls.beat(claim, 60_000, 3, Phase.EDITING))
+    assert desk.run(calls.beat(claim, 60_000, 2, Phase.EDITING))
     assert desk.read(claim.id).step == 3
     assert "progress" not in desk.event_types()
     live = [fields for _, fields in desk.connection.xrange(keys.LIVE_EVENTS)]  # type: ignore[union-attr, misc]
@@ -307,3 +308,126 @@ def test_a_refused_order_is_recorded_as_failed(desk: Desk) -> None:
     assert (found.status, found.error_code, found.error_message) == (Status.FAILED, "invalid_input", "bad ratio")
     assert desk.event_types() == ["completed"]
     assert desk.run(calls.claim("w1", 1000, [QUEUE])) is None
+
+
+RECOVER = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=5, max_losses=2)
+
+
+def test_what_is_to_be_tried_again_rests_first(desk: Desk) -> None:
+    id_ = desk.accept()
+    assert desk.fail(desk.claim(), GONE, 0.3) == "queued"
+    assert desk.run(calls.wake()) == {}
+    assert desk.run(calls.claim("w", 1000, [QUEUE])) is None
+    assert desk.run(calls.backlog()) == (), "no ticket is missing for what rests"
+    assert desk.read(id_).status is Status.QUEUED
+    assert eventually(lambda: desk.run(calls.wake())) == {id_: "pending"}
+    assert desk.claim().attempt == 2
+
+
+def test_what_rests_can_be_cancelled(desk: Desk) -> None:
+    id_ = desk.accept()
+    desk.fail(desk.claim(), GONE, 60)
+    assert desk.run(calls.cancel(id_, "alice")) == "cancelled"
+    assert desk.connection.zcard(keys.DUE) == 0
+    assert desk.run(calls.backlog()) == ()
+
+
+def test_what_waits_longer_than_allowed_fails_and_is_told(desk: Desk) -> None:
+    late = desk.accept(limits=limits(queue_ttl_s=0.01))
+    patient = desk.accept()
+    assert eventually(lambda: desk.run(calls.wake())) == {late: "expired"}
+    assert (desk.read(late).status, desk.read(late).error_code) == (Status.FAILED, "expired_in_queue")
+    assert desk.event_types()[-1] == "completed"
+    assert desk.claim().id == patient
+    assert desk.run(calls.claim("w", 1000, [QUEUE])) is None
+
+
+def test_what_runs_does_not_expire_in_the_queue(desk: Desk) -> None:
+    desk.accept(limits=limits(queue_ttl_s=0.01))
+    desk.claim()
+    assert desk.connection.zcard(keys.DEADLINES) == 0
+    assert desk.run(calls.wake()) == {}
+
+
+def test_a_payload_that_kills_its_worker_twice_is_parked_with_the_phase_it_died_in(desk: Desk) -> None:
+    id_ = desk.accept()
+    for _ in range(2):
+        claim = desk.claim(lease_ms=1)
+        desk.run(calls.beat(claim, 1, 1, Phase.EDITING))
+        eventually(lambda: desk.run(RECOVER))
+    assert desk.read(id_).error_message == "The worker was lost 2 times, the last time while editing"
+    parked = desk.run(calls.parked())
+    assert [(record["id"], record["phase"], record["error_code"]) for record in parked] == [
+        (id_, "editing", "worker_lost")
+    ]
+
+
+def test_used_up_attempts_are_parked_and_permanent_failures_are_not(desk: Desk) -> None:
+    used_up = desk.accept()
+    for _ in range(3):
+        desk.fail(desk.claim(), GONE)
+    desk.accept()
+    desk.fail(desk.claim(), BROKEN, None)
+    assert [record["id"] for record in desk.run(calls.parked())] == [used_up]
+
+
+def test_a_parked_generation_can_be_tried_anew(desk: Desk) -> None:
+    id_ = desk.accept()
+    for _ in range(3):
+        desk.fail(desk.claim(), GONE)
+    assert desk.run(calls.unpark(id_, "retry", queue_ttl_s=60))
+    assert not desk.run(calls.unpark(id_, "retry", queue_ttl_s=60))
+    found = desk.read(id_)
+    assert (found.status, found.error_code, found.times.completed_ms) == (Status.QUEUED, None, None)
+    assert desk.run(calls.parked()) == []
+    claim = desk.claim()
+    assert (claim.attempt, claim.token) == (1, 4)
+    assert desk.finish(claim)
+
+
+def test_a_parked_generation_can_be_dropped_from_the_list(desk: Desk) -> None:
+    id_ = desk.accept()
+    for _ in range(3):
+        desk.fail(desk.claim(), GONE)
+    assert desk.run(calls.unpark(id_, "drop", queue_ttl_s=60))
+    assert desk.run(calls.parked()) == []
+    assert desk.read(id_).status is Status.FAILED
+
+
+def test_the_service_takes_only_so_many_queued(desk: Desk) -> None:
+    desk.receive("alice", count=2, limits=limits(max_queued=3))
+    with pytest.raises(errors.StoreFullError, match="2 generations are queued"):
+        desk.receive("bob", count=2, limits=limits(max_queued=3))
+    desk.receive("bob", count=1, limits=limits(max_queued=3))
+
+
+def test_a_full_store_refuses_new_work_whole_and_finishes_old(desk: Desk) -> None:
+    id_ = desk.accept()
+    used = int(desk.connection.info("memory")["used_memory"])  # type: ignore[index]
+    desk.connection.config_set("maxmemory", used // 2)
+    try:
+        with pytest.raises(errors.StoreFullError, match="The store is full"):
+            desk.receive()
+        claim = desk.claim()
+        assert desk.run(calls.beat(claim, 60_000, 1, Phase.EDITING))
+        assert desk.finish(claim)
+    finally:
+        desk.connection.config_set("maxmemory", 0)
+    assert desk.read(id_).status is Status.SUCCEEDED
+    everything = desk.run(calls.list_("alice", matching={}, below=None, limit=9, active_only=False))
+    assert [found.id for found in everything.generations] == [id_]
+
+
+def test_inputs_go_when_every_generation_that_shares_them_is_cancelled(desk: Desk) -> None:
+    ids = desk.receive(count=2, inputs_prefix="inputs/alice/x/").ids
+    desk.run(calls.cancel(ids[0], "alice"))
+    assert "inputs/alice/x/" not in desk.run(calls.expired())
+    desk.run(calls.cancel(ids[1], "alice"))
+    assert "inputs/alice/x/" in desk.run(calls.expired())
+
+
+def test_inputs_stay_while_a_result_was_made_of_them(desk: Desk) -> None:
+    ids = desk.receive(count=2, inputs_prefix="inputs/alice/x/").ids
+    desk.finish(desk.claim())
+    desk.run(calls.cancel(ids[1], "alice"))
+    assert "inputs/alice/x/" not in desk.run(calls.expired())

@@ -13,7 +13,7 @@ from storage.contracts import errors, generations
 from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
-from tests.stores.conftest import QUEUE, Desk, a_result
+from tests.stores.conftest import QUEUE, Desk, a_result, limits
 
 Status = generations.Status
 LEGAL = generations.TRANSITIONS
@@ -26,31 +26,41 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
             desk.connection.flushdb()
             self.last: dict[str, tuple[str, Status, int]] = {}
             self.claims: list[generations.Claim] = []
+            self.retried = 0
 
-        @rule(tenant=st.sampled_from(["alice", "bob", "carol"]), priority=st.integers(0, 9), count=st.integers(1, 4))
-        def create(self, tenant: str, priority: int, count: int) -> None:
-            for id_ in desk.receive(tenant, count=count, priority=priority).ids:
+        @rule(
+            tenant=st.sampled_from(["alice", "bob", "carol"]),
+            priority=st.integers(0, 9),
+            count=st.integers(1, 4),
+            queue_ttl_s=st.sampled_from([-1, 3600]),
+        )
+        def create(self, tenant: str, priority: int, count: int, queue_ttl_s: int) -> None:
+            for id_ in desk.receive(tenant, count=count, priority=priority, limits=limits(queue_ttl_s=queue_ttl_s)).ids:
                 self.last[id_] = (tenant, Status.QUEUED, 0)
 
         @rule(lease_ms=st.sampled_from([-1000, 60_000]))
         def claim(self, lease_ms: int) -> None:
             claim = desk.run(calls.claim("w", lease_ms, [QUEUE]))
-            waiting = any(status is Status.QUEUED for _, status, _ in self.last.values())
-            assert (claim is not None) == waiting
+            waiting = {id_ for id_, (_, status, _) in self.last.items() if status is Status.QUEUED} - self.resting()
+            assert (claim is not None) == bool(waiting)
             if claim:
                 self.claims.append(claim)
 
+        def resting(self) -> set[str]:
+            return set(desk.connection.zrange(keys.DUE, 0, -1))  # type: ignore[arg-type]
+
         @precondition(lambda self: self.claims)
-        @rule(data=st.data(), action=st.sampled_from(["finish", "fail", "retry", "release", "beat"]))
+        @rule(data=st.data(), action=st.sampled_from(["finish", "fail", "retry", "rest", "release", "beat"]))
         def work(self, data: Any, action: str) -> None:
             claim = data.draw(st.sampled_from(self.claims))
             _, before, token = self.last[claim.id]
             done = {
                 "finish": lambda: desk.run(calls.finish(claim, a_result(claim))),
-                "fail": lambda: desk.fail(claim, errors.InvalidInputError("x")) != "lost",
+                "fail": lambda: desk.fail(claim, errors.InvalidInputError("x"), None) != "lost",
+                "rest": lambda: desk.fail(claim, errors.WorkerLostError("x"), 0.001) != "lost",
                 "retry": lambda: desk.fail(claim, errors.WorkerLostError("x")) != "lost",
                 "release": lambda: desk.run(calls.release(claim)),
-                "beat": lambda: desk.run(calls.beat(claim, 60_000, 1)),
+                "beat": lambda: desk.run(calls.beat(claim, 60_000, 1, generations.Phase.EDITING)),
             }[action]()
             current = before is Status.PROCESSING and token == claim.token
             repeated = action == "finish" and before is Status.SUCCEEDED and token == claim.token
@@ -65,7 +75,19 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
 
         @rule()
         def recover(self) -> None:
-            desk.run(calls.recover(lease_ms=60_000, stall_ms=10**9, max_attempts=3))
+            desk.run(calls.recover(lease_ms=60_000, stall_ms=10**9, max_attempts=3, max_losses=2))
+
+        @rule()
+        def wake(self) -> None:
+            desk.run(calls.wake())
+
+        @rule()
+        def retry_parked(self) -> None:
+            for record in desk.run(calls.parked()):
+                assert desk.run(calls.unpark(record["id"], "retry", queue_ttl_s=3600))
+                tenant, _, token = self.last[record["id"]]
+                self.last[record["id"]] = (tenant, Status.QUEUED, token)
+                self.retried += 1
 
         @invariant()
         def every_generation_moved_legally_and_indexes_agree(self) -> None:
@@ -80,8 +102,11 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
                 leased_until = desk.connection.zscore(keys.LEASES, id_)
                 active = desk.connection.zscore(keys.ACTIVE + tenant, id_)
                 waits = desk.connection.zscore(f"{keys.PENDING}{QUEUE}:{tenant}", id_)
+                rests = desk.connection.zscore(keys.DUE, id_)
+                deadline = desk.connection.zscore(keys.DEADLINES, id_)
                 assert (leased_until is not None) == (found.status is Status.PROCESSING)
-                assert (waits is not None) == (found.status is Status.QUEUED)
+                assert (waits is not None) + (rests is not None) == (found.status is Status.QUEUED)
+                assert (deadline is not None) == (found.status is Status.QUEUED)
                 assert (active is not None) == (not found.status.terminal)
                 queued += waits is not None
                 leased += leased_until is not None
@@ -92,10 +117,16 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
         @invariant()
         def the_ring_holds_each_waiting_tenant_once(self) -> None:
             ring = desk.connection.lrange(keys.RING + QUEUE, 0, -1)
-            waiting = {tenant for tenant, status, _ in self.last.values() if status is Status.QUEUED}
+            resting = self.resting()
+            queued = [
+                id_ for id_, (_, status, _) in self.last.items() if status is Status.QUEUED and id_ not in resting
+            ]
+            waiting = {self.last[id_][0] for id_ in queued}
             assert sorted(ring) == sorted(waiting)  # type: ignore[arg-type, type-var]
 
         def teardown(self) -> None:
+            if self.retried:
+                return  # a retry makes a second ending of a generation, on purpose
             for tenant in ("alice", "bob", "carol"):
                 entries: Any = desk.connection.xrange(keys.EVENTS + tenant)
                 ended = [f["id"] for _, f in entries if f["type"].endswith(("completed", "cancelled"))]

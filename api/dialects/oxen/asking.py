@@ -1,13 +1,16 @@
 """Requests of the native API become submissions."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from api import bodies, submission
 from storage import queues
 from storage.contracts import catalog, edits, errors
 
-ENVELOPE = frozenset({"model", "num_generations", "target_namespace", "input_image", "response_format"})
+ENVELOPE = frozenset(
+    {"model", "num_generations", "target_namespace", "input_image", "response_format", "queue_ttl", "execution_timeout"}
+)
 """Fields that are not the model's own parameters."""
 
 RATIOS = {
@@ -22,8 +25,16 @@ MAX_URL = 2048
 ResponseFormat = Literal["url", "b64_json"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """The most seconds a request may ask to wait and to run."""
+
+    queue_ttl_s: float
+    execution_limit_s: float
+
+
 async def request_of(
-    body: bodies.Body, *, tenant: str, known: catalog.Catalog, idempotency_key: str | None, late: bool
+    body: bodies.Body, *, tenant: str, known: catalog.Catalog, bounds: Bounds, idempotency_key: str | None, late: bool
 ) -> submission.Request:
     """Check a body and say what it asks for.
 
@@ -66,6 +77,8 @@ async def request_of(
         quality=checked["output_quality"],
         submitted=_echo(fields, parameters),
         count=_count(fields.get("num_generations", 1), textual=body.textual),
+        queue_ttl_s=_seconds(fields, "queue_ttl", bounds.queue_ttl_s, textual=body.textual),
+        execution_limit_s=_seconds(fields, "execution_timeout", bounds.execution_limit_s, textual=body.textual),
         namespace=_string(fields, "target_namespace") if "target_namespace" in fields else None,
         idempotency_key=idempotency_key,
         refused=refused,
@@ -91,6 +104,26 @@ def _string(fields: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or len(value) > 200:
         raise errors.InvalidInputError(f"{name} must be a string of at most 200 characters", field=name)
     return value
+
+
+def _seconds(fields: Mapping[str, Any], name: str, most: float, *, textual: bool) -> float | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if textual and isinstance(value, str):
+        value = _number(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= most:
+        return float(value)
+    raise errors.InvalidInputError(
+        f"{name} must be a number of seconds between 1 and {most:g}; got {value!r}", field=name
+    )
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _count(value: object, *, textual: bool) -> int:
@@ -148,7 +181,7 @@ def _sent(picture: bodies.Picture) -> submission.SentPicture:
 def _echo(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, object]:
     """The parameters to show again when asked; pictures sent along are shown as URLs instead."""
     echo = {name: value for name, value in parameters.items() if name != "prompt"}
-    for name in ("target_namespace", "response_format"):
+    for name in ("target_namespace", "response_format", "queue_ttl", "execution_timeout"):
         if name in fields:
             echo[name] = fields[name]
     image = fields.get("input_image")

@@ -198,9 +198,13 @@ def _request(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 _COUNT = {"num_generations": {"type": "integer", "minimum": 1, "maximum": 4, "default": 1}}
-_NAMESPACE = {"target_namespace": {"type": "string"}}
+_COMMON = {
+    "target_namespace": {"type": "string"},
+    "queue_ttl": {"type": "number", "minimum": 1, "description": "Seconds to wait for a worker at the most"},
+    "execution_timeout": {"type": "number", "minimum": 1, "description": "Seconds to run at the most"},
+}
 
-ENQUEUE = _request({**_COUNT, **_NAMESPACE, "response_format": {"type": "string", "enum": ["url"], "default": "url"}})
+ENQUEUE = _request({**_COUNT, **_COMMON, "response_format": {"type": "string", "enum": ["url"], "default": "url"}})
 EDIT = _request(
-    {**_COUNT, **_NAMESPACE, "response_format": {"type": "string", "enum": ["url", "b64_json"], "default": "url"}}
+    {**_COUNT, **_COMMON, "response_format": {"type": "string", "enum": ["url", "b64_json"], "default": "url"}}
 )

@@ -9,7 +9,7 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api import bodies, problems, waiting
+from api import bodies, problems, submission, waiting
 from api.dialects.oxen import answers, asking, contract, stream
 from api.resources import Resources
 from storage.contracts import errors, events, generations
@@ -52,13 +52,25 @@ async def enqueue(
             "response_format must be url here: queued results are downloaded; /api/ai/images/edit returns b64_json"
         )
         raise errors.InvalidInputError(message, field="response_format")
-    asked = await asking.request_of(
-        body, tenant=tenant, known=held.catalog, idempotency_key=idempotency_key, late=validate == "late"
-    )
+    asked = await _asked(body, held, tenant, idempotency_key, late=validate == "late")
     receipt = await held.submission.submit(asked)
     accepted = [{"generation_id": id_, "status": "queued"} for id_ in receipt.ids]
     headers = {"Idempotent-Replayed": "true"} if receipt.replayed and idempotency_key else None
     return JSONResponse({"generations": accepted, "cursor": receipt.cursor}, headers=headers)
+
+
+async def _asked(
+    body: bodies.Body, held: Resources, tenant: str, idempotency_key: str | None, *, late: bool
+) -> submission.Request:
+    settings = held.settings
+    return await asking.request_of(
+        body,
+        tenant=tenant,
+        known=held.catalog,
+        bounds=asking.Bounds(queue_ttl_s=settings.queue_ttl_s, execution_limit_s=settings.execution_limit_s),
+        idempotency_key=idempotency_key,
+        late=late,
+    )
 
 
 @router.get("/api/ai/queue", responses=contract.LISTED)
@@ -166,9 +178,7 @@ async def edit_and_wait(
     """Edit a picture and wait for it. A client that hangs up cancels its edit."""
     body = await bodies.read(request)
     wanted = asking.response_format(body.fields)
-    asked = await asking.request_of(
-        body, tenant=tenant, known=held.catalog, idempotency_key=idempotency_key, late=False
-    )
+    asked = await _asked(body, held, tenant, idempotency_key, late=False)
     receipt = await held.submission.submit(asked)
     finished = [await _finished(request, id_, receipt.ids, tenant, held) for id_ in receipt.ids]
     images = [await _image(found, wanted, held) for found in finished]

@@ -50,7 +50,6 @@ def respond(
     """The response: past events after `since` (or the recent terminal ones), then everything as it happens."""
     return EventSourceResponse(
         _frames(tenant=tenant, since=since, replay_s=replay_s, wants=wants, log=log, hub=hub, sign=sign),
-        sep="\n",
         ping=KEEP_ALIVE_S,
         ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
         send_timeout=SLOW_READER_S,
