@@ -37,6 +37,9 @@ from storage.settings import StoreSettings
 
 log = logging.getLogger(__name__)
 
+KEPT = "stack.json"
+"""Below the data folder: ports and secrets that survive a restart."""
+
 START_LIMIT_S = 120.0
 LOOPBACK = "127.0.0.1"
 QUICK_DEATHS = 5
@@ -54,6 +57,8 @@ class Options:
     workers: int
     data_dir: Path
     environment: Mapping[str, str]
+    through: Callable[[int], int] = field(default=lambda port: port)
+    """Port of an embedded server to the port by which the service reaches it: fault tests put a proxy between."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Options":
@@ -125,7 +130,7 @@ def running(options: Options) -> Iterator[Stack]:
             # The variable is read as CSV, the pair in it has a comma of its own.
             secret = f'"{kept["s3_access_key_id"]},{kept["s3_secret_access_key"]}"'
             launch("s3", *command, str(objects_dir), extra={"RCLONE_AUTH_KEY": secret, "RCLONE_CONFIG": os.devnull})
-        store = _store_settings(environment)
+        store = _store_settings({**environment, **_addresses(options, kept, lambda port: port)})
         _wait("the stores", children, lambda: _stores_answer(store))
         weights = options.data_dir / "weights" / "small-kontext"
         if not weights.exists():
@@ -170,7 +175,7 @@ def free_port() -> int:
 
 def _kept(options: Options) -> dict[str, str]:
     """Ports and secrets that survive a restart, so that URLs handed out stay good. Made on the first start."""
-    file = options.data_dir / "stack.json"
+    file = options.data_dir / KEPT
     kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     for name in ("valkey_port", "s3_port"):
         try:
@@ -183,6 +188,11 @@ def _kept(options: Options) -> dict[str, str]:
     kept.setdefault("api_key", f"dk_dev_{secrets.token_urlsafe(24)}")
     _write_private(file, json.dumps(kept, indent=2))
     return kept
+
+
+def redis_url(kept: Mapping[str, str]) -> str:
+    """Where the embedded Valkey is."""
+    return f"redis://:{kept['valkey_password']}@{LOOPBACK}:{kept['valkey_port']}/0"
 
 
 def _write_private(file: Path, text: str) -> None:
@@ -201,15 +211,24 @@ def _environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[s
         "TRANSFORMERS_VERBOSITY": "error",
         "TQDM_DISABLE": "1",
         "PYTHONUNBUFFERED": "1",
-        "REDIS_URL": f"redis://:{kept['valkey_password']}@{LOOPBACK}:{kept['valkey_port']}/0",
+        "S3_PUBLIC_ENDPOINT_URL": options.environment.get("S3_ENDPOINT_URL", f"http://{LOOPBACK}:{kept['s3_port']}"),
     }
+    addresses = _addresses(options, kept, options.through)
+    return {**defaults, **options.environment, **addresses, "DARKROOM_PORT": str(port)}
+
+
+def _addresses(options: Options, kept: Mapping[str, str], through: Callable[[int], int]) -> dict[str, str]:
+    """Where the embedded servers are; nothing for a server the environment names itself."""
+    found: dict[str, str] = {}
+    if "REDIS_URL" not in options.environment:
+        found["REDIS_URL"] = redis_url({**kept, "valkey_port": str(through(int(kept["valkey_port"])))})
     if "S3_ENDPOINT_URL" not in options.environment:
-        defaults |= {
-            "S3_ENDPOINT_URL": f"http://{LOOPBACK}:{kept['s3_port']}",
+        found |= {
+            "S3_ENDPOINT_URL": f"http://{LOOPBACK}:{through(int(kept['s3_port']))}",
             "S3_ACCESS_KEY_ID": kept["s3_access_key_id"],
             "S3_SECRET_ACCESS_KEY": kept["s3_secret_access_key"],
         }
-    return {**defaults, **options.environment, "DARKROOM_PORT": str(port)}
+    return found
 
 
 def _store_settings(environment: Mapping[str, str]) -> StoreSettings:

@@ -12,7 +12,6 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 import celery
-import torch
 from celery import signals
 from celery.worker import state
 
@@ -31,15 +30,6 @@ from workers.stopping import StopListener
 log = logging.getLogger(__name__)
 
 
-def device_of(gpu_type: str) -> str:
-    """The torch device. Raises `ValueError` when this machine has no GPU but is said to."""
-    if gpu_type == "cpu":
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise ValueError(f"DARKROOM_GPU_TYPE is {gpu_type}, but torch sees no CUDA device")
-    return "cuda"
-
-
 def run_gpu_worker(settings: GpuSettings) -> None:
     """Load the models, then serve tickets until told to stop. Raises `ValueError` when the settings do not fit."""
     known = settings.read_catalog()
@@ -50,7 +40,6 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     )
     if not models:
         raise ValueError(f"the catalog lists no model for GPU type {settings.gpu_type!r}")
-    device = device_of(settings.gpu_type)
     served = queues.queues_of_worker(models, settings.gpu_type)
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
@@ -60,7 +49,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
         allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
         fetcher = stack.enter_context(contextlib.closing(Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed)))
-        residency = Residency(known, weights_dir=settings.weights_dir, device=device)
+        residency = Residency(known, weights_dir=settings.weights_dir, gpu_type=settings.gpu_type)
         editing = Editing(
             worker=settings.worker_name,
             queues=served,

@@ -1,28 +1,23 @@
 """Which pipelines are on the device."""
 
+import importlib
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from storage.contracts import catalog
-from workers.pipelines import base, kontext, stand_in
+from workers.pipelines import base
 
 log = logging.getLogger(__name__)
-
-LOADERS: dict[str, Callable[[catalog.Weights, Path | None, str], base.Pipeline]] = {
-    "kontext": kontext.load,
-    "stand_in": stand_in.load,
-}
 
 
 class Residency:
     """Loads each model once and keeps it."""
 
-    def __init__(self, known: catalog.Catalog, *, weights_dir: Path, device: str) -> None:
+    def __init__(self, known: catalog.Catalog, *, weights_dir: Path, gpu_type: str) -> None:
         self._catalog = known
         self._weights_dir = weights_dir
-        self._device = device
+        self._gpu_type = gpu_type
         self._resident: dict[str, base.Pipeline] = {}
 
     def pipeline(self, model: str) -> base.Pipeline:
@@ -35,8 +30,8 @@ class Residency:
         began = time.monotonic()
         found = self._catalog.model(model)
         folder = self._weights_dir / found.weights.source
-        loaded = LOADERS[found.pipeline](found.weights, folder if folder.is_dir() else None, self._device)
-        log.info(
-            "%s loaded on %s in %.1f s (weights: %s)", model, self._device, time.monotonic() - began, found.weights.name
-        )
+        # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
+        family = importlib.import_module(f"workers.pipelines.{found.pipeline}")
+        loaded: base.Pipeline = family.load(found.weights, folder if folder.is_dir() else None, self._gpu_type)
+        log.info("%s loaded in %.1f s (weights: %s)", model, time.monotonic() - began, found.weights.name)
         return loaded

@@ -18,7 +18,7 @@ STEPS = 28
 @functools.cache
 def _known() -> tuple[Catalog, Residency]:
     known = StoreSettings().read_catalog()
-    return known, Residency(known, weights_dir=Path(os.environ["DARKROOM_WEIGHTS_DIR"]), device="cpu")
+    return known, Residency(known, weights_dir=Path(os.environ["DARKROOM_WEIGHTS_DIR"]), gpu_type="cpu")
 
 
 def edit(model: str, image: Image.Image, prompt: str) -> Image.Image:

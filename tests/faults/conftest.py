@@ -13,6 +13,14 @@ import pytest
 from infra import embedded
 from tests.conftest import TENANTS, Tenant, running_stack
 
+SLEEPERS = {
+    # No torch: a worker that is killed is back in a second.
+    "DARKROOM_MODELS": '["quick", "slow", "hanging", "lethal"]',
+    "DARKROOM_REST_S": "0.2",
+    "DARKROOM_STALL_LIMIT_S": "2",
+    "DARKROOM_GRACE_S": "10",
+}
+
 
 @dataclass
 class Victim:
@@ -48,5 +56,5 @@ def supervised(data_dir: Path, **extra: str) -> Iterator[Victim]:
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    with supervised(tmp_path_factory.mktemp("victim"), DARKROOM_WORKERS="2") as one:
+    with supervised(tmp_path_factory.mktemp("victim"), DARKROOM_WORKERS="2", **SLEEPERS) as one:
         yield one

@@ -4,8 +4,6 @@ import contextlib
 import signal
 import time
 
-import pytest
-
 from storage import connections, keys
 from tests.conftest import eventually
 from tests.faults.conftest import Victim
@@ -14,7 +12,7 @@ from tests.sse import reading
 COMPLETED = "media_generation_completed"
 
 
-def _running_on(victim: Victim, id_: str) -> str:
+def running_on(victim: Victim, id_: str) -> str:
     """The child that runs a generation."""
     with contextlib.closing(connections.connect(victim.stack.store)) as connection:
         worker = eventually(lambda: connection.hget(keys.GENERATION + id_, "worker"))
@@ -22,7 +20,7 @@ def _running_on(victim: Victim, id_: str) -> str:
     return next(name for name, child in victim.stack.children.items() if child.pid == pid)
 
 
-def _under_way(victim: Victim, id_: str) -> None:
+def under_way(victim: Victim, id_: str) -> None:
     eventually(lambda: victim.alice.get(f"/api/ai/queue/{id_}").json()["progress"]["step"] >= 1)
 
 
@@ -31,8 +29,8 @@ def test_a_killed_workers_generation_is_finished_by_another_within_a_lease_and_a
 ) -> None:
     with reading(victim.alice) as stream:
         id_ = victim.alice.enqueue(tiny, model="slow")
-        _under_way(victim, id_)
-        victim.signal(_running_on(victim, id_), signal.SIGKILL)
+        under_way(victim, id_)
+        victim.signal(running_on(victim, id_), signal.SIGKILL)
         killed = time.monotonic()
         eventually(lambda: victim.alice.get(f"/api/ai/queue/{id_}").json()["attempts"] == 2)
         assert time.monotonic() - killed < 3 + 0.5 + 1.5, "a lease, a sweep, and room for a busy machine"
@@ -44,8 +42,8 @@ def test_a_killed_workers_generation_is_finished_by_another_within_a_lease_and_a
 
 def test_a_frozen_worker_that_wakes_up_late_changes_nothing(victim: Victim, tiny: str) -> None:
     id_ = victim.alice.enqueue(tiny, model="slow")
-    _under_way(victim, id_)
-    frozen = _running_on(victim, id_)
+    under_way(victim, id_)
+    frozen = running_on(victim, id_)
     victim.signal(frozen, signal.SIGSTOP)
     try:
         found = victim.alice.finished(id_)
@@ -61,8 +59,8 @@ def test_a_frozen_worker_that_wakes_up_late_changes_nothing(victim: Victim, tiny
 
 def test_a_worker_told_to_end_finishes_what_it_runs(victim: Victim, tiny: str) -> None:
     id_ = victim.alice.enqueue(tiny, model="slow")
-    _under_way(victim, id_)
-    victim.signal(_running_on(victim, id_), signal.SIGTERM)
+    under_way(victim, id_)
+    victim.signal(running_on(victim, id_), signal.SIGTERM)
     found = victim.alice.finished(id_)
     assert (found["status"], found["attempts"]) == ("succeeded", 1)
 
@@ -86,8 +84,8 @@ def test_a_killed_housekeeping_worker_is_replaced_and_goes_on(victim: Victim, ti
     old = victim.signal("housekeeping", signal.SIGKILL)
     eventually(lambda: victim.pid("housekeeping") != old)
     id_ = victim.alice.enqueue(tiny, model="slow")
-    _under_way(victim, id_)
-    victim.signal(_running_on(victim, id_), signal.SIGKILL)
+    under_way(victim, id_)
+    victim.signal(running_on(victim, id_), signal.SIGKILL)
     assert victim.alice.finished(id_)["status"] == "succeeded"
 
 
@@ -132,18 +130,17 @@ def test_while_the_object_store_is_gone_a_finished_picture_is_kept_and_uploaded_
     victim: Victim, tiny: str
 ) -> None:
     id_ = victim.alice.enqueue(tiny, model="slow")
-    _under_way(victim, id_)
+    under_way(victim, id_)
     victim.signal("s3", signal.SIGKILL)
     found = victim.alice.finished(id_)
     assert (found["status"], found["attempts"]) == ("succeeded", 1)
 
 
-@pytest.mark.parametrize("child", ["api"])
-def test_an_api_that_dies_is_replaced_and_its_readers_resume(victim: Victim, tiny: str, child: str) -> None:
+def test_an_api_that_dies_is_replaced_and_its_readers_resume(victim: Victim, tiny: str) -> None:
     with reading(victim.alice) as stream:
         id_ = victim.alice.enqueue(tiny, model="slow")
         last = stream.wait_for("media_generation_started", id_)["id"]
-        victim.signal(child, signal.SIGKILL)
+        victim.signal("api", signal.SIGKILL)
         stream.ended.wait(10)
     eventually(lambda: _health(victim))
     with reading(victim.alice, headers={"Last-Event-ID": last}) as stream:

@@ -18,8 +18,8 @@ def test_a_model_tells_its_schema_under_both_names(alice: Tenant) -> None:
 
 def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
     ids = [model["id"] for model in alice.get("/api/ai/models").json()["data"]]
-    assert ids == ["flux-kontext-dev", "quick", "slow"]
-    assert len(alice.get("/api/ai/models/search?search=kontext").json()["data"]) == 3
+    assert ids == ["flux-kontext-dev", "quick", "slow", "hanging", "lethal"]
+    assert len(alice.get("/api/ai/models/search?search=kontext").json()["data"]) == 5
     assert alice.get("/api/ai/models/search?search=video").json() == {"object": "list", "data": []}
     assert alice.get("/api/ai/models?developer_name=nobody").json()["data"] == []
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from storage.contracts import errors
 from storage.contracts.catalog import Weights
+from workers.pipelines import device
 from workers.pipelines.base import Job, OnStep
 
 MAX_SEQUENCE_LENGTH = 512
@@ -57,14 +58,15 @@ class KontextPipeline:
         return picture
 
 
-def load(weights: Weights, folder: Path | None, device: str) -> KontextPipeline:
+def load(weights: Weights, folder: Path | None, gpu_type: str) -> KontextPipeline:
     """Load from a local folder, or from the hub when `folder` is None. Safetensors only, no code from outside."""
     disable_progress_bar()
+    name, dtype = device.of(gpu_type)
     pipe = FluxKontextPipeline.from_pretrained(
         str(folder) if folder else weights.source,
         revision=None if folder else weights.revision,
         local_files_only=folder is not None,
         use_safetensors=True,
-        dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+        dtype=dtype,
     )
-    return KontextPipeline(pipe.to(device))
+    return KontextPipeline(pipe.to(name))

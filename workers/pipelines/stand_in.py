@@ -1,9 +1,14 @@
-"""A stand-in for a GPU: it sleeps as long as it is told, step by step, and returns the reference at the output's size.
+"""A stand-in for a GPU: it sleeps as long as it is told, and stamps the seed into the pixels it returns.
 
-For benchmarks and for integration tests of clients. A model uses it by `pipeline = "stand_in"` in the catalog, with
-`weights.source` naming the milliseconds of a whole edit.
+For benchmarks, fault tests and integration tests of clients. A model uses it by `pipeline = "stand_in"` in the catalog;
+`weights.source` says what it does: `"20"` sleeps 20 ms in all, `"20 hang at 3"` never finishes the third step, `"20 die at 3"`
+takes the process down there.
 """
 
+import os
+import re
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -12,23 +17,52 @@ from PIL import Image
 from storage.contracts.catalog import Weights
 from workers.pipelines.base import Job, OnStep
 
+BITS = 32
+STAMP_HEIGHT = 8
+"""The topmost rows show the seed: 32 equal fields from the most significant bit on, white for one."""
+
+_SOURCE = re.compile(r"(\d+)(?: (hang|die) at (\d+))?")
+
 
 class StandInPipeline:
     """Sleeps instead of denoising."""
 
-    def __init__(self, duration_s: float) -> None:
+    def __init__(self, duration_s: float, fault: str | None, at_step: int) -> None:
         self._duration_s = duration_s
+        self._fault = fault
+        self._at_step = at_step
 
     def edit(self, job: Job, on_step: OnStep) -> Image.Image:
         """See `base.Pipeline`."""
         began = time.perf_counter()
         for step in range(1, job.steps + 1):
+            if step == self._at_step:
+                self._fail()
             # Against the clock, so that the sum of many short sleeps is not longer than the whole.
             time.sleep(max(0.0, began + self._duration_s * step / job.steps - time.perf_counter()))
             on_step(step)
-        return job.references[0].resize((job.width, job.height))
+        picture = job.references[0].resize((job.width, job.height))
+        stamp = Image.new("1", (BITS, 1))
+        stamp.putdata([job.seed >> bit & 1 for bit in reversed(range(BITS))])
+        picture.paste(stamp.resize((job.width, STAMP_HEIGHT), Image.Resampling.NEAREST).convert("RGB"), (0, 0))
+        return picture
+
+    def _fail(self) -> None:
+        if self._fault == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        threading.Event().wait()
 
 
-def load(weights: Weights, folder: Path | None, device: str) -> StandInPipeline:
-    """`weights.source` is a number of milliseconds."""
-    return StandInPipeline(float(weights.source) / 1000)
+def stamped_seed(picture: Image.Image) -> int:
+    """The seed that a stand-in's picture shows."""
+    fields = picture.convert("L").crop((0, 0, picture.width, STAMP_HEIGHT)).resize((BITS, 1), Image.Resampling.BOX)
+    return sum(1 << BITS - 1 - n for n, level in enumerate(fields.tobytes()) if level > 127)
+
+
+def load(weights: Weights, folder: Path | None, gpu_type: str) -> StandInPipeline:
+    """Read `weights.source`. Raises `ValueError` when it cannot be read."""
+    found = _SOURCE.fullmatch(weights.source)
+    if found is None:
+        raise ValueError(f"a stand-in's weights.source is like '20' or '20 hang at 3'; got {weights.source!r}")
+    milliseconds, fault, step = found.groups()
+    return StandInPipeline(int(milliseconds) / 1000, fault, int(step or 0))

@@ -160,7 +160,7 @@ async def stream_events(
     limit = held.settings.max_streams_per_tenant
     if held.hub.subscribers(tenant) >= limit:
         raise errors.TooManyActiveError(f"At most {limit} streams and waiting calls may be open", retry_after=5.0)
-    return stream.respond(
+    return stream.Stream(
         tenant=tenant,
         since=cursor or None,
         replay_s=held.settings.replay_s,
@@ -168,7 +168,7 @@ async def stream_events(
         log=held.event_log,
         hub=held.hub,
         sign=held.objects.signed_url,
-    )
+    ).response()
 
 
 @router.post("/api/ai/images/edit", openapi_extra=contract.EDIT, responses=contract.EDITED)

@@ -5,10 +5,13 @@ awk) holds back shorter input, and a moment later one more line, because curl no
 has gone.
 """
 
+import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from api.broadcast import Hub, Subscription
@@ -20,9 +23,11 @@ PADDING = "." * 4096
 NUDGE_S = 0.25
 KEEP_ALIVE_S = 15
 SLOW_READER_S = 15
+GOODBYE_S = 2.0
+"""How long a stream has to say goodbye when the process stops."""
 
-HELLO = "hello"
-RESYNC = "resync"
+HELLO, RESYNC, GOODBYE = "hello", "resync", "goodbye"
+"""Frames of the stream itself. Each carries a cursor, so that a reader cut off anywhere can resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,84 +42,80 @@ class Filter:
         return self.generation_id in (None, event.generation_id) and (self.types is None or event.type in self.types)
 
 
-def respond(
-    *,
-    tenant: str,
-    since: str | None,
-    replay_s: float,
-    wants: Filter,
-    log: event_log.EventLog,
-    hub: Hub,
-    sign: answers.Sign,
-) -> EventSourceResponse:
-    """The response: past events after `since` (or the recent terminal ones), then everything as it happens."""
-    return EventSourceResponse(
-        _frames(tenant=tenant, since=since, replay_s=replay_s, wants=wants, log=log, hub=hub, sign=sign),
-        ping=KEEP_ALIVE_S,
-        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
-        send_timeout=SLOW_READER_S,
-        headers={"Cache-Control": "no-cache"},
-    )
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One subscriber's stream: past events after `since` (or the recent terminal ones), then everything as it happens."""
 
+    tenant: str
+    since: str | None
+    replay_s: float
+    wants: Filter
+    log: event_log.EventLog
+    hub: Hub
+    sign: answers.Sign
 
-async def _frames(
-    *,
-    tenant: str,
-    since: str | None,
-    replay_s: float,
-    wants: Filter,
-    log: event_log.EventLog,
-    hub: Hub,
-    sign: answers.Sign,
-) -> AsyncIterator[ServerSentEvent]:
-    with hub.subscribe(tenant, wants) as subscription:
-        start = since or event_log.cursor_at(replay_s)
-        # Never without an id: a reader cut off before its first event can resume from here.
-        yield _frame(HELLO, start, {"cursor": start, "replay": "all" if since else "terminal"})
-        if since:
-            coverage = await log.coverage(tenant, since)
-            if not coverage.complete:
-                start = coverage.latest
-                yield _frame(RESYNC, start, {"cursor": start, "reason": "the log does not reach back to this cursor"})
-        async for event in _events(tenant, start, subscription, log, fresh=since is None, wants=wants):
-            if event is None:
-                yield ServerSentEvent(comment="", sep="\n")
+    def response(self) -> EventSourceResponse:
+        """The HTTP response."""
+        stopping = anyio.Event()
+        return EventSourceResponse(
+            self._frames(stopping),
+            ping=KEEP_ALIVE_S,
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+            send_timeout=SLOW_READER_S,
+            shutdown_event=stopping,
+            shutdown_grace_period=GOODBYE_S,
+            headers={"Cache-Control": "no-cache"},
+        )
+
+    async def _frames(self, stopping: anyio.Event) -> AsyncIterator[ServerSentEvent]:
+        async with contextlib.AsyncExitStack() as stack:
+            subscription = stack.enter_context(self.hub.subscribe(self.tenant, self.wants))
+            closing = asyncio.create_task(_close_at(stopping, subscription))
+            stack.callback(closing.cancel)
+            last = self.since or event_log.cursor_at(self.replay_s)
+            yield _frame(HELLO, last, {"cursor": last, "replay": "all" if self.since else "terminal"})
+            if self.since:
+                coverage = await self.log.coverage(self.tenant, self.since)
+                if not coverage.complete:
+                    last = coverage.latest
+                    yield _frame(RESYNC, last, {"cursor": last, "reason": "the log does not reach back to this cursor"})
+            async for event in self._events(last, subscription):
+                if event is None:
+                    yield ServerSentEvent(comment="", sep="\n")
+                    continue
+                last = event.cursor
+                yield _frame(event.type.value, last, answers.event(event, self.sign))
+                if event.type in events.TERMINAL:
+                    yield ServerSentEvent(comment=PADDING, sep="\n")
+            yield _frame(GOODBYE, last, {"cursor": last})
+
+    async def _events(self, start: str, subscription: Subscription) -> AsyncIterator[events.Event | None]:
+        """Past, then present, without gap or repetition. None asks for a nudge after a terminal event."""
+        last = start
+        while batch := await self.log.replay(self.tenant, last):
+            for event in batch:
+                last = event.cursor
+                if self.wants(event) and (event.type in events.TERMINAL or self.since):
+                    yield event
+        yield None
+        nudge = False
+        while True:
+            try:
+                happened = await subscription.next(NUDGE_S if nudge else None)
+            except TimeoutError:
+                nudge = False
+                yield None
                 continue
-            yield _frame(event.type.value, event.cursor, answers.event(event, sign))
-            if event.type in events.TERMINAL:
-                yield ServerSentEvent(comment=PADDING, sep="\n")
+            if happened is None:
+                return
+            if events.order(happened.cursor) > events.order(last):
+                nudge = happened.type in events.TERMINAL
+                yield happened
 
 
-async def _events(
-    tenant: str,
-    start: str,
-    subscription: Subscription,
-    log: event_log.EventLog,
-    *,
-    fresh: bool,
-    wants: Callable[[events.Event], bool],
-) -> AsyncIterator[events.Event | None]:
-    """Past, then present, without gap or repetition. None asks for a nudge after a terminal event."""
-    last = start
-    while batch := await log.replay(tenant, last):
-        for event in batch:
-            last = event.cursor
-            if wants(event) and (event.type in events.TERMINAL or not fresh):
-                yield event
-    yield None
-    nudge = False
-    while True:
-        try:
-            happened = await subscription.next(NUDGE_S if nudge else None)
-        except TimeoutError:
-            nudge = False
-            yield None
-            continue
-        if happened is None:
-            return
-        if events.order(happened.cursor) > events.order(last):
-            nudge = happened.type in events.TERMINAL
-            yield happened
+async def _close_at(stopping: anyio.Event, subscription: Subscription) -> None:
+    await stopping.wait()
+    subscription.close()
 
 
 def _frame(name: str, cursor: str, data: object) -> ServerSentEvent:

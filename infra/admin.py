@@ -1,0 +1,77 @@
+"""`darkroom-admin`: what an operator does to the ledger by hand.
+
+It talks to Redis, so it needs `REDIS_URL` or the embedded stack's data folder, not an API key.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from infra import embedded
+from storage import connections
+from storage.contracts import errors
+from storage.ledger import calls
+from storage.ledger.execution import RedisLedger
+from storage.settings import StoreSettings
+
+QUEUE_TTL_S = 24 * 3600.0
+SHOWN = ("id", "tenant", "model", "status", "error_code", "attempts", "losses", "phase", "worker", "error_message")
+
+
+def main() -> None:
+    """Parse arguments and run one command."""
+    parser = argparse.ArgumentParser(prog="darkroom-admin", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("parked", help="list generations that lost their workers or used up their attempts")
+    for name, text in (
+        ("show", "print a parked generation's record; the prompt only with --prompt"),
+        ("retry", "queue a parked generation again"),
+        ("drop", "take a parked generation off the list; it stays failed"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("generation_id")
+        if name == "show":
+            command.add_argument("--prompt", action="store_true")
+    asked = parser.parse_args()
+    try:
+        with contextlib.closing(connections.connect(_settings(os.environ))) as connection:
+            _run(RedisLedger(connection), asked)
+    except errors.DarkroomError as exc:
+        sys.exit(f"darkroom-admin: {exc}")
+
+
+def _settings(environment: Mapping[str, str]) -> StoreSettings:
+    kept = Path(environment.get("DARKROOM_DATA_DIR", ".data")) / embedded.KEPT
+    if "REDIS_URL" not in environment and kept.exists():
+        return StoreSettings(REDIS_URL=SecretStr(embedded.redis_url(json.loads(kept.read_text()))))
+    return StoreSettings()
+
+
+def _run(ledger: RedisLedger, asked: argparse.Namespace) -> None:
+    records = {record["id"]: record for record in ledger.run(calls.parked())}
+    if asked.command == "parked":
+        for record in records.values():
+            failed_at = datetime.fromtimestamp(int(record["completed_ms"]) / 1000, UTC)
+            what = f"{record['error_code']} while {record.get('phase', 'queued')}, attempt {record['attempts']}"
+            print(f"{record['id']}  {failed_at:%Y-%m-%d %H:%M:%S}  {record['tenant']}  {record['model']}  {what}")
+        return
+    if asked.generation_id not in records:
+        sys.exit(f"darkroom-admin: {asked.generation_id} is not parked")
+    if asked.command == "show":
+        record = records[asked.generation_id]
+        shown = {name: record[name] for name in SHOWN if name in record}
+        print(json.dumps(shown | ({"edit": json.loads(record["edit"])} if asked.prompt else {}), indent=2))
+    else:
+        ledger.run(calls.unpark(asked.generation_id, asked.command, queue_ttl_s=QUEUE_TTL_S))
+        print(f"{asked.generation_id}: {'queued again' if asked.command == 'retry' else 'taken off the list'}")
+
+
+if __name__ == "__main__":
+    main()
