@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -137,6 +138,16 @@ class TestRefusedAtOnce:
     def test_a_route_that_does_not_exist(self, alice: Tenant) -> None:
         assert alice.get("/api/ai/nothing").json()["status_message"] == "resource_not_found"
         assert alice.post("/api/ai/models", {}).status_code == 405
+
+
+def test_what_an_idempotency_conflict_stored_is_removed_again(stack: embedded.Stack, alice: Tenant, tiny: str) -> None:
+    headers = {"Idempotency-Key": f"conflict-{os.urandom(6).hex()}"}
+    body = {"model": "quick", "prompt": "x", "input_image": tiny}
+    alice.finished(alice.post("/api/ai/queue", body, headers=headers).json()["generations"][0]["generation_id"])
+    before = _objects(stack)
+    for prompt, status in (("x", 200), ("y", 422)):
+        assert alice.post("/api/ai/queue", {**body, "prompt": prompt}, headers=headers).status_code == status
+    assert _objects(stack) == before
 
 
 class TestUrls:

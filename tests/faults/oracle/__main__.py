@@ -1,0 +1,113 @@
+"""`python -m tests.faults.oracle --seconds 1200`: run the oracle and print what it found; exits 1 on any violation."""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from infra import embedded
+from storage import events
+from tests.conftest import data_uri, encoded, stack_environment
+from tests.faults.conftest import SLEEPERS
+from tests.faults.oracle import injection, load, verdict
+from tests.faults.oracle.proxy import Proxy
+
+
+def run(seconds: float, *, pause_s: float, seed: int, clients: int, folder: Path, only_freezes: bool = False) -> int:
+    """Load, faults, verdict. Returns how many violations there were."""
+    proxies: dict[str, Proxy] = {}
+
+    def through(port: int) -> int:
+        proxy = Proxy(port)
+        proxies["redis" if not proxies else "objects"] = proxy
+        return proxy.port
+
+    environment = stack_environment(folder, DARKROOM_WORKERS="2", **SLEEPERS)
+    options = replace(embedded.Options.from_environment(environment), through=through)
+    with embedded.running(options) as stack:
+        book, stopping = load.Book(), threading.Event()
+        watcher = threading.Thread(target=_watch, args=[stack, stopping])
+        watcher.start()
+        until = time.monotonic() + seconds
+        image = data_uri(encoded(Image.new("RGB", (64, 64), "teal"), "PNG"))
+        listener = load.Listener(stack, book, events.cursor_at(1), seed=seed)
+        listener.start()
+        submitters = [
+            load.Submitter(stack, book, image, until=until, number=seed * 100 + n, pause_s=0.3) for n in range(clients)
+        ]
+        for submitter in submitters:
+            submitter.start()
+        injector = injection.Injector(stack, proxies["redis"], proxies["objects"], seed=seed, pause_s=pause_s)
+        if only_freezes:
+            while time.monotonic() < until:
+                for name in ("worker-1", "worker-2"):
+                    injector.freeze_worker(name, 4.5)
+        else:
+            injector.run(until, stopping)
+        for submitter in submitters:
+            submitter.join()
+        found = verdict.reach(stack, book)
+        _print(found, injector, book, seconds)
+        listener.stopping.set()
+        stopping.set()
+        watcher.join()
+    for proxy in proxies.values():
+        proxy.close()
+    return len(found.violations)
+
+
+def _watch(stack: embedded.Stack, stopping: threading.Event) -> None:
+    # Killed on purpose again and again: here "keeps dying" is no reason to give up.
+    while not stopping.is_set():
+        try:
+            stack.watch(stopping)
+        except embedded.StartError as exc:
+            logging.getLogger(__name__).info("%s", exc)
+
+
+def _print(found: verdict.Verdict, injector: injection.Injector, book: load.Book, seconds: float) -> None:
+    print(f"{seconds:g} seconds, {sum(injector.injected.values())} faults of {len(injector.injected)} kinds:")
+    for name, count in sorted(injector.injected.items()):
+        print(f"  {count:4d} {name}")
+    print(f"accepted {found.accepted}: {dict(found.statuses)}; {found.second_attempts} took more than one attempt")
+    print(f"event reader resumed {book.resumed} times")
+    print(f"lost {len(found.lost)}, doubled {len(found.doubled)}, stuck {len(found.stuck)}")
+    for violation in found.violations[:20]:
+        print(f"VIOLATION {violation}")
+    print("good" if not found.violations else f"{len(found.violations)} violations", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="oracle", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pause", type=float, default=3, help="seconds between faults, on average")
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--only-freezes", action="store_true", help="freeze workers past their leases and do nothing else"
+    )
+    parser.add_argument("--keep", type=Path, help="folder for the stack's data and logs; default: a temporary one")
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory() as name:
+        violations = run(
+            asked.seconds,
+            pause_s=asked.pause,
+            seed=asked.seed,
+            clients=asked.clients,
+            folder=asked.keep or Path(name),
+            only_freezes=asked.only_freezes,
+        )
+    sys.exit(bool(violations))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()
