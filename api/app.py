@@ -86,6 +86,8 @@ def _problem(error: errors.DarkroomError) -> JSONResponse:
 
 async def _known_fault(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, errors.DarkroomError)  # noqa: S101  (registered for this class only)
+    if isinstance(exc, errors.TransientError):
+        log.warning("%s %s: %s", request.method, request.url.path, exc)
     return _problem(exc)
 
 

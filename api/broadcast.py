@@ -15,6 +15,8 @@ from storage.events import EventLog
 log = logging.getLogger(__name__)
 
 BUFFER = 256
+BATCH = BUFFER // 2
+"""Events read at once: fewer than a subscriber may have waiting, or a burst would drop those who keep up."""
 BLOCK_MS = 1000
 
 
@@ -68,31 +70,30 @@ class Hub:
             if not subscribers:
                 del self._subscriptions[tenant]
 
-    def subscribers(self, tenant: str) -> int:
-        """How many there are."""
-        return len(self._subscriptions.get(tenant, ()))
-
     async def run(self) -> None:
-        """Follow the log until cancelled. A store that does not answer is asked again."""
+        """Follow the log until cancelled. Whatever goes wrong is tried again: without this, nobody would be told anything."""
         while True:
             try:
                 await self._step()
             except errors.StoreUnavailableError as exc:
                 log.warning("event log unreachable: %s", exc)
                 await asyncio.sleep(0.5)
+            except Exception:
+                log.exception("the event log cannot be followed")
+                await asyncio.sleep(0.5)
 
     async def _step(self) -> None:
-        if self._cursor is None:
+        if self._cursor is None or await self._log.gap(self._cursor):
+            # Whoever subscribed before this cursor was known may have missed something, and is asked to resume.
             self._cursor = await self._log.latest()
-        elif await self._log.gap(self._cursor):
-            log.warning("event log ran ahead; subscribers are asked to resume")
             self.close()
-            self._cursor = await self._log.latest()
-        while batch := await self._log.follow(self._cursor, BLOCK_MS):
+        while batch := await self._log.follow(self._cursor, BLOCK_MS, BATCH):
             for event in batch:
                 self._cursor = event.cursor
                 for subscription in tuple(self._subscriptions.get(event.tenant, ())):
                     subscription.offer(event)
+            # Let subscribers take what they were offered before there is more.
+            await asyncio.sleep(0)
 
     def close(self) -> None:
         """Drop every subscriber; each has a cursor to resume from."""

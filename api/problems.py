@@ -13,6 +13,7 @@ STATUSES: dict[type[errors.DarkroomError], int] = {
     errors.InputUnreachableError: 422,
     errors.TooManyActiveError: 429,
     errors.WorkerLostError: 500,
+    errors.GpuFaultError: 500,
     errors.OutOfMemoryError: 503,
     errors.StoreUnavailableError: 503,
     errors.StoreFullError: 503,

@@ -20,7 +20,7 @@ from storage import connections, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
 from storage.ledger import calls
-from storage.ledger.execution import AsyncRedisLedger, unavailable
+from storage.ledger.execution import FAULTS, AsyncRedisLedger, unavailable
 from storage.objects import Objects
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Resources:
         """Do the stores answer? Raises `errors.TransientError`."""
         try:
             await self.connection.ping()
-        except redis.RedisError as exc:
+        except FAULTS as exc:
             raise unavailable(exc) from exc
         await self.objects.check()
 

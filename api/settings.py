@@ -6,6 +6,8 @@ from pydantic import Field, SecretStr, model_validator
 
 from storage.settings import StoreSettings
 
+SHORTEST_KEY = 16
+
 
 class ApiSettings(StoreSettings):
     """The HTTP side."""
@@ -53,6 +55,11 @@ class ApiSettings(StoreSettings):
     def _some_key(self) -> "ApiSettings":
         if self.api_key is None and not self.api_keys:
             raise ValueError("DARKROOM_API_KEY or DARKROOM_API_KEYS must be set: nobody could sign in")
+        keys = [key.get_secret_value() for key in (*self.api_keys.values(), self.api_key) if key is not None]
+        if any(len(key) < SHORTEST_KEY for key in keys):
+            raise ValueError(f"DARKROOM_API_KEY and DARKROOM_API_KEYS: a key has at least {SHORTEST_KEY} characters")
+        if len(set(keys)) < len(keys):
+            raise ValueError("DARKROOM_API_KEY and DARKROOM_API_KEYS: two tenants have the same key")
         return self
 
     def tenants_by_key(self) -> dict[str, str]:

@@ -91,6 +91,9 @@ class Submission:
             ]
             order = self._order(request, ids, references, prefix if sent else None)
             receipt = await self._ledger.run(calls.create(order))
+        except errors.StoreUnavailableError:
+            # The ledger may have accepted it and only the answer was lost: its inputs must be there. An orphan does less harm.
+            raise
         except errors.DarkroomError:
             if sent:
                 await self._discard(prefix)

@@ -1,12 +1,13 @@
 """Waiting for a generation: long polls, and blocking calls whose client may hang up."""
 
 import asyncio
+import contextlib
 import time
 
 from starlette.requests import Request
 
 from api.broadcast import Hub
-from storage.contracts import events, generations
+from storage.contracts import errors, events, generations
 from storage.ledger import calls
 
 LOOK_AGAIN_S = 10.0
@@ -14,27 +15,30 @@ LOOK_AGAIN_S = 10.0
 
 
 async def until_terminal(
-    id_: str, tenant: str, *, hub: Hub, ledger: calls.AsyncLedger, limit_s: float
+    id_: str, tenant: str, *, hub: Hub, ledger: calls.AsyncLedger, deadline: float
 ) -> generations.Generation:
-    """The generation once it is terminal, or as it is after `limit_s` seconds.
+    """The generation once it is terminal, or as it is at the deadline (`time.monotonic`).
 
-    Raises `errors.NotFoundError` and `errors.StoreUnavailableError`.
+    A store that fails meanwhile is asked again. Raises `errors.NotFoundError` and, at the deadline,
+    `errors.StoreUnavailableError`.
     """
-    deadline = time.monotonic() + limit_s
 
     def ends_it(event: events.Event) -> bool:
         return event.generation_id == id_ and event.type in events.TERMINAL
 
     with hub.subscribe(tenant, ends_it) as subscription:
         while True:
-            generation = await ledger.run(calls.read(id_, tenant))
-            remaining = deadline - time.monotonic()
-            if generation.status.terminal or remaining <= 0:
-                return generation
+            pause_s = LOOK_AGAIN_S
             try:
-                await subscription.next(min(remaining, LOOK_AGAIN_S))
-            except TimeoutError:
-                continue
+                generation = await ledger.run(calls.read(id_, tenant))
+                if generation.status.terminal or time.monotonic() >= deadline:
+                    return generation
+            except errors.TransientError as exc:
+                if time.monotonic() >= deadline:
+                    raise
+                pause_s = exc.retry_after
+            with contextlib.suppress(TimeoutError):
+                await subscription.next(max(0.0, min(deadline - time.monotonic(), pause_s)))
 
 
 async def hung_up(request: Request) -> None:
@@ -44,10 +48,10 @@ async def hung_up(request: Request) -> None:
 
 
 async def until_terminal_or_hung_up(
-    request: Request, id_: str, tenant: str, *, hub: Hub, ledger: calls.AsyncLedger, limit_s: float
+    request: Request, id_: str, tenant: str, *, hub: Hub, ledger: calls.AsyncLedger, deadline: float
 ) -> generations.Generation | None:
     """Like `until_terminal`; None when the client hung up first."""
-    waiting = asyncio.ensure_future(until_terminal(id_, tenant, hub=hub, ledger=ledger, limit_s=limit_s))
+    waiting = asyncio.ensure_future(until_terminal(id_, tenant, hub=hub, ledger=ledger, deadline=deadline))
     gone = asyncio.ensure_future(hung_up(request))
     try:
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -60,10 +60,13 @@ def _run(service: client.Client, command: str, asked: dict[str, Any]) -> None:
         print(f"saved {target}")
 
 
-def follow(service: client.Client, accepted: client.Accepted) -> Mapping[str, Any]:
-    """Print every event of the first accepted generation as it comes; returns the generation once it is terminal."""
+def follow(service: client.Client, accepted: client.Accepted, *, limit_s: float | None = None) -> Mapping[str, Any]:
+    """Print every event of the first accepted generation as it comes; returns the generation once it is terminal.
+
+    Raises `TimeoutError` after `limit_s` seconds.
+    """
     id_ = accepted.ids[0]
-    _print_events(service.events(since=accepted.cursor, generation_id=id_))
+    _print_events(service.events(since=accepted.cursor, generation_id=id_, limit_s=limit_s))
     return service.generation(id_)
 
 

@@ -1,6 +1,7 @@
 """A client of the native API."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 import httpx
 
-TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
+RECONNECTS = 10
 TERMINAL_EVENTS = frozenset({"media_generation_completed", "media_generation_cancelled"})
 
 
@@ -77,9 +78,16 @@ class Client:
         body = _checked(answer)
         return Accepted(ids=tuple(one["generation_id"] for one in body["generations"]), cursor=body["cursor"])
 
-    def events(self, *, since: str | None = None, generation_id: str | None = None) -> Iterator[Event]:
-        """Events as they happen, resumed without a gap when the connection breaks. Ends never by itself."""
-        cursor = since
+    def events(
+        self, *, since: str | None = None, generation_id: str | None = None, limit_s: float | None = None
+    ) -> Iterator[Event]:
+        """Events as they happen, resumed without a gap when the connection breaks.
+
+        Ends never by itself. Raises `ApiError`, `TimeoutError` after `limit_s` seconds, and httpx's error when the service
+        cannot be reached ten times in a row.
+        """
+        deadline = float("inf") if limit_s is None else time.monotonic() + limit_s
+        cursor, failures = since, 0
         while True:
             query = {k: v for k, v in {"since": cursor, "generation_id": generation_id}.items() if v is not None}
             try:
@@ -89,12 +97,14 @@ class Client:
                     if answer.status_code != 200:
                         answer.read()
                         _checked(answer)
-                    for event in _parsed(answer.iter_lines()):
-                        cursor = event.id
+                    for event in _parsed(answer.iter_lines(), deadline):
+                        cursor, failures = event.id, 0
                         yield event
             except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ReadTimeout):
-                if cursor is None:
+                failures += 1
+                if failures == RECONNECTS:
                     raise
+            time.sleep(min(0.1 * 2**failures, 5))
 
     def generation(self, id_: str, *, wait_s: float = 0) -> Mapping[str, Any]:
         """One generation; with `wait_s`, as soon as it is terminal or the seconds are over. Raises `ApiError`."""
@@ -126,9 +136,11 @@ def _checked(answer: httpx.Response) -> Any:
     raise ApiError(answer.status_code, error.get("code", "unknown"), error.get("message", "The service refused"))
 
 
-def _parsed(lines: Iterator[str]) -> Iterator[Event]:
+def _parsed(lines: Iterator[str], deadline: float) -> Iterator[Event]:
     fields: dict[str, str] = {}
     for line in lines:
+        if time.monotonic() > deadline:
+            raise TimeoutError("The generation did not end in time")
         if line:
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")

@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-GRACE_S = 30.0
+GRACE_S = 130.0
+"""Longer than a worker takes to hand its work back."""
 QUICK_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

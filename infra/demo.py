@@ -38,7 +38,7 @@ def _edit(stack: embedded.Stack) -> None:
         print(f"Editing {PHOTOGRAPH.name}: {PROMPT!r}")
         began = time.monotonic()
         accepted = service.enqueue(PHOTOGRAPH, PROMPT, aspect_ratio="match_input_image", output_format="png", seed=7)
-        found = cli.follow(service, accepted)
+        found = cli.follow(service, accepted, limit_s=120)
         total_ms = round((time.monotonic() - began) * 1000)
         if found["status"] != "succeeded":
             sys.exit(f"demo failed: {found['status']}: {found['error_message']}")

@@ -332,11 +332,11 @@ def main() -> None:
             return
         stopping.set()
 
-    interrupted = _raise_interrupt_while_starting(stop)
+    started = _interrupt_until_started(stop)
     try:
         options = Options.from_environment(os.environ)
         with running(options) as stack:
-            interrupted()
+            started()
             print(f"Darkroom is ready at {stack.url}")
             print(f"  key   {stack.api_key}")
             print(f"  data  {options.data_dir}")
@@ -349,7 +349,7 @@ def main() -> None:
         sys.exit("darkroom: stopped while starting")
 
 
-def _raise_interrupt_while_starting(after: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
+def _interrupt_until_started(after: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
     """While the stack starts, both signals interrupt; the returned call makes them ask politely instead."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

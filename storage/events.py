@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 import redis.asyncio
 
 from storage import keys
 from storage.contracts import events
-from storage.ledger.execution import unavailable
+from storage.ledger.execution import FAULTS, unavailable
 
 PAGE = 200
 RETENTION_MS = keys.LIFETIMES_S["events"] * 1000
@@ -52,7 +51,7 @@ class EventLog:
                 pipe.xrevrange(keys.LIVE_EVENTS, count=1)
                 first, length, exists, newest = await pipe.execute()
             added = (await self._connection.xinfo_stream(log))["entries-added"] if exists else 0
-        except redis.RedisError as exc:
+        except FAULTS as exc:
             raise unavailable(exc) from exc
         latest = newest[0][0] if newest else cursor_at(0)
         place = events.order(cursor)
@@ -65,7 +64,7 @@ class EventLog:
         """Up to `PAGE` of a tenant's events after a cursor, oldest first. Raises `errors.StoreUnavailableError`."""
         try:
             entries = await self._connection.xrange(keys.EVENTS + tenant, min=f"({after}", count=PAGE)
-        except redis.RedisError as exc:
+        except FAULTS as exc:
             raise unavailable(exc) from exc
         return [events.Event.from_entry(cursor, entry) for cursor, entry in entries]
 
@@ -73,15 +72,18 @@ class EventLog:
         """The newest cursor. Raises `errors.StoreUnavailableError`."""
         try:
             newest = await self._connection.xrevrange(keys.LIVE_EVENTS, count=1)
-        except redis.RedisError as exc:
+        except FAULTS as exc:
             raise unavailable(exc) from exc
         return str(newest[0][0]) if newest else "0-0"
 
-    async def follow(self, after: str, block_ms: int) -> Sequence[events.Event]:
-        """Everybody's events after a cursor, waiting up to `block_ms` for one. Raises `errors.StoreUnavailableError`."""
+    async def follow(self, after: str, block_ms: int, count: int) -> Sequence[events.Event]:
+        """Up to `count` of everybody's events after a cursor, waiting up to `block_ms` for one.
+
+        Raises `errors.StoreUnavailableError`.
+        """
         try:
-            reply = await self._follower.xread({keys.LIVE_EVENTS: after}, count=1000, block=block_ms)
-        except redis.RedisError as exc:
+            reply = await self._follower.xread({keys.LIVE_EVENTS: after}, count=count, block=block_ms)
+        except FAULTS as exc:
             raise unavailable(exc) from exc
         entries = reply[0][1] if reply else []
         return [events.Event.from_entry(cursor, entry) for cursor, entry in entries]
@@ -91,7 +93,7 @@ class EventLog:
         try:
             first = await self._connection.xrange(keys.LIVE_EVENTS, count=1)
             info = await self._connection.xinfo_stream(keys.LIVE_EVENTS) if first else {"entries-added": 0, "length": 0}
-        except redis.RedisError as exc:
+        except FAULTS as exc:
             raise unavailable(exc) from exc
         trimmed = info["entries-added"] > info["length"]
         return bool(first and trimmed and events.order(after) < events.order(first[0][0]))

@@ -56,7 +56,8 @@ def inspect(data: bytes, field: str) -> Header:
     if max(width, height) > MAX_ASPECT * min(width, height):
         message = f"{field} may be at most {MAX_ASPECT} times as long as wide; got {width}x{height}"
         raise errors.InvalidInputError(message, field=field)
-    format_ = image.format or ""
+    # Phones write several pictures into one JPEG, which Pillow calls MPO; the first is the photograph.
+    format_ = "JPEG" if image.format == "MPO" else image.format or ""
     if not _complete(image, format_, data):
         raise errors.InvalidInputError(f"{field} is a damaged or truncated {format_} picture", field=field)
     return Header(content_type=CONTENT_TYPES[format_], width=width, height=height)

@@ -26,7 +26,7 @@ def queue_name(model: str, gpu_type: str = ANY_GPU) -> str:
 
 
 def queues_of_worker(models: Iterable[str], gpu_type: str) -> tuple[str, ...]:
-    """What a worker serves: first what only its GPU type may serve, then what anyone may."""
+    """What a worker serves: what only its GPU type may, and what anyone may."""
     models = tuple(models)
     return (*(queue_name(model, gpu_type) for model in models), *(queue_name(model) for model in models))
 

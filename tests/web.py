@@ -58,6 +58,15 @@ def dripping(request: BaseHTTPRequestHandler) -> None:
             time.sleep(0.1)
 
 
+def dripping_headers(request: BaseHTTPRequestHandler) -> None:
+    with contextlib.suppress(OSError):
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        for _ in range(600):
+            request.wfile.write(b"x")
+            request.wfile.flush()
+            time.sleep(0.1)
+
+
 def silent(request: BaseHTTPRequestHandler) -> None:
     with contextlib.suppress(OSError):
         request.connection.settimeout(30)
@@ -80,6 +89,7 @@ def serving(port: int, routes: dict[str, Answer]) -> Iterator[list[str]]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        block_on_close = False
 
     server = Server(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

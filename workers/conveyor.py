@@ -1,10 +1,12 @@
 """Overlaps the phases of successive generations, so that the pipeline is never idle while work waits.
 
-One thread claims and prepares, one runs the pipeline, two encode and upload. The claiming thread takes the next generation
-only when the running edit is nearly done: earlier would keep it from a GPU that is idle now.
+One thread claims, a few prepare, one runs the pipeline, two encode and upload. The next generation is claimed only when the
+running edit is nearly done: earlier would keep it from a GPU that is idle now. An input that takes long to arrive is not
+waited for: another generation is claimed meanwhile.
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,17 +22,29 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 IN_FLIGHT = 6
-"""Generations held at once: one prepared, one running, the rest waiting for an upload. Then nothing new is claimed."""
+"""Generations held at once, preparing, running and waiting for an upload together. Then nothing new is claimed."""
+
+PATIENCE_S = 1.0
+"""How long an input may take to arrive before the next generation is claimed beside it."""
+
+EXIT_GPU_FAULT = 71
 
 
 class Running:
-    """How far an edit is, told by its step callback."""
+    """How far an edit is: preparing, then so many seconds from its end."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._began: float | None = None
         self._remaining_s: float | None = None
+        self._prepared = False
         self._changed = threading.Condition()
+
+    def prepared(self) -> None:
+        """It waits for the pipeline."""
+        with self._changed:
+            self._prepared = True
+            self._changed.notify_all()
 
     def begin(self) -> None:
         """The pipeline starts on it."""
@@ -46,22 +60,32 @@ class Running:
     def end(self) -> None:
         """It is over, one way or the other."""
         with self._changed:
-            self._remaining_s = 0
+            self._prepared, self._remaining_s = True, 0
             self._changed.notify_all()
 
-    def wait_until_within(self, seconds: float) -> None:
-        """Block until no more than this remains."""
+    def wait_until_within(self, seconds: float, *, patience_s: float) -> None:
+        """Block until no more than this remains. One whose inputs take longer than `patience_s` is not waited for."""
         with self._changed:
-            self._changed.wait_for(lambda: self._remaining_s is not None and self._remaining_s <= seconds)
+            if self._changed.wait_for(lambda: self._prepared, patience_s):
+                self._changed.wait_for(lambda: self._remaining_s is not None and self._remaining_s <= seconds)
 
 
 class Conveyor:
     """A GPU worker's threads."""
 
-    def __init__(self, editing: Editing, keeper: Keeper, *, look_ahead_s: float) -> None:
+    def __init__(
+        self,
+        editing: Editing,
+        keeper: Keeper,
+        *,
+        look_ahead_s: float,
+        end_process: Callable[[int], object] = os._exit,
+    ) -> None:
         self._editing = editing
         self._keeper = keeper
         self._look_ahead_s = look_ahead_s
+        self._end_process = end_process
+        self._preparers = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="prepare")
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._finishers = ThreadPoolExecutor(2, thread_name_prefix="finish")
         self._free = threading.BoundedSemaphore(IN_FLIGHT)
@@ -73,9 +97,9 @@ class Conveyor:
 
     def serve(self) -> None:
         """Serve until nothing waits, or until told to drain. Returns with the last edits still on the belt."""
-        while not self._draining.is_set():
+        while True:
             self._free.acquire()
-            lease = self._claim()
+            lease = None if self._draining.is_set() else self._claim()
             if lease is None:
                 self._free.release()
                 return
@@ -88,6 +112,7 @@ class Conveyor:
     def close(self) -> None:
         """Finish what is on the belt, then end the threads."""
         self.drain()
+        self._preparers.shutdown(wait=True)
         self._pipeline.shutdown(wait=True)
         self._finishers.shutdown(wait=True)
 
@@ -96,15 +121,23 @@ class Conveyor:
             return self._editing.claim()
         except errors.StoreUnavailableError as exc:
             log.warning("nothing claimed: %s", exc)
-            return None
+        except Exception:
+            # A record this version cannot read, say: its lease runs out, and the worker goes on.
+            log.exception("a claim failed")
+        return None
 
     def _put_on_belt(self, lease: Lease) -> None:
+        running = Running(lease.claim.edit.steps)
+        self._preparers.submit(self._prepare, lease, running)
+        running.wait_until_within(self._look_ahead_s, patience_s=PATIENCE_S)
+
+    def _prepare(self, lease: Lease, running: Running) -> None:
         prepared = self._attempt(lease, lambda: self._editing.prepare(lease))
         if prepared is None:
-            return
-        running = Running(prepared.job.steps)
-        self._pipeline.submit(self._edit, prepared, running)
-        running.wait_until_within(self._look_ahead_s)
+            running.end()
+        else:
+            self._pipeline.submit(self._edit, prepared, running)
+            running.prepared()
 
     def _edit(self, prepared: Prepared, running: Running) -> None:
         running.begin()
@@ -124,6 +157,12 @@ class Conveyor:
         """Run a phase; when it fails, record that and take the generation off the belt."""
         try:
             return phase()
+        except errors.GpuFaultError as exc:
+            log.exception("the GPU failed; ending this process")
+            self._editing.give_up(lease, exc)
+            self._keeper.drop(lease)
+            self._keeper.hand_back()
+            self._end_process(EXIT_GPU_FAULT)
         except errors.DarkroomError as exc:
             self._editing.give_up(lease, exc)
         except Exception:

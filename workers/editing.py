@@ -104,10 +104,10 @@ class Editing:
         """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""
         edit = lease.claim.edit
         model = self._catalog.model(edit.model)
-        originals = [pictures.decode(self._bytes(reference), "input_image") for reference in edit.references]
-        references = [pictures.fitted(image, model.nearest_size(image.width / image.height)) for image in originals]
-        first = originals[0]
-        size = model.nearest_size(edit.aspect_ratio or first.width / first.height)
+        decoded = [pictures.decode(self._bytes(reference), "input_image") for reference in edit.references]
+        references = [pictures.fitted(one.image, model.nearest_size(one.original.ratio)) for one in decoded]
+        first = decoded[0].original
+        size = model.nearest_size(edit.aspect_ratio or first.ratio)
         lease.check()
         job = base.Job(
             prompt=edit.prompt,
@@ -120,7 +120,7 @@ class Editing:
         )
         read = references[0]
         fit = f"input {first.width}x{first.height} scaled to {read.width}x{read.height}"
-        return Prepared(lease=lease, job=job, fit="input as it is" if read.size == first.size else fit)
+        return Prepared(lease=lease, job=job, fit="input as it is" if read.size == (first.width, first.height) else fit)
 
     def edit(self, prepared: Prepared, on_step: base.OnStep) -> Edited:
         """Run the pipeline. Raises `errors.DarkroomError`."""
@@ -134,14 +134,16 @@ class Editing:
         pipeline = self._pipeline(lease.claim.edit.model)
         began = time.monotonic()
         picture = pipeline.edit(prepared.job, after_step)
-        return Edited(prepared=prepared, picture=picture, execution_ms=round((time.monotonic() - began) * 1000))
+        execution_ms = round((time.monotonic() - began) * 1000)
+        lease.end_editing()
+        return Edited(prepared=prepared, picture=picture, execution_ms=execution_ms)
 
     def finish(self, edited: Edited) -> bool:
         """Encode, upload, publish. False: the claim was lost. Raises `errors.DarkroomError`."""
         prepared = edited.prepared
         claim = prepared.lease.claim
         edit = claim.edit
-        prepared.lease.begin_finishing()
+        prepared.lease.check()
         body = pictures.encode(edited.picture, edit.output_format, edit.quality)
         content_type = edits.CONTENT_TYPES[edit.output_format]
         self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))

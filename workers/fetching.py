@@ -7,9 +7,12 @@ nor the exact fault are passed on: an error must not tell a caller what answers 
 
 import ipaddress
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
@@ -42,12 +45,50 @@ def is_public(address: Address) -> bool:
     return not embeds and not compatible
 
 
+class TimedStream(httpcore.NetworkStream):
+    """A connection whose every operation ends at one deadline: a time-out for each read alone lets a server drip for ever."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def _left(self) -> float:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise httpcore.ReadTimeout("total")
+        return remaining
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read until the deadline. Raises `httpcore.ReadTimeout`."""
+        return self._stream.read(max_bytes, self._left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write until the deadline. Raises `httpcore.TimeoutException`."""
+        self._stream.write(buffer, self._left())
+
+    def close(self) -> None:
+        """Close."""
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """Shake hands until the deadline. Raises `httpcore.TimeoutException`."""
+        return TimedStream(self._stream.start_tls(ssl_context, server_hostname, self._left()), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        """See httpcore."""
+        return self._stream.get_extra_info(info)
+
+
 class GuardedBackend(httpcore.NetworkBackend):
     """The seam where every connection is made."""
 
     def __init__(self, allowed: Iterable[tuple[str, int]]) -> None:
         self._allowed = frozenset(allowed)
         self._sockets = httpcore.SyncBackend()
+        self.until = threading.local()
+        """`deadline` (`time.monotonic`) of what this thread fetches now."""
         self._resolver = ThreadPoolExecutor(4, thread_name_prefix="resolver")
 
     def connect_tcp(
@@ -59,14 +100,17 @@ class GuardedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         """Dial a checked address. Raises `RefusedError` and httpcore's connect errors."""
-        if (host, port) in self._allowed:
-            return self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
+        address = host if (host, port) in self._allowed else self._checked(host, port, timeout or CONNECT_S)
+        stream = self._sockets.connect_tcp(address, port, timeout, local_address, socket_options)
+        return TimedStream(stream, self.until.deadline)
+
+    def _checked(self, host: str, port: int, timeout: float) -> str:
         if port not in PORTS:
             raise RefusedError("port")
-        addresses = self._resolve(host, port, timeout or CONNECT_S)
+        addresses = self._resolve(host, port, timeout)
         if not addresses or not all(is_public(address) for address in addresses):
             raise RefusedError("address")
-        return self._sockets.connect_tcp(str(addresses[0]), port, timeout, local_address, socket_options)
+        return str(addresses[0])
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
@@ -95,13 +139,15 @@ class Fetcher:
     def __init__(self, *, limit_s: float, allowed: Iterable[str] = ()) -> None:
         """`allowed` are `host:port` pairs that may be private."""
         pairs = [pair.rpartition(":") for pair in allowed]
-        backend = GuardedBackend((host, int(port)) for host, _, port in pairs)
-        self._pool = httpcore.ConnectionPool(network_backend=backend, max_connections=8, max_keepalive_connections=0)
+        self._backend = GuardedBackend((host, int(port)) for host, _, port in pairs)
+        self._pool = httpcore.ConnectionPool(
+            network_backend=self._backend, max_connections=8, max_keepalive_connections=0
+        )
         self._limit_s = limit_s
 
     def fetch(self, url: str) -> bytes:
         """The bytes behind a URL. Raises `errors.InputUnreachableError` with a coarse reason."""
-        deadline = time.monotonic() + self._limit_s
+        deadline = self._backend.until.deadline = time.monotonic() + self._limit_s
         try:
             for _ in range(REDIRECTS + 1):
                 answer = self._get(url, deadline)

@@ -1,6 +1,7 @@
 """`python -m workers.health`: exits 0 when the worker in this container announces itself. For container health checks."""
 
 import contextlib
+import os
 import socket
 import sys
 
@@ -14,7 +15,8 @@ def main() -> None:
     """Look for a worker of this host."""
     try:
         with contextlib.closing(connections.connect(WorkerSettings())) as connection:
-            here = [name for name in fleet.present(connection) if name.startswith(socket.gethostname() + "-")]
+            own = os.environ.get("DARKROOM_WORKER_NAME", socket.gethostname() + "-")
+            here = [name for name in fleet.present(connection) if name.startswith(own)]
     except redis.RedisError as exc:
         sys.exit(f"the store does not answer ({type(exc).__name__})")
     if not here:

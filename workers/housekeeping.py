@@ -51,13 +51,23 @@ class Housekeeping:
         self._bucket_is_there = False
 
     def run(self, stopping: threading.Event) -> None:
-        """Sweep until told to stop. A store that does not answer is asked again next time."""
+        """Sweep until told to stop.
+
+        Two loops: recovery must not wait for an object store that answers slowly, nor take that wait for a silence of Redis.
+        """
+        deleting = threading.Thread(target=self._loop, args=[stopping, self.ensure_bucket, self.delete_expired])
+        deleting.start()
+        self._loop(stopping, self.recover, self.wake, self.replace_tickets)
+        deleting.join()
+
+    def _loop(self, stopping: threading.Event, *sweeps: Callable[[], None]) -> None:
         while not stopping.wait(self._sweep_s):
-            for sweep in (self.recover, self.wake, self.replace_tickets, self.ensure_bucket, self.delete_expired):
+            for sweep in sweeps:
                 try:
                     sweep()
                 except errors.TransientError as exc:
-                    log.warning("%s: %s", sweep.__name__, exc)
+                    # A store that does not answer is asked again next time.
+                    log.warning("%s", exc)
 
     def ensure_bucket(self) -> None:
         """Create the bucket on a new object store. Raises `errors.ObjectsUnavailableError`."""
@@ -93,11 +103,13 @@ class Housekeeping:
 
     def delete_expired(self) -> None:
         """Remove objects whose time is over. Raises `errors.TransientError`."""
-        prefixes = self._ledger.run(calls.expired())
-        for prefix in prefixes:
-            self._objects.delete_prefix(prefix)
-        if prefixes:
-            self._ledger.run(calls.forget(prefixes))
+        for prefix in self._ledger.run(calls.expired()):
+            try:
+                self._objects.delete_prefix(prefix)
+            except errors.ObjectsUnavailableError as exc:
+                log.warning("%s is not deleted yet: %s", prefix, exc)
+            else:
+                self._ledger.run(calls.forget([prefix]))
 
 
 def run_housekeeping(settings: WorkerSettings) -> None:

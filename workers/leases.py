@@ -45,8 +45,8 @@ class Lease:
         if self.overtime_s > 0:
             raise self.timed_out()
 
-    def begin_finishing(self) -> None:
-        """The pipeline is done with it. Raises `errors.CancelledError`."""
+    def end_editing(self) -> None:
+        """The pipeline is done with it, and time is no longer limited. Raises `errors.CancelledError`."""
         self._editing_since = None
         self.phase = generations.Phase.FINISHING
         self.check()
@@ -54,9 +54,8 @@ class Lease:
     @property
     def overtime_s(self) -> float:
         """Seconds by which the edit is past its limit; negative before."""
-        if self._editing_since is None:
-            return float("-inf")
-        return time.monotonic() - self._editing_since - self.claim.execution_limit_s
+        since = self._editing_since
+        return float("-inf") if since is None else time.monotonic() - since - self.claim.execution_limit_s
 
     @property
     def still_s(self) -> float:

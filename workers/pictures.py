@@ -1,6 +1,7 @@
 """Pixels before and after the GPU: decode what came in, fit it to what the model reads, encode what came out."""
 
 import io
+from dataclasses import dataclass
 
 from PIL import Image, ImageCms, ImageOps
 
@@ -17,22 +18,32 @@ PNG_LEVEL = 1
 _SRGB = ImageCms.createProfile("sRGB")
 
 
-def decode(data: bytes, field: str) -> Image.Image:
-    """Decode a picture's first frame: upright, sRGB, transparency on white.
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A picture ready for a model, and the size in pixels it came in, upright."""
+
+    image: Image.Image
+    original: catalog.Size
+
+
+def decode(data: bytes, field: str) -> Decoded:
+    """Decode a picture's first frame: upright, sRGB, transparency on white, at most `WORKING_SIDE` pixels a side.
 
     Raises `errors.InvalidInputError` naming `field`.
     """
-    pictures.inspect(data, field)
+    header = pictures.inspect(data, field)
     try:
         file = Image.open(io.BytesIO(data), formats=pictures.FORMATS)
-        if file.format == "JPEG":
+        if file.format in ("JPEG", "MPO"):
             file.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
         file.load()
         image = _srgb(_upright(file))
     except (OSError, ValueError, SyntaxError, MemoryError) as exc:
         raise errors.InvalidInputError(f"{field} is a damaged or truncated picture", field=field) from exc
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS)
-    return image
+    on_its_side = (image.width > image.height) != (header.width > header.height) and image.width != image.height
+    width, height = (header.height, header.width) if on_its_side else (header.width, header.height)
+    return Decoded(image=image, original=catalog.Size(width=width, height=height))
 
 
 def _upright(image: Image.Image) -> Image.Image:

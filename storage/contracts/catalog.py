@@ -257,7 +257,7 @@ def _sentence(
     if isinstance(value, str) and parameter.max_length is not None and len(value) > parameter.max_length:
         message = f"{field} may have at most {parameter.max_length} characters; got {len(value)}"
         return errors.InvalidInputError(message, field=field)
-    return errors.InvalidInputError(f"{field} must be {_allowed(parameter)}; got {_shown(value)}", field=field)
+    return errors.InvalidInputError(f"{field} must be {_allowed(parameter)}; got {shown(value)}", field=field)
 
 
 def _allowed(parameter: Parameter) -> str:
@@ -267,10 +267,12 @@ def _allowed(parameter: Parameter) -> str:
         parameter.type
     ]
     if parameter.minimum is not None and parameter.maximum is not None:
-        return f"{kind} between {parameter.minimum:g} and {parameter.maximum:g}"
+        # Ten digits: a seed's limit is a number to be copied, not 4.29497e+09.
+        return f"{kind} between {parameter.minimum:.10g} and {parameter.maximum:.10g}"
     return kind
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value for an error message, cut short."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -19,6 +19,7 @@
         ├── ObjectsUnavailableError   objects_unavailable
         ├── TooManyActiveError        too_many_active
         ├── OutOfMemoryError          out_of_memory
+        ├── GpuFaultError             gpu_fault
         └── WorkerLostError           worker_lost
 
 The same codes appear in HTTP bodies, in failed generations and in events. HTTP statuses are the API's own business.
@@ -158,6 +159,13 @@ class OutOfMemoryError(TransientError):
 
     code = "out_of_memory"
     title = "The GPU ran out of memory"
+
+
+class GpuFaultError(TransientError):
+    """The GPU reported a fault after which its process can compute nothing more."""
+
+    code = "gpu_fault"
+    title = "The GPU failed"
 
 
 class WorkerLostError(TransientError):

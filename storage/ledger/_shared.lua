@@ -68,7 +68,8 @@ local function requeue(record, rest_ms)
   else
     enqueue(record, true)
   end
-  if record.deadline_ms then redis.call('ZADD', KEY.deadlines, record.deadline_ms, record.id) end
+  -- It waits anew: what it waited before the first claim is not held against it.
+  redis.call('ZADD', KEY.deadlines, integer(now_ms() + rest_ms + tonumber(record.queue_ttl_ms)), record.id)
   emit('media_generation_queued', record, 'queued', { 'attempts', record.attempts })
 end
 

@@ -44,7 +44,7 @@ for _, generation in ipairs(request.generations) do
   redis.call('HSET', KEY.generation .. record.id,
     'id', record.id, 'tenant', record.tenant, 'model', record.model, 'queue', record.queue, 'status', 'queued',
     'namespace', request.namespace,
-    'priority', record.priority, 'deadline_ms', deadline_ms, 'execution_limit_s', request.execution_limit_s,
+    'priority', record.priority, 'queue_ttl_ms', integer(request.queue_ttl_ms), 'execution_limit_s', request.execution_limit_s,
      'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
     'edit', generation.edit, 'submitted', generation.submitted, 'results', generation.results)
   if request.inputs then redis.call('HSET', KEY.generation .. record.id, 'inputs', request.inputs) end
@@ -59,6 +59,10 @@ for _, generation in ipairs(request.generations) do
     redis.call('ZADD', KEY.deadlines, deadline_ms, record.id)
     emit('media_generation_queued', record, 'queued', { 'attempts', 0 })
   end
+end
+for _, id in ipairs(redis.call('ZRANGE', KEY.history .. request.tenant, 0, 7)) do
+  -- The oldest outlive their records; a few go with each arrival, so the index does not grow for ever.
+  if redis.call('EXISTS', KEY.generation .. id) == 0 then redis.call('ZREM', KEY.history .. request.tenant, id) end
 end
 redis.call('EXPIRE', KEY.history .. request.tenant, LIFE.history)
 if idempotency then

@@ -4,6 +4,7 @@ Scripts are sent by hash and loaded when the server does not know them. Redis fa
 `errors.StoreUnavailableError`.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from storage.contracts import errors
 from storage.ledger.calls import Call
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 
@@ -36,10 +39,16 @@ def _sources() -> dict[str, str]:
     return sources
 
 
-def unavailable(exc: redis.RedisError) -> errors.TransientError:
+FAULTS = (redis.RedisError, OSError, RuntimeError)
+"""What a broken connection raises: uvloop has a `RuntimeError` of its own for writing to a closed one."""
+
+
+def unavailable(exc: Exception) -> errors.TransientError:
     """What a Redis fault is called from here on."""
     if isinstance(exc, redis.exceptions.OutOfMemoryError):
         return errors.StoreFullError("The store is full", retry_after=10.0)
+    if isinstance(exc, redis.ResponseError):
+        log.error("the store refused a command: %s", exc)
     return errors.StoreUnavailableError(f"The store does not answer ({type(exc).__name__})", retry_after=2.0)
 
 
@@ -53,7 +62,7 @@ class RedisLedger:
         """Execute and wait. Raises `errors.StoreUnavailableError` and what the call's decoding raises."""
         try:
             reply = self._scripts[call.script](args=call.arguments)
-        except redis.RedisError as exc:
+        except FAULTS as exc:
             raise unavailable(exc) from exc
         return call.decode(reply)
 
@@ -68,6 +77,6 @@ class AsyncRedisLedger:
         """Execute and wait. Raises `errors.StoreUnavailableError` and what the call's decoding raises."""
         try:
             reply = await self._scripts[call.script](args=call.arguments)
-        except redis.RedisError as exc:
+        except FAULTS as exc:
             raise unavailable(exc) from exc
         return call.decode(reply)

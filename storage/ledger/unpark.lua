@@ -6,8 +6,8 @@ local record = record_of(ARGV[1])
 if ARGV[2] == 'drop' or record.status ~= 'failed' then return 'done' end
 local key, at = KEY.generation .. record.id, now_ms()
 record.attempts = 0
-record.deadline_ms = integer(at + tonumber(ARGV[3]))
-redis.call('HSET', key, 'attempts', 0, 'losses', 0, 'deadline_ms', record.deadline_ms)
+record.queue_ttl_ms = ARGV[3]
+redis.call('HSET', key, 'attempts', 0, 'losses', 0, 'queue_ttl_ms', ARGV[3])
 redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message')
 redis.call('EXPIRE', key, LIFE.waiting)
 redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)

@@ -41,10 +41,10 @@ def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     port = free_port()
-    with _up(tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEY="my-own-key") as process:
+    with _up(tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEY="my-own-development-key") as process:
         lines = "".join(_first_lines(process, 4))
         assert f"ready at http://127.0.0.1:{port}" in lines
-        assert "my-own-key" in lines
+        assert "my-own-development-key" in lines
         assert str(tmp_path) in lines
         family = psutil.Process(process.pid).children(recursive=True)
         listening = [conn for child in family for conn in child.net_connections() if conn.status == psutil.CONN_LISTEN]

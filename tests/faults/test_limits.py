@@ -46,7 +46,7 @@ def test_a_pipeline_that_hangs_past_its_limit_is_ended_with_its_process(victim: 
     found = victim.alice.finished(victim.alice.enqueue(tiny, model="hanging", execution_timeout=1))
     # The stall limit of these workers is shorter than the time granted beyond the edit's own: it counts as a lost worker.
     assert (found["status"], found["error_code"], found["attempts"]) == ("failed", "worker_lost", 2)
-    eventually(lambda: not before & {victim.pid("worker-1"), victim.pid("worker-2")})
+    eventually(lambda: before != {victim.pid("worker-1"), victim.pid("worker-2")})
     assert victim.alice.finished(victim.alice.enqueue(tiny))["status"] == "succeeded"
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import socket
 
 import pytest
@@ -50,3 +51,15 @@ def test_a_client_that_hangs_up_cancels_its_edit(stack: embedded.Stack, tiny: st
         connection.sendall(head.encode() + body)
         eventually(lambda: frank.get("/api/ai/queue").json()["count"] == 2)
     eventually(lambda: frank.get("/api/ai/queue?status=cancelled").json()["count"] == 2, within_s=3)
+
+
+def test_a_client_that_hangs_up_with_a_key_can_come_back_for_its_edit(stack: embedded.Stack, tiny: str) -> None:
+    frank = Tenant(stack.url, "frank", TENANTS["frank"])
+    body = {"model": "slow", "prompt": "x", "input_image": tiny}
+    headers = {"Idempotency-Key": f"come-back-{os.urandom(6).hex()}"}
+    with pytest.raises(requests.Timeout):
+        requests.post(f"{frank.url}/api/ai/images/edit", json=body, headers={**frank.headers, **headers}, timeout=1)
+    answer = frank.post("/api/ai/images/edit", body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    found = frank.get(f"/api/ai/queue/{answer.json()['generation_id']}").json()
+    assert (found["status"], found["attempts"]) == ("succeeded", 1)

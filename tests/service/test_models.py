@@ -56,6 +56,7 @@ def test_openapi_names_every_route_and_its_bodies(stack: embedded.Stack) -> None
         "GET /api/ai/models",
         "GET /api/ai/models/{model_id}",
     } <= routes
+    assert spec["paths"]["/api/ai/queue"]["post"]["security"] == [{"HTTPBearer": []}]
     bodies = spec["paths"]["/api/ai/queue"]["post"]["requestBody"]["content"]
     assert set(bodies) == {"application/json", "multipart/form-data"}
 

@@ -204,3 +204,20 @@ def test_late_validation_makes_a_failed_generation_as_oxen_does(alice: Tenant, t
     assert (found["status"], found["error_code"]) == ("failed", "invalid_input")
     assert "aspect_ratio must be one of" in found["error_message"]
     assert found["aspect_ratio"] == "7:5"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"guidance": math.nan}, {"prompt": "a" * 100_000}, {"junk": "x" * 100_000}, {"seed": {"a": ["b"] * 1000}}],
+    ids=["NaN", "long prompt", "long unknown field", "nested"],
+)
+def test_what_is_recorded_of_a_late_refusal_is_bounded_and_readable(
+    alice: Tenant, tiny: str, bad: dict[str, Any]
+) -> None:
+    body = json.dumps({"model": "quick", "prompt": "x", "input_image": tiny, **bad})
+    answer = alice.post("/api/ai/queue?validate=late", data=body)
+    assert answer.status_code == 200, answer.text
+    polled = alice.get(f"/api/ai/queue/{answer.json()['generations'][0]['generation_id']}")
+    assert polled.json()["status"] == "failed"
+    assert len(polled.content) < 5000
+    assert alice.get("/api/ai/queue?status=failed").status_code == 200

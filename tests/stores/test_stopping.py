@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 
-from storage import connections
+from storage import connections, keys
 from storage.ledger import calls
 from storage.settings import StoreSettings
 from tests.conftest import eventually
@@ -14,10 +14,15 @@ from workers.stopping import StopListener
 
 def test_whoever_runs_a_generation_is_told_at_once_that_it_is_cancelled(desk: Desk, settings: StoreSettings) -> None:
     told = threading.Event()
+
+    def listeners() -> int:
+        return int(desk.connection.pubsub_numsub(keys.STOPPED)[0][1])  # type: ignore[index]
+
+    others = listeners()
     with contextlib.closing(connections.connect(settings)) as connection:
         listener = StopListener(connection, lambda id_: told.set() if id_ == running else None)
         with contextlib.closing(listener):
-            eventually(lambda: desk.connection.pubsub_numsub("darkroom:stopped")[0][1] == 1)
+            eventually(lambda: listeners() > others)
             running = desk.accept()
             desk.claim()
             began = time.monotonic()

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
@@ -29,13 +28,13 @@ class Edited:
     prepared: Prepared
 
 
-@dataclass
+@dataclass(eq=False)
 class Lease:
     number: int
-    claim: Any = None
+    steps: int = 4
 
     def __post_init__(self) -> None:
-        self.claim = self
+        self.claim = self.edit = self
         self.id = str(self.number)
 
 
@@ -59,7 +58,7 @@ class Desk:
         self.waiting -= 1
         number = sum(what == "claim" for what, _ in self.log)
         self.log.append(("claim", number))
-        return Lease(number)
+        return Lease(number, self.steps)
 
     def edit(self, prepared: Prepared, on_step: Callable[[int], None]) -> Edited:
         self.log.append(("edit", prepared.lease.number))
@@ -78,6 +77,9 @@ class Desk:
         self.given_up.append(error.code)
 
     # what it calls of the keeper
+    def hand_back(self) -> None:
+        self.log.append(("hand back", 0))
+
     def drop(self, lease: Lease) -> None:
         self.dropped.append(lease.number)
 
@@ -157,7 +159,7 @@ def test_what_fails_leaves_the_belt_and_the_rest_goes_on(belt: Belt) -> None:
     desk.finish_gate.set()
     belt(desk, 10).serve()
     eventually(lambda: len(desk.dropped) == 10)
-    assert desk.given_up == ["input_unreachable", "internal"]
+    assert sorted(desk.given_up) == ["input_unreachable", "internal"]
     assert sum(what == "finish" for what, _ in desk.log) == 8
 
 
@@ -173,3 +175,35 @@ def test_draining_finishes_what_is_on_the_belt_and_claims_no_more(belt: Belt) ->
     conveyor.close()
     assert [number for what, number in desk.log if what == "finish"] == [0]
     assert desk.waiting == 9
+
+
+def test_an_input_that_does_not_arrive_keeps_nobody_else_waiting(belt: Belt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.conveyor.PATIENCE_S", 0.05)
+    arrived = threading.Event()
+
+    def prepare(lease: Lease) -> None:
+        if lease.number == 0:
+            arrived.wait(10)
+
+    desk = Desk(waiting=3, steps=1, step_s=0, prepare=prepare)
+    desk.finish_gate.set()
+    belt(desk, 10).serve()
+    eventually(lambda: sorted(desk.dropped) == [1, 2])
+    arrived.set()
+    eventually(lambda: sorted(desk.dropped) == [0, 1, 2])
+
+
+def test_a_gpu_that_failed_ends_the_process_and_what_it_held_goes_back() -> None:
+    desk, ended = Desk(waiting=1), threading.Event()
+
+    def edit(prepared: Prepared, on_step: Callable[[int], None]) -> Edited:
+        raise errors.GpuFaultError("illegal memory access")
+
+    use_case = UseCase(desk)
+    use_case.edit = edit
+    conveyor = Conveyor(use_case, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
+    conveyor.serve()
+    assert ended.wait(5)
+    conveyor.close()
+    assert desk.given_up == ["gpu_fault"]
+    assert ("hand back", 0) in desk.log

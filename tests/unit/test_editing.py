@@ -11,12 +11,18 @@ from workers import editing
 from workers.leases import Keeper, Lease
 from workers.pipelines.base import Job
 
-CLAIM = generations.Claim(
-    id="g", tenant="t", token=1, attempt=2, execution_limit_s=60,
-    edit=edits.Edit(
-        model="flux-kontext-dev", prompt="x", references=(), aspect_ratio=None, steps=4, guidance=1, seed=1, output_format="png", quality=80
-    ),
-)  # fmt: skip
+EDIT = edits.Edit(
+    model="flux-kontext-dev",
+    prompt="x",
+    references=(),
+    aspect_ratio=None,
+    steps=4,
+    guidance=1,
+    seed=1,
+    output_format="png",
+    quality=80,
+)
+CLAIM = generations.Claim(id="g", tenant="t", token=1, attempt=2, execution_limit_s=60, edit=EDIT)
 
 
 class Stores:

@@ -24,7 +24,10 @@ class KontextPipeline:
         self._pipe.set_progress_bar_config(disable=True)
 
     def edit(self, job: Job, on_step: OnStep) -> Image.Image:
-        """See `base.Pipeline`. The same job gives the same pixels on the same kind of device."""
+        """See `base.Pipeline`. The same job gives the same pixels on the same kind of device.
+
+        Also raises `errors.GpuFaultError`.
+        """
 
         def after_step(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             on_step(index + 1)
@@ -51,6 +54,8 @@ class KontextPipeline:
         except torch.OutOfMemoryError as exc:
             torch.cuda.empty_cache()
             raise errors.OutOfMemoryError("The GPU ran out of memory", retry_after=1.0) from exc
+        except torch.AcceleratorError as exc:
+            raise errors.GpuFaultError("The GPU reported a fault") from exc
         finally:
             # An exception skips the pipeline's own clean-up, and what a step cache holds would enter the next picture.
             self._pipe.maybe_free_model_hooks()

@@ -42,7 +42,9 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
         "prompt": edit.prompt,
         "media_type": "image",
         "status": found.status.value,
-        "result_url": sign(result.key, expires_at) if result and expires_at else None,
+        "result_url": sign(result.key, expires_at)
+        if result and expires_at and expires_at > datetime.now(UTC)
+        else None,
         "error_message": found.error_message,
         "error_code": found.error_code,
         "enqueued_at": _seconds(times.created_ms),

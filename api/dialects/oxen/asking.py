@@ -1,5 +1,6 @@
 """Requests of the native API become submissions."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,7 @@ RATIOS = {
 FORMATS: dict[str, edits.OutputFormat] = {"webp": "webp", "jpg": "jpeg", "png": "png"}
 
 MAX_URL = 2048
+MAX_RECORDED = 500
 
 ResponseFormat = Literal["url", "b64_json"]
 
@@ -59,6 +61,8 @@ async def request_of(
         if not late:
             raise
         refused = exc
+        # What is recorded of a refused request is bounded and can be shown again as JSON, whatever was sent.
+        parameters = {field: _recordable(value) for field, value in parameters.items() if field in model.parameters}
         prompt = parameters.get("prompt")
         checked = model.validate_parameters({"prompt": prompt if isinstance(prompt, str) and prompt.strip() else "-"})
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
@@ -85,6 +89,11 @@ async def request_of(
     )
 
 
+def _recordable(value: object) -> object:
+    plain = value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if plain else str(value)[:MAX_RECORDED]
+
+
 def response_format(fields: Mapping[str, Any]) -> ResponseFormat:
     """`url` or `b64_json`. Raises `errors.InvalidInputError`."""
     value = fields.get("response_format") or "url"
@@ -93,7 +102,7 @@ def response_format(fields: Mapping[str, Any]) -> ResponseFormat:
     if value == "b64_json":
         return "b64_json"
     raise errors.InvalidInputError(
-        f"response_format must be one of url, b64_json; got {value!r}", field="response_format"
+        f"response_format must be one of url, b64_json; got {catalog.shown(value)}", field="response_format"
     )
 
 
@@ -115,7 +124,7 @@ def _seconds(fields: Mapping[str, Any], name: str, most: float, *, textual: bool
     if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= most:
         return float(value)
     raise errors.InvalidInputError(
-        f"{name} must be a number of seconds between 1 and {most:g}; got {value!r}", field=name
+        f"{name} must be a number of seconds between 1 and {most:g}; got {catalog.shown(value)}", field=name
     )
 
 

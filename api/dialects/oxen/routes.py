@@ -1,10 +1,12 @@
 """The native API's routes."""
 
 import base64
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
+from fastapi.security import HTTPBearer
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,7 +27,11 @@ async def _resources(request: Request) -> Resources:
     return found
 
 
-async def _tenant(request: Request) -> str:
+# Told to OpenAPI, so that its readers know how to sign in; checked by `Tenants`.
+_bearer = HTTPBearer(auto_error=False, description="An API key")
+
+
+async def _tenant(request: Request, _: Annotated[object, Depends(_bearer)]) -> str:
     held = await _resources(request)
     return held.tenants.authenticate(request)
 
@@ -114,8 +120,8 @@ async def read_generation(
 ) -> Response:
     """Poll one generation; with `wait`, be answered when it is terminal or the seconds are over."""
     if wait > 0:
-        limit_s = min(wait, held.settings.longest_wait_s)
-        found = await waiting.until_terminal(generation_id, tenant, hub=held.hub, ledger=held.ledger, limit_s=limit_s)
+        deadline = time.monotonic() + min(wait, held.settings.longest_wait_s)
+        found = await waiting.until_terminal(generation_id, tenant, hub=held.hub, ledger=held.ledger, deadline=deadline)
     else:
         found = await held.ledger.run(calls.read(generation_id, tenant))
     headers = {"ETag": found.etag}
@@ -158,8 +164,8 @@ async def stream_events(
             known = ", ".join(events.EventType)
             raise errors.InvalidInputError(f"types must be of {known}", field="types") from None
     limit = held.settings.max_streams_per_tenant
-    if held.hub.subscribers(tenant) >= limit:
-        raise errors.TooManyActiveError(f"At most {limit} streams and waiting calls may be open", retry_after=5.0)
+    if stream.open_streams[tenant] >= limit:
+        raise errors.TooManyActiveError(f"At most {limit} event streams may be open", retry_after=5.0)
     return stream.Stream(
         tenant=tenant,
         since=cursor or None,
@@ -175,29 +181,28 @@ async def stream_events(
 async def edit_and_wait(
     request: Request, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Edit a picture and wait for it. A client that hangs up cancels its edit."""
+    """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
     body = await bodies.read(request)
     wanted = asking.response_format(body.fields)
     asked = await _asked(body, held, tenant, idempotency_key, late=False)
     receipt = await held.submission.submit(asked)
-    finished = [await _finished(request, id_, receipt.ids, tenant, held) for id_ in receipt.ids]
+    deadline = time.monotonic() + held.settings.blocking_limit_s
+    finished = []
+    for id_ in receipt.ids:
+        found = await waiting.until_terminal_or_hung_up(
+            request, id_, tenant, hub=held.hub, ledger=held.ledger, deadline=deadline
+        )
+        if found is None and idempotency_key is not None:
+            # Whoever hangs up with a key may come back with it, and then wants the edit.
+            return Response(status_code=499)
+        if found is None or not found.status.terminal:
+            for unfinished in receipt.ids:
+                await held.ledger.run(calls.cancel(unfinished, tenant))
+            limit_s = held.settings.blocking_limit_s
+            raise errors.TimedOutError(f"The edit took longer than {limit_s:g} seconds and was cancelled")
+        finished.append(found)
     images = [await _image(found, wanted, held) for found in finished]
     return JSONResponse(answers.blocking(finished, images))
-
-
-async def _finished(
-    request: Request, id_: str, together: Sequence[str], tenant: str, held: Resources
-) -> generations.Generation:
-    """The terminal generation. When the client hangs up or time runs out, all of the request are cancelled."""
-    limit_s = held.settings.blocking_limit_s
-    found = await waiting.until_terminal_or_hung_up(
-        request, id_, tenant, hub=held.hub, ledger=held.ledger, limit_s=limit_s
-    )
-    if found is not None and found.status.terminal:
-        return found
-    for unfinished in together:
-        await held.ledger.run(calls.cancel(unfinished, tenant))
-    raise errors.TimedOutError(f"The edit took longer than {limit_s:g} seconds and was cancelled")
 
 
 async def _image(found: generations.Generation, wanted: asking.ResponseFormat, held: Resources) -> Mapping[str, Any]:

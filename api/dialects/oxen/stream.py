@@ -8,6 +8,8 @@ has gone.
 import asyncio
 import contextlib
 import json
+import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from api.broadcast import Hub, Subscription
 from api.dialects.oxen import answers
 from storage import events as event_log
-from storage.contracts import events
+from storage.contracts import errors, events
 
 PADDING = "." * 4096
 NUDGE_S = 0.25
@@ -28,6 +30,12 @@ GOODBYE_S = 2.0
 
 HELLO, RESYNC, GOODBYE = "hello", "resync", "goodbye"
 """Frames of the stream itself. Each carries a cursor, so that a reader cut off anywhere can resume."""
+
+
+open_streams: Counter[str] = Counter()
+"""Streams open in this process, by tenant."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,33 +80,40 @@ class Stream:
             subscription = stack.enter_context(self.hub.subscribe(self.tenant, self.wants))
             closing = asyncio.create_task(_close_at(stopping, subscription))
             stack.callback(closing.cancel)
+            open_streams[self.tenant] += 1
+            stack.callback(open_streams.subtract, [self.tenant])
             last = self.since or event_log.cursor_at(self.replay_s)
             yield _frame(HELLO, last, {"cursor": last, "replay": "all" if self.since else "terminal"})
-            if self.since:
-                coverage = await self.log.coverage(self.tenant, self.since)
-                if not coverage.complete:
-                    last = coverage.latest
-                    yield _frame(RESYNC, last, {"cursor": last, "reason": "the log does not reach back to this cursor"})
-            async for event in self._events(last, subscription):
-                if event is None:
-                    yield ServerSentEvent(comment="", sep="\n")
-                    continue
-                last = event.cursor
-                yield _frame(event.type.value, last, answers.event(event, self.sign))
-                if event.type in events.TERMINAL:
-                    yield ServerSentEvent(comment=PADDING, sep="\n")
+            try:
+                if self.since:
+                    coverage = await self.log.coverage(self.tenant, self.since)
+                    if not coverage.complete:
+                        last = coverage.latest
+                        yield _frame(
+                            RESYNC, last, {"cursor": last, "reason": "the log does not reach back to this cursor"}
+                        )
+                async for event in self._events(last, subscription):
+                    if event is None:
+                        yield ServerSentEvent(comment="", sep="\n")
+                        continue
+                    last = event.cursor
+                    yield _frame(event.type.value, last, answers.event(event, self.sign))
+                    if event.type in events.TERMINAL:
+                        yield ServerSentEvent(comment=PADDING, sep="\n")
+            except errors.TransientError as exc:
+                log.warning("a stream ends early: %s", exc)
             yield _frame(GOODBYE, last, {"cursor": last})
 
     async def _events(self, start: str, subscription: Subscription) -> AsyncIterator[events.Event | None]:
         """Past, then present, without gap or repetition. None asks for a nudge after a terminal event."""
         last = start
+        nudge = False
         while batch := await self.log.replay(self.tenant, last):
             for event in batch:
                 last = event.cursor
                 if self.wants(event) and (event.type in events.TERMINAL or self.since):
+                    nudge = event.type in events.TERMINAL
                     yield event
-        yield None
-        nudge = False
         while True:
             try:
                 happened = await subscription.next(NUDGE_S if nudge else None)

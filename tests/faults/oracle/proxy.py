@@ -15,7 +15,8 @@ class Proxy:
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
         self._live: set[asyncio.StreamWriter] = set()
-        self._frozen = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._refusing = False
         self._delay_s = 0.0
         self._swallow = 0
@@ -36,7 +37,7 @@ class Proxy:
 
     def freeze(self, frozen: bool) -> None:
         """Connections stay and nothing flows: what a dead peer behind a firewall looks like."""
-        self._frozen = frozen
+        self._loop.call_soon_threadsafe(self._flowing.clear if frozen else self._flowing.set)
 
     def refuse(self, refusing: bool) -> None:
         """Reset new connections."""
@@ -82,8 +83,7 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(65536):
-                while self._frozen:
-                    await asyncio.sleep(0.05)
+                await self._flowing.wait()
                 if answers and self._delay_s:
                     await asyncio.sleep(self._delay_s)
                 if answers and self._swallow > 0:
