@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import redis
 import redis.asyncio
 
 from storage import keys
@@ -42,23 +43,23 @@ class EventLog:
 
     async def coverage(self, tenant: str, cursor: str) -> Coverage:
         """Can a reader continue from here without a gap? Raises `errors.StoreUnavailableError`."""
-        log = keys.EVENTS + tenant
-        try:
-            async with self._connection.pipeline(transaction=False) as pipe:
-                pipe.xrange(log, count=1)
-                pipe.xlen(log)
-                pipe.exists(log)
-                pipe.xrevrange(keys.LIVE_EVENTS, count=1)
-                first, length, exists, newest = await pipe.execute()
-            added = (await self._connection.xinfo_stream(log))["entries-added"] if exists else 0
-        except FAULTS as exc:
-            raise unavailable(exc) from exc
-        latest = newest[0][0] if newest else cursor_at(0)
         place = events.order(cursor)
-        trimmed = added > length and place < events.order(first[0][0])
+        trimmed = await self._trimmed_past(keys.EVENTS + tenant, cursor)
         too_old = place[0] < time.time() * 1000 - RETENTION_MS
         from_the_future = place[0] > time.time() * 1000 + 60_000
+        latest = await self.latest()
         return Coverage(complete=not (trimmed or too_old or from_the_future), latest=latest)
+
+    async def _trimmed_past(self, stream: str, cursor: str) -> bool:
+        """Whether entries after a cursor are no longer there. One command, so that nothing is added between two looks."""
+        try:
+            info = await self._connection.xinfo_stream(stream)
+        except redis.ResponseError:
+            return False  # there is no stream, so nothing was ever taken from it
+        except FAULTS as exc:
+            raise unavailable(exc) from exc
+        first = info["first-entry"]
+        return bool(first and info["entries-added"] > info["length"] and events.order(cursor) < events.order(first[0]))
 
     async def replay(self, tenant: str, after: str) -> Sequence[events.Event]:
         """Up to `PAGE` of a tenant's events after a cursor, oldest first. Raises `errors.StoreUnavailableError`."""
@@ -74,7 +75,7 @@ class EventLog:
             newest = await self._connection.xrevrange(keys.LIVE_EVENTS, count=1)
         except FAULTS as exc:
             raise unavailable(exc) from exc
-        return str(newest[0][0]) if newest else "0-0"
+        return str(newest[0][0]) if newest else cursor_at(0)
 
     async def follow(self, after: str, block_ms: int, count: int) -> Sequence[events.Event]:
         """Up to `count` of everybody's events after a cursor, waiting up to `block_ms` for one.
@@ -90,10 +91,4 @@ class EventLog:
 
     async def gap(self, after: str) -> bool:
         """Whether the live stream was trimmed past a cursor while nobody followed it."""
-        try:
-            first = await self._connection.xrange(keys.LIVE_EVENTS, count=1)
-            info = await self._connection.xinfo_stream(keys.LIVE_EVENTS) if first else {"entries-added": 0, "length": 0}
-        except FAULTS as exc:
-            raise unavailable(exc) from exc
-        trimmed = info["entries-added"] > info["length"]
-        return bool(first and trimmed and events.order(after) < events.order(first[0][0]))
+        return await self._trimmed_past(keys.LIVE_EVENTS, after)

@@ -40,7 +40,7 @@ def run(seconds: float, *, pause_s: float, seed: int, clients: int, folder: Path
         listener = load.Listener(stack, book, events.cursor_at(1), seed=seed)
         listener.start()
         submitters = [
-            load.Submitter(stack, book, image, until=until, number=seed * 100 + n, pause_s=0.3) for n in range(clients)
+            load.Submitter(stack, book, image, until=until, number=seed * 100 + n, pause_s=0.6) for n in range(clients)
         ]
         for submitter in submitters:
             submitter.start()

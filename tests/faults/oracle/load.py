@@ -57,7 +57,7 @@ class Submitter(threading.Thread):
     def _submit(self, http: requests.Session) -> list[str]:
         seed, count = self._random.getrandbits(32), self._random.choice([1, 1, 1, 2])
         body = {
-            "model": self._random.choice(["quick"] * 8 + ["slow"]),
+            "model": self._random.choice(["quick"] * 30 + ["slow"]),
             "prompt": "x",
             "input_image": self._image,
             "seed": seed,
