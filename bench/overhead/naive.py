@@ -21,7 +21,7 @@ URL, FOLDER = os.environ["NAIVE_REDIS_URL"], Path(os.environ["NAIVE_FOLDER"])
 tasks = celery.Celery("naive", broker=URL)
 tasks.conf.update(worker_prefetch_multiplier=1, task_acks_late=True, task_ignore_result=True)
 api = fastapi.FastAPI()
-store = redis.asyncio.Redis.from_url(URL)
+store = redis.asyncio.Redis.from_url(URL, max_connections=1000, socket_timeout=None)
 
 
 @api.post("/edits")
