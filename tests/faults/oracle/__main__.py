@@ -20,7 +20,16 @@ from tests.faults.oracle import injection, load, verdict
 from tests.faults.oracle.proxy import Proxy
 
 
-def run(seconds: float, *, pause_s: float, seed: int, clients: int, folder: Path, only_freezes: bool = False) -> int:
+def run(
+    seconds: float,
+    *,
+    pause_s: float,
+    seed: int,
+    clients: int,
+    settle_s: float,
+    folder: Path,
+    only_freezes: bool = False,
+) -> int:
     """Load, faults, verdict. Returns how many violations there were."""
     proxies: dict[str, Proxy] = {}
 
@@ -46,6 +55,8 @@ def run(seconds: float, *, pause_s: float, seed: int, clients: int, folder: Path
             submitter.start()
         injector = injection.Injector(stack, proxies["redis"], proxies["objects"], seed=seed, pause_s=pause_s)
         if only_freezes:
+            # Uploads take long, so that what is frozen is mostly about to publish.
+            proxies["objects"].delay(0.3)
             while time.monotonic() < until:
                 for name in ("worker-1", "worker-2"):
                     injector.freeze_worker(name, 4.5)
@@ -53,7 +64,7 @@ def run(seconds: float, *, pause_s: float, seed: int, clients: int, folder: Path
             injector.run(until, stopping)
         for submitter in submitters:
             submitter.join()
-        found = verdict.reach(stack, book)
+        found = verdict.reach(stack, book, settle_s=settle_s)
         _print(found, injector, book, seconds)
         listener.stopping.set()
         stopping.set()
@@ -89,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pause", type=float, default=3, help="seconds between faults, on average")
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--settle", type=float, default=120, help="seconds to wait for what is unfinished at the end")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--only-freezes", action="store_true", help="freeze workers past their leases and do nothing else"
@@ -102,6 +114,7 @@ def main() -> None:
             pause_s=asked.pause,
             seed=asked.seed,
             clients=asked.clients,
+            settle_s=asked.settle,
             folder=asked.keep or Path(name),
             only_freezes=asked.only_freezes,
         )

@@ -16,8 +16,6 @@ from tests.conftest import TENANTS, Tenant
 from tests.faults.oracle.load import TENANT, Book
 from workers.pipelines.stand_in import stamped_seed
 
-SETTLE_S = 90.0
-
 
 @dataclass
 class Verdict:
@@ -32,11 +30,11 @@ class Verdict:
     second_attempts: int = 0
 
 
-def reach(stack: embedded.Stack, book: Book) -> Verdict:
-    """Wait until nothing moves any more, then look at everything."""
+def reach(stack: embedded.Stack, book: Book, *, settle_s: float) -> Verdict:
+    """Wait until nothing moves any more, `settle_s` seconds at the most, then look at everything."""
     tenant = Tenant(stack.url, TENANT, TENANTS[TENANT])
     verdict = Verdict(accepted=len(book.seeds))
-    _wait_until_idle(tenant)
+    _wait_until_idle(tenant, settle_s)
     polled = {id_: _poll(tenant, id_) for id_ in book.seeds}
     for id_, found in polled.items():
         if found is None:
@@ -55,8 +53,8 @@ def reach(stack: embedded.Stack, book: Book) -> Verdict:
     return verdict
 
 
-def _wait_until_idle(tenant: Tenant) -> None:
-    deadline = time.monotonic() + SETTLE_S
+def _wait_until_idle(tenant: Tenant, settle_s: float) -> None:
+    deadline = time.monotonic() + settle_s
     while time.monotonic() < deadline:
         with contextlib.suppress(requests.RequestException):
             answer = tenant.get("/api/ai/queue?limit=1")

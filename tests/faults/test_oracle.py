@@ -1,0 +1,49 @@
+"""Promise: nothing is lost, nothing ends twice, nobody is left waiting. The oracle looks, and is shown to see."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _oracle(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run the oracle on the project as it lies in `folder`."""
+    command = [sys.executable, "-m", "tests.faults.oracle", *arguments]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    return done.returncode, done.stdout + done.stderr[-3000:]
+
+
+@pytest.mark.timeout(300)
+def test_a_short_run_of_every_fault_breaks_no_promise() -> None:
+    code, told = _oracle(ROOT, "--seconds", "45", "--pause", "1", "--clients", "3")
+    assert "lost 0, doubled 0, stuck 0" in told, told
+    assert code == 0, told
+
+
+@pytest.mark.timeout(300)
+def test_without_the_fence_the_oracle_sees_generations_end_twice(tmp_path: Path) -> None:
+    for part in ("api", "client", "infra", "storage", "tests", "workers"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    script = tmp_path / "storage" / "ledger" / "finish.lua"
+    fence = [
+        "if record.token ~= ARGV[2] then return 'lost' end\n",
+        "if record.status == 'succeeded' then return 'done' end\n",
+        "if record.status ~= 'processing' then return 'lost' end\n",
+    ]
+    text = script.read_text()
+    for line in fence:
+        assert line in text
+        text = text.replace(line, "")
+    script.write_text(text)
+    # Frozen workers wake up after their leases and publish what somebody else is doing, too.
+    code, told = _oracle(tmp_path, "--seconds", "30", "--clients", "6", "--only-freezes", "--settle", "20")
+    assert code == 1, told
+    assert "VIOLATION ended more than once" in told, told
