@@ -50,9 +50,11 @@ def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
         result_backend=None,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
-        # Acknowledged when served, with a prefetch of one: a busy worker holds no second ticket, which would wait while another
-        # card idles. (`worker_disable_prefetch` promises the same, but its worker looks for the next ticket a second late.)
-        task_acks_late=True,
+        # Acknowledged when taken: an acknowledgement at the end that fails in a stall of Redis leaves the prefetch window full
+        # for ever, and the worker deaf. What a dead worker held comes back by its lease, not by the broker.
+        task_acks_late=False,
+        # A busy worker holds one more ticket at the most; others look by themselves, and the ticket is replaced. (With
+        # `worker_disable_prefetch` it would hold none, but look for the next one up to a second late.)
         worker_prefetch_multiplier=1,
         # The housekeeping worker replaces what could not be sent; a request must not wait for a retry ladder.
         task_publish_retry=False,

@@ -88,6 +88,7 @@ class Conveyor:
         self._preparers = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="prepare")
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._finishers = ThreadPoolExecutor(2, thread_name_prefix="finish")
+        self._serving = threading.Lock()
         self._free = threading.BoundedSemaphore(IN_FLIGHT)
         self._draining = threading.Event()
 
@@ -95,15 +96,23 @@ class Conveyor:
         """Run something where the pipeline runs, and wait for it: loading a model, for one."""
         self._pipeline.submit(function).result()
 
-    def serve(self) -> None:
-        """Serve until nothing waits, or until told to drain. Returns with the last edits still on the belt."""
-        while True:
-            self._free.acquire()
-            lease = None if self._draining.is_set() else self._claim()
-            if lease is None:
-                self._free.release()
-                return
-            self._put_on_belt(lease)
+    def serve(self, *, wait: bool = True) -> None:
+        """Serve until nothing waits, or until told to drain. Returns with the last edits still on the belt.
+
+        One thread serves at a time; without `wait`, nothing is done while another does.
+        """
+        if not self._serving.acquire(blocking=wait):
+            return
+        try:
+            while self._put_next_on_belt():
+                pass
+        finally:
+            self._serving.release()
+
+    def look_by_itself(self, every_s: float) -> None:
+        """Serve now and then without a ticket, until told to drain: a worker whose tickets go astray is slow, not deaf."""
+        while not self._draining.wait(every_s):
+            self.serve(wait=False)
 
     def drain(self) -> None:
         """Claim nothing new."""
@@ -126,10 +135,17 @@ class Conveyor:
             log.exception("a claim failed")
         return None
 
-    def _put_on_belt(self, lease: Lease) -> None:
+    def _put_next_on_belt(self) -> bool:
+        """Claim the next generation. Returns when the one after it should be claimed; False when nothing waits."""
+        self._free.acquire()
+        lease = None if self._draining.is_set() else self._claim()
+        if lease is None:
+            self._free.release()
+            return False
         running = Running(lease.claim.edit.steps)
         self._preparers.submit(self._prepare, lease, running)
         running.wait_until_within(self._look_ahead_s, patience_s=PATIENCE_S)
+        return True
 
     def _prepare(self, lease: Lease, running: Running) -> None:
         prepared = self._attempt(lease, lambda: self._editing.prepare(lease))

@@ -29,6 +29,9 @@ from workers.stopping import StopListener
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 5.0
+"""How often an idle worker looks for work that no ticket told it of."""
+
 
 def run_gpu_worker(settings: GpuSettings) -> None:
     """Load the models, then serve tickets until told to stop. Raises `ValueError` when the settings do not fit."""
@@ -124,6 +127,7 @@ def _consume(
 
         def ready(**_: object) -> None:
             stopper.install()
+            threading.Thread(target=conveyor.look_by_itself, args=[LOOK_S], name="look", daemon=True).start()
             present.enter_context(presence)
 
         # Connecting to it is how Celery is told to leave logging alone.

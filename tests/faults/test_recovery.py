@@ -154,3 +154,25 @@ def _health(victim: Victim) -> bool:
         return victim.alice.get("/health/ready").status_code == 200
     except requests.ConnectionError:
         return False
+
+
+def test_a_stall_of_the_store_costs_no_healthy_edit_a_second_run(victim: Victim, tiny: str) -> None:
+    ids = [victim.alice.enqueue(tiny, model="slow") for _ in range(2)]
+    for id_ in ids:
+        under_way(victim, id_)
+    victim.signal("valkey", signal.SIGSTOP)
+    stalled = time.monotonic()
+    try:
+        # Longer than a lease of three seconds, and than what the edits still had to run.
+        eventually(lambda: time.monotonic() - stalled > 8)
+    finally:
+        victim.signal("valkey", signal.SIGCONT)
+    for id_ in ids:
+        found = eventually(lambda id_=id_: _terminal(victim, id_), within_s=60)
+        assert (found["status"], found["attempts"]) == ("succeeded", 1)
+    # Nobody became deaf: both workers are woken, and soon.
+    ids = [victim.alice.enqueue(tiny, model="slow") for _ in range(2)]
+    for id_ in ids:
+        eventually(
+            lambda id_=id_: victim.alice.get(f"/api/ai/queue/{id_}").json()["progress"]["step"] >= 1, within_s=12
+        )

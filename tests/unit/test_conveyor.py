@@ -207,3 +207,15 @@ def test_a_gpu_that_failed_ends_the_process_and_what_it_held_goes_back() -> None
     conveyor.close()
     assert desk.given_up == ["gpu_fault"]
     assert ("hand back", 0) in desk.log
+
+
+def test_a_worker_looks_for_work_even_when_no_ticket_comes(belt: Belt) -> None:
+    desk = Desk(waiting=2, steps=1, step_s=0)
+    desk.finish_gate.set()
+    conveyor = belt(desk, 10)
+    looking = threading.Thread(target=conveyor.look_by_itself, args=[0.01])
+    looking.start()
+    eventually(lambda: sorted(desk.dropped) == [0, 1])
+    conveyor.drain()
+    looking.join(5)
+    assert not looking.is_alive()

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import statistics
 import sys
 import tempfile
 import threading
@@ -88,6 +89,9 @@ def _print(found: verdict.Verdict, injector: injection.Injector, book: load.Book
     for name, count in sorted(injector.injected.items()):
         print(f"  {count:4d} {name}")
     print(f"accepted {found.accepted}: {dict(found.statuses)}; {found.second_attempts} took more than one attempt")
+    if len(found.recovery_ms) > 1:
+        percentiles = statistics.quantiles(found.recovery_ms, n=100, method="inclusive")
+        print(f"from one attempt's start to the next one's: p50 {percentiles[49]:.0f} ms, p99 {percentiles[98]:.0f} ms")
     print(f"event reader resumed {book.resumed} times")
     print(f"lost {len(found.lost)}, doubled {len(found.doubled)}, stuck {len(found.stuck)}")
     for violation in found.violations[:20]:

@@ -28,6 +28,7 @@ class Verdict:
     doubled: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     second_attempts: int = 0
+    recovery_ms: list[int] = field(default_factory=list)
 
 
 def reach(stack: embedded.Stack, book: Book, *, settle_s: float) -> Verdict:
@@ -92,6 +93,7 @@ def _check_events(stack: embedded.Stack, book: Book, known: dict[str, Any], verd
     wrong = []
     with contextlib.closing(connections.connect(stack.store)) as connection:
         log: Any = connection.xrange(keys.EVENTS + TENANT)
+    verdict.recovery_ms = recoveries(log)
     logged = Counter(entry["id"] for _, entry in log if entry["type"].endswith(("completed", "cancelled")))
     for id_, found in known.items():
         told = book.told.get(id_, [])
@@ -102,6 +104,22 @@ def _check_events(stack: embedded.Stack, book: Book, known: dict[str, Any], verd
             wrong.append(f"events and poll disagree: {id_}: told {told}, polled {found['status']}")
     order = [tuple(map(int, cursor.split("-"))) for cursor in book.cursors]
     return wrong if order == sorted(set(order)) else [*wrong, "events out of order"]
+
+
+def recoveries(log: list[tuple[str, dict[str, str]]]) -> list[int]:
+    """Milliseconds from one attempt's start to the next one's, for every generation that was tried again.
+
+    More than what recovery takes by the time the first attempt ran before it was lost.
+    """
+    started: dict[str, int] = {}
+    gaps = []
+    for cursor, entry in log:
+        if entry["type"].endswith("started"):
+            at = int(cursor.partition("-")[0])
+            if entry["id"] in started:
+                gaps.append(at - started[entry["id"]])
+            started[entry["id"]] = at
+    return gaps
 
 
 def _check_list(tenant: Tenant, known: dict[str, Any]) -> list[str]:
