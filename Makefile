@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers soak clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-losses soak clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -32,6 +32,9 @@ bench-overhead: .venv/.dev  ## what the service adds to the pipeline's own time
 
 bench-subscribers: .venv/.dev  ## how late events reach a thousand subscribers
 	$(BIN)/python -m bench.subscribers
+
+bench-losses: .venv/.dev  ## what the naive service loses when its processes are killed
+	$(BIN)/python -m bench.losses
 
 soak: .venv/.dev  ## break the service for SECONDS (default 1200) and check every promise
 	$(BIN)/python -m tests.faults.oracle --seconds $(or $(SECONDS),1200) --pause 2.5

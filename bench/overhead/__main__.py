@@ -116,8 +116,16 @@ async def measure(
     return Row(name, model, acknowledged, overhead, in_burst, rate, loop)
 
 
+@dataclass(frozen=True)
+class NaiveService:
+    """The running peer."""
+
+    url: str
+    worker: Child
+
+
 @contextlib.contextmanager
-def naive_service(environment: dict[str, str], folder: Path) -> Iterator[str]:
+def naive_service(environment: dict[str, str], folder: Path) -> Iterator[NaiveService]:
     """The peer's API and worker, on the same Valkey in a database of its own."""
     (folder / "edits").mkdir()
     port = embedded.free_port()
@@ -138,7 +146,7 @@ def naive_service(environment: dict[str, str], folder: Path) -> Iterator[str]:
             with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"http://127.0.0.1:{port}/docs"):
                 break
             time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+        yield NaiveService(f"http://127.0.0.1:{port}", children[1])
     finally:
         for child in children:
             child.stop()
@@ -169,8 +177,8 @@ def main() -> None:
         with embedded.running(embedded.Options.from_environment(os.environ)) as stack:
             os.environ["DARKROOM_WEIGHTS_DIR"] = str(folder / "stack" / "weights")
             environment = {**os.environ, "REDIS_URL": stack.store.redis_url.get_secret_value(), "HF_HUB_OFFLINE": "1"}
-            with naive_service(environment, folder) as url:
-                rows = asyncio.run(run(stack, url, rounds))
+            with naive_service(environment, folder) as service:
+                rows = asyncio.run(run(stack, service.url, rounds))
     print(HEAD)
     for row in rows:
         print(row.text())
