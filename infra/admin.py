@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra import embedded
+from infra import premises
 from storage import connections
 from storage.contracts import errors
 from storage.ledger import calls
@@ -48,9 +48,9 @@ def main() -> None:
 
 
 def _settings(environment: Mapping[str, str]) -> StoreSettings:
-    kept = Path(environment.get("DARKROOM_DATA_DIR", ".data")) / embedded.KEPT
+    kept = Path(environment.get("DARKROOM_DATA_DIR", ".data")) / premises.KEPT
     if "REDIS_URL" not in environment and kept.exists():
-        return StoreSettings(REDIS_URL=SecretStr(embedded.redis_url(json.loads(kept.read_text()))))
+        return StoreSettings(REDIS_URL=SecretStr(premises.redis_url(json.loads(kept.read_text()))))
     return StoreSettings()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from client import cli, client
-from infra import embedded
+from infra import embedded, premises
 
 PHOTOGRAPH = Path(__file__).parent / "sample" / "astronaut.jpg"
 PROMPT = "Make it a pencil sketch"
@@ -25,11 +25,11 @@ def main() -> None:
     environment = {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": ".data/demo", **os.environ}
     try:
         print("Starting Valkey, an S3 server, the API, a worker and the housekeeping worker …", flush=True)
-        with embedded.running(embedded.Options.from_environment(environment)) as stack:
+        with embedded.running(premises.Options.from_environment(environment)) as stack:
             print(f"Ready at {stack.url}\n", flush=True)
             _edit(stack)
         print("\nEverything that was started is stopped. `make up` keeps it running.")
-    except (embedded.StartError, client.ApiError, httpx.HTTPError, OSError) as exc:
+    except (premises.StartError, client.ApiError, httpx.HTTPError, OSError) as exc:
         sys.exit(f"demo failed: {exc}")
 
 

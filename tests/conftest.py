@@ -16,7 +16,7 @@ import redis
 import requests
 from PIL import Image
 
-from infra import embedded
+from infra import embedded, premises
 from storage import connections, keys
 
 PHOTOGRAPH = Path(embedded.__file__).parent / "sample" / "astronaut.jpg"
@@ -47,7 +47,7 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
 @contextlib.contextmanager
 def running_stack(data_dir: Path, **extra: str) -> Iterator[embedded.Stack]:
     """Start one and stop it."""
-    with embedded.running(embedded.Options.from_environment(stack_environment(data_dir, **extra))) as stack:
+    with embedded.running(premises.Options.from_environment(stack_environment(data_dir, **extra))) as stack:
         yield stack
 
 

@@ -17,7 +17,7 @@ import aiohttp
 
 from bench.overhead import clients
 from bench.overhead.__main__ import naive_service, photograph
-from infra import embedded
+from infra import embedded, premises
 from infra.children import Child
 
 PATIENCE_S = 60.0
@@ -82,7 +82,7 @@ def main() -> None:
         shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
         catalog = f"{shipped}:{Path(__file__).parents[1] / 'overhead' / 'catalog.toml'}"
         os.environ |= {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(folder / "stack"), "DARKROOM_CATALOG": catalog}
-        with embedded.running(embedded.Options.from_environment(os.environ)) as stack:
+        with embedded.running(premises.Options.from_environment(os.environ)) as stack:
             weights = str(folder / "stack" / "weights")
             redis_url = stack.store.redis_url.get_secret_value()
             environment = {**os.environ, "REDIS_URL": redis_url, "DARKROOM_WEIGHTS_DIR": weights, "HF_HUB_OFFLINE": "1"}

@@ -23,7 +23,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.overhead import clients
-from infra import demo, embedded
+from infra import demo, embedded, premises
 from infra.children import Child
 
 BURST, CONNECTIONS = 300, 32
@@ -128,7 +128,7 @@ class NaiveService:
 def naive_service(environment: dict[str, str], folder: Path) -> Iterator[NaiveService]:
     """The peer's API and worker, on the same Valkey in a database of its own."""
     (folder / "edits").mkdir()
-    port = embedded.free_port()
+    port = premises.free_port()
     own = {
         **environment,
         "NAIVE_REDIS_URL": environment["REDIS_URL"].removesuffix("/0") + "/3",
@@ -174,7 +174,7 @@ def main() -> None:
         shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
         os.environ["DARKROOM_CATALOG"] = f"{shipped}:{Path(__file__).parent / 'catalog.toml'}"
         os.environ |= {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(folder / "stack")}
-        with embedded.running(embedded.Options.from_environment(os.environ)) as stack:
+        with embedded.running(premises.Options.from_environment(os.environ)) as stack:
             os.environ["DARKROOM_WEIGHTS_DIR"] = str(folder / "stack" / "weights")
             environment = {**os.environ, "REDIS_URL": stack.store.redis_url.get_secret_value(), "HF_HUB_OFFLINE": "1"}
             with naive_service(environment, folder) as service:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import requests
 
-from infra import embedded
+from infra import embedded, premises
 from tests.conftest import TENANTS, Tenant, eventually, running_stack, stack_environment
 from tests.web import free_port
 
@@ -93,8 +93,8 @@ def test_a_bad_setting_stops_the_start_naming_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["eight", "70000", "-1"])
 def test_a_port_that_is_none_is_said_to_be(tmp_path: Path, value: str) -> None:
-    with pytest.raises(embedded.StartError, match="DARKROOM_PORT must be a number from 0 to 65535"):
-        embedded.Options.from_environment({"DARKROOM_PORT": value, "DARKROOM_DATA_DIR": str(tmp_path)})
+    with pytest.raises(premises.StartError, match="DARKROOM_PORT must be a number from 0 to 65535"):
+        premises.Options.from_environment({"DARKROOM_PORT": value, "DARKROOM_DATA_DIR": str(tmp_path)})
 
 
 def test_two_stacks_side_by_side_do_not_touch_each_other_and_data_survives_a_restart(

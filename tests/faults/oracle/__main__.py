@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from infra import embedded
+from infra import embedded, premises
 from storage import events
 from tests.conftest import data_uri, encoded, stack_environment
 from tests.faults.conftest import SLEEPERS
@@ -40,7 +40,7 @@ def run(
         return proxy.port
 
     environment = stack_environment(folder, DARKROOM_WORKERS="2", **SLEEPERS)
-    options = replace(embedded.Options.from_environment(environment), through=through)
+    options = replace(premises.Options.from_environment(environment), through=through)
     with embedded.running(options) as stack:
         book, stopping = load.Book(), threading.Event()
         watcher = threading.Thread(target=_watch, args=[stack, stopping])
@@ -80,7 +80,7 @@ def _watch(stack: embedded.Stack, stopping: threading.Event) -> None:
     while not stopping.is_set():
         try:
             stack.watch(stopping)
-        except embedded.StartError as exc:
+        except premises.StartError as exc:
             logging.getLogger(__name__).info("%s", exc)
 
 

@@ -1,0 +1,140 @@
+"""Where an embedded stack lives: its options, the ports and secrets it keeps, and the environment its processes get."""
+
+import json
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from storage.settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+KEPT = "stack.json"
+"""Below the data folder: ports and secrets that survive a restart."""
+
+
+class StartError(Exception):
+    """The stack could not be started; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the environment asks for."""
+
+    port: int
+    workers: int
+    data_dir: Path
+    environment: Mapping[str, str]
+    through: Callable[[int], int] = field(default=lambda port: port)
+    """Port of an embedded server to the port by which the service reaches it: fault tests put a proxy between."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Options":
+        """Read `DARKROOM_PORT` (0 picks a free one), `DARKROOM_WORKERS` and `DARKROOM_DATA_DIR`. Raises `StartError`."""
+
+        def number(name: str, default: str, lowest: int, highest: int) -> int:
+            text = environment.get(name, default)
+            if not text.isdecimal() or not lowest <= int(text) <= highest:
+                raise StartError(f"{name} must be a number from {lowest} to {highest}; got {text!r}")
+            return int(text)
+
+        return cls(
+            port=number("DARKROOM_PORT", "8000", 0, 65535),
+            workers=number("DARKROOM_WORKERS", "1", 1, 64),
+            data_dir=Path(environment.get("DARKROOM_DATA_DIR", ".data")).absolute(),
+            environment=environment,
+        )
+
+
+def checked_port(port: int) -> int:
+    """The port, free at this moment; 0 becomes one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as exc:
+            raise StartError(f"port {port} cannot be used ({exc.strerror}); set DARKROOM_PORT to another") from None
+        return int(probe.getsockname()[1])
+
+
+def free_port() -> int:
+    """A port that is free at this moment."""
+    return checked_port(0)
+
+
+def keep(options: Options) -> dict[str, str]:
+    """Ports and secrets that survive a restart, so that URLs handed out stay good. Made on the first start."""
+    file = options.data_dir / KEPT
+    kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    for name in ("valkey_port", "s3_port"):
+        try:
+            kept[name] = str(checked_port(int(kept.get(name, 0))))
+        except StartError:
+            log.warning("%s %s is taken; using another: URLs handed out before will not work", name, kept[name])
+            kept[name] = str(checked_port(0))
+    for name in ("valkey_password", "s3_access_key_id", "s3_secret_access_key"):
+        kept.setdefault(name, secrets.token_hex(16))
+    kept.setdefault("api_key", f"dk_dev_{secrets.token_urlsafe(24)}")
+    write_private(file, json.dumps(kept, indent=2))
+    return kept
+
+
+def redis_url(kept: Mapping[str, str]) -> str:
+    """Where the embedded Valkey is."""
+    return f"redis://:{kept['valkey_password']}@{LOOPBACK}:{kept['valkey_port']}/0"
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
+        target.write(text)
+
+
+def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[str, str]:
+    """What the stack's processes get: defaults, what the caller set, and where the embedded servers are."""
+    defaults = {
+        "DARKROOM_API_KEY": kept["api_key"],
+        "DARKROOM_CATALOG": str(Path(__file__).parent / "catalog.embedded.toml"),
+        "DARKROOM_GPU_TYPE": "cpu",
+        "DARKROOM_WEIGHTS_DIR": str(options.data_dir / "weights"),
+        "HF_HUB_OFFLINE": "1",
+        # They would fill the logs with hints about optional packages.
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TQDM_DISABLE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "S3_PUBLIC_ENDPOINT_URL": options.environment.get("S3_ENDPOINT_URL", f"http://{LOOPBACK}:{kept['s3_port']}"),
+    }
+    found = addresses(options, kept, options.through)
+    return {**defaults, **options.environment, **found, "DARKROOM_PORT": str(port)}
+
+
+def addresses(options: Options, kept: Mapping[str, str], through: Callable[[int], int]) -> dict[str, str]:
+    """Where the embedded servers are; nothing for a server the environment names itself."""
+    found: dict[str, str] = {}
+    if "REDIS_URL" not in options.environment:
+        found["REDIS_URL"] = redis_url({**kept, "valkey_port": str(through(int(kept["valkey_port"])))})
+    if "S3_ENDPOINT_URL" not in options.environment:
+        found |= {
+            "S3_ENDPOINT_URL": f"http://{LOOPBACK}:{through(int(kept['s3_port']))}",
+            "S3_ACCESS_KEY_ID": kept["s3_access_key_id"],
+            "S3_SECRET_ACCESS_KEY": kept["s3_secret_access_key"],
+        }
+    return found
+
+
+def store_settings(environment: Mapping[str, str]) -> StoreSettings:
+    """The stores as an environment names them."""
+    secret = environment.get("S3_SECRET_ACCESS_KEY")
+    return StoreSettings(
+        REDIS_URL=SecretStr(environment["REDIS_URL"]),
+        S3_ENDPOINT_URL=environment["S3_ENDPOINT_URL"],
+        S3_ACCESS_KEY_ID=environment.get("S3_ACCESS_KEY_ID"),
+        S3_SECRET_ACCESS_KEY=SecretStr(secret) if secret else None,
+    )
