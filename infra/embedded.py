@@ -130,6 +130,8 @@ def _valkey(data_dir: Path, kept: Mapping[str, str]) -> tuple[str, ...]:
         "appendonly": "yes",
         # A quarter of a millisecond a write, and an acknowledged edit survives a power cut.
         "appendfsync": "always",
+        # Beyond it new work is refused, and what was accepted is still finished. Three kilobytes are an edit.
+        "maxmemory": "1gb",
         "maxmemory-policy": "noeviction",
         "save": '""',
     }

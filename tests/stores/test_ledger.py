@@ -412,7 +412,7 @@ def test_a_full_store_refuses_new_work_whole_and_finishes_old(desk: Desk) -> Non
         assert desk.run(calls.beat(claim, 60_000, 1, Phase.EDITING))
         assert desk.finish(claim)
     finally:
-        desk.connection.config_set("maxmemory", 0)
+        desk.connection.config_set("maxmemory", "1gb")
     assert desk.read(id_).status is Status.SUCCEEDED
     everything = desk.run(calls.list_("alice", matching={}, below=None, limit=9, active_only=False))
     assert [found.id for found in everything.generations] == [id_]
