@@ -28,7 +28,7 @@ class Child:
         self.name = name
         self.log_file = log_file
         self._command = list(command)
-        self._environment = dict(environment)
+        self.environment = dict(environment)
         self._quick_deaths = 0
         log_file.parent.mkdir(parents=True, exist_ok=True)
         self._process = self._spawn()
@@ -38,7 +38,7 @@ class Child:
         with self.log_file.open("ab") as output:
             return subprocess.Popen(
                 self._command,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
