@@ -27,9 +27,9 @@ TERMINAL = frozenset({EventType.COMPLETED, EventType.CANCELLED})
 _CURSOR = re.compile(r"\d{1,15}-\d{1,19}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Event:
-    """One entry of the log. `fields` holds what is particular to its type, as text."""
+    """One entry of the log. `fields` holds what is particular to its type, as text. Two are equal when they are the same."""
 
     cursor: str
     type: EventType

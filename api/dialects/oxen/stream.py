@@ -7,6 +7,7 @@ has gone.
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 from collections import Counter
@@ -21,7 +22,8 @@ from api.dialects.oxen import answers
 from storage import events as event_log
 from storage.contracts import errors, events
 
-PADDING = "." * 4096
+NUDGE = ServerSentEvent(comment="", sep="\n").encode()
+PADDING = ServerSentEvent(comment="." * 4096, sep="\n").encode()
 NUDGE_S = 0.25
 KEEP_ALIVE_S = 15
 SLOW_READER_S = 15
@@ -75,7 +77,7 @@ class Stream:
             headers={"Cache-Control": "no-cache"},
         )
 
-    async def _frames(self, stopping: anyio.Event) -> AsyncIterator[ServerSentEvent]:
+    async def _frames(self, stopping: anyio.Event) -> AsyncIterator[bytes]:
         async with contextlib.AsyncExitStack() as stack:
             subscription = stack.enter_context(self.hub.subscribe(self.tenant, self.wants))
             closing = asyncio.create_task(_close_at(stopping, subscription))
@@ -94,12 +96,12 @@ class Stream:
                         )
                 async for event in self._events(last, subscription):
                     if event is None:
-                        yield ServerSentEvent(comment="", sep="\n")
+                        yield NUDGE
                         continue
                     last = event.cursor
-                    yield _frame(event.type.value, last, answers.event(event, self.sign))
+                    yield _event_frame(event, self.sign)
                     if event.type in events.TERMINAL:
-                        yield ServerSentEvent(comment=PADDING, sep="\n")
+                        yield PADDING
             except errors.TransientError as exc:
                 log.warning("a stream ends early: %s", exc)
             yield _frame(GOODBYE, last, {"cursor": last})
@@ -133,5 +135,11 @@ async def _close_at(stopping: anyio.Event, subscription: Subscription) -> None:
     subscription.close()
 
 
-def _frame(name: str, cursor: str, data: object) -> ServerSentEvent:
-    return ServerSentEvent(json.dumps(data, separators=(",", ":")), event=name, id=cursor, sep="\n")
+@functools.lru_cache(maxsize=256)
+def _event_frame(event: events.Event, sign: answers.Sign) -> bytes:
+    """An event as it goes over the wire: encoded once, for however many read it."""
+    return _frame(event.type.value, event.cursor, answers.event(event, sign))
+
+
+def _frame(name: str, cursor: str, data: object) -> bytes:
+    return ServerSentEvent(json.dumps(data, separators=(",", ":")), event=name, id=cursor, sep="\n").encode()
