@@ -51,16 +51,17 @@ def endless(request: BaseHTTPRequestHandler) -> None:
 def dripping(request: BaseHTTPRequestHandler) -> None:
     request.send_response(200)
     request.end_headers()
-    with contextlib.suppress(OSError):
-        for _ in range(600):
-            request.wfile.write(b"x")
-            request.wfile.flush()
-            time.sleep(0.1)
+    _drip(request)
 
 
 def dripping_headers(request: BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    _drip(request)
+
+
+def _drip(request: BaseHTTPRequestHandler) -> None:
+    """A byte every tenth of a second, for a minute."""
     with contextlib.suppress(OSError):
-        request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
         for _ in range(600):
             request.wfile.write(b"x")
             request.wfile.flush()

@@ -128,8 +128,8 @@ class Keeper:
         for lease in self._held():
             lease.stop()
             try:
-                handed = self._ledger.run(calls.release(lease.claim))
-                log.warning("%s handed back while %s", lease.claim.id, lease.phase) if handed else None
+                if self._ledger.run(calls.release(lease.claim)):
+                    log.warning("%s handed back while %s", lease.claim.id, lease.phase)
             except errors.StoreUnavailableError:
                 log.warning("%s could not be handed back; its lease will run out", lease.claim.id)
 
