@@ -1,6 +1,7 @@
 """Child processes of the embedded stack: started, started again, stopped, and never left behind."""
 
 import ctypes
+import logging
 import signal
 import subprocess
 import sys
@@ -8,9 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 GRACE_S = 130.0
 """Longer than a worker takes to hand its work back."""
 QUICK_S = 10.0
+"""A death this soon after the start is a quick one."""
+QUICK_DEATHS = 5
+"""After so many in a row it is started again only every `REST_S`."""
+REST_S = 2.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -57,15 +64,17 @@ class Child:
         """Whether it runs."""
         return self._process.poll() is None
 
-    def restart_if_dead(self) -> int:
-        """Start it again when it died; how often in a row it died soon after its start."""
-        if self.alive:
-            if time.monotonic() - self._started > QUICK_S:
-                self._quick_deaths = 0
-        else:
-            self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - self._started < QUICK_S else 1
-            self._process = self._spawn()
-        return self._quick_deaths
+    def restart_if_dead(self) -> None:
+        """Start it again when it died: at once, or after a rest when it keeps dying."""
+        age = time.monotonic() - self._started
+        if age > QUICK_S:
+            self._quick_deaths = 0
+        if self.alive or (self._quick_deaths >= QUICK_DEATHS and age < REST_S):
+            return
+        self._quick_deaths += 1
+        if self._quick_deaths >= QUICK_DEATHS:
+            log.warning("%s keeps dying; see %s", self.name, self.log_file)
+        self._process = self._spawn()
 
     def stop(self) -> None:
         """Ask it to end; end it when it does not within the grace period."""

@@ -35,7 +35,6 @@ from storage.settings import StoreSettings
 log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
-QUICK_DEATHS = 5
 
 
 @dataclass(kw_only=True)
@@ -49,11 +48,10 @@ class Stack:
     children: dict[str, Child] = field(default_factory=dict)
 
     def watch(self, stopping: threading.Event) -> None:
-        """Start again what dies, until told to stop. Raises `premises.StartError` when something keeps dying."""
+        """Start again what dies, until told to stop. Whatever an edit does to a worker, the others go on."""
         while not stopping.wait(0.2):
             for child in self.children.values():
-                if child.restart_if_dead() >= QUICK_DEATHS:
-                    raise premises.StartError(f"{child.name} keeps dying; see {child.log_file}")
+                child.restart_if_dead()
 
 
 @contextlib.contextmanager

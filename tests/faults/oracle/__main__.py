@@ -43,7 +43,7 @@ def run(
     options = replace(premises.Options.from_environment(environment), through=through)
     with embedded.running(options) as stack:
         book, stopping = load.Book(), threading.Event()
-        watcher = threading.Thread(target=_watch, args=[stack, stopping])
+        watcher = threading.Thread(target=stack.watch, args=[stopping])
         watcher.start()
         until = time.monotonic() + seconds
         image = data_uri(encoded(Image.new("RGB", (64, 64), "teal"), "PNG"))
@@ -73,15 +73,6 @@ def run(
     for proxy in proxies.values():
         proxy.close()
     return len(found.violations)
-
-
-def _watch(stack: embedded.Stack, stopping: threading.Event) -> None:
-    # Killed on purpose again and again: here "keeps dying" is no reason to give up.
-    while not stopping.is_set():
-        try:
-            stack.watch(stopping)
-        except premises.StartError as exc:
-            logging.getLogger(__name__).info("%s", exc)
 
 
 def _print(found: verdict.Verdict, injector: injection.Injector, book: load.Book, seconds: float) -> None:
