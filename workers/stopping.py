@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ log = logging.getLogger(__name__)
 class StopListener:
     """Follows the channel of stopped generations from a thread of its own."""
 
-    def __init__(self, connection: redis.Redis, stop: Callable[[str], None]) -> None:
+    def __init__(self, connection: redis.Redis, stop: Callable[[str], None], *, ping_s: float = 5.0) -> None:
         self._pubsub: Any = connection.pubsub
+        self._ping_s = ping_s
         self._stop = stop
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stops", daemon=True)
@@ -32,10 +34,23 @@ class StopListener:
             try:
                 with self._pubsub(ignore_subscribe_messages=True) as channel:
                     channel.subscribe(keys.STOPPED)
-                    while not self._closing.is_set():
-                        message = channel.get_message(timeout=0.5)
-                        if message is not None:
-                            self._stop(str(message["data"]))
+                    self._listen(channel)
             except redis.RedisError as exc:
                 log.warning("not listening for cancellations: %s", type(exc).__name__)
                 self._closing.wait(1)
+
+    def _listen(self, channel: Any) -> None:
+        heard = asked = time.monotonic()
+        while not self._closing.is_set():
+            message = channel.get_message(timeout=0.5)
+            now = time.monotonic()
+            if message is not None:
+                heard = now
+                if message["type"] == "message":
+                    self._stop(str(message["data"]))
+            elif now - heard > 2 * self._ping_s:
+                # A connection that died without a word looks like one on which nothing happens.
+                raise redis.ConnectionError("no answer to a ping")
+            elif now - max(heard, asked) > self._ping_s:
+                channel.ping()
+                asked = now

@@ -3,15 +3,15 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from infra import embedded
-from tests.conftest import TENANTS, Tenant, running_stack
+from infra import embedded, premises
+from tests.conftest import TENANTS, Tenant, stack_environment
 
 SLEEPERS = {
     # No torch: a worker that is killed is back in a second.
@@ -42,8 +42,10 @@ class Victim:
 
 
 @contextmanager
-def supervised(data_dir: Path, **extra: str) -> Iterator[Victim]:
-    with running_stack(data_dir, **extra) as stack:
+def supervised(data_dir: Path, *, through: Callable[[int], int] | None = None, **extra: str) -> Iterator[Victim]:
+    """A stack whose processes are started again; `through` puts a proxy before each store, Redis first."""
+    options = premises.Options.from_environment(stack_environment(data_dir, **extra))
+    with embedded.running(replace(options, through=through) if through else options) as stack:
         stopping = threading.Event()
         watcher = threading.Thread(target=stack.watch, args=[stopping])
         watcher.start()

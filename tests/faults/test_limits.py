@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.conftest import Tenant, eventually
 from tests.faults.conftest import Victim
@@ -93,6 +95,27 @@ def test_a_stopping_api_says_goodbye_with_a_cursor_to_resume_from(victim: Victim
     eventually(lambda: _ready(victim.alice))
     with reading(victim.alice, f"?since={cursor}") as stream:
         stream.wait_for("media_generation_completed", id_)
+
+
+def test_a_stopping_api_still_answers_the_request_it_is_reading(victim: Victim, tiny: str) -> None:
+    body = json.dumps({"model": "quick", "prompt": "x", "input_image": tiny}).encode()
+    address = urlsplit(victim.stack.url)
+    head = [
+        "POST /api/ai/queue HTTP/1.1",
+        f"Host: {address.netloc}",
+        f"Authorization: Bearer {victim.alice.key}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall("\r\n".join([*head, "", ""]).encode() + body[:-1])
+        with reading(victim.alice) as stream:
+            victim.signal("api", signal.SIGTERM)
+            stream.wait_for("goodbye")
+        connection.sendall(body[-1:])
+        answer = connection.makefile("rb").readline()
+    assert answer == b"HTTP/1.1 200 OK\r\n"
+    eventually(lambda: _ready(victim.alice))
 
 
 def _ready(tenant: Tenant) -> bool:

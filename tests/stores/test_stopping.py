@@ -3,29 +3,56 @@
 import contextlib
 import threading
 import time
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from storage import connections, keys
 from storage.ledger import calls
 from storage.settings import StoreSettings
 from tests.conftest import eventually
+from tests.faults.oracle.proxy import Proxy
 from tests.stores.conftest import Desk
 from workers.stopping import StopListener
 
 
+def _listeners(desk: Desk) -> int:
+    return int(desk.connection.pubsub_numsub(keys.STOPPED)[0][1])  # type: ignore[index]
+
+
 def test_whoever_runs_a_generation_is_told_at_once_that_it_is_cancelled(desk: Desk, settings: StoreSettings) -> None:
     told = threading.Event()
-
-    def listeners() -> int:
-        return int(desk.connection.pubsub_numsub(keys.STOPPED)[0][1])  # type: ignore[index]
-
-    others = listeners()
+    others = _listeners(desk)
     with contextlib.closing(connections.connect(settings)) as connection:
         listener = StopListener(connection, lambda id_: told.set() if id_ == running else None)
         with contextlib.closing(listener):
-            eventually(lambda: listeners() > others)
+            eventually(lambda: _listeners(desk) > others)
             running = desk.accept()
             desk.claim()
             began = time.monotonic()
             desk.run(calls.cancel(running, "alice"))
             assert told.wait(5)
             assert time.monotonic() - began < 0.3
+
+
+def test_a_listener_whose_connection_died_without_a_word_listens_again(desk: Desk, settings: StoreSettings) -> None:
+    address = urlsplit(settings.redis_url.get_secret_value())
+    assert address.port
+    heard: list[str] = []
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(contextlib.closing(Proxy(address.port)))
+        url = address._replace(netloc=address.netloc.replace(str(address.port), str(proxy.port))).geturl()
+        through = settings.model_copy(update={"redis_url": SecretStr(url)})
+        connection = stack.enter_context(contextlib.closing(connections.connect(through)))
+        others = _listeners(desk)
+        stack.enter_context(contextlib.closing(StopListener(connection, heard.append, ping_s=0.3)))
+        eventually(lambda: _listeners(desk) > others)
+        desk.connection.publish(keys.STOPPED, "before")
+        eventually(lambda: "before" in heard)
+        proxy.strand()
+
+        def told_again() -> bool:
+            desk.connection.publish(keys.STOPPED, "after")
+            return "after" in heard
+
+        eventually(told_again, within_s=10)

@@ -17,11 +17,13 @@ class Proxy:
         self._live: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._stranded: list[asyncio.Event] = []
         self._refusing = False
         self._delay_s = 0.0
         self._swallow = 0
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self.port: int = self._call(self._listen())
 
     def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -37,7 +39,18 @@ class Proxy:
 
     def freeze(self, frozen: bool) -> None:
         """Connections stay and nothing flows: what a dead peer behind a firewall looks like."""
-        self._loop.call_soon_threadsafe(self._flowing.clear if frozen else self._flowing.set)
+        self._loop.call_soon_threadsafe(lambda: self._flowing.clear() if frozen else self._flowing.set())
+
+    def strand(self) -> None:
+        """What is connected now never hears anything again; new connections work. A peer behind a forgetful firewall."""
+
+        def swap() -> None:
+            self._flowing.clear()
+            self._stranded.append(self._flowing)
+            self._flowing = asyncio.Event()
+            self._flowing.set()
+
+        self._loop.call_soon_threadsafe(swap)
 
     def refuse(self, refusing: bool) -> None:
         """Reset new connections."""
@@ -53,9 +66,18 @@ class Proxy:
 
     def close(self) -> None:
         """End."""
-        self._server.close()
-        self._call(self._reset_all())
+        self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        await self._reset_all()
+        for stranded in (*self._stranded, self._flowing):
+            stranded.set()
+        pumping = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        await asyncio.gather(*pumping, return_exceptions=True)
 
     async def _reset_all(self) -> None:
         for writer in tuple(self._live):
@@ -71,19 +93,23 @@ class Proxy:
             _reset(writer)
             return
         self._live |= {writer, up_writer}
+        flowing = self._flowing
         try:
             await asyncio.gather(
-                self._pump(reader, up_writer, answers=False), self._pump(up_reader, writer, answers=True)
+                self._pump(reader, up_writer, flowing, answers=False),
+                self._pump(up_reader, writer, flowing, answers=True),
             )
         finally:
             self._live -= {writer, up_writer}
             _reset(writer)
             _reset(up_writer)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event, *, answers: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(65536):
-                await self._flowing.wait()
+                await flowing.wait()
                 if answers and self._delay_s:
                     await asyncio.sleep(self._delay_s)
                 if answers and self._swallow > 0:
