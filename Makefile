@@ -33,7 +33,7 @@ bench-overhead: .venv/.dev  ## what the service adds to the pipeline's own time
 bench-subscribers: .venv/.dev  ## how late events reach a thousand subscribers
 	$(BIN)/python -m bench.subscribers
 
-bench-losses: .venv/.dev  ## what the naive service loses when its processes are killed
+bench-losses: .venv/.dev  ## what the naive service loses under the same faults
 	$(BIN)/python -m bench.losses
 
 soak: .venv/.dev  ## break the service for SECONDS (default 1200) and check every promise

@@ -1,24 +1,26 @@
-"""`make bench-losses`: load on the naive service while its worker and its Redis are killed; then what never ended is counted.
+"""`make bench-losses`: the oracle's faults on the naive service; then what never ended, and what ran twice, is counted.
 
-The oracle of `tests/faults` asks Darkroom the same question: of all that was acknowledged, what has no result?
+The oracle of `tests/faults` asks Darkroom the same under the same faults: of all that was acknowledged, what has no result?
 """
 
 import argparse
 import asyncio
 import contextlib
 import os
-import random
-import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from bench.overhead import clients
-from bench.overhead.__main__ import naive_service, photograph
+from bench.overhead.__main__ import NaiveService, naive_service, photograph
 from infra import embedded, premises
 from infra.children import Child
+from tests.faults.oracle.injection import Injector
+from tests.faults.oracle.proxy import Proxy
 
 PATIENCE_S = 60.0
 
@@ -29,8 +31,9 @@ async def submit(url: str, seconds: float) -> list[str]:
     async with clients.naive(url) as service:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            with contextlib.suppress(aiohttp.ClientError, KeyError):
-                ids.append(await service.enqueue("sleep-20", image))
+            with contextlib.suppress(aiohttp.ClientError, KeyError, TimeoutError):
+                async with asyncio.timeout(8):
+                    ids.append(await service.enqueue("sleep-20", image))
             await asyncio.sleep(0.1)
     return ids
 
@@ -49,46 +52,55 @@ async def finished(url: str, ids: list[str]) -> int:
         return sum(await asyncio.gather(*(one(id_) for id_ in ids)))
 
 
-def injure(children: list[Child], until: float, pause_s: float) -> int:
-    """Kill one of them now and then, and start it again."""
-    chance, kills = random.Random(1), 0  # noqa: S311
-    while time.monotonic() < until:
-        time.sleep(chance.uniform(0.5, 1.5) * pause_s)
-        os.kill(chance.choice(children).pid, signal.SIGKILL)
-        kills += 1
-        time.sleep(0.5)
+def watch(children: list[Child], stopping: threading.Event) -> None:
+    """Start again what dies, as the embedded stack does."""
+    while not stopping.wait(0.2):
         for child in children:
             child.restart_if_dead()
-    return kills
 
 
-async def run(url: str, victims: list[Child], seconds: float, pause_s: float) -> None:
-    injuring = asyncio.create_task(asyncio.to_thread(injure, victims, time.monotonic() + seconds, pause_s))
-    ids = await submit(url, seconds)
-    kills = await injuring
-    ended = await finished(url, ids)
-    print(
-        f"naive service: {len(ids)} edits acknowledged, {kills} processes killed, {len(ids) - ended} edits never ended"
-    )
+def run(service: NaiveService, valkey: Child, redis: Proxy, seconds: float, pause_s: float) -> None:
+    """Load and faults, then the count."""
+    children = {"api": service.api, "worker-1": service.worker, "valkey": valkey}
+    injector = Injector(children, redis, None, seed=1, pause_s=pause_s)
+    stopping = threading.Event()
+    watcher = threading.Thread(target=watch, args=[list(children.values()), stopping])
+    injuring = threading.Thread(target=injector.run, args=[time.monotonic() + seconds, stopping])
+    watcher.start()
+    injuring.start()
+    ids = asyncio.run(submit(service.url, seconds))
+    injuring.join()
+    ended = asyncio.run(finished(service.url, ids))
+    stopping.set()
+    watcher.join()
+    faults = sum(injector.injected.values())
+    print(f"naive service: {faults} faults of {len(injector.injected)} kinds", dict(sorted(injector.injected.items())))
+    print(f"{len(ids)} edits acknowledged, {len(ids) - ended} never ended")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--pause", type=float, default=5, help="seconds between kills, on average")
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--pause", type=float, default=2.5, help="seconds between faults, on average")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
         catalog = f"{shipped}:{Path(__file__).parents[1] / 'overhead' / 'catalog.toml'}"
         os.environ |= {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(folder / "stack"), "DARKROOM_CATALOG": catalog}
-        with embedded.running(premises.Options.from_environment(os.environ)) as stack:
-            weights = str(folder / "stack" / "weights")
-            redis_url = stack.store.redis_url.get_secret_value()
-            environment = {**os.environ, "REDIS_URL": redis_url, "DARKROOM_WEIGHTS_DIR": weights, "HF_HUB_OFFLINE": "1"}
-            with naive_service(environment, folder) as service:
-                victims = [service.worker, stack.children["valkey"]]
-                asyncio.run(run(service.url, victims, asked.seconds, asked.pause))
+        stack = cleanup.enter_context(embedded.running(premises.Options.from_environment(os.environ)))
+        address = urlsplit(stack.store.redis_url.get_secret_value())
+        proxy = cleanup.enter_context(contextlib.closing(Proxy(address.port or 6379)))
+        through = address._replace(netloc=address.netloc.replace(str(address.port), str(proxy.port)))
+        weights = str(folder / "stack" / "weights")
+        environment = {
+            **os.environ,
+            "REDIS_URL": through.geturl(),
+            "DARKROOM_WEIGHTS_DIR": weights,
+            "HF_HUB_OFFLINE": "1",
+        }
+        service = cleanup.enter_context(naive_service(environment, folder))
+        run(service, stack.children["valkey"], proxy, asked.seconds, asked.pause)
 
 
 if __name__ == "__main__":

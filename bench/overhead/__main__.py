@@ -121,6 +121,7 @@ class NaiveService:
     """The running peer."""
 
     url: str
+    api: Child
     worker: Child
 
 
@@ -146,7 +147,7 @@ def naive_service(environment: dict[str, str], folder: Path) -> Iterator[NaiveSe
             with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"http://127.0.0.1:{port}/docs"):
                 break
             time.sleep(0.1)
-        yield NaiveService(f"http://127.0.0.1:{port}", children[1])
+        yield NaiveService(f"http://127.0.0.1:{port}", *children)
     finally:
         for child in children:
             child.stop()

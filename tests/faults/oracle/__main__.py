@@ -54,7 +54,7 @@ def run(
         ]
         for submitter in submitters:
             submitter.start()
-        injector = injection.Injector(stack, proxies["redis"], proxies["objects"], seed=seed, pause_s=pause_s)
+        injector = injection.Injector(stack.children, proxies["redis"], proxies["objects"], seed=seed, pause_s=pause_s)
         if only_freezes:
             # Uploads take long, so that what is frozen is mostly about to publish.
             proxies["objects"].delay(0.3)

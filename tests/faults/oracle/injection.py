@@ -6,41 +6,48 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from infra import embedded
+from infra.children import Child
 from tests.faults.oracle.proxy import Proxy
 
 
 class Injector:
-    """Breaks a stack for as long as it is told."""
+    """Breaks a service for as long as it is told.
 
-    def __init__(self, stack: embedded.Stack, redis: Proxy, objects: Proxy, *, seed: int, pause_s: float) -> None:
-        self._stack = stack
-        self._redis = redis
-        self._objects = objects
+    `children` are its processes by their names in a stack; faults of what is not among them are left out.
+    """
+
+    def __init__(
+        self, children: Mapping[str, Child], redis: Proxy, objects: Proxy | None, *, seed: int, pause_s: float
+    ) -> None:
+        self._children = children
         self._random = random.Random(seed)
         self._pause_s = pause_s
-        self._workers = [name for name in stack.children if name.startswith("worker-")]
+        self._workers = [name for name in children if name.startswith("worker-")]
         self.injected: Counter[str] = Counter()
         self._faults: dict[str, Callable[[], None]] = {
             "worker killed": lambda: self._signal(self._a_worker(), signal.SIGKILL),
             "worker told to end": lambda: self._signal(self._a_worker(), signal.SIGTERM),
             "worker frozen past its lease": lambda: self._freeze(self._a_worker(), 4.5),
-            "housekeeping killed": lambda: self._signal("housekeeping", signal.SIGKILL),
             "api killed": lambda: self._signal("api", signal.SIGKILL),
             "store killed": lambda: self._signal("valkey", signal.SIGKILL),
             "store frozen": lambda: self._freeze("valkey", 4),
-            "object store killed": lambda: self._signal("s3", signal.SIGKILL),
-            "object store frozen": lambda: self._freeze("s3", 3),
             "store connections reset": redis.cut,
             "store connections half-open": lambda: self._for(redis.freeze, 3),
             "store refuses connections": lambda: self._for(redis.refuse, 2),
             "store replies lost": lambda: redis.swallow_replies(5),
             "store slow": lambda: self._slow(redis),
-            "object store connections reset": objects.cut,
-            "object store replies lost": lambda: objects.swallow_replies(2),
         }
+        if "housekeeping" in children:
+            self._faults["housekeeping killed"] = lambda: self._signal("housekeeping", signal.SIGKILL)
+        if objects is not None:
+            self._faults |= {
+                "object store killed": lambda: self._signal("s3", signal.SIGKILL),
+                "object store frozen": lambda: self._freeze("s3", 3),
+                "object store connections reset": objects.cut,
+                "object store replies lost": lambda: objects.swallow_replies(2),
+            }
 
     def run(self, until: float, stopping: threading.Event) -> None:
         """Inject until the clock (`time.monotonic`) says so."""
@@ -61,13 +68,13 @@ class Injector:
         return self._random.choice(self._workers)
 
     def _signal(self, name: str, number: signal.Signals) -> None:
-        child = self._stack.children[name]
+        child = self._children[name]
         if child.alive:
             os.kill(child.pid, number)
 
     def _freeze(self, name: str, seconds: float) -> None:
-        pid = self._stack.children[name].pid
-        if self._stack.children[name].alive:
+        pid = self._children[name].pid
+        if self._children[name].alive:
             os.kill(pid, signal.SIGSTOP)
             time.sleep(seconds)
             os.kill(pid, signal.SIGCONT)
