@@ -40,6 +40,10 @@ class ThreadedObjects:
         """Store. Raises `errors.ObjectsUnavailableError`."""
         await self._run(functools.partial(self._objects.put, key, body, content_type))
 
+    async def copy(self, source: str, key: str) -> None:
+        """Store again under another key. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
+        await self._run(functools.partial(self._objects.copy, source, key))
+
     async def get(self, key: str) -> bytes:
         """Fetch. Raises `errors.ObjectsUnavailableError`."""
         return await self._run(functools.partial(self._objects.get, key))

@@ -24,6 +24,9 @@ class ObjectStore(Protocol):
     async def put(self, key: str, body: bytes, content_type: str) -> None:
         """Store. Raises `errors.ObjectsUnavailableError`."""
 
+    async def copy(self, source: str, key: str) -> None:
+        """Store again under another key. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
+
     async def delete_prefix(self, prefix: str) -> None:
         """Remove everything below a prefix. Raises `errors.ObjectsUnavailableError`."""
 
@@ -37,25 +40,30 @@ class SentPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptPicture:
+    """A picture of an earlier generation, by its key in the object store. It is copied: what made it may be gone sooner."""
+
+    key: str
+
+
+Picture = SentPicture | KeptPicture | edits.RemoteInput
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What a dialect made of somebody's request.
 
-    `queue_ttl_s` and `execution_limit_s` None mean the operator's. `seed` None means random; each generation after the first
-    adds one. `submitted` is echoed by dialects that echo. `refused` asks for generations that are recorded as failed for
-    that reason.
+    `edit` says everything but its pictures, which are `references` and `mask`, and its seed: `seed` None means random; each
+    generation after the first adds one. `queue_ttl_s` and `execution_limit_s` None mean the operator's. `submitted` is echoed
+    by dialects that echo. `refused` asks for generations that are recorded as failed for that reason.
     """
 
     tenant: str
     queue: str
-    model: str
-    prompt: str
-    references: Sequence[SentPicture | edits.RemoteInput]
-    aspect_ratio: float | None
-    steps: int
-    guidance: float
+    edit: edits.Edit
+    references: Sequence[Picture]
+    mask: Picture | None = None
     seed: int | None
-    output_format: edits.OutputFormat
-    quality: int
     submitted: Mapping[str, object]
     count: int = 1
     queue_ttl_s: float | None = None
@@ -84,12 +92,15 @@ class Submission:
         """
         ids = [str(uuid.uuid4()) for _ in range(request.count)]
         prefix = f"inputs/{request.tenant}/{ids[0]}/"
-        sent = any(isinstance(reference, SentPicture) for reference in request.references)
+        pictures = (*request.references, request.mask)
+        sent = any(isinstance(picture, SentPicture | KeptPicture) for picture in pictures)
         try:
-            references = [
-                await self._stored(reference, f"{prefix}{n}") for n, reference in enumerate(request.references)
-            ]
-            order = self._order(request, ids, references, prefix if sent else None)
+            references = tuple(
+                [await self._stored(reference, f"{prefix}{n}") for n, reference in enumerate(request.references)]
+            )
+            mask = await self._stored(request.mask, f"{prefix}mask") if request.mask else None
+            edit = request.edit.model_copy(update={"references": references, "mask": mask})
+            order = self._order(request, ids, edit, prefix if sent else None)
             receipt = await self._ledger.run(calls.create(order))
         except errors.StoreUnavailableError:
             # The ledger may have accepted it and only the answer was lost: its inputs must be there. An orphan does less harm.
@@ -113,10 +124,13 @@ class Submission:
             ),
         )
 
-    async def _stored(self, reference: SentPicture | edits.RemoteInput, key: str) -> edits.Input:
-        if isinstance(reference, edits.RemoteInput):
-            return reference
-        await self._objects.put(key, reference.data, reference.content_type)
+    async def _stored(self, picture: Picture, key: str) -> edits.Input:
+        if isinstance(picture, edits.RemoteInput):
+            return picture
+        if isinstance(picture, KeptPicture):
+            await self._objects.copy(picture.key, key)
+        else:
+            await self._objects.put(key, picture.data, picture.content_type)
         return edits.StoredInput(key=key)
 
     async def _discard(self, prefix: str) -> None:
@@ -125,24 +139,9 @@ class Submission:
         except errors.ObjectsUnavailableError:
             return  # the caller learns of the first fault, not of this one
 
-    def _order(
-        self, request: Request, ids: Sequence[str], references: Sequence[edits.Input], prefix: str | None
-    ) -> calls.Order:
+    def _order(self, request: Request, ids: Sequence[str], edit: edits.Edit, prefix: str | None) -> calls.Order:
         first = request.seed if request.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
-        made = [
-            edits.Edit(
-                model=request.model,
-                prompt=request.prompt,
-                references=tuple(references),
-                aspect_ratio=request.aspect_ratio,
-                steps=request.steps,
-                guidance=request.guidance,
-                seed=(first + n) % (edits.MAX_SEED + 1),
-                output_format=request.output_format,
-                quality=request.quality,
-            )
-            for n in range(len(ids))
-        ]
+        made = [edit.model_copy(update={"seed": (first + n) % (edits.MAX_SEED + 1)}) for n in range(len(ids))]
         return calls.Order(
             tenant=request.tenant,
             namespace=request.namespace,
@@ -160,8 +159,11 @@ class Submission:
 
 def _fingerprint(request: Request) -> str:
     digest = hashlib.sha256(
-        repr((request.model, request.prompt, request.count, sorted(request.submitted.items()))).encode()
+        repr((request.edit.model_dump_json(), request.seed, request.count, sorted(request.submitted.items()))).encode()
     )
-    for reference in request.references:
-        digest.update(reference.data if isinstance(reference, SentPicture) else reference.url.encode())
+    for picture in (*request.references, request.mask):
+        if isinstance(picture, SentPicture):
+            digest.update(picture.data)
+        elif picture is not None:
+            digest.update((picture.key if isinstance(picture, KeptPicture) else picture.url).encode())
     return digest.hexdigest()

@@ -35,6 +35,8 @@ from storage.settings import StoreSettings
 log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
+SMALL_MODELS = ("small-kontext", "small-flux2", "small-klein", "small-klein-kv")
+"""Written once by `workers.pipelines.small`; to import it here would bring torch along."""
 
 
 @dataclass(kw_only=True)
@@ -90,11 +92,9 @@ def running(options: premises.Options) -> Iterator[Stack]:
             launch("s3", *command, str(objects_dir), extra={"RCLONE_AUTH_KEY": secret, "RCLONE_CONFIG": os.devnull})
         store = premises.store_settings({**environment, **premises.addresses(options, kept, lambda port: port)})
         _wait("the stores", children, lambda: _stores_answer(store))
-        weights = options.data_dir / "weights" / "small-kontext"
-        if not weights.exists():
-            _run_once(
-                environment, options.data_dir / "logs" / "weights.log", "workers.pipelines.small_kontext", str(weights)
-            )
+        weights = options.data_dir / "weights"
+        if not all((weights / name).exists() for name in SMALL_MODELS):
+            _run_once(environment, options.data_dir / "logs" / "weights.log", "workers.pipelines.small", str(weights))
         api = launch("api", sys.executable, "-m", "api")
         workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
         workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]

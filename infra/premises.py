@@ -103,6 +103,7 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
         "DARKROOM_API_KEY": kept["api_key"],
         "DARKROOM_CATALOG": str(Path(__file__).parent / "catalog.embedded.toml"),
         "DARKROOM_GPU_TYPE": "cpu",
+        "DARKROOM_PRELOAD": '["flux-kontext-dev"]',
         "DARKROOM_WEIGHTS_DIR": str(options.data_dir / "weights"),
         "HF_HUB_OFFLINE": "1",
         # They would fill the logs with hints about optional packages.

@@ -57,6 +57,15 @@ class Objects:
         with _translated():
             self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
 
+    def copy(self, source: str, key: str) -> None:
+        """Store again under another key. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
+        try:
+            self._client.copy_object(Bucket=self._bucket, Key=key, CopySource={"Bucket": self._bucket, "Key": source})
+        except self._client.exceptions.NoSuchKey:
+            raise errors.NotFoundError("The picture is no longer kept") from None
+        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as exc:
+            raise _unavailable(exc) from exc
+
     def get(self, key: str) -> bytes:
         """Fetch. Raises `errors.ObjectsUnavailableError`."""
         with _translated():

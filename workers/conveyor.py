@@ -143,6 +143,8 @@ class Conveyor:
             self._free.release()
             return False
         running = Running(lease.claim.edit.steps)
+        # The model may be loading while the input is on its way.
+        self._pipeline.submit(self._editing.warm, lease)
         self._preparers.submit(self._prepare, lease, running)
         running.wait_until_within(self._look_ahead_s, patience_s=PATIENCE_S)
         return True

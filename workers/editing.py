@@ -3,7 +3,9 @@
 Each phase runs where the conveyor puts it. Nothing here knows how tickets travel or what a GPU is.
 """
 
+import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from typing import Protocol, TypeVar
 from PIL import Image
 
 from storage.contracts import catalog, edits, errors, generations
+from storage.contracts.geometry import Geometry, Size, planned
 from storage.ledger import calls
 from workers import pictures
 from workers.leases import Keeper, Lease
@@ -21,6 +24,9 @@ from workers.pipelines import base
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+MASK_TOLERANCE = 0.02
+"""How far, as a logarithm, a mask's aspect ratio may be from its picture's."""
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S = 0.2
@@ -50,7 +56,7 @@ class Prepared:
 
     lease: Lease
     job: base.Job
-    fit: str
+    geometry: Geometry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,7 @@ class Edited:
     prepared: Prepared
     picture: Image.Image
     execution_ms: int
+    facts: base.Facts
 
 
 class Editing:
@@ -73,8 +80,11 @@ class Editing:
         known: catalog.Catalog,
         ledger: calls.Ledger,
         objects: ObjectStore,
-        fetch: Callable[[str], bytes],
-        pipeline: Callable[[str], base.Pipeline],
+        gpu_type: str,
+        fetch: Callable[[str, str], bytes],
+        pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
+        warm_queues: Callable[[], Sequence[str]] = tuple,
+        affinity_s: float = 0,
         keeper: Keeper,
         max_attempts: int,
         rest_s: float,
@@ -84,43 +94,75 @@ class Editing:
         self._catalog = known
         self._ledger = ledger
         self._objects = objects
+        self._gpu_type = gpu_type
         self._fetch = fetch
         self._pipeline = pipeline
+        self._warm_queues = warm_queues
+        self._affinity_ms = int(affinity_s * 1000)
         self._keeper = keeper
         self._max_attempts = max_attempts
         self._rest_s = rest_s
 
     def claim(self) -> Lease | None:
         """Take the next generation; None when nothing waits. Raises `errors.StoreUnavailableError`."""
-        # Another queue goes first each time, so that a busy one does not starve the rest.
+        # Another queue goes first each time, so that a busy one does not starve the rest; those of loaded models before others.
         self._queues.append(self._queues.pop(0))
-        claim = self._ledger.run(calls.claim(self._worker, self._keeper.lease_ms, self._queues))
+        loaded = self._warm_queues()
+        ordered = sorted(self._queues, key=lambda queue: queue not in loaded)
+        preferred = sum(queue in loaded for queue in ordered)
+        claim = self._ledger.run(
+            calls.claim(
+                self._worker, self._keeper.lease_ms, ordered, preferred=preferred, patience_ms=self._affinity_ms
+            )
+        )
         if claim is None:
             return None
         log.info("%s claimed, attempt %d", claim.id, claim.attempt)
         return self._keeper.hold(claim)
+
+    def warm(self, lease: Lease) -> None:
+        """Load the model a claim needs, ahead of its input. What goes wrong is met again when it is edited."""
+        with contextlib.suppress(errors.DarkroomError):
+            self._pipeline(lease.claim.edit.model, lease.loaded)
 
     def prepare(self, lease: Lease) -> Prepared:
         """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""
         edit = lease.claim.edit
         model = self._catalog.model(edit.model)
         decoded = [pictures.decode(self._bytes(reference), "input_image") for reference in edit.references]
-        references = [pictures.fitted(one.image, model.nearest_size(one.original.ratio)) for one in decoded]
-        first = decoded[0].original
-        size = model.nearest_size(edit.aspect_ratio or first.ratio)
+        images, originals = [one.image for one in decoded], [one.original for one in decoded]
+        if model.stitches and len(images) > 1:
+            images = [pictures.stitched(images)]
+            originals = [Size(width=images[0].width, height=images[0].height)]
+        geometry = planned(model.frame, edit.canvas, originals, decoded[0].original if decoded else None)
+        sizes = geometry.references
+        mask = None
+        if edit.mask is not None:
+            mask = self._mask(edit.mask, originals[0], geometry)
+            # What is kept must lie where it lay: picture and mask have the result's size.
+            sizes = (geometry.render,)
         lease.check()
         job = base.Job(
             prompt=edit.prompt,
-            references=references,
-            width=size.width,
-            height=size.height,
+            negative_prompt=edit.negative_prompt,
+            true_guidance=edit.true_guidance,
+            references=[pictures.fitted(image, size) for image, size in zip(images, sizes, strict=True)],
+            mask=mask,
+            strength=edit.strength,
+            width=geometry.render.width,
+            height=geometry.render.height,
             steps=edit.steps,
             guidance=edit.guidance,
             seed=edit.seed,
         )
-        read = references[0]
-        fit = f"input {first.width}x{first.height} scaled to {read.width}x{read.height}"
-        return Prepared(lease=lease, job=job, fit="input as it is" if read.size == (first.width, first.height) else fit)
+        return Prepared(lease=lease, job=job, geometry=geometry)
+
+    def _mask(self, reference: edits.Input, original: Size, geometry: Geometry) -> Image.Image:
+        mask = pictures.decode(self._bytes(reference, "mask_image"), "mask_image")
+        if abs(math.log(mask.original.ratio / original.ratio)) > MASK_TOLERANCE:
+            message = f"mask_image must have the shape of input_image, {original}; got {mask.original}"
+            raise errors.InvalidInputError(message, field="mask_image")
+        return pictures.fitted(mask.image, geometry.render).convert("L")
 
     def edit(self, prepared: Prepared, on_step: base.OnStep) -> Edited:
         """Run the pipeline. Raises `errors.DarkroomError`."""
@@ -130,13 +172,13 @@ class Editing:
             lease.advance(step)
             on_step(step)
 
+        pipeline = self._pipeline(lease.claim.edit.model, lease.loaded)
         lease.begin_editing()
-        pipeline = self._pipeline(lease.claim.edit.model)
         began = time.monotonic()
-        picture = pipeline.edit(prepared.job, after_step)
+        picture = pipeline.edit(prepared.job, after_step, lease.show if lease.claim.edit.previews else None)
         execution_ms = round((time.monotonic() - began) * 1000)
         lease.end_editing()
-        return Edited(prepared=prepared, picture=picture, execution_ms=execution_ms)
+        return Edited(prepared=prepared, picture=picture, execution_ms=execution_ms, facts=pipeline.facts)
 
     def finish(self, edited: Edited) -> bool:
         """Encode, upload, publish. False: the claim was lost. Raises `errors.DarkroomError`."""
@@ -144,18 +186,20 @@ class Editing:
         claim = prepared.lease.claim
         edit = claim.edit
         prepared.lease.check()
-        body = pictures.encode(edited.picture, edit.output_format, edit.quality)
+        picture = pictures.finished(edited.picture, prepared.geometry)
+        receipt = self._receipt(edited)
+        body = pictures.encode(picture, edit.output_format, edit.quality, receipt.model_dump_json())
         content_type = edits.CONTENT_TYPES[edit.output_format]
         self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
         result = generations.Result(
             key=claim.result_key,
             content_type=content_type,
-            width=edited.picture.width,
-            height=edited.picture.height,
+            width=picture.width,
+            height=picture.height,
             size_bytes=len(body),
-            fit=prepared.fit,
+            fit=prepared.geometry.note,
             execution_ms=edited.execution_ms,
-            weights=self._catalog.model(edit.model).weights.name,
+            receipt=receipt,
         )
         if self._patiently(prepared.lease, lambda: self._ledger.run(calls.finish(claim, result))):
             log.info("%s succeeded", claim.id)
@@ -163,6 +207,25 @@ class Editing:
         log.info("%s was taken away before its result could be published", claim.id)
         self._objects.delete_prefix(claim.result_key)
         return False
+
+    def _receipt(self, edited: Edited) -> generations.MadeWith:
+        edit, facts = edited.prepared.lease.claim.edit, edited.facts
+        weights = self._catalog.model(edit.model).weights
+        return generations.MadeWith(
+            model=edit.model,
+            weights=weights.name,
+            revision=weights.revision,
+            pipeline=facts.pipeline,
+            seed=edit.seed,
+            steps=edit.steps,
+            guidance=edit.guidance,
+            rendered=str(edited.prepared.geometry.render),
+            dtype=facts.dtype,
+            placement=facts.placement,
+            gpu_type=self._gpu_type,
+            gpu=facts.device,
+            libraries=dict(facts.libraries),
+        )
 
     def give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
         """Record why an attempt ended; a transient reason queues it again while attempts are left."""
@@ -196,7 +259,7 @@ class Editing:
             pause = min(pause * 2, LONGEST_PAUSE_S)
             lease.check()
 
-    def _bytes(self, reference: edits.StoredInput | edits.RemoteInput) -> bytes:
+    def _bytes(self, reference: edits.Input, field: str = "input_image") -> bytes:
         if isinstance(reference, edits.StoredInput):
             return self._objects.get(reference.key)
-        return self._fetch(reference.url)
+        return self._fetch(reference.url, field)

@@ -145,8 +145,8 @@ class Fetcher:
         )
         self._limit_s = limit_s
 
-    def fetch(self, url: str) -> bytes:
-        """The bytes behind a URL. Raises `errors.InputUnreachableError` with a coarse reason."""
+    def fetch(self, url: str, field: str = "input_image") -> bytes:
+        """The bytes behind a URL. Raises `errors.InputUnreachableError` naming `field`, with a coarse reason."""
         deadline = self._backend.until.deadline = time.monotonic() + self._limit_s
         try:
             for _ in range(REDIRECTS + 1):
@@ -155,12 +155,12 @@ class Fetcher:
                     return answer
                 url = urljoin(url, answer)
         except RefusedError:
-            raise errors.InputUnreachableError("input_image: this address may not be fetched") from None
+            raise errors.InputUnreachableError(f"{field}: this address may not be fetched") from None
         except httpcore.TimeoutException:
-            raise errors.InputUnreachableError(f"input_image: no answer within {self._limit_s:g} seconds") from None
+            raise errors.InputUnreachableError(f"{field}: no answer within {self._limit_s:g} seconds") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError, ValueError):
-            raise errors.InputUnreachableError("input_image: the URL could not be fetched") from None
-        raise errors.InputUnreachableError(f"input_image: more than {REDIRECTS} redirects")
+            raise errors.InputUnreachableError(f"{field}: the URL could not be fetched") from None
+        raise errors.InputUnreachableError(f"{field}: more than {REDIRECTS} redirects")
 
     def close(self) -> None:
         """Close connections."""

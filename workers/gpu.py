@@ -22,12 +22,15 @@ from workers.conveyor import Conveyor
 from workers.editing import Editing
 from workers.fetching import Fetcher
 from workers.leases import Keeper
-from workers.presence import announced, start
+from workers.presence import announced, every, start
 from workers.residency import Residency
 from workers.settings import GpuSettings
 from workers.stopping import StopListener
 
 log = logging.getLogger(__name__)
+
+COOL_S = 10.0
+"""How often models are looked through for those unused too long."""
 
 LOOK_S = 5.0
 """How often an idle worker looks for work that no ticket told it of."""
@@ -41,6 +44,9 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     models = settings.models or tuple(
         name for name, model in known.models.items() if settings.gpu_type in model.gpu_types
     )
+    for model in (*models, *settings.preload):
+        if model not in known.models or (model in settings.preload and model not in models):
+            raise ValueError(f"DARKROOM_MODELS and DARKROOM_PRELOAD: {model!r} is not served here: {', '.join(models)}")
     if not models:
         raise ValueError(f"the catalog lists no model for GPU type {settings.gpu_type!r}")
     served = queues.queues_of_worker(models, settings.gpu_type)
@@ -52,7 +58,13 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
         allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
         fetcher = stack.enter_context(contextlib.closing(Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed)))
-        residency = Residency(known, weights_dir=settings.weights_dir, gpu_type=settings.gpu_type)
+        residency = Residency(
+            known,
+            weights_dir=settings.weights_dir,
+            gpu_type=settings.gpu_type,
+            keep_warm_s=settings.keep_warm_s,
+            preloaded=frozenset(settings.preload),
+        )
         editing = Editing(
             worker=settings.worker_name,
             queues=served,
@@ -60,7 +72,10 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             ledger=RedisLedger(connection),
             objects=Objects(settings),
             fetch=fetcher.fetch,
+            gpu_type=settings.gpu_type,
             pipeline=residency.pipeline,
+            warm_queues=lambda: queues.queues_of_worker(residency.resident(), settings.gpu_type),
+            affinity_s=settings.affinity_s,
             keeper=keeper,
             max_attempts=settings.max_attempts,
             rest_s=settings.rest_s,
@@ -68,16 +83,27 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         conveyor = stack.enter_context(
             contextlib.closing(Conveyor(editing, keeper, look_ahead_s=settings.look_ahead_s))
         )
-        for model in models:
+        for model in settings.preload:
             conveyor.call_on_pipeline_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
-        facts = {"role": "gpu", "gpu_type": settings.gpu_type, "models": models}
+        stack.enter_context(every(COOL_S, lambda: conveyor.call_on_pipeline_thread(residency.cool)))
+
+        def facts() -> dict[str, object]:
+            states = {model: residency.state(model) for model in models}
+            return {"role": "gpu", "gpu_type": settings.gpu_type, "models": states}
+
         app = queues.celery_app(settings, served)
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)
         _consume(app, conveyor, stopper, settings.worker_name, announced(connection, settings.worker_name, facts))
 
 
 def _keeper(settings: GpuSettings, ledger: RedisLedger) -> Keeper:
-    return Keeper(ledger, lease_s=settings.lease_s, beat_s=settings.beat_s, stall_limit_s=settings.stall_limit_s)
+    return Keeper(
+        ledger,
+        lease_s=settings.lease_s,
+        beat_s=settings.beat_s,
+        stall_limit_s=settings.stall_limit_s,
+        load_limit_s=settings.load_limit_s,
+    )
 
 
 class Stopper:

@@ -131,7 +131,7 @@ def run_housekeeping(settings: WorkerSettings) -> None:
             max_attempts=settings.max_attempts,
             max_losses=settings.max_losses,
         )
-        with announced(connection, settings.worker_name, {"role": "housekeeping"}):
+        with announced(connection, settings.worker_name, lambda: {"role": "housekeeping"}):
             housekeeping.run(stopping)
 
 

@@ -1,10 +1,14 @@
 """Keeps the leases of what this worker holds: one thread renews them all, reports progress, and ends what hangs."""
 
+import base64
+import io
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
+
+from PIL import Image
 
 from storage.contracts import errors, generations
 from storage.ledger import calls
@@ -19,6 +23,8 @@ HANGING_S = 5.0
 
 EXIT_HANGING = 70
 
+PREVIEW_QUALITY = 75
+
 
 class Lease:
     """One held claim. The pipeline's thread only touches memory here; it never waits for the network."""
@@ -27,13 +33,29 @@ class Lease:
         self.claim = claim
         self.phase = generations.Phase.PREPARING
         self.step = 0
+        self.loaded_percent = 0
+        self.preview = ""
         self._stopped = threading.Event()
+        self._loading_since: float | None = None
         self._editing_since: float | None = None
         self._advanced_at = 0.0
+
+    def loaded(self, share: float) -> None:
+        """The model it needs is loaded so far, 0 to 1."""
+        if self._loading_since is None:
+            self._loading_since = time.monotonic()
+        self.phase, self.loaded_percent = generations.Phase.LOADING, round(100 * share)
+
+    def show(self, picture: Image.Image) -> None:
+        """How it looks so far: kept as a small JPEG until the next beat tells."""
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
+        self.preview = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
     def begin_editing(self) -> None:
         """The pipeline starts; from now on time is limited. Raises `errors.CancelledError`."""
         self.check()
+        self._loading_since = None
         self._editing_since = self._advanced_at = time.monotonic()
         self.phase = generations.Phase.EDITING
 
@@ -62,6 +84,11 @@ class Lease:
         """Seconds since the pipeline finished a step; 0 while it does not run."""
         return 0.0 if self._editing_since is None else time.monotonic() - self._advanced_at
 
+    @property
+    def loading_s(self) -> float:
+        """Seconds its model has been loading; 0 while none is."""
+        return 0.0 if self._loading_since is None else time.monotonic() - self._loading_since
+
     def timed_out(self) -> errors.TimedOutError:
         """What it fails with when its limit is over."""
         return errors.TimedOutError(f"The edit took longer than {self.claim.execution_limit_s:g} seconds")
@@ -86,12 +113,14 @@ class Keeper:
         lease_s: float,
         beat_s: float,
         stall_limit_s: float,
+        load_limit_s: float = float("inf"),
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._ledger = ledger
         self._lease_ms = int(lease_s * 1000)
         self._beat_s = beat_s
         self._stall_limit_s = stall_limit_s
+        self._load_limit_s = load_limit_s
         self._end_process = end_process
         # By id and token: this very worker may be given a generation anew while it still winds up the lost attempt.
         self._leases: dict[tuple[str, int], Lease] = {}
@@ -148,7 +177,8 @@ class Keeper:
             held = self._held()
             now = time.monotonic()
             for lease in held:
-                if lease.overtime_s > HANGING_S or lease.still_s > self._stall_limit_s:
+                hanging = lease.overtime_s > HANGING_S or lease.still_s > self._stall_limit_s
+                if hanging or lease.loading_s > self._load_limit_s:
                     self._end_hanging(lease)
                     return
                 at, step = beaten.get(lease, (0.0, 0))
@@ -159,7 +189,15 @@ class Keeper:
 
     def _beat(self, lease: Lease) -> None:
         try:
-            if not self._ledger.run(calls.beat(lease.claim, self._lease_ms, lease.step, lease.phase)):
+            told = calls.beat(
+                lease.claim,
+                self._lease_ms,
+                lease.step,
+                lease.phase,
+                loaded_percent=lease.loaded_percent,
+                preview=lease.preview,
+            )
+            if not self._ledger.run(told):
                 lease.stop()
         except errors.StoreUnavailableError as exc:
             log.warning("lease of %s not renewed: %s", lease.claim.id, exc)

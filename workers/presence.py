@@ -17,24 +17,36 @@ Settings = TypeVar("Settings", bound=WorkerSettings)
 
 
 @contextlib.contextmanager
-def announced(connection: redis.Redis, name: str, facts: Mapping[str, object]) -> Iterator[None]:
-    """Keep saying that this process is there while the block runs."""
+def every(seconds: float, action: Callable[[], object]) -> Iterator[None]:
+    """Do something at once and then every so often, on a thread of its own, while the block runs."""
     leaving = threading.Event()
 
     def run() -> None:
-        while True:
-            with contextlib.suppress(redis.RedisError):
-                fleet.announce(connection, name, facts)
-            if leaving.wait(fleet.ANNOUNCE_EVERY_S):
-                return
+        action()
+        while not leaving.wait(seconds):
+            action()
 
-    thread = threading.Thread(target=run, name="announce", daemon=True)
+    thread = threading.Thread(target=run, name="every", daemon=True)
     thread.start()
     try:
         yield
     finally:
         leaving.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def announced(connection: redis.Redis, name: str, facts: Callable[[], Mapping[str, object]]) -> Iterator[None]:
+    """Keep saying that this process is there, and what it is just then, while the block runs."""
+
+    def say() -> None:
+        with contextlib.suppress(redis.RedisError):
+            fleet.announce(connection, name, facts())
+
+    try:
+        with every(fleet.ANNOUNCE_EVERY_S, say):
+            yield
+    finally:
         with contextlib.suppress(redis.RedisError):
             fleet.leave(connection, name)
 

@@ -1,37 +1,144 @@
-"""Which pipelines are on the device."""
+"""Which models are on the device: loaded when work asks for them, kept warm for a while, evicted when another needs the room.
+
+Everything but `state` and `resident` runs on the pipeline's thread.
+"""
 
 import importlib
 import logging
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.contracts import catalog
+from storage.contracts import catalog, errors
+from storage.contracts.placement import Placement, planned, refusal, total_gb
 from workers.pipelines import base
 
 log = logging.getLogger(__name__)
 
+FAILED_FOR_S = 30.0
+"""A model that could not be loaded is not tried again sooner: its generations are told why, and the worker goes on."""
 
+
+@dataclass
+class Resident:
+    """A model on the device."""
+
+    pipeline: base.Pipeline
+    placement: Placement
+    used_at: float
+
+
+@dataclass
 class Residency:
-    """Loads each model once and keeps it."""
+    """The models of one worker. `preloaded` ones stay until it stops."""
 
-    def __init__(self, known: catalog.Catalog, *, weights_dir: Path, gpu_type: str) -> None:
-        self._catalog = known
-        self._weights_dir = weights_dir
-        self._gpu_type = gpu_type
-        self._resident: dict[str, base.Pipeline] = {}
+    known: catalog.Catalog
+    weights_dir: Path
+    gpu_type: str
+    keep_warm_s: float = 900.0
+    preloaded: frozenset[str] = frozenset()
+    clock: Callable[[], float] = time.monotonic
+    _resident: dict[str, Resident] = field(init=False, default_factory=dict)
+    _failed: dict[str, tuple[float, errors.DarkroomError]] = field(init=False, default_factory=dict)
+    _starting: tuple[str, float] | None = field(init=False, default=None)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
-    def pipeline(self, model: str) -> base.Pipeline:
-        """The model's pipeline, loaded now if it is not yet."""
+    def resident(self) -> tuple[str, ...]:
+        """Models that are loaded or being loaded: work for them need not wait."""
+        with self._lock:
+            starting = (self._starting[0],) if self._starting else ()
+            return (*starting, *self._resident)
+
+    def state(self, model: str) -> dict[str, object]:
+        """`cold`, `starting` with a percentage, `warm`, or `failed` with the reason."""
+        with self._lock:
+            if self._starting and self._starting[0] == model:
+                return {"state": "starting", "percent": round(100 * self._starting[1])}
+            if model in self._resident:
+                return {"state": "warm", "placement": self._resident[model].placement.name}
+            if model in self._failed:
+                return {"state": "failed", "reason": self._failed[model][1].message}
+            return {"state": "cold"}
+
+    def pipeline(self, model: str, on_loaded: base.OnLoaded = lambda share: None) -> base.Pipeline:
+        """The model's pipeline, loaded now if it is not yet.
+
+        Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`.
+        """
         if model not in self._resident:
-            self._resident[model] = self._load(model)
-        return self._resident[model]
+            self._check_failed(model)
+            try:
+                self._load(model, on_loaded)
+            except errors.DarkroomError as exc:
+                log.warning("%s cannot be served: %s", model, exc)
+                with self._lock:
+                    self._failed[model] = (self.clock(), exc)
+                raise
+            finally:
+                with self._lock:
+                    self._starting = None
+        found = self._resident[model]
+        found.used_at = self.clock()
+        return found.pipeline
 
-    def _load(self, model: str) -> base.Pipeline:
-        began = time.monotonic()
-        found = self._catalog.model(model)
-        folder = self._weights_dir / found.weights.source
+    def cool(self) -> None:
+        """Let go of what has not been used for long."""
+        for model, found in list(self._resident.items()):
+            if model not in self.preloaded and self.clock() - found.used_at >= self.keep_warm_s:
+                self._evict(model, "unused")
+
+    def _check_failed(self, model: str) -> None:
+        failed = self._failed.get(model)
+        if failed is not None and self.clock() - failed[0] < FAILED_FOR_S:
+            raise failed[1]
+
+    def _load(self, model: str, on_loaded: base.OnLoaded) -> None:
+        began = self.clock()
+        found = self.known.model(model)
+        gpu = self.known.gpu_types[self.gpu_type]
+        placement = planned(found, gpu)
+        if placement is None:
+            raise refusal(self.known, model, self.gpu_type)
+        self._report(model, 0.0, on_loaded)
+        self._make_room(placement, gpu)
+        try:
+            pipeline = self._read(found, placement, lambda share: self._report(model, share, on_loaded))
+        except errors.OutOfMemoryError:
+            # The sum was too hopeful, or the card is shared: once more with nothing else on it.
+            for other in [name for name in self._resident if name not in self.preloaded]:
+                self._evict(other, "out of memory")
+            pipeline = self._read(found, placement, lambda share: self._report(model, share, on_loaded))
+        with self._lock:
+            self._failed.pop(model, None)
+            self._resident[model] = Resident(pipeline, placement, self.clock())
+        log.info("%s loaded in %.1f s (%s, %s)", model, self.clock() - began, found.weights.name, placement.name)
+
+    def _read(self, found: catalog.Model, placement: Placement, on_loaded: base.OnLoaded) -> base.Pipeline:
+        folder = self.weights_dir / found.weights.source
         # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
         family = importlib.import_module(f"workers.pipelines.{found.pipeline}")
-        loaded: base.Pipeline = family.load(found.weights, folder if folder.is_dir() else None, self._gpu_type)
-        log.info("%s loaded in %.1f s (weights: %s)", model, time.monotonic() - began, found.weights.name)
+        loaded: base.Pipeline = family.load(
+            found.weights, folder if folder.is_dir() else None, self.gpu_type, placement, on_loaded
+        )
         return loaded
+
+    def _report(self, model: str, share: float, on_loaded: base.OnLoaded) -> None:
+        with self._lock:
+            self._starting = (model, share)
+        on_loaded(share)
+
+    def _make_room(self, placement: Placement, gpu: catalog.GpuType) -> None:
+        while True:
+            together = [placement, *(one.placement for one in self._resident.values())]
+            evictable = [model for model in self._resident if model not in self.preloaded]
+            if total_gb(together) <= gpu.memory_gb or not evictable:
+                return
+            self._evict(min(evictable, key=lambda model: self._resident[model].used_at), "its room is needed")
+
+    def _evict(self, model: str, reason: str) -> None:
+        with self._lock:
+            gone = self._resident.pop(model)
+        gone.pipeline.close()
+        log.info("%s taken off the device: %s", model, reason)

@@ -40,6 +40,18 @@ class GpuSettings(WorkerSettings):
     models: tuple[str, ...] = ()
     """Models to serve, as JSON; empty means all that the catalog lists for this GPU type."""
 
+    preload: tuple[str, ...] = ()
+    """Models to load before the first edit and to keep until the worker stops, as JSON. Others are loaded when work asks."""
+
+    keep_warm_s: Annotated[float, Field(ge=0)] = 900
+    """Seconds a model stays on the device after its last use."""
+
+    affinity_s: Annotated[float, Field(ge=0)] = 30
+    """Work for a loaded model goes first, until other work has waited this long."""
+
+    load_limit_s: Annotated[float, Field(gt=0)] = 1800
+    """A model that takes longer to load hangs, and its process is ended."""
+
     weights_dir: Path = Path("weights")
     """Folder of local weights; a model whose `source` is no folder in it is loaded from the hub."""
 

@@ -32,7 +32,7 @@ class StopListener:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                with self._pubsub(ignore_subscribe_messages=True) as channel:
+                with self._pubsub() as channel:
                     channel.subscribe(keys.STOPPED)
                     self._listen(channel)
             except redis.RedisError as exc:
@@ -50,7 +50,8 @@ class StopListener:
                     self._stop(str(message["data"]))
             elif now - heard > 2 * self._ping_s:
                 # A connection that died without a word looks like one on which nothing happens.
-                raise redis.ConnectionError("no answer to a ping")
+                raise redis.ConnectionError("no answer")
             elif now - max(heard, asked) > self._ping_s:
-                channel.ping()
+                # Subscribing again changes nothing and is answered; the client keeps the answers to a PING to itself.
+                channel.subscribe(keys.STOPPED)
                 asked = now

@@ -24,7 +24,7 @@ def _known() -> tuple[Catalog, Residency]:
 def edit(model: str, image: Image.Image, prompt: str) -> Image.Image:
     """One edit as the worker would run it: reference and result at the preferred size of the picture's aspect ratio."""
     known, residency = _known()
-    size = known.model(model).nearest_size(image.width / image.height)
+    size = known.model(model).frame.nearest(image.width / image.height)
     job = Job(
         prompt=prompt,
         references=[pictures.fitted(image, size)],

@@ -5,66 +5,49 @@ with the file's table and key in the message. The same declaration validates req
 """
 
 import functools
-import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from storage.contracts import errors
-
-
-class Frozen(BaseModel):
-    """A value that never changes once made and refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Size(Frozen):
-    """A picture's width and height in pixels."""
-
-    width: Annotated[int, Field(ge=1)]
-    height: Annotated[int, Field(ge=1)]
-
-    @classmethod
-    def parse(cls, text: str) -> "Size":
-        """Read `1024x768`."""
-        width, _, height = text.partition("x")
-        return cls(width=int(width), height=int(height))
-
-    @property
-    def ratio(self) -> float:
-        """Width over height."""
-        return self.width / self.height
-
-
-class Parameter(Frozen):
-    """One field of a request: its type, default and allowed range, in the words of JSON schema."""
-
-    type: Literal["string", "integer", "number", "boolean"]
-    description: str
-    default: str | int | float | bool | None = None
-    required: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    max_length: int | None = None
-
-    @model_validator(mode="after")
-    def _default_is_allowed(self) -> "Parameter":
-        if self.default is not None:
-            _request_model("default", {"default": self})(default=self.default)
-        return self
+from storage.contracts.geometry import Frame
+from storage.contracts.parameters import Parameter, request_model, schema_of, sentence_of
+from storage.contracts.values import Frozen
 
 
 class Weights(Frozen):
-    """Where a model's weights are, and what they are."""
+    """Where a model's weights are, and what they are.
 
-    source: Annotated[str, Field(description="A folder below the weights directory, or a repository on the hub")]
+    `source` is a folder below the weights directory, or a repository on the hub. `lora` is the same for a LoRA laid over them.
+    """
+
+    source: str
     name: str
     revision: str | None = None
+    lora: str | None = None
+    text_layers: tuple[int, ...] = ()
+    """Which hidden states of the text encoder are read; empty is what the family's published weights have."""
     note: str | None = None
     licence: str
+    licence_url: str | None = None
+    non_commercial: bool = False
+
+
+class Memory(Frozen):
+    """What a model needs on a GPU, in GB (10^9 bytes) of bf16 weights, and for activations at one megapixel.
+
+    `text_encoder` counts the layers that are read. `block` is the largest part that is streamed at once.
+    """
+
+    transformer: Annotated[float, Field(gt=0)]
+    text_encoder: Annotated[float, Field(gt=0)]
+    vae: Annotated[float, Field(gt=0)]
+    block: Annotated[float, Field(gt=0)]
+    activations: Annotated[float, Field(gt=0)]
+    activations_per_reference: Annotated[float, Field(ge=0)] = 0.0
+    references: Annotated[int, Field(ge=0)] = 1
+    """For how many references room is kept; edits of more may run out of memory where it is tight."""
 
 
 class Model(Frozen):
@@ -73,36 +56,33 @@ class Model(Frozen):
     display_name: str
     summary: str
     developer: str
-    pipeline: Literal["kontext", "stand_in"]
+    aliases: tuple[str, ...] = ()
+    """Other names: those that the hub and the services we stand in for use."""
+    pipeline: Literal["kontext", "flux2", "klein", "stand_in"]
     weights: Weights
     gpu_types: tuple[str, ...]
+    memory: Memory | None = None
+    """None: so small that it fits everywhere."""
+    min_references: Annotated[int, Field(ge=0)] = 1
+    """With 0 it also makes pictures from text alone."""
     max_references: Annotated[int, Field(ge=1)] = 1
-    sizes: tuple[str, ...]
+    stitches: bool = False
+    """Whether it reads one picture, and several are put side by side into one."""
+    takes_mask: bool = False
+    frame: Frame
     released_at: str
-    price_per_image: float = 0.0
+    price_per_image: Annotated[float, Field(ge=0)] = 0.0
     parameters: dict[str, Parameter]
-
-    @model_validator(mode="after")
-    def _sizes_can_be_read(self) -> "Model":
-        if not self.sizes:
-            raise ValueError("sizes: at least one is needed")
-        for text in self.sizes:
-            Size.parse(text)
-        return self
-
-    def nearest_size(self, ratio: float) -> Size:
-        """The preferred size whose aspect ratio (width / height) is nearest, compared on a logarithmic scale."""
-        return min((Size.parse(s) for s in self.sizes), key=lambda size: abs(math.log(size.ratio / ratio)))
 
     @functools.cached_property
     def _checker(self) -> type[BaseModel]:
         # Building it takes longer than everything else about a request.
-        return _request_model("Parameters", self.parameters)
+        return request_model("Parameters", self.parameters)
 
     def request_schema(self) -> dict[str, Any]:
         """The parameters as a JSON schema: what is served is what validates."""
         properties = {
-            name: {"title": name, "x-order": order, **_schema(parameter)}
+            name: {"title": name, "x-order": order, **schema_of(parameter)}
             for order, (name, parameter) in enumerate(self.parameters.items())
         }
         required = [name for name, parameter in self.parameters.items() if parameter.required]
@@ -130,7 +110,7 @@ class Model(Frozen):
         try:
             checked = self._checker(**values)
         except ValidationError as exc:
-            raise _sentence(exc, self.parameters, values) from None
+            raise sentence_of(exc, self.parameters, values) from None
         return dict(checked)
 
 
@@ -139,6 +119,9 @@ class GpuType(Frozen):
 
     display_name: str
     memory_gb: Annotated[float, Field(gt=0)]
+    """Usable memory in GB (10^9 bytes)."""
+    price_per_hour: Annotated[float, Field(ge=0)] = 0.0
+    """What an operator pays, in USD."""
 
 
 class Catalog(Frozen):
@@ -155,12 +138,30 @@ class Catalog(Frozen):
                     raise ValueError(f"models.{name}.gpu_types: {gpu_type!r} is not in gpu_types")
         return self
 
-    def model(self, name: str) -> Model:
-        """The model of this name. Raises `errors.ModelNotFoundError`."""
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> "Catalog":
+        taken = {name.lower(): name for name in self.models}
+        for name, model in self.models.items():
+            for alias in model.aliases:
+                if taken.setdefault(alias.lower(), name) != name:
+                    raise ValueError(f"models.{name}.aliases: {alias!r} already means {taken[alias.lower()]}")
+        return self
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        return {alias.lower(): name for name, model in self.models.items() for alias in (name, *model.aliases)}
+
+    def name_of(self, name: str) -> str:
+        """The model's own name, from that or an alias, in any case. Raises `errors.ModelNotFoundError`."""
         try:
-            return self.models[name]
+            return self._names[name.lower()]
         except KeyError:
-            raise errors.ModelNotFoundError(f"Model not found: {name}", field="model") from None
+            known = ", ".join(self.models)
+            raise errors.ModelNotFoundError(f"Model not found: {name}; there are {known}", field="model") from None
+
+    def model(self, name: str) -> Model:
+        """The model of this name or alias. Raises `errors.ModelNotFoundError`."""
+        return self.models[self.name_of(name)]
 
 
 def merge(tables: Iterable[Mapping[str, Any]]) -> Catalog:
@@ -188,7 +189,8 @@ def _extended(name: str, models: Mapping[str, Any]) -> dict[str, Any]:
         return own
     if base not in models or "extends" in models[base]:
         raise ValueError(f"catalog: models.{name}.extends: {base!r} is no model that stands by itself")
-    return _overlay(models[base], own)
+    # A fine-tune is like its base, but not the same: names are not inherited.
+    return _overlay({key: value for key, value in models[base].items() if key != "aliases"}, own)
 
 
 def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,82 +199,3 @@ def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
         below = result.get(key)
         result[key] = _overlay(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
     return result
-
-
-def _schema(parameter: Parameter) -> dict[str, Any]:
-    schema = {
-        "type": parameter.type,
-        "description": parameter.description,
-        "default": parameter.default,
-        "minimum": parameter.minimum,
-        "maximum": parameter.maximum,
-        "maxLength": parameter.max_length,
-        "enum": list(parameter.choices) or None,
-    }
-    return {key: value for key, value in schema.items() if value is not None}
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("blank")
-    return value
-
-
-_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
-
-
-def _request_model(name: str, parameters: Mapping[str, Parameter]) -> type[BaseModel]:
-    fields: dict[str, Any] = {}
-    for field, parameter in parameters.items():
-        annotation: Any = Literal[parameter.choices] if parameter.choices else _TYPES[parameter.type]
-        constraints: dict[str, Any] = {}
-        if parameter.minimum is not None:
-            constraints["ge"] = parameter.minimum
-        if parameter.maximum is not None:
-            constraints["le"] = parameter.maximum
-        if parameter.max_length is not None:
-            constraints["max_length"] = parameter.max_length
-        if parameter.type == "number":
-            constraints["allow_inf_nan"] = False
-        if not parameter.choices:
-            # "28" is no integer and true is no number: JSON has types, and a form's text was converted before.
-            constraints["strict"] = True
-        annotation = Annotated[annotation, Field(**constraints)]
-        if parameter.required and parameter.type == "string":
-            annotation = Annotated[annotation, AfterValidator(_not_blank)]
-        fields[field] = (annotation, ...) if parameter.required else (annotation | None, parameter.default)
-    return create_model(name, __config__=ConfigDict(extra="forbid", hide_input_in_errors=True), **fields)
-
-
-def _sentence(
-    exc: ValidationError, parameters: Mapping[str, Parameter], values: Mapping[str, Any]
-) -> errors.InvalidInputError:
-    field = str(exc.errors()[0]["loc"][0])
-    parameter = parameters[field]
-    if field not in values:
-        return errors.InvalidInputError(f"{field} is required", field=field)
-    value = values[field]
-    if parameter.required and isinstance(value, str) and not value.strip():
-        return errors.InvalidInputError(f"{field.capitalize()} cannot be empty", field=field)
-    if isinstance(value, str) and parameter.max_length is not None and len(value) > parameter.max_length:
-        message = f"{field} may have at most {parameter.max_length} characters; got {len(value)}"
-        return errors.InvalidInputError(message, field=field)
-    return errors.InvalidInputError(f"{field} must be {_allowed(parameter)}; got {shown(value)}", field=field)
-
-
-def _allowed(parameter: Parameter) -> str:
-    if parameter.choices:
-        return "one of " + ", ".join(parameter.choices)
-    kind = {"string": "a string", "integer": "an integer", "number": "a finite number", "boolean": "true or false"}[
-        parameter.type
-    ]
-    if parameter.minimum is not None and parameter.maximum is not None:
-        # Ten digits: a seed's limit is a number to be copied, not 4.29497e+09.
-        return f"{kind} between {parameter.minimum:.10g} and {parameter.maximum:.10g}"
-    return kind
-
-
-def shown(value: object) -> str:
-    """A value for an error message, cut short."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

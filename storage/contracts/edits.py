@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from storage.contracts.catalog import Frozen
+from storage.contracts.geometry import Canvas
+from storage.contracts.values import Frozen
 
 MAX_SEED = 2**32 - 1
 """Seeds are unsigned 32-bit numbers: what every dialect can name and torch's generator takes."""
@@ -33,19 +34,26 @@ Input = Annotated[StoredInput | RemoteInput, Field(discriminator="kind")]
 
 
 class Edit(Frozen):
-    """One picture to be made from reference images and an instruction.
+    """One picture to be made from an instruction and, mostly, reference images.
 
-    `aspect_ratio` is width over height, or None to match the first reference. `guidance` is the guidance scale the
-    distilled model is told, 0 or more. `seed` is always concrete, so that a second attempt makes the same picture.
-    `quality` is 0 to 100 and means nothing for PNG.
+    `guidance` is the guidance scale the distilled model is told, 0 or more. `negative_prompt` with `true_guidance` above 1 runs
+    every step twice. Where `mask` is white the first reference is painted anew, `strength` (above 0 to 1) says how freely.
+    `seed` is always concrete, so that a second attempt makes the same picture. `quality` is 0 to 100 and means nothing for
+    PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks so far.
     """
 
     model: str
     prompt: str
     references: tuple[Input, ...]
-    aspect_ratio: float | None
+    canvas: Canvas = Canvas()
     steps: Annotated[int, Field(ge=1)]
     guidance: Annotated[float, Field(ge=0)]
+    negative_prompt: str | None = None
+    true_guidance: Annotated[float, Field(ge=1)] = 1.0
+    mask: Input | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] = 1.0
+    parent: str | None = None
+    previews: bool = False
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     output_format: OutputFormat
     quality: Annotated[int, Field(ge=0, le=100)]

@@ -19,6 +19,7 @@
         ├── ObjectsUnavailableError   objects_unavailable
         ├── TooManyActiveError        too_many_active
         ├── OutOfMemoryError          out_of_memory
+        ├── ModelUnavailableError     model_unavailable
         ├── GpuFaultError             gpu_fault
         └── WorkerLostError           worker_lost
 
@@ -159,6 +160,13 @@ class OutOfMemoryError(TransientError):
 
     code = "out_of_memory"
     title = "The GPU ran out of memory"
+
+
+class ModelUnavailableError(TransientError):
+    """A worker could not load the model: its weights are missing, damaged or of another kind, or do not fit."""
+
+    code = "model_unavailable"
+    title = "The model could not be loaded"
 
 
 class GpuFaultError(TransientError):

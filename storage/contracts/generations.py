@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from storage.contracts import edits
-from storage.contracts.catalog import Frozen
+from storage.contracts.values import Frozen
 
 RESULT_LIFETIME = timedelta(days=7)
 """How long a result can be downloaded after completion; SigV4 signs for no longer than 604 800 s."""
@@ -53,8 +53,31 @@ class Phase(enum.StrEnum):
     """What a worker is doing with a generation: recorded, so that a lost worker leaves a trace."""
 
     PREPARING = "preparing"
+    LOADING = "loading"
     EDITING = "editing"
     FINISHING = "finishing"
+
+
+class MadeWith(Frozen):
+    """What a result was made with, so that it can be made again: the receipt.
+
+    `seed`, `steps` and `guidance` as they were used; `revision` of the weights; `dtype` and `placement` of the model on the
+    `gpu`; `libraries` by name.
+    """
+
+    model: str
+    weights: str
+    revision: str | None
+    pipeline: str
+    seed: int
+    steps: int
+    guidance: float
+    rendered: str
+    dtype: str
+    placement: str
+    gpu_type: str
+    gpu: str
+    libraries: dict[str, str]
 
 
 class Result(Frozen):
@@ -70,7 +93,7 @@ class Result(Frozen):
     size_bytes: int
     fit: str
     execution_ms: int
-    weights: str
+    receipt: MadeWith
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +123,7 @@ class Generation:
 
     `submitted` holds the parameters as the caller sent them (JSON object), for dialects that echo them. `position` is
     how many generations will be served before this one while it is queued, else None. `step` of `steps` denoising
-    steps are done.
+    steps are done. `phase` is what its worker does with it; `loaded_percent` counts while that is loading the model.
     """
 
     id: str
@@ -115,6 +138,8 @@ class Generation:
     error_code: str | None
     error_message: str | None
     position: int | None
+    phase: Phase | None = None
+    loaded_percent: int = 0
 
     @classmethod
     def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
@@ -137,6 +162,8 @@ class Generation:
             error_code=record.get("error_code"),
             error_message=record.get("error_message"),
             position=position,
+            phase=Phase(record["phase"]) if record["status"] == Status.PROCESSING and "phase" in record else None,
+            loaded_percent=int(record.get("loaded_percent", 0)),
         )
 
     @property
@@ -150,7 +177,7 @@ class Generation:
     @property
     def etag(self) -> str:
         """A weak validator that changes whenever a poll's answer would."""
-        return f'W/"{self.status}-{self.attempts}-{self.step}-{self.position}"'
+        return f'W/"{self.status}-{self.attempts}-{self.phase}-{self.loaded_percent}-{self.step}-{self.position}"'
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,8 +134,13 @@ def create(order: Order) -> Call[Receipt]:
     return Call(script="create", arguments=(json.dumps(request),), decode=decode)
 
 
-def claim(worker: str, lease_ms: int, queues: Sequence[str]) -> Call[generations.Claim | None]:
-    """Take the next generation of the first of these queues that has one."""
+def claim(
+    worker: str, lease_ms: int, queues: Sequence[str], *, preferred: int | None = None, patience_ms: int = 0
+) -> Call[generations.Claim | None]:
+    """Take the next generation of the first of these queues that has one.
+
+    Only the first `preferred` are served before one of the others in which somebody has waited longer than `patience_ms`.
+    """
 
     def decode(reply: list[Any] | None) -> generations.Claim | None:
         if not reply:
@@ -150,12 +155,27 @@ def claim(worker: str, lease_ms: int, queues: Sequence[str]) -> Call[generations
             edit=edits.Edit.model_validate_json(edit),
         )
 
-    return Call(script="claim", arguments=(worker, lease_ms, *queues), decode=decode)
+    return Call(
+        script="claim",
+        arguments=(worker, lease_ms, len(queues) if preferred is None else preferred, patience_ms, *queues),
+        decode=decode,
+    )
 
 
-def beat(claim: generations.Claim, lease_ms: int, step: int, phase: generations.Phase) -> Call[bool]:
-    """Renew the lease and report `step` steps done. False: the claim is lost, stop working."""
-    arguments = (claim.id, claim.token, lease_ms, step, claim.edit.steps, phase.value)
+def beat(
+    claim: generations.Claim,
+    lease_ms: int,
+    step: int,
+    phase: generations.Phase,
+    *,
+    loaded_percent: int = 0,
+    preview: str = "",
+) -> Call[bool]:
+    """Renew the lease and report `step` steps done, how much of the model is loaded, and how it looks (a data URI).
+
+    False: the claim is lost, stop working.
+    """
+    arguments = (claim.id, claim.token, lease_ms, step, claim.edit.steps, phase.value, loaded_percent, preview)
     return Call(script="beat", arguments=arguments, decode=lambda reply: reply == "held")
 
 

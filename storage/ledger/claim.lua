@@ -1,8 +1,20 @@
 -- queued -> processing, for the generation whose turn it is: queue by queue, round robin over tenants, then priority and age.
--- ARGV: 1 worker, 2 lease in ms, 3... queues
+-- ARGV: 1 worker, 2 lease in ms, 3 how many queues are preferred, 4 patience of the others in ms, 5... queues
 -- Returns {id, tenant, token, attempts, execution_limit_s, edit} or false when nothing waits.
-for i = 3, #ARGV do
-  local queue = ARGV[i]
+local FIRST = 5
+
+-- Who of a queue's next tenants has waited longest, in ms; 0 when nobody waits.
+local function waited_ms(queue)
+  local longest = 0
+  for _, tenant in ipairs(redis.call('LRANGE', KEY.ring .. queue, 0, 15)) do
+    local head = redis.call('ZRANGE', KEY.pending .. queue .. ':' .. tenant, 0, 0)[1]
+    local created = head and redis.call('HGET', KEY.generation .. head, 'created_ms')
+    if created then longest = math.max(longest, now_ms() - tonumber(created)) end
+  end
+  return longest
+end
+
+local function take(queue)
   local tenant = redis.call('LPOP', KEY.ring .. queue)
   while tenant do
     local pending = KEY.pending .. queue .. ':' .. tenant
@@ -24,5 +36,17 @@ for i = 3, #ARGV do
     end
     tenant = redis.call('LPOP', KEY.ring .. queue)
   end
+  return false
 end
-return false
+
+local others = FIRST + tonumber(ARGV[3])
+local impatient, longest = nil, tonumber(ARGV[4])
+for i = others, #ARGV do
+  local waited = waited_ms(ARGV[i])
+  if waited > longest then impatient, longest = ARGV[i], waited end
+end
+local taken = impatient and take(impatient)
+for i = FIRST, #ARGV do
+  taken = taken or take(ARGV[i])
+end
+return taken

@@ -18,15 +18,29 @@ def test_a_model_tells_its_schema_under_both_names(alice: Tenant) -> None:
 
 def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
     ids = [model["id"] for model in alice.get("/api/ai/models").json()["data"]]
-    assert ids == ["flux-kontext-dev", "quick", "slow", "hanging", "lethal"]
-    assert len(alice.get("/api/ai/models/search?search=kontext").json()["data"]) == 5
+    families = ["flux-kontext-dev", "flux-2-dev", "flux-2-klein-4b", "flux-2-klein-9b"]
+    assert ids == [*families, "quick", "slow", "hanging", "lethal", "heavy", "absent"]
+    assert len(alice.get("/api/ai/models/search?search=klein").json()["data"]) == 2
     assert alice.get("/api/ai/models/search?search=video").json() == {"object": "list", "data": []}
     assert alice.get("/api/ai/models?developer_name=nobody").json()["data"] == []
 
 
 def test_an_unknown_model_is_said_to_be(alice: Tenant) -> None:
     answer = alice.get("/api/ai/models/nope")
-    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "Model not found: nope")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"].startswith("Model not found: nope; there are flux-kontext-dev, flux-2-dev")
+
+
+@pytest.mark.parametrize("alias", ["black-forest-labs/FLUX.1-Kontext-dev", "FLUX-KONTEXT-DEV", "flux.1-kontext-dev"])
+def test_a_model_answers_to_the_names_others_give_it(alice: Tenant, tiny: str, alias: str) -> None:
+    id_ = alice.enqueue(tiny, model=alias, num_inference_steps=4)
+    assert alice.finished(id_)["model_name"] == "flux-kontext-dev"
+
+
+def test_a_models_licence_is_said_wherever_it_is_listed(alice: Tenant) -> None:
+    for model in alice.get("/api/ai/models").json()["data"]:
+        assert model["licence"]
+        assert isinstance(model["non_commercial"], bool)
 
 
 def test_answers_are_what_openapi_says(alice: Tenant, tiny: str) -> None:

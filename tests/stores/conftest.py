@@ -33,7 +33,6 @@ def an_edit(**changes: object) -> edits.Edit:
         "model": "quick",
         "prompt": "make it blue",
         "references": ({"kind": "remote", "url": "http://example.com/a.png"},),
-        "aspect_ratio": None,
         "steps": 8,
         "guidance": 2.5,
         "seed": 1,
@@ -41,6 +40,12 @@ def an_edit(**changes: object) -> edits.Edit:
         "quality": 80,
     }
     return edits.Edit.model_validate({**values, **changes})
+
+
+A_RECEIPT = generations.MadeWith(
+    model="quick", weights="w", revision=None, pipeline="p", seed=1, steps=8, guidance=2.5, rendered="64x64", dtype="d",
+    placement="here", gpu_type="cpu", gpu="CPU", libraries={},
+)  # fmt: skip
 
 
 @dataclass
@@ -99,7 +104,7 @@ def a_result(claim: generations.Claim) -> generations.Result:
         size_bytes=9,
         fit="",
         execution_ms=5,
-        weights="w",
+        receipt=A_RECEIPT,
     )
 
 

@@ -5,6 +5,8 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import pytest
+import redis
 from pydantic import SecretStr
 
 from storage import connections, keys
@@ -33,6 +35,24 @@ def test_whoever_runs_a_generation_is_told_at_once_that_it_is_cancelled(desk: De
             desk.run(calls.cancel(running, "alice"))
             assert told.wait(5)
             assert time.monotonic() - began < 0.3
+
+
+def test_a_listener_to_whom_nothing_is_said_keeps_its_connection(
+    settings: StoreSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = 0
+
+    class Counting(redis.client.PubSub):
+        def subscribe(self, *channels: str) -> object:
+            nonlocal asked
+            asked += 1
+            return super().subscribe(*channels)
+
+    with contextlib.closing(connections.connect(settings)) as connection:
+        connection.pubsub = lambda: Counting(connection.connection_pool)  # type: ignore[method-assign]
+        with contextlib.closing(StopListener(connection, lambda _: None, ping_s=0.6)):
+            eventually(lambda: asked > 3)
+    assert "not listening" not in caplog.text
 
 
 def test_a_listener_whose_connection_died_without_a_word_listens_again(desk: Desk, settings: StoreSettings) -> None:

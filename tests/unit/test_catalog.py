@@ -25,6 +25,13 @@ def test_defaults_are_those_oxen_documents(kontext: catalog.Model) -> None:
         "output_format": "webp",
         "output_quality": 80,
         "disable_safety_checker": False,
+        "width": None,
+        "height": None,
+        "exact_size": False,
+        "previews": False,
+        "negative_prompt": None,
+        "true_guidance": 1,
+        "strength": 1,
     }
 
 
@@ -129,7 +136,7 @@ def test_the_served_schema_says_what_validates(kontext: catalog.Model) -> None:
 def test_an_aspect_ratio_becomes_the_nearest_preferred_size(
     kontext: catalog.Model, ratio: float, size: tuple[int, int]
 ) -> None:
-    found = kontext.nearest_size(ratio)
+    found = kontext.frame.nearest(ratio)
     assert (found.width, found.height) == size
 
 
@@ -141,7 +148,7 @@ def _tables(**model: Any) -> list[dict[str, Any]]:
         "pipeline": "kontext",
         "weights": {"source": "x", "name": "x", "licence": "none"},
         "gpu_types": ["cpu"],
-        "sizes": ["256x256"],
+        "frame": {"sizes": ["256x256"]},
         "released_at": "2025-01-01",
         "parameters": {},
     }
@@ -177,5 +184,5 @@ def test_a_fine_tune_extends_a_model() -> None:
     tuned = {"models": {"tuned": {"extends": "m", "weights": {"source": "my/tune"}}}}
     merged = catalog.merge([*_tables(), tuned])
     assert merged.model("tuned").weights.source == "my/tune"
-    assert merged.model("tuned").sizes == merged.model("m").sizes
+    assert merged.model("tuned").frame == merged.model("m").frame
     assert merged.model("m").weights.source == "x"

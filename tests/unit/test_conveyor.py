@@ -96,6 +96,7 @@ class UseCase:
     """The desk under the names the conveyor knows."""
 
     def __init__(self, desk: Desk) -> None:
+        self.warm = lambda lease: None
         self.claim, self.prepare, self.edit = desk.claim, desk._prepare, desk.edit
         self.finish, self.give_up = desk.finish, desk.give_up
 

@@ -6,16 +6,16 @@ import pytest
 from PIL import Image
 
 from storage.contracts import edits, errors, generations
+from storage.contracts.geometry import Geometry, Size
 from storage.settings import StoreSettings
 from workers import editing
 from workers.leases import Keeper, Lease
-from workers.pipelines.base import Job
+from workers.pipelines.base import Facts, Job
 
 EDIT = edits.Edit(
     model="flux-kontext-dev",
     prompt="x",
     references=(),
-    aspect_ratio=None,
     steps=4,
     guidance=1,
     seed=1,
@@ -57,15 +57,18 @@ class Stores:
 def _editing(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> editing.Editing:
     monkeypatch.setattr(editing, "FIRST_PAUSE_S", 0.001)
     return editing.Editing(
-        worker="w", queues=["q"], known=StoreSettings().read_catalog(), ledger=stores, objects=stores, fetch=lambda _: b"",
-        pipeline=lambda _: None, keeper=Keeper.__new__(Keeper), max_attempts=3, rest_s=10,  # type: ignore[arg-type, return-value]
+        worker="w", queues=["q"], known=StoreSettings().read_catalog(), ledger=stores, objects=stores, fetch=lambda _, field: b"",
+        gpu_type="cpu", pipeline=lambda model, on_loaded: None, keeper=Keeper.__new__(Keeper), max_attempts=3, rest_s=10,  # type: ignore[arg-type, return-value]
     )  # fmt: skip
 
 
 def _edited() -> editing.Edited:
     job = Job(prompt="x", references=(), width=8, height=8, steps=4, guidance=1, seed=1)
-    prepared = editing.Prepared(lease=Lease(CLAIM), job=job, fit="")
-    return editing.Edited(prepared=prepared, picture=Image.new("RGB", (8, 8)), execution_ms=1)
+    size = Size(width=8, height=8)
+    geometry = Geometry(references=(), render=size, output=size, note="")
+    prepared = editing.Prepared(lease=Lease(CLAIM), job=job, geometry=geometry)
+    facts = Facts(pipeline="p", dtype="d", placement="here", device="cpu", libraries={})
+    return editing.Edited(prepared=prepared, picture=Image.new("RGB", (8, 8)), execution_ms=1, facts=facts)
 
 
 def test_an_upload_and_a_publication_are_tried_until_they_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from storage import pictures as gate
-from storage.contracts import catalog, errors
+from storage.contracts import errors
+from storage.contracts.geometry import Size
 from tests.conftest import PHOTOGRAPH, encoded
 from workers import pictures
 
@@ -133,7 +134,7 @@ def test_a_jpeg_of_hundreds_of_scans_is_refused() -> None:
 
 
 def test_fitting_gives_exactly_the_size_asked_for() -> None:
-    assert pictures.fitted(_gradient(), catalog.Size(width=176, height=384)).size == (176, 384)
+    assert pictures.fitted(_gradient(), Size(width=176, height=384)).size == (176, 384)
 
 
 @pytest.mark.parametrize(("output_format", "pil"), [("webp", "WEBP"), ("png", "PNG"), ("jpeg", "JPEG")])

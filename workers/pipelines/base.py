@@ -1,6 +1,6 @@
 """What a pipeline is to the rest of the worker."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,10 +9,19 @@ from PIL import Image
 OnStep = Callable[[int], None]
 """Told how many denoising steps are done. What it raises ends the edit at once and leaves the pipeline usable."""
 
+OnPreview = Callable[[Image.Image], None]
+"""Shown how the picture looks so far, a pixel for every sixteen."""
+
+OnLoaded = Callable[[float], None]
+"""Told which share of a model, 0 to 1, is loaded."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """An edit ready for the GPU: decoded references at the sizes the model reads, and the exact output size in pixels."""
+    """An edit ready for the GPU: decoded references at the sizes the model reads, and the exact output size in pixels.
+
+    `mask` (mode L, white is painted anew) and the first reference have the output's size when there is a mask.
+    """
 
     prompt: str
     references: Sequence[Image.Image]
@@ -21,14 +30,38 @@ class Job:
     steps: int
     guidance: float
     seed: int
+    negative_prompt: str | None = None
+    true_guidance: float = 1.0
+    mask: Image.Image | None = None
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a loaded pipeline is, for receipts: its class, precision, where its parts are, the device and the libraries."""
+
+    pipeline: str
+    dtype: str
+    placement: str
+    device: str
+    libraries: Mapping[str, str]
 
 
 class Pipeline(Protocol):
     """A loaded model."""
 
-    def edit(self, job: Job, on_step: OnStep) -> Image.Image:
+    @property
+    def facts(self) -> Facts:
+        """What it is."""
+        ...
+
+    def edit(self, job: Job, on_step: OnStep, on_preview: OnPreview | None = None) -> Image.Image:
         """Run the denoising loop. Returns an RGB picture of exactly `job.width` x `job.height`.
 
-        Raises `errors.OutOfMemoryError` and whatever `on_step` raises.
+        Raises `errors.OutOfMemoryError`, `errors.GpuFaultError` and whatever `on_step` raises.
         """
+        ...
+
+    def close(self) -> None:
+        """Give its memory back. Nothing else is asked of it afterwards."""
         ...

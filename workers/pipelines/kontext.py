@@ -1,77 +1,78 @@
-"""FLUX.1 Kontext: one reference picture, guidance embedded in the model, rectified flow."""
+"""FLUX.1 Kontext: one reference picture, guidance embedded in the model, rectified flow; with a mask, inpainting."""
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxKontextPipeline
-from diffusers.utils.logging import disable_progress_bar
+from diffusers import FluxKontextInpaintPipeline, FluxKontextPipeline
+from diffusers.pipelines.flux.pipeline_flux_kontext import retrieve_latents
 from PIL import Image
 
-from storage.contracts import errors
 from storage.contracts.catalog import Weights
-from workers.pipelines import device
-from workers.pipelines.base import Job, OnStep
+from storage.contracts.placement import Placement
+from workers.pipelines import device, loading
+from workers.pipelines.base import Job, OnLoaded
+from workers.pipelines.denoising import Denoising
 
 MAX_SEQUENCE_LENGTH = 512
 
 
-class KontextPipeline:
-    """diffusers' `FluxKontextPipeline`, resident on one device."""
+class KontextPipeline(Denoising):
+    """diffusers' `FluxKontextPipeline`, and `FluxKontextInpaintPipeline` on the same weights."""
 
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
-        self._pipe.set_progress_bar_config(disable=True)
+    @functools.cached_property
+    def _inpaint(self) -> Any:
+        pipe = FluxKontextInpaintPipeline(**self.pipe.components)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
-    def edit(self, job: Job, on_step: OnStep) -> Image.Image:
-        """See `base.Pipeline`. The same job gives the same pixels on the same kind of device.
+    def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        """Embeddings per token (T5) and pooled (CLIP)."""
+        longest = min(MAX_SEQUENCE_LENGTH, self.pipe.tokenizer_2.model_max_length)
+        per_token, pooled, _ = self.pipe.encode_prompt(prompt=prompt, prompt_2=None, max_sequence_length=longest)
+        return per_token, pooled
 
-        Also raises `errors.GpuFaultError`.
-        """
+    def call(self, job: Job) -> tuple[Any, Mapping[str, Any]]:
+        """See `Denoising`."""
+        per_token, pooled = self.embeddings(job.prompt)
+        arguments: dict[str, Any] = {
+            "prompt_embeds": per_token,
+            "pooled_prompt_embeds": pooled,
+            "guidance_scale": job.guidance,
+            # Without it four of the seventeen preferred sizes come out smaller than asked.
+            "max_area": job.width * job.height,
+            # The reference arrives at a size the model reads; resizing it again would only blur it.
+            "_auto_resize": False,
+        }
+        if job.negative_prompt is not None:
+            per_token, pooled = self.embeddings(job.negative_prompt)
+            arguments |= {"negative_prompt_embeds": per_token, "negative_pooled_prompt_embeds": pooled}
+            arguments["true_cfg_scale"] = job.true_guidance
+        if job.mask is None:
+            return self.pipe, arguments | {"image": job.references[0]}
+        return self._inpaint, arguments | {
+            "image": job.references[0],
+            "image_reference": job.references[0],
+            "mask_image": job.mask,
+            "strength": job.strength,
+        }
 
-        def after_step(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            on_step(index + 1)
-            return {}
-
-        try:
-            output = self._pipe(
-                prompt=job.prompt,
-                image=job.references[0],
-                width=job.width,
-                height=job.height,
-                # Without it four of the seventeen preferred sizes come out smaller than asked.
-                max_area=job.width * job.height,
-                # The reference arrives at a size the model reads; resizing it again would only blur it.
-                _auto_resize=False,
-                num_inference_steps=job.steps,
-                guidance_scale=job.guidance,
-                generator=torch.Generator("cpu").manual_seed(job.seed),
-                max_sequence_length=MAX_SEQUENCE_LENGTH,
-                callback_on_step_end=after_step,
-                # No tensor is handed out: reading one would make the GPU wait.
-                callback_on_step_end_tensor_inputs=[],
-            )
-        except torch.OutOfMemoryError as exc:
-            torch.cuda.empty_cache()
-            raise errors.OutOfMemoryError("The GPU ran out of memory", retry_after=1.0) from exc
-        except torch.AcceleratorError as exc:
-            raise errors.GpuFaultError("The GPU reported a fault") from exc
-        finally:
-            # An exception skips the pipeline's own clean-up, and what a step cache holds would enter the next picture.
-            self._pipe.maybe_free_model_hooks()
-        picture: Image.Image = output.images[0]
-        return picture
+    def tokens(self, picture: Image.Image) -> torch.Tensor:
+        """See `Denoising`."""
+        vae = self.pipe.vae
+        pixels = self.pipe.image_processor.preprocess(picture).to(vae.device, vae.dtype)
+        latents = retrieve_latents(vae.encode(pixels), sample_mode="argmax")
+        latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
+        packed: torch.Tensor = self.pipe._pack_latents(latents, *latents.shape)[0]
+        return packed
 
 
-def load(weights: Weights, folder: Path | None, gpu_type: str) -> KontextPipeline:
-    """Load from a local folder, or from the hub when `folder` is None. Safetensors only, no code from outside."""
-    disable_progress_bar()
-    name, dtype = device.of(gpu_type)
-    pipe = FluxKontextPipeline.from_pretrained(
-        str(folder) if folder else weights.source,
-        revision=None if folder else weights.revision,
-        local_files_only=folder is not None,
-        use_safetensors=True,
-        dtype=dtype,
-    )
-    return KontextPipeline(pipe.to(name))
+def load(
+    weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
+) -> KontextPipeline:
+    """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
+    where, dtype = device.of(gpu_type)
+    pipe = loading.pipeline(weights, folder, (FluxKontextPipeline,), dtype, on_loaded)
+    return KontextPipeline(device.placed(pipe, placement, where, dtype), placement)

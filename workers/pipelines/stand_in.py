@@ -2,7 +2,7 @@
 
 For benchmarks, fault tests and integration tests of clients. A model uses it by `pipeline = "stand_in"` in the catalog;
 `weights.source` says what it does: `"20"` sleeps 20 ms in all, `"20 hang at 3"` never finishes the third step, `"20 die at 3"`
-takes the process down there.
+takes the process down there, `"20 loading 5000"` takes five seconds to load.
 """
 
 import os
@@ -14,14 +14,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from storage.contracts import errors
 from storage.contracts.catalog import Weights
-from workers.pipelines.base import Job, OnStep
+from storage.contracts.placement import Placement
+from workers.pipelines.base import Facts, Job, OnLoaded, OnPreview, OnStep
 
 BITS = 32
 STAMP_HEIGHT = 8
 """The topmost rows show the seed: 32 equal fields from the most significant bit on, white for one."""
 
-_SOURCE = re.compile(r"(\d+)(?: (hang|die) at (\d+))?")
+_SOURCE = re.compile(r"(\d+)(?: (hang|die) at (\d+))?(?: loading (\d+))?")
 
 
 class StandInPipeline:
@@ -32,7 +34,15 @@ class StandInPipeline:
         self._fault = fault
         self._at_step = at_step
 
-    def edit(self, job: Job, on_step: OnStep) -> Image.Image:
+    @property
+    def facts(self) -> Facts:
+        """See `base.Pipeline`."""
+        return Facts(pipeline="StandInPipeline", dtype="none", placement="nowhere", device="none", libraries={})
+
+    def close(self) -> None:
+        """See `base.Pipeline`."""
+
+    def edit(self, job: Job, on_step: OnStep, on_preview: OnPreview | None = None) -> Image.Image:
         """See `base.Pipeline`."""
         began = time.perf_counter()
         for step in range(1, job.steps + 1):
@@ -41,7 +51,9 @@ class StandInPipeline:
             # Against the clock, so that the sum of many short sleeps is not longer than the whole.
             time.sleep(max(0.0, began + self._duration_s * step / job.steps - time.perf_counter()))
             on_step(step)
-        picture = job.references[0].resize((job.width, job.height))
+            if on_preview is not None:
+                on_preview(Image.new("RGB", (job.width // 16, job.height // 16), "grey"))
+        picture = job.references[0].resize((job.width, job.height)) if job.references else _blank(job)
         stamp = Image.new("1", (BITS, 1))
         stamp.putdata([job.seed >> bit & 1 for bit in reversed(range(BITS))])
         picture.paste(stamp.resize((job.width, STAMP_HEIGHT), Image.Resampling.NEAREST).convert("RGB"), (0, 0))
@@ -53,16 +65,26 @@ class StandInPipeline:
         threading.Event().wait()
 
 
+def _blank(job: Job) -> Image.Image:
+    return Image.new("RGB", (job.width, job.height), "grey")
+
+
 def stamped_seed(picture: Image.Image) -> int:
     """The seed that a stand-in's picture shows."""
     fields = picture.convert("L").crop((0, 0, picture.width, STAMP_HEIGHT)).resize((BITS, 1), Image.Resampling.BOX)
     return sum(1 << BITS - 1 - n for n, level in enumerate(fields.tobytes()) if level > 127)
 
 
-def load(weights: Weights, folder: Path | None, gpu_type: str) -> StandInPipeline:
-    """Read `weights.source`. Raises `ValueError` when it cannot be read."""
+def load(
+    weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
+) -> StandInPipeline:
+    """Read `weights.source`. Raises `errors.ModelUnavailableError` when it cannot be read."""
     found = _SOURCE.fullmatch(weights.source)
     if found is None:
-        raise ValueError(f"a stand-in's weights.source is like '20' or '20 hang at 3'; got {weights.source!r}")
-    milliseconds, fault, step = found.groups()
+        message = f"a stand-in's weights.source is like '20' or '20 hang at 3'; got {weights.source!r}"
+        raise errors.ModelUnavailableError(message)
+    milliseconds, fault, step, loading = found.groups()
+    for tenth in range(10):
+        time.sleep(int(loading or 0) / 10_000)
+        on_loaded((tenth + 1) / 10)
     return StandInPipeline(int(milliseconds) / 1000, fault, int(step or 0))

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage.contracts import catalog, edits, errors, events, generations
+from storage.ledger import calls
 
 Sign = Callable[[str, datetime], str]
 """Object key and expiry to URL."""
@@ -25,6 +26,12 @@ def problem(error: errors.DarkroomError) -> dict[str, Any]:
 
 
 _TYPES = {"invalid_input": "invalid_params"}
+
+
+def accepted(receipt: calls.Receipt) -> dict[str, Any]:
+    """What enqueuing answers."""
+    queued = [{"generation_id": id_, "status": "queued"} for id_ in receipt.ids]
+    return {"generations": queued, "cursor": receipt.cursor}
 
 
 def _seconds(milliseconds: int | None) -> int | None:
@@ -59,22 +66,32 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
         "delay_ms": times.delay_ms,
         "execution_ms": found.execution_ms,
         "queue_position": found.position,
-        "progress": {"step": found.step, "steps": edit.steps},
+        "phase": found.phase.value if found.phase else None,
+        "progress": {"step": found.step, "steps": edit.steps, "model_loaded_percent": _loaded(found)},
         "weights": _weights(found, known),
+        "parent_generation_id": edit.parent,
+        "receipt": result.receipt.model_dump() if result else None,
     }
-    stored = [reference.key for reference in edit.references if isinstance(reference, edits.StoredInput)]
+    until = datetime.fromtimestamp(times.created_ms / 1000, UTC) + generations.RESULT_LIFETIME
+    stored = [sign(reference.key, until) for reference in edit.references if isinstance(reference, edits.StoredInput)]
     if stored and "input_image" not in answer:
-        until = datetime.fromtimestamp(times.created_ms / 1000, UTC) + generations.RESULT_LIFETIME
-        urls = [sign(key, until) for key in stored]
-        answer["input_image"] = urls[0] if len(urls) == 1 else urls
+        answer["input_image"] = stored[0] if len(stored) == 1 else stored
+    if isinstance(edit.mask, edits.StoredInput):
+        answer["mask_image"] = sign(edit.mask.key, until)
     return answer
+
+
+def _loaded(found: generations.Generation) -> int | None:
+    if found.phase in (None, generations.Phase.PREPARING):
+        return None
+    return found.loaded_percent if found.phase is generations.Phase.LOADING else 100
 
 
 def _weights(found: generations.Generation, known: catalog.Catalog) -> dict[str, Any] | None:
     model = known.models.get(found.edit.model)
     if found.result is None and model is None:
         return None
-    name = found.result.weights if found.result else model.weights.name if model else None
+    name = found.result.receipt.weights if found.result else model.weights.name if model else None
     note = model.weights.note if model and model.weights.name == name else None
     return {"name": name, "note": note}
 
@@ -96,23 +113,17 @@ def event(happened: events.Event, sign: Sign) -> dict[str, Any]:
         data["expires_at"] = int(expires_at.timestamp())
     if "error_message" in fields:
         data |= {"error": fields["error_message"], "error_code": fields["error_code"]}
+    if "preview" in fields:
+        data["preview"] = fields["preview"]
     return data | {name: int(fields[name]) for name in ("step", "steps", "attempts") if name in fields}
 
 
 def model(name: str, found: catalog.Model) -> dict[str, Any]:
     """One model, with its schema under both names Oxen uses for it."""
     schema = found.request_schema()
-    schema["required"] = ["input_image", *schema["required"]]
-    schema["properties"] = {
-        "input_image": {
-            "type": "string",
-            "format": "uri",
-            "title": "input_image",
-            "description": "The picture to edit: an http(s) URL or a data URI of a PNG, JPEG, WebP or GIF",
-            "x-media-references": True,
-        },
-        **schema["properties"],
-    }
+    if found.min_references:
+        schema["required"] = ["input_image", *schema["required"]]
+    schema["properties"] = {**_pictures(found), **schema["properties"]}
     return {
         "id": name,
         "object": "model",
@@ -123,7 +134,13 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
         "description": found.summary,
         "model_type": "base",
         "endpoint": "/images/edit",
-        "capabilities": {"input": ["image", "text"], "output": ["image"]},
+        "capabilities": {
+            "input": ["image", "text"],
+            "output": ["image"],
+            "text_to_image": found.min_references == 0,
+            "most_inputs": found.max_references,
+            "mask": found.takes_mask,
+        },
         "pricing": {"method": "per_image", "cost_per_image": found.price_per_image},
         "developer": {"name": found.developer, "logo": None},
         "fine_tuning": None,
@@ -131,11 +148,30 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
         "source_model": None,
         "image_url": None,
         "released_at": found.released_at,
+        "aliases": list(found.aliases),
         "licence": found.weights.licence,
+        "licence_url": found.weights.licence_url,
+        "non_commercial": found.weights.non_commercial,
         "weights": {"name": found.weights.name, "note": found.weights.note},
         "request_schema": schema,
         "json_request_schema": schema,
     }
+
+
+def _pictures(model: catalog.Model) -> dict[str, Any]:
+    """The picture fields of a model, as JSON schema."""
+    one = {"type": "string", "format": "uri", "title": "input_image", "x-media-references": True}
+    kinds = "an http(s) URL or a data URI of a PNG, JPEG, WebP or GIF"
+    if model.max_references == 1 or model.min_references == 1:
+        found: dict[str, Any] = {"input_image": {**one, "description": f"The picture to edit: {kinds}"}}
+    else:
+        several = {"type": "array", "items": {"type": "string", "format": "uri"}, "maxItems": model.max_references}
+        description = f"Reference pictures, none or up to {model.max_references}, each {kinds}"
+        found = {"input_image": {**one, **several, "description": description}}
+        del found["input_image"]["format"]
+    if model.takes_mask:
+        found["mask_image"] = {**one, "title": "mask_image", "description": f"White where to paint anew: {kinds}"}
+    return found
 
 
 def blocking(found: Sequence[generations.Generation], images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,17 +1,22 @@
 """Requests of the native API become submissions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from api import bodies, submission
 from storage import queues
-from storage.contracts import catalog, edits, errors
+from storage.contracts import catalog, edits, errors, generations, parameters
+from storage.contracts.geometry import Canvas, Size
 
+PICTURES = ("input_image", "mask_image")
 ENVELOPE = frozenset(
-    {"model", "num_generations", "target_namespace", "input_image", "response_format", "queue_ttl", "execution_timeout"}
-)
+    {
+        *PICTURES, "model", "num_generations", "target_namespace", "parent_generation_id", "response_format", "queue_ttl",
+        "execution_timeout",
+    }
+)  # fmt: skip
 """Fields that are not the model's own parameters."""
 
 RATIOS = {
@@ -19,12 +24,17 @@ RATIOS = {
     "4:3": 4 / 3, "9:16": 9 / 16, "9:21": 9 / 21, "match_input_image": None,
 }  # fmt: skip
 
+RESOLUTIONS = {"0.5 MP": 2**19, "1 MP": 2**20, "2 MP": 2**21}
+
 FORMATS: dict[str, edits.OutputFormat] = {"webp": "webp", "jpg": "jpeg", "png": "png"}
 
 MAX_URL = 2048
 MAX_RECORDED = 500
 
 ResponseFormat = Literal["url", "b64_json"]
+
+Read = Callable[[str], Awaitable[generations.Generation]]
+"""Reads one of the caller's generations. Raises `errors.NotFoundError`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,50 +46,57 @@ class Bounds:
 
 
 async def request_of(
-    body: bodies.Body, *, tenant: str, known: catalog.Catalog, bounds: Bounds, idempotency_key: str | None, late: bool
+    body: bodies.Body,
+    *,
+    tenant: str,
+    known: catalog.Catalog,
+    bounds: Bounds,
+    read: Read,
+    idempotency_key: str | None,
+    late: bool,
 ) -> submission.Request:
     """Check a body and say what it asks for.
 
     `late` turns a bad model parameter into generations recorded as failed, as Oxen's queue does. Raises
-    `errors.InvalidInputError` and `errors.ModelNotFoundError`.
+    `errors.InvalidInputError`, `errors.ModelNotFoundError` and `errors.NotFoundError` for a parent that is not there.
     """
     fields = {name: value for name, value in body.fields.items() if value is not None}
-    name = _string(fields, "model")
-    model = known.model(name)
-    parameters = {field: value for field, value in fields.items() if field not in ENVELOPE}
+    name = known.name_of(_string(fields, "model"))
+    model = known.models[name]
+    own = {field: value for field, value in fields.items() if field not in ENVELOPE}
     if body.textual:
-        parameters = {field: _typed(value, model.parameters.get(field)) for field, value in parameters.items()}
+        own = {field: _typed(value, model.parameters.get(field)) for field, value in own.items()}
     for file in body.files:
-        if file != "input_image":
-            raise errors.InvalidInputError(f"{file} is not a known file field; allowed: input_image", field=file)
+        if file not in PICTURES:
+            raise errors.InvalidInputError(
+                f"{file} is not a known file field; allowed: {', '.join(PICTURES)}", field=file
+            )
     if "response_format" in fields:
         response_format(fields)
+    references, mask = await _pictures(body, fields, model, name, read)
     refused = None
     try:
-        checked = model.validate_parameters(parameters)
+        edit = _edit(name, model, own, first=bool(references), mask=mask is not None)
     except errors.InvalidInputError as exc:
         if not late:
             raise
         refused = exc
         # What is recorded of a refused request is bounded and can be shown again as JSON, whatever was sent.
-        parameters = {field: _recordable(value) for field, value in parameters.items() if field in model.parameters}
-        prompt = parameters.get("prompt")
-        checked = model.validate_parameters({"prompt": prompt if isinstance(prompt, str) and prompt.strip() else "-"})
+        own = {field: _recordable(value) for field, value in own.items() if field in model.parameters}
+        prompt = own.get("prompt")
+        plain = {"prompt": prompt if isinstance(prompt, str) and prompt.strip() else "-"}
+        edit = _edit(name, model, plain, first=bool(references), mask=mask is not None)
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
         raise errors.InvalidInputError("Idempotency-Key may have 1 to 255 characters", field="Idempotency-Key")
+    parent = fields.get("parent_generation_id")
     return submission.Request(
         tenant=tenant,
         queue=queues.queue_name(name),
-        model=name,
-        prompt=checked["prompt"],
-        references=await _references(fields.get("input_image"), body.files.get("input_image", ()), model, name),
-        aspect_ratio=RATIOS[checked["aspect_ratio"]],
-        steps=checked["num_inference_steps"],
-        guidance=checked["guidance"],
-        seed=checked["seed"],
-        output_format=FORMATS[checked["output_format"]],
-        quality=checked["output_quality"],
-        submitted=_echo(fields, parameters),
+        edit=edit.model_copy(update={"parent": parent}) if isinstance(parent, str) else edit,
+        references=references,
+        mask=mask,
+        seed=None if refused else own.get("seed"),
+        submitted=_echo(fields, own),
         count=_count(fields.get("num_generations", 1), textual=body.textual),
         queue_ttl_s=_seconds(fields, "queue_ttl", bounds.queue_ttl_s, textual=body.textual),
         execution_limit_s=_seconds(fields, "execution_timeout", bounds.execution_limit_s, textual=body.textual),
@@ -89,9 +106,83 @@ async def request_of(
     )
 
 
+def _edit(name: str, model: catalog.Model, sent: Mapping[str, Any], *, first: bool, mask: bool) -> edits.Edit:
+    """The edit without its pictures and its seed. `first` says that there is a reference, `mask` that there is one too."""
+    checked = model.validate_parameters(sent)
+    negative, true_guidance = checked.get("negative_prompt"), checked.get("true_guidance", 1)
+    if negative is not None and true_guidance <= 1:
+        raise errors.InvalidInputError("negative_prompt needs true_guidance above 1", field="negative_prompt")
+    if negative is None and true_guidance > 1:
+        raise errors.InvalidInputError("true_guidance above 1 needs a negative_prompt", field="true_guidance")
+    if "strength" in sent and not mask:
+        raise errors.InvalidInputError("strength is for edits with a mask_image", field="strength")
+    return edits.Edit(
+        model=name,
+        prompt=checked["prompt"],
+        references=(),
+        canvas=_canvas(model, checked, sent, first=first, mask=mask),
+        steps=checked["num_inference_steps"],
+        guidance=checked.get("guidance", 1.0),
+        negative_prompt=negative,
+        true_guidance=true_guidance,
+        strength=checked.get("strength", 1.0),
+        seed=0,
+        output_format=FORMATS[checked["output_format"]],
+        quality=checked["output_quality"],
+        previews=checked.get("previews", False),
+    )
+
+
+def _canvas(
+    model: catalog.Model, checked: Mapping[str, Any], sent: Mapping[str, Any], *, first: bool, mask: bool
+) -> Canvas:
+    width, height = checked.get("width"), checked.get("height")
+    as_input = checked.get("exact_size", False)
+    shaped = "aspect_ratio" in sent and sent["aspect_ratio"] != "match_input_image"
+    if (width is None) != (height is None):
+        missing = "height" if height is None else "width"
+        raise errors.InvalidInputError(f"width and height belong together; {missing} is missing", field=missing)
+    if shaped and (width is not None or as_input or mask):
+        other = "width and height" if width is not None else "exact_size" if as_input else "mask_image"
+        raise errors.InvalidInputError(f"aspect_ratio and {other} exclude each other", field="aspect_ratio")
+    if as_input and (width is not None or not first):
+        reason = "width and height exclude it" if width is not None else "there is no input_image to take it from"
+        raise errors.InvalidInputError(f"exact_size: {reason}", field="exact_size")
+    pixels = RESOLUTIONS[checked["resolution"]] if sent.get("resolution") is not None else None
+    if width is not None and height is not None:
+        if mask:
+            raise errors.InvalidInputError("With mask_image the result has the input's shape", field="width")
+        if pixels is not None:
+            raise errors.InvalidInputError("resolution and width and height exclude each other", field="resolution")
+        size = Size(width=width, height=height)
+        model.frame.check(size)
+        return Canvas(size=size)
+    ratio = None if as_input or mask else RATIOS[checked["aspect_ratio"]]
+    return Canvas(ratio=ratio, pixels=pixels, as_input=as_input)
+
+
 def _recordable(value: object) -> object:
     plain = value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
     return value if plain else str(value)[:MAX_RECORDED]
+
+
+def replay_of(found: generations.Generation, *, idempotency_key: str | None) -> submission.Request:
+    """The same again. Pictures that were stored are copied, for each generation deletes its own."""
+    edit = found.edit
+
+    def again(picture: edits.Input) -> submission.Picture:
+        return submission.KeptPicture(key=picture.key) if isinstance(picture, edits.StoredInput) else picture
+
+    return submission.Request(
+        tenant=found.tenant,
+        queue=queues.queue_name(edit.model),
+        edit=edit,
+        references=[again(reference) for reference in edit.references],
+        mask=again(edit.mask) if edit.mask else None,
+        seed=edit.seed,
+        submitted=found.submitted,
+        idempotency_key=idempotency_key,
+    )
 
 
 def response_format(fields: Mapping[str, Any]) -> ResponseFormat:
@@ -102,7 +193,7 @@ def response_format(fields: Mapping[str, Any]) -> ResponseFormat:
     if value == "b64_json":
         return "b64_json"
     raise errors.InvalidInputError(
-        f"response_format must be one of url, b64_json; got {catalog.shown(value)}", field="response_format"
+        f"response_format must be one of url, b64_json; got {parameters.shown(value)}", field="response_format"
     )
 
 
@@ -124,7 +215,7 @@ def _seconds(fields: Mapping[str, Any], name: str, most: float, *, textual: bool
     if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= most:
         return float(value)
     raise errors.InvalidInputError(
-        f"{name} must be a number of seconds between 1 and {most:g}; got {catalog.shown(value)}", field=name
+        f"{name} must be a number of seconds between 1 and {most:g}; got {parameters.shown(value)}", field=name
     )
 
 
@@ -144,7 +235,7 @@ def _count(value: object, *, textual: bool) -> int:
     raise errors.InvalidInputError(message, field="num_generations")
 
 
-def _typed(value: str, parameter: catalog.Parameter | None) -> object:
+def _typed(value: str, parameter: parameters.Parameter | None) -> object:
     """A form's text as the type its parameter has; what does not fit stays text and is refused by name."""
     if parameter is None:
         return value
@@ -156,45 +247,68 @@ def _typed(value: str, parameter: catalog.Parameter | None) -> object:
         return value
 
 
-async def _references(
-    value: object, files: tuple[bytes, ...], model: catalog.Model, name: str
-) -> list[submission.SentPicture | edits.RemoteInput]:
-    entries = value if isinstance(value, list) else [] if value is None else [value]
-    if not entries and not files:
+async def _pictures(
+    body: bodies.Body, fields: Mapping[str, Any], model: catalog.Model, name: str, read: Read
+) -> tuple[list[submission.Picture], submission.Picture | None]:
+    references: list[submission.Picture] = []
+    if "parent_generation_id" in fields:
+        references.append(await _result_of(_string(fields, "parent_generation_id"), read))
+    references += await _sent_as(body, "input_image")
+    masks = await _sent_as(body, "mask_image")
+    if len(references) < model.min_references:
         raise errors.InvalidInputError(
             "input_image is required: a URL, a data URI or an uploaded file", field="input_image"
         )
-    if len(entries) + len(files) > model.max_references:
-        message = f"input_image: {name} takes at most {model.max_references}; got {len(entries) + len(files)}"
+    if len(references) > model.max_references:
+        message = f"input_image: {name} takes at most {model.max_references}; got {len(references)}"
         raise errors.InvalidInputError(message, field="input_image")
-    references = [await _reference(entry) for entry in entries]
-    return references + [_sent(await bodies.picture(file, "input_image")) for file in files]
+    if masks and not model.takes_mask:
+        raise errors.InvalidInputError(f"mask_image: {name} takes none", field="mask_image")
+    if len(masks) > 1:
+        raise errors.InvalidInputError(f"mask_image: at most one; got {len(masks)}", field="mask_image")
+    if masks and len(references) != 1:
+        raise errors.InvalidInputError("mask_image needs exactly one input_image", field="mask_image")
+    return references, masks[0] if masks else None
 
 
-async def _reference(entry: object) -> submission.SentPicture | edits.RemoteInput:
+async def _result_of(id_: str, read: Read) -> submission.KeptPicture:
+    parent = await read(id_)
+    if parent.result is None:
+        message = f"parent_generation_id: that generation is {parent.status}; only a succeeded one has a result"
+        raise errors.InvalidInputError(message, field="parent_generation_id")
+    return submission.KeptPicture(key=parent.result.key)
+
+
+async def _sent_as(body: bodies.Body, field: str) -> list[submission.Picture]:
+    value = body.fields.get(field)
+    entries = value if isinstance(value, list) else [] if value is None else [value]
+    pictures = [await _picture(entry, field) for entry in entries]
+    return pictures + [_sent(await bodies.picture(file, field)) for file in body.files.get(field, ())]
+
+
+async def _picture(entry: object, field: str) -> submission.Picture:
     if isinstance(entry, str) and entry.startswith("data:"):
-        return _sent(await bodies.picture_of_data_uri(entry, "input_image"))
+        return _sent(await bodies.picture_of_data_uri(entry, field))
     if isinstance(entry, str) and entry.startswith(("http://", "https://")):
         if len(entry) > MAX_URL:
-            raise errors.InvalidInputError(
-                f"input_image may have at most {MAX_URL} characters as a URL", field="input_image"
-            )
+            raise errors.InvalidInputError(f"{field} may have at most {MAX_URL} characters as a URL", field=field)
         return edits.RemoteInput(url=entry)
-    raise errors.InvalidInputError("input_image must be an http(s) URL or a data URI", field="input_image")
+    raise errors.InvalidInputError(f"{field} must be an http(s) URL or a data URI", field=field)
 
 
 def _sent(picture: bodies.Picture) -> submission.SentPicture:
     return submission.SentPicture(data=picture.data, content_type=picture.header.content_type)
 
 
-def _echo(fields: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, object]:
+def _echo(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, object]:
     """The parameters to show again when asked; pictures sent along are shown as URLs instead."""
-    echo = {name: value for name, value in parameters.items() if name != "prompt"}
-    for name in ("target_namespace", "response_format", "queue_ttl", "execution_timeout"):
+    echo = {name: value for name, value in own.items() if name != "prompt"}
+    for name in ("target_namespace", "parent_generation_id", "response_format", "queue_ttl", "execution_timeout"):
         if name in fields:
             echo[name] = fields[name]
-    image = fields.get("input_image")
-    urls = image if isinstance(image, list) else [image]
-    if all(isinstance(url, str) and not url.startswith("data:") for url in urls):
-        echo["input_image"] = image
+    for name in PICTURES:
+        image = fields.get(name)
+        urls = image if isinstance(image, list) else [image]
+        if all(isinstance(url, str) and not url.startswith("data:") for url in urls):
+            echo[name] = image
     return echo

@@ -54,6 +54,24 @@ class WeightsUsed(BaseModel):
     note: str | None
 
 
+class Receipt(BaseModel):
+    """What a result was made with; the file carries the same in its EXIF user comment."""
+
+    model: str
+    weights: str
+    revision: str | None
+    pipeline: str
+    seed: int
+    steps: int
+    guidance: float
+    rendered: str
+    dtype: str
+    placement: str
+    gpu_type: str
+    gpu: str
+    libraries: dict[str, str]
+
+
 class GenerationAnswer(BaseModel):
     """A generation; submitted parameters stand beside these fields. Times are Unix seconds."""
 
@@ -79,8 +97,11 @@ class GenerationAnswer(BaseModel):
     delay_ms: int | None
     execution_ms: int | None
     queue_position: int | None
+    phase: str | None
     progress: Progress
     weights: WeightsUsed | None
+    parent_generation_id: str | None
+    receipt: Receipt | None
 
 
 class GenerationList(BaseModel):

@@ -60,9 +60,8 @@ async def enqueue(
         raise errors.InvalidInputError(message, field="response_format")
     asked = await _asked(body, held, tenant, idempotency_key, late=validate == "late")
     receipt = await held.submission.submit(asked)
-    accepted = [{"generation_id": id_, "status": "queued"} for id_ in receipt.ids]
     headers = {"Idempotent-Replayed": "true"} if receipt.replayed and idempotency_key else None
-    return JSONResponse({"generations": accepted, "cursor": receipt.cursor}, headers=headers)
+    return JSONResponse(answers.accepted(receipt), headers=headers)
 
 
 async def _asked(
@@ -74,6 +73,7 @@ async def _asked(
         tenant=tenant,
         known=held.catalog,
         bounds=asking.Bounds(queue_ttl_s=settings.queue_ttl_s, execution_limit_s=settings.execution_limit_s),
+        read=lambda id_: held.ledger.run(calls.read(id_, tenant)),
         idempotency_key=idempotency_key,
         late=late,
     )
@@ -130,6 +130,14 @@ async def read_generation(
     if if_none_match == found.etag:
         return Response(status_code=304, headers=headers)
     return JSONResponse(answers.generation(found, held.catalog, held.objects.signed_url), headers=headers)
+
+
+@router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
+async def replay(generation_id: str, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None) -> Response:
+    """Run a generation again: same pictures, parameters and seed. Its inputs are kept as long as its result."""
+    found = await held.ledger.run(calls.read(generation_id, tenant))
+    receipt = await held.submission.submit(asking.replay_of(found, idempotency_key=idempotency_key))
+    return JSONResponse(answers.accepted(receipt))
 
 
 @router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)

@@ -1,0 +1,171 @@
+"""Which sizes: what a model reads, what it renders, and what comes back. Pure arithmetic on pixels.
+
+Pipelines snap sizes silently: preferred sizes that are no fixed points of their own rounding, references cropped to a
+multiple of 16. Here every size is chosen before the pipeline sees it, so that it changes none, and what was done is said.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from storage.contracts import errors
+from storage.contracts.values import Frozen
+
+MULTIPLE = 16
+"""Latents are an eighth of the pixels and are read two by two."""
+
+
+class Size(Frozen):
+    """A picture's width and height in pixels."""
+
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """Read `1024x768`."""
+        width, _, height = text.partition("x")
+        return cls(width=int(width), height=int(height))
+
+    @property
+    def ratio(self) -> float:
+        """Width over height."""
+        return self.width / self.height
+
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.width * self.height
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+class Canvas(Frozen):
+    """The size somebody asked for.
+
+    `size` is exact. Without it `ratio` (width over height; None is the first reference's, or 1) and `pixels` (None is the
+    model's own) choose one. `as_input` gives back the first reference's own width and height, whatever was rendered.
+    """
+
+    ratio: Annotated[float, Field(gt=0)] | None = None
+    pixels: Annotated[int, Field(ge=1)] | None = None
+    size: Size | None = None
+    as_input: bool = False
+
+
+class Frame(Frozen):
+    """What a model renders and reads well.
+
+    `sizes` are those it was trained on. `reference_pixels` bounds references, which then keep their shape; None scales
+    each to the preferred size nearest its ratio. Asked sizes have sides from `min_side` to `max_side` and at most
+    `max_pixels`.
+    """
+
+    sizes: tuple[str, ...]
+    reference_pixels: Annotated[int, Field(ge=64 * 64)] | None = None
+    min_side: Annotated[int, Field(ge=MULTIPLE)] = 256
+    max_side: Annotated[int, Field(ge=MULTIPLE)] = 2048
+    max_pixels: Annotated[int, Field(ge=1)] = 2_100_000
+
+    @model_validator(mode="after")
+    def _sizes_can_be_read(self) -> "Frame":
+        if not self.sizes:
+            raise ValueError("sizes: at least one is needed")
+        for text in self.sizes:
+            size = Size.parse(text)
+            if size.width % MULTIPLE or size.height % MULTIPLE:
+                raise ValueError(f"sizes: {text} is no multiple of {MULTIPLE}")
+        return self
+
+    def nearest(self, ratio: float) -> Size:
+        """The preferred size whose ratio is nearest, compared on a logarithmic scale."""
+        return min((Size.parse(text) for text in self.sizes), key=lambda size: abs(math.log(size.ratio / ratio)))
+
+    def check(self, size: Size) -> None:
+        """Raises `errors.InvalidInputError` naming `width` or `height` when a size is out of range."""
+        for field, side in (("width", size.width), ("height", size.height)):
+            if not self.min_side <= side <= self.max_side:
+                message = f"{field} must be an integer between {self.min_side} and {self.max_side}; got {side}"
+                raise errors.InvalidInputError(message, field=field)
+        if size.pixels > self.max_pixels:
+            message = f"width x height may be at most {self.max_pixels} pixels; got {size}, which is {size.pixels}"
+            raise errors.InvalidInputError(message, field="width")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Every size of one edit: each reference as the model reads it, what is rendered, what comes back, and a sentence on it."""
+
+    references: tuple[Size, ...]
+    render: Size
+    output: Size
+    note: str
+
+    @property
+    def cropped(self) -> bool:
+        """Whether the output is the middle of what is rendered; otherwise it is scaled, unless it is the same."""
+        return 0 <= self.render.width - self.output.width < MULTIPLE and (
+            0 <= self.render.height - self.output.height < MULTIPLE
+        )
+
+
+def planned(frame: Frame, canvas: Canvas, originals: Sequence[Size], first: Size | None = None) -> Geometry:
+    """The sizes of an edit, from what was asked and the pixel sizes of its references, upright.
+
+    `first` is the picture whose shape the result may take; by default the first reference.
+    """
+    first = first or (originals[0] if originals else None)
+    references = tuple(_read(frame, original) for original in originals)
+    render = output = _rendered(frame, canvas, first)
+    if canvas.size is not None:
+        output = canvas.size
+    elif canvas.as_input and first is not None:
+        output = first
+    geometry = Geometry(references=references, render=render, output=output, note="")
+    return Geometry(references=references, render=render, output=output, note=_note(geometry, originals))
+
+
+def _read(frame: Frame, original: Size) -> Size:
+    if frame.reference_pixels is None:
+        return frame.nearest(original.ratio)
+    scale = min(1.0, math.sqrt(frame.reference_pixels / original.pixels))
+    scale = max(scale, 4 * MULTIPLE / min(original.width, original.height))
+    width, height = original.width * scale, original.height * scale
+    if width * height > frame.reference_pixels:
+        # Very long and thin: the short side stays readable and the long one gives way.
+        width, height = min(width, 8 * height), min(height, 8 * width)
+    return Size(width=_multiple(width), height=_multiple(height))
+
+
+def _rendered(frame: Frame, canvas: Canvas, first: Size | None) -> Size:
+    if canvas.size is not None:
+        return Size(width=_multiple_above(canvas.size.width), height=_multiple_above(canvas.size.height))
+    ratio = canvas.ratio or (first.ratio if first else 1.0)
+    preferred = frame.nearest(ratio)
+    if canvas.pixels is None:
+        return preferred
+    scale = math.sqrt(min(canvas.pixels, frame.max_pixels) / preferred.pixels)
+    return Size(width=_multiple(preferred.width * scale), height=_multiple(preferred.height * scale))
+
+
+def _multiple(side: float) -> int:
+    return max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)
+
+
+def _multiple_above(side: int) -> int:
+    return math.ceil(side / MULTIPLE) * MULTIPLE
+
+
+def _note(geometry: Geometry, originals: Sequence[Size]) -> str:
+    done = []
+    for number, (original, read) in enumerate(zip(originals, geometry.references, strict=True), 1):
+        name = "input" if len(originals) == 1 else f"input {number}"
+        done.append(f"{name} as it is" if original == read else f"{name} {original} scaled to {read}")
+    if geometry.output != geometry.render:
+        how = "cropped" if geometry.cropped else "scaled"
+        done.append(f"rendered at {geometry.render}, {how} to {geometry.output}")
+    return "; ".join(done)

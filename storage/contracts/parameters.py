@@ -1,0 +1,110 @@
+"""Parameters of requests, declared as data: one declaration validates, explains and is served as JSON schema."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from storage.contracts import errors
+from storage.contracts.values import Frozen
+
+
+class Parameter(Frozen):
+    """One field of a request: its type, default and allowed range, in the words of JSON schema."""
+
+    type: Literal["string", "integer", "number", "boolean"]
+    description: str
+    default: str | int | float | bool | None = None
+    required: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    max_length: int | None = None
+
+    @model_validator(mode="after")
+    def _default_is_allowed(self) -> "Parameter":
+        if self.default is not None:
+            request_model("default", {"default": self})(default=self.default)
+        return self
+
+
+def schema_of(parameter: Parameter) -> dict[str, Any]:
+    """A parameter in the words of JSON schema."""
+    schema = {
+        "type": parameter.type,
+        "description": parameter.description,
+        "default": parameter.default,
+        "minimum": parameter.minimum,
+        "maximum": parameter.maximum,
+        "maxLength": parameter.max_length,
+        "enum": list(parameter.choices) or None,
+    }
+    return {key: value for key, value in schema.items() if value is not None}
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("blank")
+    return value
+
+
+_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
+
+
+def request_model(name: str, parameters: Mapping[str, Parameter]) -> type[BaseModel]:
+    """A model that checks a request's parameters and completes them."""
+    fields: dict[str, Any] = {}
+    for field, parameter in parameters.items():
+        annotation: Any = Literal[parameter.choices] if parameter.choices else _TYPES[parameter.type]
+        constraints: dict[str, Any] = {}
+        if parameter.minimum is not None:
+            constraints["ge"] = parameter.minimum
+        if parameter.maximum is not None:
+            constraints["le"] = parameter.maximum
+        if parameter.max_length is not None:
+            constraints["max_length"] = parameter.max_length
+        if parameter.type == "number":
+            constraints["allow_inf_nan"] = False
+        if not parameter.choices:
+            # "28" is no integer and true is no number: JSON has types, and a form's text was converted before.
+            constraints["strict"] = True
+        annotation = Annotated[annotation, Field(**constraints)]
+        if parameter.required and parameter.type == "string":
+            annotation = Annotated[annotation, AfterValidator(_not_blank)]
+        fields[field] = (annotation, ...) if parameter.required else (annotation | None, parameter.default)
+    return create_model(name, __config__=ConfigDict(extra="forbid", hide_input_in_errors=True), **fields)
+
+
+def sentence_of(
+    exc: ValidationError, parameters: Mapping[str, Parameter], values: Mapping[str, Any]
+) -> errors.InvalidInputError:
+    """What is wrong, for whoever sent it: field, value and what is allowed."""
+    field = str(exc.errors()[0]["loc"][0])
+    parameter = parameters[field]
+    if field not in values:
+        return errors.InvalidInputError(f"{field} is required", field=field)
+    value = values[field]
+    if parameter.required and isinstance(value, str) and not value.strip():
+        return errors.InvalidInputError(f"{field.capitalize()} cannot be empty", field=field)
+    if isinstance(value, str) and parameter.max_length is not None and len(value) > parameter.max_length:
+        message = f"{field} may have at most {parameter.max_length} characters; got {len(value)}"
+        return errors.InvalidInputError(message, field=field)
+    return errors.InvalidInputError(f"{field} must be {_allowed(parameter)}; got {shown(value)}", field=field)
+
+
+def _allowed(parameter: Parameter) -> str:
+    if parameter.choices:
+        return "one of " + ", ".join(parameter.choices)
+    kind = {"string": "a string", "integer": "an integer", "number": "a finite number", "boolean": "true or false"}[
+        parameter.type
+    ]
+    if parameter.minimum is not None and parameter.maximum is not None:
+        # Ten digits: a seed's limit is a number to be copied, not 4.29497e+09.
+        return f"{kind} between {parameter.minimum:.10g} and {parameter.maximum:.10g}"
+    return kind
+
+
+def shown(value: object) -> str:
+    """A value for an error message, cut short."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,275 @@
+"""The real pipeline classes, small and untrained: every parameter reaches them, and what they say about themselves is so."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infra import embedded
+from storage.contracts import errors, placement
+from storage.contracts.catalog import Weights
+from storage.settings import StoreSettings
+from tests.conftest import PHOTOGRAPH
+from workers.pipelines import device, flux2, klein, kontext, small
+from workers.pipelines.base import Job, Pipeline
+from workers.pipelines.previews import Projection
+
+FAMILIES: dict[str, Any] = {
+    "small-kontext": kontext, "small-flux2": flux2, "small-klein": klein, "small-klein-kv": klein,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    small.write(folder)
+    return folder
+
+
+def _weights(name: str) -> Weights:
+    layers = () if name == "small-kontext" else small.TEXT_LAYERS
+    return Weights(source=name, name=name, licence="none", text_layers=layers)
+
+
+def _load(weights: Path, name: str, where: placement.Placement = placement.RESIDENT) -> Any:
+    return FAMILIES[name].load(_weights(name), weights / name, "cpu", where, lambda share: None)
+
+
+@pytest.fixture(scope="module")
+def loaded(weights: Path) -> Callable[[str], Pipeline]:
+    kept: dict[str, Pipeline] = {}
+
+    def get(name: str) -> Pipeline:
+        if name not in kept:
+            kept[name] = _load(weights, name)
+        return kept[name]
+
+    return get
+
+
+def _photograph(width: int = 128, height: int = 128) -> Image.Image:
+    return Image.open(PHOTOGRAPH).resize((width, height))
+
+
+def _job(**changes: Any) -> Job:
+    plain: dict[str, Any] = {
+        "prompt": "make it blue", "references": [_photograph()], "width": 128, "height": 128, "steps": 3, "guidance": 2.5, "seed": 1,
+    }  # fmt: skip
+    return Job(**{**plain, **changes})
+
+
+def _ignore(step: int) -> None:
+    pass
+
+
+everyone = pytest.mark.parametrize("name", FAMILIES)
+
+
+@everyone
+def test_the_size_asked_for_comes_out_and_every_step_is_told(loaded: Callable[[str], Pipeline], name: str) -> None:
+    steps: list[int] = []
+    picture = loaded(name).edit(_job(width=160, height=112), steps.append)
+    assert (picture.size, picture.mode, steps) == ((160, 112), "RGB", [1, 2, 3])
+
+
+@everyone
+def test_the_seed_decides_the_pixels(loaded: Callable[[str], Pipeline], name: str) -> None:
+    first, again, other = (loaded(name).edit(_job(seed=seed), _ignore).tobytes() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *((name, {"prompt": "make it red"}) for name in FAMILIES),
+        *((name, {"references": [_photograph().rotate(180)]}) for name in FAMILIES),
+        *((name, {"steps": 4}) for name in FAMILIES),
+        ("small-kontext", {"guidance": 7.0}),
+        ("small-flux2", {"guidance": 7.0}),
+        ("small-kontext", {"negative_prompt": "red", "true_guidance": 4.0}),
+        ("small-kontext", {"mask": Image.new("L", (64, 128), 255).crop((0, 0, 128, 128))}),
+        ("small-flux2", {"references": []}),
+        ("small-flux2", {"references": [_photograph(), _photograph(64, 96)]}),
+        ("small-klein", {"references": []}),
+        ("small-klein-kv", {"references": [_photograph(), _photograph(64, 96)]}),
+    ],
+)
+def test_everything_that_can_be_asked_changes_the_picture(
+    loaded: Callable[[str], Pipeline], name: str, change: dict[str, Any]
+) -> None:
+    assert loaded(name).edit(_job(), _ignore).tobytes() != loaded(name).edit(_job(**change), _ignore).tobytes()
+
+
+def test_strength_changes_what_is_painted_anew(loaded: Callable[[str], Pipeline]) -> None:
+    mask = Image.new("L", (128, 128), 255)
+    pictures = [
+        loaded("small-kontext").edit(_job(mask=mask, strength=strength, steps=6), _ignore) for strength in (1, 0.5)
+    ]
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+
+
+def test_what_a_mask_leaves_out_keeps_its_latents(loaded: Callable[[str], Pipeline]) -> None:
+    """With an empty mask nothing of the seed is left: the latents of the reference are kept everywhere."""
+    empty = Image.new("L", (128, 128), 0)
+    kept = [loaded("small-kontext").edit(_job(mask=empty, seed=seed), _ignore).tobytes() for seed in (1, 2)]
+    assert kept[0] == kept[1]
+
+
+@everyone
+def test_an_exception_in_a_step_ends_the_edit_at_once_and_leaves_the_pipeline_usable(
+    loaded: Callable[[str], Pipeline], name: str
+) -> None:
+    before = loaded(name).edit(_job(), _ignore).tobytes()
+    steps: list[int] = []
+
+    def stop(step: int) -> None:
+        steps.append(step)
+        raise errors.CancelledError("enough")
+
+    with pytest.raises(errors.CancelledError):
+        loaded(name).edit(_job(seed=9), stop)
+    assert steps == [1]
+    assert loaded(name).edit(_job(), _ignore).tobytes() == before
+
+
+@everyone
+def test_a_prompt_remembered_gives_the_same_pixels_without_the_text_encoder(weights: Path, name: str) -> None:
+    pipeline = _load(weights, name)
+    fresh = pipeline.edit(_job(), _ignore).tobytes()
+    pipeline.encode = None
+    assert pipeline.edit(_job(), _ignore).tobytes() == fresh
+
+
+@pytest.mark.parametrize("name", ["small-flux2", "small-klein"])
+def test_the_layers_that_are_left_out_change_no_bit(weights: Path, name: str) -> None:
+    whole = small.built(name)
+    pruned = _load(weights, name)
+    assert pruned.pipe.text_encoder.config.get_text_config().num_hidden_layers == 3
+    with torch.inference_mode():
+        expected, _ = whole.encode_prompt(prompt="make it blue", text_encoder_out_layers=small.TEXT_LAYERS)
+        (found,) = pruned.encode("make it blue")
+    assert torch.equal(found, expected)
+
+
+STREAMED_TEXT = placement.Placement(weights="bf16", encoder="streamed", transformer="gpu")
+STREAMED = placement.Placement(weights="bf16", encoder="streamed", transformer="streamed")
+EIGHT_BITS = placement.Placement(weights="fp8", encoder="gpu", transformer="gpu")
+
+
+@everyone
+@pytest.mark.parametrize("where", [STREAMED_TEXT, STREAMED], ids=lambda where: where.name)
+def test_streamed_parts_give_the_same_pixels(
+    loaded: Callable[[str], Pipeline], weights: Path, name: str, where: placement.Placement
+) -> None:
+    streamed = _load(weights, name, where)
+    assert streamed.edit(_job(), _ignore).tobytes() == loaded(name).edit(_job(), _ignore).tobytes()
+    assert streamed.facts.placement == where.name
+
+
+@everyone
+def test_eight_bit_weights_give_nearly_the_same_picture(
+    loaded: Callable[[str], Pipeline], weights: Path, name: str
+) -> None:
+    eight = _load(weights, name, EIGHT_BITS)
+    kinds = {parameter.dtype for parameter in eight.pipe.transformer.parameters()}
+    assert torch.float8_e4m3fn in kinds
+    pictures = [np.asarray(one.edit(_job(), _ignore), np.float32) for one in (eight, loaded(name))]
+    assert 0 < np.abs(pictures[0] - pictures[1]).mean() < 12
+
+
+@everyone
+def test_previews_foresee_the_picture(loaded: Callable[[str], Pipeline], name: str) -> None:
+    previews: list[Image.Image] = []
+    pipeline = loaded(name)
+    with_previews = pipeline.edit(_job(steps=6), _ignore, previews.append)
+    assert [preview.size for preview in previews] == [(8, 8)] * 5
+    assert with_previews.tobytes() == pipeline.edit(_job(steps=6), _ignore).tobytes(), "looking changes nothing"
+
+
+def test_the_projection_finds_the_colours_in_whatever_latents_keep_them() -> None:
+    """An untrained autoencoder keeps no colours; here tokens are a known mixture of them."""
+    mixture = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+
+    def tokens(picture: Image.Image) -> torch.Tensor:
+        means = picture.resize((picture.width // 16, picture.height // 16), Image.Resampling.BOX)
+        return (torch.from_numpy(np.asarray(means, np.float32)).reshape(-1, 3) / 255) @ mixture - 0.5
+
+    photograph = _photograph(128, 64)
+    shown = Projection.fitted_to(tokens).picture(tokens(photograph), 128, 64)
+    colours = np.asarray(photograph.resize((8, 4), Image.Resampling.BOX), np.float32)
+    assert np.abs(np.asarray(shown, np.float32) - colours).max() < 4
+
+
+@everyone
+def test_loading_is_told_in_shares_up_to_the_whole(weights: Path, name: str) -> None:
+    shares: list[float] = []
+    FAMILIES[name].load(_weights(name), weights / name, "cpu", placement.RESIDENT, shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) >= 4
+    assert (shares[0] < 1, shares[-1]) == (True, 1.0)
+
+
+def _damaged(weights: Path, target: Path, damage: Callable[[Path], object]) -> Path:
+    folder = target / "small-flux2"
+    shutil.copytree(weights / "small-flux2", folder)
+    damage(folder)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda folder: next((folder / "transformer").glob("*.safetensors")).unlink(), "small-flux2: .*no file named"),
+        (
+            lambda folder: next((folder / "vae").glob("*.safetensors")).write_bytes(b"\0" * 100),
+            "small-flux2: .*(invalid|header|safetensors)",
+        ),
+        (lambda folder: (folder / "model_index.json").write_text("{"), "small-flux2: "),
+        (lambda folder: shutil.rmtree(folder / "text_encoder"), "small-flux2: "),
+    ],
+    ids=["missing", "corrupt", "no index", "no encoder"],
+)
+def test_weights_that_cannot_be_read_are_said_to_be(
+    weights: Path, tmp_path: Path, damage: Callable[[Path], object], sentence: str
+) -> None:
+    with pytest.raises(errors.ModelUnavailableError, match=f"(?i){sentence}"):
+        _load(_damaged(weights, tmp_path, damage), "small-flux2")
+
+
+def test_weights_of_another_class_are_said_to_be(weights: Path) -> None:
+    with pytest.raises(errors.ModelUnavailableError, match="are of a FluxKontextPipeline, not of a Flux2Pipeline"):
+        flux2.load(_weights("small-flux2"), weights / "small-kontext", "cpu", placement.RESIDENT, lambda share: None)
+
+
+def test_out_of_memory_while_denoising_is_a_passing_failure(
+    loaded: Callable[[str], Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(step: int) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.raises(errors.OutOfMemoryError):
+        loaded("small-klein").edit(_job(), exhausted)
+
+
+def test_a_gpu_that_is_not_there_is_said_to_be() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(ValueError, match="DARKROOM_GPU_TYPE is h200, but torch sees no CUDA device"):
+        device.of("h200")
+
+
+def test_the_embedded_catalog_serves_every_family_on_a_cpu() -> None:
+    shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
+    known = StoreSettings(catalog=(shipped,)).read_catalog()
+    for name, model in known.models.items():
+        found = placement.planned(model, known.gpu_types["cpu"])
+        assert found is not None, name
+        assert model.gpu_types == ("cpu",)
+        assert model.weights.name in small.BUILDERS

@@ -1,0 +1,146 @@
+"""Models come when work asks for them, stay a while, and make room for each other."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.contracts import errors
+from storage.contracts.catalog import Catalog
+from storage.settings import StoreSettings
+from workers.pipelines import stand_in
+from workers.residency import FAILED_FOR_S, Residency
+
+
+@dataclass
+class Shelf:
+    """A residency of stand-ins that weigh something, a clock to turn, and a log of what was loaded and closed."""
+
+    monkeypatch: pytest.MonkeyPatch
+    now: float = 0.0
+    log: list[str] = field(default_factory=list)
+    failing: list[errors.DarkroomError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        shelf, load = self, stand_in.load
+
+        def noted(weights: Any, *rest: Any) -> stand_in.StandInPipeline:
+            if shelf.failing:
+                raise shelf.failing.pop(0)
+            shelf.log.append(f"load {weights.name}")
+            pipeline = load(weights, *rest)
+            self.monkeypatch.setattr(
+                pipeline, "close", lambda: shelf.log.append(f"close {weights.name}"), raising=False
+            )
+            return pipeline
+
+        self.monkeypatch.setattr(stand_in, "load", noted)
+
+    def residency(self, memory_gb: float = 30, **more: Any) -> Residency:
+        known = StoreSettings().read_catalog()
+        base = known.model("flux-kontext-dev")
+        models = {
+            # 10 GB of weights each, 3 GB of activations, 0.7 GB of context.
+            name: base.model_copy(
+                update={
+                    "pipeline": "stand_in",
+                    "aliases": (),
+                    "weights": base.weights.model_copy(update={"source": "1", "name": name}),
+                    "memory": base.memory.model_copy(update={"transformer": 9, "text_encoder": 0.9, "vae": 0.1}),  # type: ignore[union-attr]
+                }
+            )
+            for name in ("a", "b", "c")
+        }
+        cpu = known.gpu_types["cpu"].model_copy(update={"memory_gb": memory_gb})
+        catalog = Catalog(models={}, gpu_types={}).model_copy(update={"models": models, "gpu_types": {"cpu": cpu}})
+        return Residency(catalog, weights_dir=Path("none"), gpu_type="cpu", clock=lambda: self.now, **more)
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    return Shelf(monkeypatch)
+
+
+def test_a_model_is_loaded_when_asked_for_and_only_once(shelf: Shelf) -> None:
+    residency = shelf.residency()
+    assert residency.state("a") == {"state": "cold"}
+    assert residency.pipeline("a") is residency.pipeline("a")
+    assert shelf.log == ["load a"]
+    assert residency.state("a") == {"state": "warm", "placement": "bf16, resident"}
+
+
+def test_while_it_loads_the_share_is_told_and_work_for_it_is_preferred(shelf: Shelf) -> None:
+    residency, seen = shelf.residency(), []
+    residency.pipeline("a", lambda share: seen.append((share, residency.state("a"), residency.resident())))
+    assert seen[0] == (0.0, {"state": "starting", "percent": 0}, ("a",))
+    assert seen[5] == (0.5, {"state": "starting", "percent": 50}, ("a",))
+    assert seen[-1][0] == 1.0
+
+
+def test_what_fits_together_stays_together(shelf: Shelf) -> None:
+    residency = shelf.residency(memory_gb=24)
+    for model in ("a", "b", "a", "b"):
+        residency.pipeline(model)
+    assert shelf.log == ["load a", "load b"]
+
+
+def test_the_least_recently_used_makes_room(shelf: Shelf) -> None:
+    residency = shelf.residency(memory_gb=24)
+    for model in ("a", "b", "a", "c"):
+        shelf.now += 1
+        residency.pipeline(model)
+    assert shelf.log == ["load a", "load b", "close b", "load c"]
+    assert set(residency.resident()) == {"a", "c"}
+
+
+def test_what_was_preloaded_never_makes_room(shelf: Shelf) -> None:
+    residency = shelf.residency(memory_gb=24, preloaded=frozenset({"a"}))
+    for model in ("a", "b", "c"):
+        shelf.now += 1
+        residency.pipeline(model)
+    assert shelf.log == ["load a", "load b", "close b", "load c"]
+
+
+def test_what_is_unused_for_long_goes_and_what_was_preloaded_stays(shelf: Shelf) -> None:
+    residency = shelf.residency(keep_warm_s=900, preloaded=frozenset({"a"}))
+    residency.pipeline("a")
+    residency.pipeline("b")
+    shelf.now = 899
+    residency.cool()
+    assert residency.state("b")["state"] == "warm"
+    shelf.now = 900
+    residency.cool()
+    assert residency.state("b") == {"state": "cold"}
+    assert residency.state("a")["state"] == "warm"
+    assert shelf.log == ["load a", "load b", "close b"]
+
+
+def test_a_load_that_fails_is_a_state_with_its_reason_and_not_tried_again_at_once(shelf: Shelf) -> None:
+    residency = shelf.residency()
+    shelf.failing = [errors.ModelUnavailableError("a: the weights are gone")]
+    for _ in range(3):
+        with pytest.raises(errors.ModelUnavailableError, match="the weights are gone"):
+            residency.pipeline("a")
+    assert residency.state("a") == {"state": "failed", "reason": "a: the weights are gone"}
+    shelf.now = FAILED_FOR_S
+    residency.pipeline("a")
+    assert residency.state("a")["state"] == "warm"
+
+
+def test_out_of_memory_while_loading_clears_the_device_and_tries_once_more(shelf: Shelf) -> None:
+    residency = shelf.residency(memory_gb=100)
+    residency.pipeline("a")
+    shelf.failing = [errors.OutOfMemoryError("full")]
+    residency.pipeline("b")
+    assert shelf.log == ["load a", "close a", "load b"]
+    shelf.failing = [errors.OutOfMemoryError("full")] * 2
+    with pytest.raises(errors.OutOfMemoryError):
+        residency.pipeline("c")
+
+
+def test_a_model_too_large_for_the_device_is_refused_with_the_sum(shelf: Shelf) -> None:
+    with pytest.raises(
+        errors.ModelUnavailableError, match=r"a needs 6.5 GB at the least and cpu has 2; no listed GPU type does"
+    ):
+        shelf.residency(memory_gb=2).pipeline("a")

@@ -1,0 +1,129 @@
+"""What all pipelines of diffusers share: the step callback, cancelling, faults, prompt embeddings kept, previews, the receipt."""
+
+import functools
+import gc
+import platform
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from PIL import Image
+
+from storage.contracts import errors
+from storage.contracts.placement import Placement
+from workers.pipelines.base import Facts, Job, OnPreview, OnStep
+from workers.pipelines.previews import Projection
+
+PROMPTS_KEPT = 64
+"""Embeddings of prompts are 4 to 16 MB each, in the memory of the machine."""
+
+
+class PromptMemory:
+    """The most recently used prompts' embeddings, so that a repeated prompt needs no text encoder."""
+
+    def __init__(self, encode: Callable[[str], tuple[torch.Tensor, ...]]) -> None:
+        self._encode = encode
+        self._kept: OrderedDict[str, tuple[torch.Tensor, ...]] = OrderedDict()
+
+    def __call__(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        """The embeddings of a prompt, equal to those computed anew."""
+        if prompt not in self._kept:
+            self._kept[prompt] = self._encode(prompt)
+        self._kept.move_to_end(prompt)
+        while len(self._kept) > PROMPTS_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[prompt]
+
+
+class Denoising:
+    """A pipeline of diffusers on one device. A family says how it is called (`arguments`) and how it packs pixels (`tokens`)."""
+
+    def __init__(self, pipe: Any, placement: Placement) -> None:
+        self.pipe = pipe
+        self.pipe.set_progress_bar_config(disable=True)
+        self._placement = placement
+        self.embeddings = PromptMemory(torch.inference_mode()(self.encode))
+
+    def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        """Embeddings of a prompt."""
+        raise NotImplementedError
+
+    def call(self, job: Job) -> tuple[Any, Mapping[str, Any]]:
+        """Which pipeline object runs a job, and the arguments that are its family's own."""
+        raise NotImplementedError
+
+    def tokens(self, picture: Image.Image) -> torch.Tensor:
+        """A picture as the denoiser sees it: (tokens, channels), a token for sixteen by sixteen pixels, row by row."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def _projection(self) -> Projection:
+        return Projection.fitted_to(torch.inference_mode()(self.tokens))
+
+    @functools.cached_property
+    def facts(self) -> Facts:
+        """See `base.Pipeline`."""
+        device = self.pipe._execution_device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+        return Facts(
+            pipeline=type(self.pipe).__name__,
+            dtype=str(self.pipe.transformer.dtype).removeprefix("torch."),
+            placement=self._placement.name,
+            device=name,
+            libraries={library: version(library) for library in ("torch", "diffusers", "transformers")},
+        )
+
+    def close(self) -> None:
+        """See `base.Pipeline`."""
+        self.pipe = None
+        self.__dict__.clear()
+        # Hooks and parts refer to each other in circles.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def edit(self, job: Job, on_step: OnStep, on_preview: OnPreview | None = None) -> Image.Image:
+        """See `base.Pipeline`. The same job gives the same pixels on the same kind of device."""
+        pipe, arguments = self.call(job)
+        before: list[torch.Tensor] = []
+
+        def after_step(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            on_step(index + 1)
+            if on_preview is not None:
+                if before:
+                    clean = _foreseen(pipe.scheduler, before.pop(), tensors["latents"])
+                    on_preview(self._projection.picture(clean[0], job.width, job.height))
+                before.append(tensors["latents"])
+            return {}
+
+        try:
+            output = pipe(
+                width=job.width,
+                height=job.height,
+                num_inference_steps=job.steps,
+                generator=torch.Generator("cpu").manual_seed(job.seed),
+                callback_on_step_end=after_step,
+                # Without previews no tensor is handed out: reading one would make the GPU wait.
+                callback_on_step_end_tensor_inputs=["latents"] if on_preview else [],
+                **arguments,
+            )
+        except torch.OutOfMemoryError as exc:
+            torch.cuda.empty_cache()
+            raise errors.OutOfMemoryError("The GPU ran out of memory", retry_after=1.0) from exc
+        except torch.AcceleratorError as exc:
+            raise errors.GpuFaultError("The GPU reported a fault") from exc
+        finally:
+            # An exception skips the pipeline's own clean-up, and what a step cache holds would enter the next picture.
+            pipe.maybe_free_model_hooks()
+        picture: Image.Image = output.images[0]
+        return picture
+
+
+def _foreseen(scheduler: Any, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """The clean latents that the last step of a rectified flow points at."""
+    reached = scheduler.sigmas[scheduler.step_index]
+    left = scheduler.sigmas[scheduler.step_index - 1]
+    velocity = (after - before) / (reached - left)
+    return after - reached * velocity

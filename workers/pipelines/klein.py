@@ -1,0 +1,38 @@
+"""FLUX.2 [klein]: distilled to a few steps. Its KV variant reads the references once and remembers what it saw."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers import Flux2KleinKVPipeline, Flux2KleinPipeline
+
+from storage.contracts.catalog import Weights
+from storage.contracts.placement import Placement
+from workers.pipelines import device, loading
+from workers.pipelines.base import Job, OnLoaded
+from workers.pipelines.flux2 import Flux2
+
+TEXT_LAYERS = (9, 18, 27)
+
+
+class KleinPipeline(Flux2):
+    """diffusers' `Flux2KleinPipeline` and `Flux2KleinKVPipeline`."""
+
+    def call(self, job: Job) -> tuple[Any, Mapping[str, Any]]:
+        """See `Denoising`. Distilled models take no guidance, the base models do."""
+        pipe, arguments = super().call(job)
+        if isinstance(pipe, Flux2KleinPipeline):
+            arguments = {**arguments, "guidance_scale": 1.0 if pipe.config.is_distilled else job.guidance}
+        return pipe, arguments
+
+
+def load(
+    weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
+) -> KleinPipeline:
+    """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
+    where, dtype = device.of(gpu_type)
+    layers = weights.text_layers or TEXT_LAYERS
+    special = {"text_encoder": loading.without_unread_layers(max(layers))}
+    kinds = (Flux2KleinPipeline, Flux2KleinKVPipeline)
+    pipe = loading.pipeline(weights, folder, kinds, dtype, on_loaded, special)
+    return KleinPipeline(device.placed(pipe, placement, where, dtype), placement, layers)
