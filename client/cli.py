@@ -32,6 +32,9 @@ def main() -> None:
     edit.add_argument("--format", choices=("webp", "jpg", "png"), dest="output_format", default="webp")
     for name, text in (("status", "print a generation"), ("cancel", "cancel a generation")):
         commands.add_parser(name, help=text).add_argument("generation_id")
+    plan = commands.add_parser("plan", help="print how a model fits on GPU types, in GB")
+    plan.add_argument("model")
+    plan.add_argument("--gpu", dest="gpu_type", help="one GPU type; default: all")
     asked = vars(parser.parse_args())
     url, key, command = asked.pop("url"), asked.pop("key"), asked.pop("command")
     if not key:
@@ -48,6 +51,9 @@ def _run(service: client.Client, command: str, asked: dict[str, Any]) -> None:
         print(json.dumps(service.generation(asked["generation_id"]), indent=2))
     elif command == "cancel":
         service.cancel(asked["generation_id"])
+    elif command == "plan":
+        for placement in service.placements(asked["model"], asked["gpu_type"]):
+            _print_placement(placement)
     else:
         image, out = asked.pop("image"), asked.pop("out")
         source = image if image.startswith(("http://", "https://")) else Path(image)
@@ -68,6 +74,13 @@ def follow(service: client.Client, accepted: client.Accepted, *, limit_s: float 
     id_ = accepted.ids[0]
     _print_events(service.events(since=accepted.cursor, generation_id=id_, limit_s=limit_s))
     return service.generation(id_)
+
+
+def _print_placement(found: Mapping[str, Any]) -> None:
+    print(f"{found['gpu_type']:<14} {found['memory_gb']:>6g} GB   {found['placement'] or found['reason']}")
+    if found["placement"] and found["parts_gb"]:
+        parts = " + ".join(f"{part} {gb:g}" for part, gb in found["parts_gb"].items())
+        print(f"{'':<14} {found['total_gb']:>6g} GB = {parts}")
 
 
 def _print_events(events: Iterable[client.Event]) -> None:

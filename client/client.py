@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -112,6 +113,12 @@ class Client:
         timeout = httpx.Timeout(wait_s + 30, connect=5)
         found: Mapping[str, Any] = _checked(self._http.get(f"/api/ai/queue/{id_}", params=query, timeout=timeout))
         return found
+
+    def placements(self, model: str, gpu_type: str | None = None) -> list[Mapping[str, Any]]:
+        """How a model would be placed on a GPU type, or on each. Raises `ApiError`."""
+        query = {"gpu_type": gpu_type} if gpu_type else {}
+        found = _checked(self._http.get(f"/api/ai/models/{quote(model, safe='')}/placement", params=query))
+        return list(found["placements"])
 
     def cancel(self, id_: str) -> None:
         """Cancel a generation. Raises `ApiError`."""

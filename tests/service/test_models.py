@@ -1,5 +1,9 @@
 """The catalogue, the documentation, health."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import requests
 
@@ -78,3 +82,27 @@ def test_openapi_names_every_route_and_its_bodies(stack: embedded.Stack) -> None
 @pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready", "/docs"])
 def test_what_needs_no_key(stack: embedded.Stack, path: str) -> None:
     assert requests.get(stack.url + path, timeout=10).status_code == 200
+
+
+def test_a_placement_is_told_as_a_sum_for_each_gpu_type(alice: Tenant) -> None:
+    answer = alice.get("/api/ai/models/flux-2-dev/placement")
+    found = contract.PlacementList.model_validate(answer.json())
+    assert {one.gpu_type for one in found.placements} >= {"cpu", "h100", "b300"}
+    for one in found.placements:
+        assert one.total_gb == pytest.approx(sum(one.parts_gb.values()), abs=0.01)
+    only = alice.get("/api/ai/models/flux-2-dev/placement?gpu_type=h100&precision=fp8").json()["placements"]
+    assert [(one["gpu_type"], one["placement"]) for one in only] == [("h100", "fp8, resident")]
+
+
+def test_a_gpu_type_that_is_not_listed_is_refused(alice: Tenant) -> None:
+    answer = alice.get("/api/ai/models/flux-2-dev/placement?gpu_type=h1000")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("gpu_type must be one of cpu, rtx-4090")
+
+
+def test_the_command_line_prints_the_plan(alice: Tenant) -> None:
+    command = [str(Path(sys.executable).parent / "darkroom"), "--url", alice.url, "--key", alice.key]
+    plan = [*command, "plan", "flux-2-dev", "--gpu", "h100"]
+    told = subprocess.run(plan, capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[0].split() == ["h100", "85.5", "GB", "bf16,", "resident"]
+    assert "transformer 0" in told

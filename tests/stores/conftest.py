@@ -79,6 +79,10 @@ class Desk:
         assert claim is not None
         return claim
 
+    def now_ms(self) -> int:
+        seconds, micros = self.connection.time()  # type: ignore[misc]
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def read(self, id_: str, tenant: str = "alice") -> generations.Generation:
         return self.run(calls.read(id_, tenant))
 

@@ -56,6 +56,36 @@ def test_tenants_are_served_in_turn_whatever_the_first_one_sent(desk: Desk) -> N
     assert order == [greedy[0], modest[0], greedy[1], modest[1], *greedy[2:]]
 
 
+def test_preferred_queues_go_first_until_somebody_else_has_waited_too_long(desk: Desk) -> None:
+    warm, cold = "edits.warm.any", "edits.cold.any"
+
+    def claimed(patience_ms: int) -> str:
+        claim = desk.run(calls.claim("w", 60_000, [warm, cold], preferred=1, patience_ms=patience_ms))
+        assert claim is not None
+        return claim.id
+
+    waiting = desk.accept(queue=cold)
+    preferred = [desk.accept(queue=warm) for _ in range(3)]
+    assert [claimed(60_000), claimed(60_000)] == preferred[:2]
+    since = desk.read(waiting).times.created_ms
+    eventually(lambda: desk.now_ms() - since > 50)
+    assert claimed(50) == waiting
+    assert claimed(50) == preferred[2]
+
+
+def test_of_those_who_waited_too_long_the_one_who_waited_longest_goes_first(desk: Desk) -> None:
+    queues = ["edits.warm.any", "edits.a.any", "edits.b.any"]
+    later = desk.accept(queue=queues[0])
+    oldest = desk.accept(tenant="bob", queue=queues[2])
+    since = desk.read(oldest, "bob").times.created_ms
+    eventually(lambda: desk.now_ms() > since)
+    second = desk.accept(queue=queues[1])
+    since = desk.read(second).times.created_ms
+    eventually(lambda: desk.now_ms() - since > 5)
+    claims = [desk.run(calls.claim("w", 60_000, queues, preferred=1, patience_ms=1)) for _ in range(3)]
+    assert [claim.id for claim in claims if claim] == [oldest, second, later]
+
+
 def test_a_tenants_urgent_work_goes_first_and_equal_work_by_age(desk: Desk) -> None:
     normal = [desk.accept(), desk.accept()]
     urgent = desk.accept(priority=1)

@@ -58,7 +58,8 @@ def _photograph(width: int = 128, height: int = 128) -> Image.Image:
 
 def _job(**changes: Any) -> Job:
     plain: dict[str, Any] = {
-        "prompt": "make it blue", "references": [_photograph()], "width": 128, "height": 128, "steps": 3, "guidance": 2.5, "seed": 1,
+        "prompt": "make it blue", "references": [_photograph()], "width": 128, "height": 128, "steps": 3, "guidance": 2.5,
+        "seed": 1,
     }  # fmt: skip
     return Job(**{**plain, **changes})
 

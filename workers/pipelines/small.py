@@ -46,7 +46,8 @@ TEXT_LAYERS = (1, 2, 3)
 
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 _MISTRAL_WORDS = (
-    "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<pad>",
+    "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", "[IMG_BREAK]", "[IMG_END]",
+    "<pad>",
 )  # fmt: skip
 _MISTRAL_TEMPLATE = """<s>
 {%- for message in messages -%}

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage.contracts import catalog, edits, errors, events, generations
+from storage.contracts import placement as placements
 from storage.ledger import calls
 
 Sign = Callable[[str, datetime], str]
@@ -156,6 +157,17 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
         "request_schema": schema,
         "json_request_schema": schema,
     }
+
+
+def placement(
+    known: catalog.Catalog, model: str, gpu_type: str, planned: placements.Placement | None
+) -> dict[str, Any]:
+    """Where a model goes on a GPU type, as a sum; or why it does not."""
+    answer: dict[str, Any] = {"gpu_type": gpu_type, "memory_gb": known.gpu_types[gpu_type].memory_gb}
+    if planned is None:
+        return answer | {"placement": None, "reason": placements.refusal(known, model, gpu_type).message}
+    parts = {part: round(gb, 2) for part, gb in planned.parts}
+    return answer | {"placement": planned.name, "parts_gb": parts, "total_gb": planned.total_gb}
 
 
 def _pictures(model: catalog.Model) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Progress(BaseModel):
 
     step: int
     steps: int
+    model_loaded_percent: int | None
 
 
 class WeightsUsed(BaseModel):
@@ -156,6 +157,24 @@ class ModelList(BaseModel):
     data: list[ModelAnswer]
 
 
+class Placement(BaseModel):
+    """Where a model goes on one GPU type: an arrangement with its sum in GB, or the reason why there is none."""
+
+    gpu_type: str
+    memory_gb: float
+    placement: str | None
+    parts_gb: dict[str, float] = {}
+    total_gb: float | None = None
+    reason: str | None = None
+
+
+class PlacementList(BaseModel):
+    """A model's placements."""
+
+    model: str
+    placements: list[Placement]
+
+
 def _answer(shape: type[BaseModel], description: str) -> Responses:
     return {200: {"model": shape, "description": description}}
 
@@ -183,6 +202,7 @@ EDITED: Responses = {
     504: {"model": Problem, "description": "It took too long and was cancelled"},
 }
 MODELS = _answer(ModelList, "Models")
+PLACEMENTS = _answer(PlacementList, "Where it goes")
 MODEL = _answer(ModelAnswer, "The model")
 STREAMED: Responses = {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}}
 
@@ -197,11 +217,12 @@ def _body(*, multipart_image: bool, properties: dict[str, Any]) -> dict[str, Any
     return {
         "schema": {
             "type": "object",
-            "required": ["model", "prompt", "input_image"],
+            "required": ["model", "prompt"],
             "properties": {
                 "model": {"type": "string", "examples": ["flux-kontext-dev"]},
                 "prompt": {"type": "string"},
                 "input_image": image,
+                "mask_image": {**image, "description": "White where to paint anew; for models that take a mask"},
                 **properties,
             },
             "description": "Further fields are the model's parameters; see its request_schema.",
@@ -221,6 +242,7 @@ def _request(properties: dict[str, Any]) -> dict[str, Any]:
 _COUNT = {"num_generations": {"type": "integer", "minimum": 1, "maximum": 4, "default": 1}}
 _COMMON = {
     "target_namespace": {"type": "string"},
+    "parent_generation_id": {"type": "string", "description": "Its result is the first input"},
     "queue_ttl": {"type": "number", "minimum": 1, "description": "Seconds to wait for a worker at the most"},
     "execution_timeout": {"type": "number", "minimum": 1, "description": "Seconds to run at the most"},
 }

@@ -3,7 +3,7 @@
 import base64
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.security import HTTPBearer
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from api import bodies, problems, submission, waiting
 from api.dialects.oxen import answers, asking, contract, stream
 from api.resources import Resources
-from storage.contracts import errors, events, generations
+from storage.contracts import errors, events, generations, parameters, placement
 from storage.ledger import calls
 
 POLL_AGAIN_S = 1
@@ -247,4 +247,27 @@ def _models(held: Resources, wanted: Any) -> Response:
 @router.get("/api/ai/models/{model_id}", responses=contract.MODEL)
 async def read_model(model_id: str, held: Held, tenant: Tenant) -> Response:
     """One model."""
-    return JSONResponse(answers.model(model_id, held.catalog.model(model_id)))
+    name = held.catalog.name_of(model_id)
+    return JSONResponse(answers.model(name, held.catalog.models[name]))
+
+
+@router.get("/api/ai/models/{model_id}/placement", responses=contract.PLACEMENTS)
+async def plan_placement(
+    model_id: str,
+    held: Held,
+    tenant: Tenant,
+    gpu_type: str | None = None,
+    precision: Literal["bf16", "fp8"] | None = None,
+) -> Response:
+    """How a model would be placed on a GPU type, or on each: the best arrangement that fits, with its sum in GB."""
+    name, known = held.catalog.name_of(model_id), held.catalog
+    if gpu_type is not None and gpu_type not in known.gpu_types:
+        message = f"gpu_type must be one of {', '.join(known.gpu_types)}; got {parameters.shown(gpu_type)}"
+        raise errors.InvalidInputError(message, field="gpu_type")
+    plans = [
+        answers.placement(
+            known, name, one, placement.planned(known.models[name], known.gpu_types[one], precision=precision)
+        )
+        for one in ([gpu_type] if gpu_type else known.gpu_types)
+    ]
+    return JSONResponse({"model": name, "placements": plans})
