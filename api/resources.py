@@ -16,7 +16,7 @@ from api.broadcast import BLOCK_MS, Hub
 from api.doorbell import Doorbell
 from api.settings import ApiSettings
 from api.submission import Submission
-from storage import connections, queues
+from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
 from storage.ledger import calls
@@ -78,6 +78,13 @@ class Resources:
     objects: ThreadedObjects
     submission: Submission
     connection: redis.asyncio.Redis
+    signer: provenance.Signer | None
+
+    async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
+        """A picture's content credentials, read in a thread. Raises `errors.NotFoundError` when nothing is signed here."""
+        if self.signer is None:
+            raise errors.NotFoundError("This service signs nothing: no certificate is configured")
+        return await asyncio.to_thread(self.signer.read, data, content_type)
 
     async def check(self) -> None:
         """Do the stores answer? Raises `errors.TransientError`."""
@@ -117,6 +124,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             objects=objects,
             submission=Submission(ledger=ledger, objects=objects, ring=doorbell.ring, limits=_limits(settings)),
             connection=connection,
+            signer=provenance.signer_of(settings),
         )
 
 

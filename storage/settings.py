@@ -37,6 +37,11 @@ class StoreSettings(BaseSettings):
     """With its secret: a long-lived key. Without: boto3's own search, whose temporary credentials end URLs early."""
     s3_secret_access_key: Annotated[SecretStr | None, Field(validation_alias="S3_SECRET_ACCESS_KEY")] = None
 
+    signing_certificate: Path | None = None
+    """PEM file with which results are signed (C2PA), the leaf first; with `signing_key`. None leaves results unsigned."""
+    signing_key: Path | None = None
+    """PEM file (PKCS #8) of its EC key."""
+
     catalog: Annotated[tuple[Path, ...], NoDecode] = ()
     """Further catalog files, separated by colons; a later one overrides single keys of an earlier one."""
 

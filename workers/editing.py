@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from PIL import Image
 
@@ -50,6 +50,26 @@ class ObjectStore(Protocol):
         ...
 
 
+class Filters(Protocol):
+    """Refuses what may not be asked, shown or made."""
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raises `errors.ContentFilteredError`."""
+        ...
+
+    def check_picture(self, picture: Image.Image, stage: Literal["input", "output"]) -> None:
+        """Raises `errors.ContentFilteredError`."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs content credentials into files."""
+
+    def signed(self, data: bytes, content_type: str, *, generation_id: str, edited: bool, receipt: str) -> bytes:
+        """The file with credentials."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A claim whose inputs are fetched, decoded and fitted."""
@@ -81,6 +101,8 @@ class Editing:
         ledger: calls.Ledger,
         objects: ObjectStore,
         gpu_type: str,
+        filters: Filters,
+        signer: Signer | None = None,
         fetch: Callable[[str, str], bytes],
         pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
         warm_queues: Callable[[], Sequence[str]] = tuple,
@@ -95,6 +117,8 @@ class Editing:
         self._ledger = ledger
         self._objects = objects
         self._gpu_type = gpu_type
+        self._filters = filters
+        self._signer = signer
         self._fetch = fetch
         self._pipeline = pipeline
         self._warm_queues = warm_queues
@@ -129,11 +153,15 @@ class Editing:
         """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""
         edit = lease.claim.edit
         model = self._catalog.model(edit.model)
+        if edit.filtered:
+            self._filters.check_prompt(edit.prompt)
         decoded = [pictures.decode(self._bytes(reference), "input_image") for reference in edit.references]
         images, originals = [one.image for one in decoded], [one.original for one in decoded]
         if model.stitches and len(images) > 1:
             images = [pictures.stitched(images)]
             originals = [Size(width=images[0].width, height=images[0].height)]
+        for image in images if edit.filtered else ():
+            self._filters.check_picture(image, "input")
         geometry = planned(model.frame, edit.canvas, originals, decoded[0].original if decoded else None)
         sizes = geometry.references
         mask = None
@@ -186,9 +214,12 @@ class Editing:
         claim = prepared.lease.claim
         edit = claim.edit
         prepared.lease.check()
+        if edit.filtered:
+            self._filters.check_picture(edited.picture, "output")
         picture = pictures.finished(edited.picture, prepared.geometry)
         receipt = self._receipt(edited)
         body = pictures.encode(picture, edit.output_format, edit.quality, receipt.model_dump_json())
+        body = self._signed(body, claim, receipt)
         content_type = edits.CONTENT_TYPES[edit.output_format]
         self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
         result = generations.Result(
@@ -207,6 +238,17 @@ class Editing:
         log.info("%s was taken away before its result could be published", claim.id)
         self._objects.delete_prefix(claim.result_key)
         return False
+
+    def _signed(self, body: bytes, claim: generations.Claim, receipt: generations.MadeWith) -> bytes:
+        if self._signer is None:
+            return body
+        return self._signer.signed(
+            body,
+            edits.CONTENT_TYPES[claim.edit.output_format],
+            generation_id=claim.id,
+            edited=bool(claim.edit.references),
+            receipt=receipt.model_dump_json(),
+        )
 
     def _receipt(self, edited: Edited) -> generations.MadeWith:
         edit, facts = edited.prepared.lease.claim.edit, edited.facts

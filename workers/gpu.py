@@ -15,12 +15,13 @@ import celery
 from celery import signals
 from celery.worker import state
 
-from storage import connections, queues
+from storage import connections, provenance, queues
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers.conveyor import Conveyor
 from workers.editing import Editing
 from workers.fetching import Fetcher
+from workers.filters import Filters, ImageClassifier, WordFilter
 from workers.leases import Keeper
 from workers.presence import announced, every, start
 from workers.residency import Residency
@@ -65,6 +66,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             keep_warm_s=settings.keep_warm_s,
             preloaded=frozenset(settings.preload),
         )
+        filters = _filters(settings)
         editing = Editing(
             worker=settings.worker_name,
             queues=served,
@@ -73,6 +75,8 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             objects=Objects(settings),
             fetch=fetcher.fetch,
             gpu_type=settings.gpu_type,
+            filters=filters,
+            signer=provenance.signer_of(settings),
             pipeline=residency.pipeline,
             warm_queues=lambda: queues.queues_of_worker(residency.resident(), settings.gpu_type),
             affinity_s=settings.affinity_s,
@@ -94,6 +98,20 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         app = queues.celery_app(settings, served)
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)
         _consume(app, conveyor, stopper, settings.worker_name, announced(connection, settings.worker_name, facts))
+
+
+def _filters(settings: GpuSettings) -> Filters:
+    classifier = None
+    if settings.image_filter:
+        folder = settings.weights_dir / settings.image_filter
+        classifier = ImageClassifier(
+            str(folder) if folder.is_dir() else settings.image_filter,
+            refused=settings.image_filter_labels,
+            threshold=settings.image_filter_threshold,
+        )
+    else:
+        log.warning("no image filter: inputs and results are not looked at")
+    return Filters(words=WordFilter.from_file(settings.filtered_words), images=classifier)
 
 
 def _keeper(settings: GpuSettings, ledger: RedisLedger) -> Keeper:

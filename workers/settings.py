@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from storage.settings import StoreSettings
+from workers.filters import WORDS_FILE
 
 
 class WorkerSettings(StoreSettings):
@@ -67,6 +68,19 @@ class GpuSettings(WorkerSettings):
 
     grace_s: Annotated[float, Field(ge=0)] = 120
     """Seconds a worker told to stop has to finish what it holds; then it hands it back."""
+
+    filtered_words: Path = WORDS_FILE
+    """Phrases that no prompt may contain, one a line."""
+
+    image_filter: str = "Falconsai/nsfw_image_detection"
+    """An image classifier that looks at inputs and results: a folder below the weights directory or a repository on the hub.
+    Empty goes without; the models' licences then ask for a review by people."""
+
+    image_filter_labels: tuple[str, ...] = ("nsfw",)
+    """Labels of it that are refused, as JSON."""
+
+    image_filter_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Probability of those labels from which on a picture is refused."""
 
     fetch_limit_s: Annotated[float, Field(gt=0)] = 15
     """Seconds an input's URL may take in all."""

@@ -40,6 +40,7 @@ class Edit(Frozen):
     every step twice. Where `mask` is white the first reference is painted anew, `strength` (above 0 to 1) says how freely.
     `seed` is always concrete, so that a second attempt makes the same picture. `quality` is 0 to 100 and means nothing for
     PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks so far.
+    `filtered` False passes by the filters, for callers whom the operator allows that.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Edit(Frozen):
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     parent: str | None = None
     previews: bool = False
+    filtered: bool = True
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     output_format: OutputFormat
     quality: Annotated[int, Field(ge=0, le=100)]

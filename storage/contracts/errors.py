@@ -10,6 +10,7 @@
     │   ├── IdempotencyConflictError  idempotency_conflict
     │   ├── InputUnreachableError     input_unreachable
     │   ├── ExpiredInQueueError       expired_in_queue
+    │   ├── ContentFilteredError      content_filtered
     │   ├── TimedOutError             timed_out
     │   ├── CancelledError            cancelled
     │   └── InternalError             internal
@@ -26,6 +27,7 @@
 The same codes appear in HTTP bodies, in failed generations and in events. HTTP statuses are the API's own business.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -35,10 +37,11 @@ class DarkroomError(Exception):
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Something went wrong on our side"
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    def __init__(self, message: str, *, field: str | None = None, details: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+        self.details = details
 
 
 class PermanentError(DarkroomError):
@@ -107,6 +110,13 @@ class ExpiredInQueueError(PermanentError):
 
     code = "expired_in_queue"
     title = "The generation waited too long"
+
+
+class ContentFilteredError(PermanentError):
+    """A filter refused the prompt, an input or the result; `details` is its verdict."""
+
+    code = "content_filtered"
+    title = "The content was filtered"
 
 
 class TimedOutError(PermanentError):

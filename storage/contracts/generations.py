@@ -137,6 +137,7 @@ class Generation:
     result: Result | None
     error_code: str | None
     error_message: str | None
+    error_details: Mapping[str, object] | None
     position: int | None
     phase: Phase | None = None
     loaded_percent: int = 0
@@ -161,6 +162,7 @@ class Generation:
             result=Result.model_validate_json(result) if result else None,
             error_code=record.get("error_code"),
             error_message=record.get("error_message"),
+            error_details=json.loads(record["error_details"]) if record.get("error_details") else None,
             position=position,
             phase=Phase(record["phase"]) if record["status"] == Status.PROCESSING and "phase" in record else None,
             loaded_percent=int(record.get("loaded_percent", 0)),

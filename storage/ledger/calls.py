@@ -191,7 +191,8 @@ def fail(
 ) -> Call[Literal["failed", "queued", "lost"]]:
     """End it as failed, or queue it again after `rest_s` seconds while attempts are left; None never tries again."""
     rest_ms = -1 if rest_s is None else int(rest_s * 1000)
-    arguments = (claim.id, claim.token, error.code, error.message, rest_ms, max_attempts)
+    details = json.dumps(dict(error.details)) if error.details else ""
+    arguments = (claim.id, claim.token, error.code, error.message, rest_ms, max_attempts, details)
     return Call(script="fail", arguments=arguments, decode=lambda reply: reply)
 
 

@@ -1,5 +1,6 @@
 -- processing -> failed, or -> queued after a rest when it may be tried again and attempts are left.
--- ARGV: 1 id, 2 token, 3 code, 4 message, 5 ms to rest before another attempt or -1 for none, 6 attempts at the most
+-- ARGV: 1 id, 2 token, 3 code, 4 message, 5 ms to rest before another attempt or -1 for none, 6 attempts at the most,
+--       7 details of the error as JSON or ''
 -- Returns 'failed' | 'queued' | 'lost'
 local record = record_of(ARGV[1])
 if record.status ~= 'processing' or record.token ~= ARGV[2] then return 'lost' end
@@ -9,6 +10,7 @@ if rest_ms >= 0 and tonumber(record.attempts) < tonumber(ARGV[6]) then
   return 'queued'
 end
 local at = now_ms()
+if ARGV[7] ~= '' then redis.call('HSET', KEY.generation .. record.id, 'error_details', ARGV[7]) end
 settle_failed(record, at, ARGV[3], ARGV[4])
 if rest_ms >= 0 then park(record, at) end
 return 'failed'

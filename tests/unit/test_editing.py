@@ -9,6 +9,7 @@ from storage.contracts import edits, errors, generations
 from storage.contracts.geometry import Geometry, Size
 from storage.settings import StoreSettings
 from workers import editing
+from workers.filters import Filters, WordFilter
 from workers.leases import Keeper, Lease
 from workers.pipelines.base import Facts, Job
 
@@ -58,7 +59,8 @@ def _editing(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> editing.Editing
     monkeypatch.setattr(editing, "FIRST_PAUSE_S", 0.001)
     return editing.Editing(
         worker="w", queues=["q"], known=StoreSettings().read_catalog(), ledger=stores, objects=stores, fetch=lambda _, field: b"",
-        gpu_type="cpu", pipeline=lambda model, on_loaded: None, keeper=Keeper.__new__(Keeper), max_attempts=3, rest_s=10,  # type: ignore[arg-type, return-value]
+        gpu_type="cpu", filters=Filters(words=WordFilter([]), images=None), pipeline=lambda model, on_loaded: None,  # type: ignore[arg-type, return-value]
+        keeper=Keeper.__new__(Keeper), max_attempts=3, rest_s=10,
     )  # fmt: skip
 
 

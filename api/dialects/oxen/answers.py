@@ -1,9 +1,11 @@
 """Generations, models, events and errors in the native API's words."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from storage import provenance
 from storage.contracts import catalog, edits, errors, events, generations
 from storage.contracts import placement as placements
 from storage.ledger import calls
@@ -55,6 +57,7 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
         else None,
         "error_message": found.error_message,
         "error_code": found.error_code,
+        "error_details": found.error_details,
         "enqueued_at": _seconds(times.created_ms),
         "started_at": _seconds(times.started_ms),
         "completed_at": _seconds(times.completed_ms),
@@ -157,6 +160,13 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
         "request_schema": schema,
         "json_request_schema": schema,
     }
+
+
+def credentials(found: provenance.Credentials | None) -> dict[str, Any]:
+    """What a picture's content credentials say."""
+    if found is None:
+        return {"signed": False, "valid": False, "ours": False}
+    return {"signed": True, **dataclasses.asdict(found)}
 
 
 def placement(

@@ -39,10 +39,11 @@ Read = Callable[[str], Awaitable[generations.Generation]]
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """The most seconds a request may ask to wait and to run."""
+    """What a request may ask for: the most seconds to wait and to run, and whether to pass by the filters."""
 
     queue_ttl_s: float
     execution_limit_s: float
+    unfiltered: bool
 
 
 async def request_of(
@@ -86,6 +87,9 @@ async def request_of(
         prompt = own.get("prompt")
         plain = {"prompt": prompt if isinstance(prompt, str) and prompt.strip() else "-"}
         edit = _edit(name, model, plain, first=bool(references), mask=mask is not None)
+    if not edit.filtered and not bounds.unfiltered:
+        message = "disable_safety_checker must be false: the operator of this service does not allow it for this key"
+        raise errors.InvalidInputError(message, field="disable_safety_checker")
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
         raise errors.InvalidInputError("Idempotency-Key may have 1 to 255 characters", field="Idempotency-Key")
     parent = fields.get("parent_generation_id")
@@ -130,6 +134,7 @@ def _edit(name: str, model: catalog.Model, sent: Mapping[str, Any], *, first: bo
         output_format=FORMATS[checked["output_format"]],
         quality=checked["output_quality"],
         previews=checked.get("previews", False),
+        filtered=not checked.get("disable_safety_checker", False),
     )
 
 

@@ -86,6 +86,7 @@ class GenerationAnswer(BaseModel):
     result_url: str | None
     error_message: str | None
     error_code: str | None
+    error_details: dict[str, Any] | None
     enqueued_at: int
     started_at: int | None
     completed_at: int | None
@@ -175,6 +176,19 @@ class PlacementList(BaseModel):
     placements: list[Placement]
 
 
+class Verified(BaseModel):
+    """What a picture's content credentials say. `ours`: signed here; `valid`: unchanged since."""
+
+    signed: bool
+    valid: bool
+    ours: bool
+    signer: str | None = None
+    generator: str | None = None
+    action: str | None = None
+    source_type: str | None = None
+    generation_id: str | None = None
+
+
 def _answer(shape: type[BaseModel], description: str) -> Responses:
     return {200: {"model": shape, "description": description}}
 
@@ -202,6 +216,7 @@ EDITED: Responses = {
     504: {"model": Problem, "description": "It took too long and was cancelled"},
 }
 MODELS = _answer(ModelList, "Models")
+VERIFIED = _answer(Verified, "What its credentials say")
 PLACEMENTS = _answer(PlacementList, "Where it goes")
 MODEL = _answer(ModelAnswer, "The model")
 STREAMED: Responses = {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}}
