@@ -1,4 +1,4 @@
-"""`darkroom-admin`: what an operator does to the ledger by hand.
+"""`darkroom-admin`: what an operator does by hand, to the ledger above all.
 
 It talks to Redis, so it needs `REDIS_URL` or the embedded stack's data folder, not an API key.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra import premises
+from infra import certificates, premises
 from storage import connections
 from storage.contracts import errors
 from storage.ledger import calls
@@ -39,7 +39,14 @@ def main() -> None:
         command.add_argument("generation_id")
         if name == "show":
             command.add_argument("--prompt", action="store_true")
+    made = commands.add_parser("certificate", help="make a development certificate to sign results with")
+    made.add_argument("folder", type=Path)
     asked = parser.parse_args()
+    if asked.command == "certificate":
+        certificates.make(asked.folder)
+        print(f"DARKROOM_SIGNING_CERTIFICATE={asked.folder / certificates.CERTIFICATE}")
+        print(f"DARKROOM_SIGNING_KEY={asked.folder / certificates.KEY}")
+        return
     try:
         with contextlib.closing(connections.connect(_settings(os.environ))) as connection:
             _run(RedisLedger(connection), asked)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import c2pa
@@ -118,6 +120,14 @@ def test_a_certificate_that_cannot_be_used_stops_the_start_naming_the_setting(tm
     settings = StoreSettings(signing_certificate=tmp_path / "bad.pem", signing_key=tmp_path / certificates.KEY)
     with pytest.raises(ValueError, match=r"DARKROOM_SIGNING_CERTIFICATE .*bad.pem"):
         provenance.signer_of(settings)
+
+
+def test_the_admin_command_makes_a_certificate_and_says_how_to_use_it(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "darkroom-admin"), "certificate", str(tmp_path / "new")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    settings = dict(line.split("=", 1) for line in told.split())
+    paths = {name.removeprefix("DARKROOM_").lower(): Path(path) for name, path in settings.items()}
+    assert provenance.signer_of(StoreSettings(**paths)) is not None  # type: ignore[arg-type]
 
 
 def test_the_key_is_its_owners_alone(tmp_path: Path) -> None:
