@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
 
+from bench.placement.architectures import TRANSFORMERS
 from storage.contracts import placement
 from storage.contracts.catalog import Catalog
 from storage.settings import StoreSettings
@@ -63,39 +64,20 @@ def test_what_fits_nowhere_is_refused_with_the_smallest_gpu_that_does(known: Cat
     assert message == "flux-2-dev needs 16.9 GB at the least and tiny has 4; the smallest that does is rtx-4090"
 
 
-KONTEXT = {
-    "patch_size": 1, "in_channels": 64, "num_layers": 19, "num_single_layers": 38, "attention_head_dim": 128,
-    "num_attention_heads": 24, "joint_attention_dim": 4096, "pooled_projection_dim": 768, "guidance_embeds": True,
-    "axes_dims_rope": (16, 56, 56),
-}  # fmt: skip
-FLUX2 = {
-    "patch_size": 1, "in_channels": 128, "num_layers": 8, "num_single_layers": 48, "attention_head_dim": 128,
-    "num_attention_heads": 48, "joint_attention_dim": 15360, "timestep_guidance_channels": 256, "mlp_ratio": 3.0,
-    "axes_dims_rope": (32, 32, 32, 32), "rope_theta": 2000, "guidance_embeds": True,
-}  # fmt: skip
-KLEIN = {
-    **FLUX2, "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
-    "guidance_embeds": False,
-}  # fmt: skip
-KLEIN_9B = {
-    **KLEIN, "num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288,
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    ("model", "kind", "architecture"),
+    ("model", "kind"),
     [
-        ("flux-kontext-dev", FluxTransformer2DModel, KONTEXT),
-        ("flux-2-dev", Flux2Transformer2DModel, FLUX2),
-        ("flux-2-klein-4b", Flux2Transformer2DModel, KLEIN),
-        ("flux-2-klein-9b", Flux2Transformer2DModel, KLEIN_9B),
+        ("flux-kontext-dev", FluxTransformer2DModel),
+        ("flux-2-dev", Flux2Transformer2DModel),
+        ("flux-2-klein-4b", Flux2Transformer2DModel),
+        ("flux-2-klein-9b", Flux2Transformer2DModel),
     ],
 )
 def test_the_catalogs_bytes_are_those_of_the_architecture(
-    known: Catalog, model: str, kind: type[torch.nn.Module], architecture: dict[str, object]
+    known: Catalog, model: str, kind: type[torch.nn.Module]
 ) -> None:
     with torch.device("meta"):
-        transformer = kind(**architecture)
+        transformer = kind(**TRANSFORMERS[model])
     memory = known.model(model).memory
     assert memory is not None
     assert memory.transformer == pytest.approx(_gb(transformer), rel=0.002)

@@ -1,0 +1,1 @@
+"""Full-size pipelines with random weights on a real GPU: whether arrangements need what the planner says."""
