@@ -1,6 +1,6 @@
 """What a training step learns from: batches that depend on the seed and the number of the step alone, so that a run resumes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,14 +32,16 @@ def _stacked(pictures: list[Picture]) -> torch.Tensor:
 class Lessons(IterableDataset[Lesson]):
     """From step `first` on: `pictures` references, and `edits` of each."""
 
-    def __init__(self, *, seed: int, first: int, pictures: int, edits: int) -> None:
+    def __init__(
+        self, *, seed: int, first: int, pictures: int, edits: int, sizes: Sequence[tuple[int, int]] = SIZES
+    ) -> None:
         super().__init__()
-        self._seed, self._first, self._pictures, self._edits = seed, first, pictures, edits
+        self._seed, self._first, self._pictures, self._edits, self._sizes = seed, first, pictures, edits, sizes
 
     def lesson(self, step: int) -> Lesson:
         """The batch of one step."""
         rng = np.random.default_rng([self._seed, step])
-        width, height = SIZES[rng.integers(len(SIZES))]
+        width, height = self._sizes[rng.integers(len(self._sizes))]
         possible = [operation for operation in OPERATIONS if width == height or not operation.square]
         weights = np.array([0.4 if operation.name.startswith(_EASY) else 1.0 for operation in possible])
         references = [drawn(rng, width, height) for _ in range(self._pictures)]

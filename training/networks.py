@@ -8,7 +8,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from training.operations import OPERATIONS, SUBJECTS
 
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 32
+"""As in FLUX.2. With 16, as in FLUX.1, the best linear map of eight by eight pixels keeps 22 to 25 dB of photographs this
+small; with 32 it keeps 26 to 28."""
 TEXT_WIDTH = 192
 POOLED_WIDTH = 128
 TOKENS = 32
@@ -21,10 +23,12 @@ def autoencoder() -> AutoencoderKL:
         sample_size=128,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32, 64, 128, 128),
+        block_out_channels=(32, 64, 128, 192),
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=16,
+        # Convolutions alone: what is learned on small windows holds for whole pictures.
+        mid_block_add_attention=False,
         use_quant_conv=False,
         use_post_quant_conv=False,
     )

@@ -1,7 +1,7 @@
 """`make bench-placement MODEL=flux-2-dev GPU=h100`: one full-size edit on this machine's GPU, placed as on that GPU type.
 
 Memory is capped to that GPU type's, so an H200 shows what an 80 or a 48 GB card would do. Needs a CUDA device, and as much memory
-in the machine as the parts that are streamed or cast. Text encoders are built as they are loaded: up to the last layer that is read.
+in the machine as the parts that are streamed or cast. Text encoders are built as they are loaded: up to the last layer read.
 """
 
 import argparse

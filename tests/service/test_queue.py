@@ -87,7 +87,7 @@ def test_a_file_can_be_uploaded_with_a_form(alice: Tenant) -> None:
         "seed": "7",
         "guidance": "1.5",
         "num_generations": "2",
-        "disable_safety_checker": "true",
+        "disable_safety_checker": "false",
     }
     with PHOTOGRAPH.open("rb") as file:
         answer = alice.post("/api/ai/queue", data=form, files={"input_image": file})

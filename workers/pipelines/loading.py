@@ -112,7 +112,7 @@ def _sentence(exc: BaseException) -> str:
 def without_unread_layers(last: int) -> Part:
     """Loads a language model up to its `last` layer that is read: no later layers, no final norm, no head, no eyes.
 
-    The hidden states that are read are the same bit for bit; FLUX.2's encoder shrinks from 48 to 34.7 GB.
+    The hidden states that are read stay the same; FLUX.2's encoder shrinks from 48 to 34.7 GB.
     """
 
     def load(kind: type[Any], arguments: dict[str, Any]) -> Any:
