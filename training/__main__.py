@@ -6,9 +6,20 @@ from pathlib import Path
 
 import torch
 
-from training import autoencoder, editor
+from training import autoencoder, editor, examination
 
-STAGES = {"autoencoder": autoencoder.train, "editor": editor.train}
+
+def examine(folder: Path, minutes: float) -> None:
+    found = examination.examine(folder, rounds=1)
+    logging.info(
+        "right %.1f %%, tonal %.1f dB, autoencoder %.1f dB",
+        100 * found["right"],
+        found["tonal_psnr_db"],
+        found["autoencoder_psnr_db"],
+    )
+
+
+STAGES = {"autoencoder": autoencoder.train, "editor": editor.train, "examination": examine}
 
 
 def main() -> None:
