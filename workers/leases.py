@@ -42,7 +42,9 @@ class Lease:
 
     def loaded(self, share: float) -> None:
         """The model it needs is loaded so far, 0 to 1."""
-        if self._loading_since is None:
+        if share >= 1:
+            self._loading_since = None
+        elif self._loading_since is None:
             self._loading_since = time.monotonic()
         self.phase, self.loaded_percent = generations.Phase.LOADING, round(100 * share)
 

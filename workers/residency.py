@@ -116,11 +116,14 @@ class Residency:
         log.info("%s loaded in %.1f s (%s, %s)", model, self.clock() - began, found.weights.name, placement.name)
 
     def _read(self, found: catalog.Model, placement: Placement, on_loaded: base.OnLoaded) -> base.Pipeline:
-        folder = self.weights_dir / found.weights.source
+        weights = found.weights
+        folder = self.weights_dir / weights.source
+        if weights.lora is not None and (self.weights_dir / weights.lora).is_dir():
+            weights = weights.model_copy(update={"lora": str(self.weights_dir / weights.lora)})
         # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
         family = importlib.import_module(f"workers.pipelines.{found.pipeline}")
         loaded: base.Pipeline = family.load(
-            found.weights, folder if folder.is_dir() else None, self.gpu_type, placement, on_loaded
+            weights, folder if folder.is_dir() else None, self.gpu_type, placement, on_loaded
         )
         return loaded
 

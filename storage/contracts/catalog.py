@@ -19,7 +19,7 @@ from storage.contracts.values import Frozen
 class Weights(Frozen):
     """Where a model's weights are, and what they are.
 
-    `source` is a folder below the weights directory, or a repository on the hub. `lora` is the same for a LoRA laid over them.
+    `source` is a folder below the weights directory, or a repository on the hub. `lora` is the same for a LoRA merged into them.
     """
 
     source: str

@@ -14,6 +14,9 @@ from pydantic import Field, model_validator
 from storage.contracts import errors
 from storage.contracts.values import Frozen
 
+SHORTEST_READ = 64
+"""Pixels that a reference read in its own shape has on its shorter side at the least."""
+
 MULTIPLE = 16
 """Latents are an eighth of the pixels and are read two by two."""
 
@@ -67,6 +70,8 @@ class Frame(Frozen):
 
     sizes: tuple[str, ...]
     reference_pixels: Annotated[int, Field(ge=64 * 64)] | None = None
+    longest_reference: Annotated[float, Field(ge=1)] = 20
+    """How many times as long as wide a reference may be."""
     min_side: Annotated[int, Field(ge=MULTIPLE)] = 256
     max_side: Annotated[int, Field(ge=MULTIPLE)] = 2048
     max_pixels: Annotated[int, Field(ge=1)] = 2_100_000
@@ -95,6 +100,12 @@ class Frame(Frozen):
             message = f"width x height may be at most {self.max_pixels} pixels; got {size}, which is {size.pixels}"
             raise errors.InvalidInputError(message, field="width")
 
+    def check_reference(self, size: Size) -> None:
+        """Raises `errors.InvalidInputError` for a reference the model cannot read."""
+        if max(size.ratio, 1 / size.ratio) > self.longest_reference:
+            message = f"input_image may be at most {self.longest_reference:g} times as long as wide for this model; got {size}"
+            raise errors.InvalidInputError(message, field="input_image")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
@@ -116,8 +127,11 @@ class Geometry:
 def planned(frame: Frame, canvas: Canvas, originals: Sequence[Size], first: Size | None = None) -> Geometry:
     """The sizes of an edit, from what was asked and the pixel sizes of its references, upright.
 
-    `first` is the picture whose shape the result may take; by default the first reference.
+    `first` is the picture whose shape the result may take; by default the first reference. Raises
+    `errors.InvalidInputError` for a reference that is too long and thin.
     """
+    for original in originals:
+        frame.check_reference(original)
     first = first or (originals[0] if originals else None)
     references = tuple(_read(frame, original) for original in originals)
     render = output = _rendered(frame, canvas, first)
@@ -133,12 +147,11 @@ def _read(frame: Frame, original: Size) -> Size:
     if frame.reference_pixels is None:
         return frame.nearest(original.ratio)
     scale = min(1.0, math.sqrt(frame.reference_pixels / original.pixels))
-    scale = max(scale, 4 * MULTIPLE / min(original.width, original.height))
-    width, height = original.width * scale, original.height * scale
-    if width * height > frame.reference_pixels:
-        # Very long and thin: the short side stays readable and the long one gives way.
-        width, height = min(width, 8 * height), min(height, 8 * width)
-    return Size(width=_multiple(width), height=_multiple(height))
+    scale = max(scale, SHORTEST_READ / min(original.width, original.height))
+    width, height = _multiple(original.width * scale), _multiple(original.height * scale)
+    # Rounding the short side down may have made it too long by a few pixels.
+    longest = int(frame.longest_reference)
+    return Size(width=min(width, longest * height), height=min(height, longest * width))
 
 
 def _rendered(frame: Frame, canvas: Canvas, first: Size | None) -> Size:

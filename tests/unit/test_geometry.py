@@ -57,19 +57,22 @@ def test_kontext_reads_and_renders_preferred_sizes_and_gives_back_what_was_asked
         ("4000x3000", "1184x880"),
         ("1x1", "64x64"),
         ("100x20", "320x64"),
-        ("12000x1000", "2048x352"),
+        ("800x100", "768x96"),
+        ("8000x1000", "2896x368"),
     ],
 )
 def test_flux2_keeps_the_shape_of_references_up_to_a_megapixel(original: str, read: str) -> None:
     found = planned(FLUX2, Canvas(), [_size(original)]).references[0]
-    if original == "12000x1000":
-        # Eight times as long as wide is as long as the pipeline reads.
-        assert found.ratio <= 13
-    else:
-        assert str(found) == read
+    assert str(found) == read
     assert found.pixels <= 1.05 * 2**20
+    assert found.ratio <= 8
     assert found.width % 16 == found.height % 16 == 0
     assert min(found.width, found.height) >= 64
+
+
+def test_a_reference_too_long_and_thin_for_the_model_is_refused() -> None:
+    with pytest.raises(errors.InvalidInputError, match="at most 8 times as long as wide for this model; got 900x100"):
+        planned(FLUX2, Canvas(), [_size("900x100")])
 
 
 @pytest.mark.parametrize(("pixels", "low", "high"), [(2**19, 0.45, 0.55), (2**20, 0.9, 1.1), (2**21, 1.9, 2.1)])

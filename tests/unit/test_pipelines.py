@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
 from infra import embedded
@@ -214,6 +216,23 @@ def test_loading_is_told_in_shares_up_to_the_whole(weights: Path, name: str) -> 
     assert shares == sorted(shares)
     assert len(shares) >= 4
     assert (shares[0] < 1, shares[-1]) == (True, 1.0)
+
+
+def test_a_lora_is_merged_into_the_weights(weights: Path, tmp_path: Path, loaded: Callable[[str], Pipeline]) -> None:
+    tuned = small.built("small-kontext")
+    torch.manual_seed(0)
+    tuned.transformer.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v"]))
+    tuned.save_lora_weights(tmp_path, transformer_lora_layers=get_peft_model_state_dict(tuned.transformer))
+    with_lora = _weights("small-kontext").model_copy(update={"lora": str(tmp_path)})
+    pipeline = kontext.load(with_lora, weights / "small-kontext", "cpu", placement.RESIDENT, lambda share: None)
+    assert pipeline.edit(_job(), _ignore).tobytes() != loaded("small-kontext").edit(_job(), _ignore).tobytes()
+    assert not any("lora" in name for name, _ in pipeline.pipe.transformer.named_parameters())
+
+
+def test_a_lora_that_is_not_there_is_said_to_be(weights: Path, tmp_path: Path) -> None:
+    without = _weights("small-kontext").model_copy(update={"lora": str(tmp_path)})
+    with pytest.raises(errors.ModelUnavailableError, match="small-kontext: "):
+        kontext.load(without, weights / "small-kontext", "cpu", placement.RESIDENT, lambda share: None)
 
 
 def _damaged(weights: Path, target: Path, damage: Callable[[Path], object]) -> Path:

@@ -25,16 +25,19 @@ class PromptMemory:
 
     def __init__(self, encode: Callable[[str], tuple[torch.Tensor, ...]]) -> None:
         self._encode = encode
-        self._kept: OrderedDict[str, tuple[torch.Tensor, ...]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[torch.device, tuple[torch.Tensor, ...]]] = OrderedDict()
 
     def __call__(self, prompt: str) -> tuple[torch.Tensor, ...]:
         """The embeddings of a prompt, equal to those computed anew."""
-        if prompt not in self._kept:
-            self._kept[prompt] = self._encode(prompt)
-        self._kept.move_to_end(prompt)
+        if prompt in self._kept:
+            self._kept.move_to_end(prompt)
+            device, kept = self._kept[prompt]
+            return tuple(one.to(device) for one in kept)
+        found = self._encode(prompt)
+        self._kept[prompt] = (found[0].device, tuple(one.cpu() for one in found))
         while len(self._kept) > PROMPTS_KEPT:
             self._kept.popitem(last=False)
-        return self._kept[prompt]
+        return found
 
 
 class Denoising:

@@ -55,7 +55,11 @@ def pipeline(
         parts = _parts(index, where, folder, dtype, common, on_loaded, special or {})
         loaded = kind.from_pretrained(where, dtype=dtype, **common, **parts)
         if weights.lora is not None:
-            loaded.load_lora_weights(weights.lora, use_safetensors=True, local_files_only=folder is not None)
+            local = Path(weights.lora).is_dir()
+            loaded.load_lora_weights(weights.lora, use_safetensors=True, local_files_only=local)
+            # Into the weights, so that it costs nothing and goes wherever they are placed.
+            loaded.fuse_lora()
+            loaded.unload_lora_weights()
     except errors.DarkroomError:
         raise
     except torch.OutOfMemoryError as exc:

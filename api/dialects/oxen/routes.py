@@ -1,6 +1,7 @@
 """The native API's routes."""
 
 import base64
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -100,6 +101,9 @@ async def list_generations(
     if repo or folder or media_type not in (None, "image"):
         # Generations here are pictures and belong to no repository.
         return JSONResponse({"count": 0, "generations": [], "next": None})
+    if model is not None:
+        with contextlib.suppress(errors.ModelNotFoundError):
+            model = held.catalog.name_of(model)
     wanted = {"namespace": namespace, "model": model, "status": status.value if status else None}
     page = await held.ledger.run(
         calls.list_(
