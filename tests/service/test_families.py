@@ -2,12 +2,14 @@
 
 import io
 import json
+import shutil
 from typing import Any
 
 import pytest
 import requests
 from PIL import Image
 
+from infra import embedded
 from storage.contracts.generations import Phase
 from tests.conftest import Tenant, data_uri, encoded, eventually
 from tests.sse import reading
@@ -236,3 +238,23 @@ def test_weights_that_cannot_be_loaded_fail_with_the_reason_and_the_worker_lives
     assert (found["status"], found["error_code"]) == ("failed", "model_unavailable")
     assert "are of a Flux2KleinPipeline, not of a Flux2Pipeline" in found["error_message"]
     assert alice.finished(alice.enqueue(tiny))["status"] == "succeeded"
+
+
+def test_what_is_no_longer_kept_can_be_neither_replayed_nor_edited_on(
+    stack: embedded.Stack, alice: Tenant, tiny: str
+) -> None:
+    id_ = alice.enqueue(tiny)
+    alice.finished(id_)
+    for kind in ("inputs", "results"):
+        shutil.rmtree(stack.options.data_dir / "objects" / "darkroom" / kind / "alice" / id_)
+    replayed = alice.post(f"/api/ai/queue/{id_}/replay")
+    assert (replayed.status_code, replayed.json()["error"]["message"]) == (404, "The picture is no longer kept")
+    edited = alice.post("/api/ai/queue", {"model": "quick", "prompt": "x", "parent_generation_id": id_})
+    assert edited.status_code == 404
+
+
+def test_a_list_knows_a_model_by_any_of_its_names(alice: Tenant) -> None:
+    _made(alice, model="flux-2-dev")
+    for name in ("flux-2-dev", "black-forest-labs/FLUX.2-dev"):
+        listed = alice.get("/api/ai/queue", params={"model": name, "status": "succeeded"}).json()["generations"]
+        assert {one["model_name"] for one in listed} == {"flux-2-dev"}
