@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image
 
 from infra import embedded
 from storage.contracts.generations import Phase
+from storage.objects import Objects
 from tests.conftest import Tenant, data_uri, encoded, eventually
 from tests.sse import reading
 from workers import pictures
@@ -246,7 +246,7 @@ def test_what_is_no_longer_kept_can_be_neither_replayed_nor_edited_on(
     id_ = alice.enqueue(tiny)
     alice.finished(id_)
     for kind in ("inputs", "results"):
-        shutil.rmtree(stack.options.data_dir / "objects" / "darkroom" / kind / "alice" / id_)
+        assert Objects(stack.store).delete_prefix(f"{kind}/alice/{id_}/") == 1
     replayed = alice.post(f"/api/ai/queue/{id_}/replay")
     assert (replayed.status_code, replayed.json()["error"]["message"]) == (404, "The picture is no longer kept")
     edited = alice.post("/api/ai/queue", {"model": "quick", "prompt": "x", "parent_generation_id": id_})
