@@ -161,7 +161,8 @@ def _fingerprint(request: Request) -> str:
     digest = hashlib.sha256(
         repr((request.edit.model_dump_json(), request.seed, request.count, sorted(request.submitted.items()))).encode()
     )
-    for picture in (*request.references, request.mask):
+    for role, picture in [*(("reference", one) for one in request.references), ("mask", request.mask)]:
+        digest.update(f"|{role}|".encode())
         if isinstance(picture, SentPicture):
             digest.update(picture.data)
         elif picture is not None:

@@ -75,9 +75,12 @@ class Objects:
         return True
 
     def get(self, key: str) -> bytes:
-        """Fetch. Raises `errors.ObjectsUnavailableError`."""
+        """Fetch. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
         with _translated():
-            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            try:
+                return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            except self._client.exceptions.NoSuchKey:
+                raise errors.NotFoundError("The picture is no longer kept") from None
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""

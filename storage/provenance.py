@@ -14,6 +14,7 @@ from typing import Any
 import c2pa
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from PIL import Image
 
 from storage.settings import StoreSettings
 
@@ -51,8 +52,13 @@ class Signer:
         chain = x509.load_pem_x509_certificates(certificate.encode())
         self._serial = str(chain[0].serial_number)
         self._anchor = chain[-1].public_bytes(serialization.Encoding.PEM).decode()
-        with self._open():
-            pass
+        # What cannot sign stops the start, not every edit after the GPU's work.
+        blank = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(blank, "PNG")
+        try:
+            self.signed(blank.getvalue(), "image/png", generation_id="start", edited=False, receipt="{}")
+        except c2pa.C2paError as exc:
+            raise ValueError(f"the signing certificate or its key cannot be used: {exc}") from exc
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[c2pa.Signer]:

@@ -121,6 +121,9 @@ class Conveyor:
     def close(self) -> None:
         """Finish what is on the belt, then end the threads."""
         self.drain()
+        # Whoever is serving claims nothing more, but may be about to put what it has claimed on the belt.
+        with self._serving:
+            pass
         self._preparers.shutdown(wait=True)
         self._pipeline.shutdown(wait=True)
         self._finishers.shutdown(wait=True)

@@ -106,6 +106,7 @@ class Editing:
         fetch: Callable[[str, str], bytes],
         pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
         warm_queues: Callable[[], Sequence[str]] = tuple,
+        closed_queues: Callable[[], Sequence[str]] = tuple,
         affinity_s: float = 0,
         keeper: Keeper,
         max_attempts: int,
@@ -122,6 +123,7 @@ class Editing:
         self._fetch = fetch
         self._pipeline = pipeline
         self._warm_queues = warm_queues
+        self._closed_queues = closed_queues
         self._affinity_ms = int(affinity_s * 1000)
         self._keeper = keeper
         self._max_attempts = max_attempts
@@ -131,8 +133,10 @@ class Editing:
         """Take the next generation; None when nothing waits. Raises `errors.StoreUnavailableError`."""
         # Another queue goes first each time, so that a busy one does not starve the rest; those of loaded models before others.
         self._queues.append(self._queues.pop(0))
-        loaded = self._warm_queues()
-        ordered = sorted(self._queues, key=lambda queue: queue not in loaded)
+        loaded, closed = self._warm_queues(), self._closed_queues()
+        ordered = sorted(
+            (queue for queue in self._queues if queue not in closed), key=lambda queue: queue not in loaded
+        )
         preferred = sum(queue in loaded for queue in ordered)
         claim = self._ledger.run(
             calls.claim(
@@ -146,8 +150,12 @@ class Editing:
 
     def warm(self, lease: Lease) -> None:
         """Load the model a claim needs, ahead of its input. What goes wrong is met again when it is edited."""
+        edit = lease.claim.edit
         with contextlib.suppress(errors.DarkroomError):
-            self._pipeline(lease.claim.edit.model, lease.loaded)
+            lease.check()
+            if edit.filtered:
+                self._filters.check_prompt(edit.prompt)
+            self._pipeline(edit.model, lease.loaded)
 
     def prepare(self, lease: Lease) -> Prepared:
         """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""
@@ -157,11 +165,13 @@ class Editing:
             self._filters.check_prompt(edit.prompt)
         decoded = [pictures.decode(self._bytes(reference), "input_image") for reference in edit.references]
         images, originals = [one.image for one in decoded], [one.original for one in decoded]
-        if model.stitches and len(images) > 1:
-            images = [pictures.stitched(images)]
-            originals = [Size(width=images[0].width, height=images[0].height)]
         for image in images if edit.filtered else ():
             self._filters.check_picture(image, "input")
+        if model.stitches and len(images) > 1:
+            side_by_side = sum(original.ratio for original in originals)
+            model.frame.check_reference(Size(width=max(1, round(1000 * side_by_side)), height=1000))
+            images = [pictures.stitched(images)]
+            originals = [Size(width=images[0].width, height=images[0].height)]
         geometry = planned(model.frame, edit.canvas, originals, decoded[0].original if decoded else None)
         sizes = geometry.references
         mask = None

@@ -73,9 +73,12 @@ class WordFilter:
 
 
 def _plain(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    letters = "".join(char for char in decomposed if not unicodedata.combining(char))
-    return " ".join(re.findall(r"\w+", letters))
+    decomposed = unicodedata.normalize("NFKD", text)
+    # Neither accents nor characters that nobody sees.
+    letters = "".join(
+        char for char in decomposed if not unicodedata.combining(char) and unicodedata.category(char) != "Cf"
+    )
+    return " ".join(re.findall(r"[^\W_]+", letters.casefold()))
 
 
 class ImageClassifier:

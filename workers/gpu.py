@@ -16,6 +16,8 @@ from celery import signals
 from celery.worker import state
 
 from storage import connections, provenance, queues
+from storage.contracts import errors
+from storage.contracts.catalog import Catalog
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers.conveyor import Conveyor
@@ -42,14 +44,19 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     known = settings.read_catalog()
     if settings.gpu_type not in known.gpu_types:
         raise ValueError(f"DARKROOM_GPU_TYPE {settings.gpu_type!r} is not in the catalog: {', '.join(known.gpu_types)}")
-    models = settings.models or tuple(
-        name for name, model in known.models.items() if settings.gpu_type in model.gpu_types
-    )
-    for model in (*models, *settings.preload):
-        if model not in known.models or (model in settings.preload and model not in models):
-            raise ValueError(f"DARKROOM_MODELS and DARKROOM_PRELOAD: {model!r} is not served here: {', '.join(models)}")
+    listed = [name for name, model in known.models.items() if settings.gpu_type in model.gpu_types]
+    models = tuple(_named(known, name) for name in settings.models) or tuple(listed)
+    preload = tuple(_named(known, name) for name in settings.preload)
+    for model in preload:
+        if model not in models:
+            raise ValueError(f"DARKROOM_PRELOAD: {model!r} is not served here: {', '.join(models)}")
     if not models:
         raise ValueError(f"the catalog lists no model for GPU type {settings.gpu_type!r}")
+    if settings.gpu_type != "cpu" and any(known.models[model].pipeline != "stand_in" for model in models):
+        # A GPU that is not there is noticed now, not by failing whatever is claimed.
+        from workers.pipelines import device
+
+        device.of(settings.gpu_type)
     served = queues.queues_of_worker(models, settings.gpu_type)
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
@@ -64,7 +71,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             weights_dir=settings.weights_dir,
             gpu_type=settings.gpu_type,
             keep_warm_s=settings.keep_warm_s,
-            preloaded=frozenset(settings.preload),
+            preloaded=frozenset(preload),
         )
         filters = _filters(settings)
         editing = Editing(
@@ -78,6 +85,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             filters=filters,
             signer=provenance.signer_of(settings),
             pipeline=residency.pipeline,
+            closed_queues=lambda: queues.queues_of_worker(residency.failed(), settings.gpu_type),
             warm_queues=lambda: queues.queues_of_worker(residency.resident(), settings.gpu_type),
             affinity_s=settings.affinity_s,
             keeper=keeper,
@@ -87,8 +95,11 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         conveyor = stack.enter_context(
             contextlib.closing(Conveyor(editing, keeper, look_ahead_s=settings.look_ahead_s))
         )
-        for model in settings.preload:
-            conveyor.call_on_pipeline_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
+        for model in preload:
+            try:
+                conveyor.call_on_pipeline_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
+            except errors.DarkroomError as exc:
+                raise ValueError(f"DARKROOM_PRELOAD: {model}: {exc}") from exc
         stack.enter_context(every(COOL_S, lambda: conveyor.call_on_pipeline_thread(residency.cool)))
 
         def facts() -> dict[str, object]:
@@ -98,6 +109,13 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         app = queues.celery_app(settings, served)
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)
         _consume(app, conveyor, stopper, settings.worker_name, announced(connection, settings.worker_name, facts))
+
+
+def _named(known: Catalog, name: str) -> str:
+    try:
+        return known.name_of(name)
+    except errors.ModelNotFoundError as exc:
+        raise ValueError(f"DARKROOM_MODELS and DARKROOM_PRELOAD: {exc}") from exc
 
 
 def _filters(settings: GpuSettings) -> Filters:

@@ -42,11 +42,11 @@ class Lease:
 
     def loaded(self, share: float) -> None:
         """The model it needs is loaded so far, 0 to 1."""
+        self.loaded_percent = round(100 * share)
         if share >= 1:
-            self._loading_since = None
+            self._loading_since, self.phase = None, generations.Phase.PREPARING
         elif self._loading_since is None:
-            self._loading_since = time.monotonic()
-        self.phase, self.loaded_percent = generations.Phase.LOADING, round(100 * share)
+            self._loading_since, self.phase = time.monotonic(), generations.Phase.LOADING
 
     def show(self, picture: Image.Image) -> None:
         """How it looks so far: kept as a small JPEG until the next beat tells."""
@@ -89,7 +89,8 @@ class Lease:
     @property
     def loading_s(self) -> float:
         """Seconds its model has been loading; 0 while none is."""
-        return 0.0 if self._loading_since is None else time.monotonic() - self._loading_since
+        since = self._loading_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def timed_out(self) -> errors.TimedOutError:
         """What it fails with when its limit is over."""

@@ -13,6 +13,8 @@ from storage.contracts.geometry import Geometry, Size
 WORKING_SIDE = 2048
 """References are reduced to this many pixels a side before anything else; models read about one megapixel."""
 
+STITCHED_HEIGHT = 1024
+
 WEBP_METHOD = 4
 PNG_LEVEL = 1
 """Level 1 takes 50 to 100 ms for a megapixel, level 6 200 ms, for 10 % fewer bytes."""
@@ -87,8 +89,8 @@ def fitted(image: Image.Image, size: Size) -> Image.Image:
 
 
 def stitched(images: Sequence[Image.Image]) -> Image.Image:
-    """The pictures side by side, all as high as the first."""
-    height = images[0].height
+    """The pictures side by side, all as high as the first or `STITCHED_HEIGHT`."""
+    height = min(images[0].height, STITCHED_HEIGHT)
     scaled = [
         fitted(image, Size(width=max(1, round(image.width * height / image.height)), height=height)) for image in images
     ]

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from storage import fleet
 from workers.settings import WorkerSettings
 
+log = logging.getLogger(__name__)
+
 Settings = TypeVar("Settings", bound=WorkerSettings)
 
 
@@ -22,9 +24,13 @@ def every(seconds: float, action: Callable[[], object]) -> Iterator[None]:
     leaving = threading.Event()
 
     def run() -> None:
-        action()
-        while not leaving.wait(seconds):
-            action()
+        while True:
+            try:
+                action()
+            except Exception:
+                log.exception("%s failed; it is tried again", thread.name)
+            if leaving.wait(seconds):
+                return
 
     thread = threading.Thread(target=run, name="every", daemon=True)
     thread.start()

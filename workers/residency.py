@@ -17,8 +17,8 @@ from workers.pipelines import base
 
 log = logging.getLogger(__name__)
 
-FAILED_FOR_S = 30.0
-"""A model that could not be loaded is not tried again sooner: its generations are told why, and the worker goes on."""
+FAILED_FOR_S = 10.0
+"""A model that could not be loaded is not tried again sooner, nor is work for it claimed: another worker may do better."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Residency:
     preloaded: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic
     _resident: dict[str, Resident] = field(init=False, default_factory=dict)
-    _failed: dict[str, tuple[float, errors.DarkroomError]] = field(init=False, default_factory=dict)
+    _failed: dict[str, tuple[float, type[errors.DarkroomError], str]] = field(init=False, default_factory=dict)
     _starting: tuple[str, float] | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
@@ -51,6 +51,11 @@ class Residency:
             starting = (self._starting[0],) if self._starting else ()
             return (*starting, *self._resident)
 
+    def failed(self) -> tuple[str, ...]:
+        """Models that could not be loaded a moment ago."""
+        with self._lock:
+            return tuple(model for model, (at, *_) in self._failed.items() if self.clock() - at < FAILED_FOR_S)
+
     def state(self, model: str) -> dict[str, object]:
         """`cold`, `starting` with a percentage, `warm`, or `failed` with the reason."""
         with self._lock:
@@ -59,7 +64,7 @@ class Residency:
             if model in self._resident:
                 return {"state": "warm", "placement": self._resident[model].placement.name}
             if model in self._failed:
-                return {"state": "failed", "reason": self._failed[model][1].message}
+                return {"state": "failed", "reason": self._failed[model][2]}
             return {"state": "cold"}
 
     def pipeline(self, model: str, on_loaded: base.OnLoaded = lambda share: None) -> base.Pipeline:
@@ -74,7 +79,8 @@ class Residency:
             except errors.DarkroomError as exc:
                 log.warning("%s cannot be served: %s", model, exc)
                 with self._lock:
-                    self._failed[model] = (self.clock(), exc)
+                    # Not the exception itself: its traceback holds what was loaded so far.
+                    self._failed[model] = (self.clock(), type(exc), exc.message)
                 raise
             finally:
                 with self._lock:
@@ -90,22 +96,23 @@ class Residency:
                 self._evict(model, "unused")
 
     def _check_failed(self, model: str) -> None:
-        failed = self._failed.get(model)
-        if failed is not None and self.clock() - failed[0] < FAILED_FOR_S:
-            raise failed[1]
+        if model in self.failed():
+            _, kind, message = self._failed[model]
+            raise kind(message)
 
     def _load(self, model: str, on_loaded: base.OnLoaded) -> None:
         began = self.clock()
         found = self.known.model(model)
         gpu = self.known.gpu_types[self.gpu_type]
-        placement = planned(found, gpu)
+        staying = [one.placement for name, one in self._resident.items() if name in self.preloaded]
+        room = gpu.memory_gb - (total_gb(staying) - total_gb([])) if staying else gpu.memory_gb
+        placement = planned(found, gpu.model_copy(update={"memory_gb": room}))
         if placement is None:
             raise refusal(self.known, model, self.gpu_type)
         self._report(model, 0.0, on_loaded)
         self._make_room(placement, gpu)
-        try:
-            pipeline = self._read(found, placement, lambda share: self._report(model, share, on_loaded))
-        except errors.OutOfMemoryError:
+        pipeline = self._first_try(found, placement, lambda share: self._report(model, share, on_loaded))
+        if pipeline is None:
             # The sum was too hopeful, or the card is shared: once more with nothing else on it.
             for other in [name for name in self._resident if name not in self.preloaded]:
                 self._evict(other, "out of memory")
@@ -114,6 +121,13 @@ class Residency:
             self._failed.pop(model, None)
             self._resident[model] = Resident(pipeline, placement, self.clock())
         log.info("%s loaded in %.1f s (%s, %s)", model, self.clock() - began, found.weights.name, placement.name)
+
+    def _first_try(self, found: catalog.Model, placement: Placement, on_loaded: base.OnLoaded) -> base.Pipeline | None:
+        """None when there was no memory; what was half placed is gone with the exception when this returns."""
+        try:
+            return self._read(found, placement, on_loaded)
+        except errors.OutOfMemoryError:
+            return None
 
     def _read(self, found: catalog.Model, placement: Placement, on_loaded: base.OnLoaded) -> base.Pipeline:
         weights = found.weights

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from storage.contracts.geometry import Canvas
 from storage.contracts.values import Frozen
@@ -42,6 +42,15 @@ class Edit(Frozen):
     PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks so far.
     `filtered` False passes by the filters, for callers whom the operator allows that.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_once_recorded(cls, value: object) -> object:
+        # What 0.1's first records said of the shape.
+        if isinstance(value, dict) and "aspect_ratio" in value:
+            rest = {name: one for name, one in value.items() if name != "aspect_ratio"}
+            return {**rest, "canvas": {"ratio": value["aspect_ratio"]}}
+        return value
 
     model: str
     prompt: str

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from pydantic import model_validator
+
 from storage.contracts import edits
 from storage.contracts.values import Frozen
 
@@ -93,7 +95,13 @@ class Result(Frozen):
     size_bytes: int
     fit: str
     execution_ms: int
-    receipt: MadeWith
+    receipt: MadeWith | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_once_recorded(cls, value: object) -> object:
+        # 0.1's first records named the weights and had no receipt.
+        return {name: one for name, one in value.items() if name != "weights"} if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,6 +149,11 @@ def _read(frame: Frame, original: Size) -> Size:
     scale = min(1.0, math.sqrt(frame.reference_pixels / original.pixels))
     scale = max(scale, SHORTEST_READ / min(original.width, original.height))
     width, height = _multiple(original.width * scale), _multiple(original.height * scale)
+    if width * height > frame.reference_pixels:
+        # Rounding up must not make it so large that the pipeline would scale it again.
+        width, height = (
+            max(SHORTEST_READ, int(side * scale) // MULTIPLE * MULTIPLE) for side in (original.width, original.height)
+        )
     # Rounding the short side down may have made it too long by a few pixels.
     longest = int(frame.longest_reference)
     return Size(width=min(width, longest * height), height=min(height, longest * width))
@@ -159,10 +164,17 @@ def _rendered(frame: Frame, canvas: Canvas, first: Size | None) -> Size:
         return Size(width=_multiple_above(canvas.size.width), height=_multiple_above(canvas.size.height))
     ratio = canvas.ratio or (first.ratio if first else 1.0)
     preferred = frame.nearest(ratio)
+    if canvas.as_input and first is not None and frame.reference_pixels is not None:
+        # The model reads the reference in its own shape; in another it would come back stretched.
+        return _shaped(first.ratio, canvas.pixels or preferred.pixels)
     if canvas.pixels is None:
         return preferred
-    scale = math.sqrt(min(canvas.pixels, frame.max_pixels) / preferred.pixels)
-    return Size(width=_multiple(preferred.width * scale), height=_multiple(preferred.height * scale))
+    return _shaped(preferred.ratio, min(canvas.pixels, frame.max_pixels))
+
+
+def _shaped(ratio: float, pixels: int) -> Size:
+    height = math.sqrt(pixels / ratio)
+    return Size(width=_multiple(height * ratio), height=_multiple(height))
 
 
 def _multiple(side: float) -> int:

@@ -99,10 +99,15 @@ def planned(model: Model, gpu: GpuType, *, precision: Precision | None = None) -
     return None
 
 
-def refusal(known: Catalog, model: str, gpu_type: str) -> errors.ModelUnavailableError:
+def refusal(
+    known: Catalog, model: str, gpu_type: str, *, precision: Precision | None = None
+) -> errors.ModelUnavailableError:
     """Why a model cannot run there, and the smallest GPU type that would do."""
-    least = min(placement.total_gb for placement in arrangements(known.model(model)))
-    fitting = [(gpu.memory_gb, name) for name, gpu in known.gpu_types.items() if planned(known.model(model), gpu)]
+    found = known.model(model)
+    least = min(one.total_gb for one in arrangements(found) if precision in (None, one.weights))
+    fitting = [
+        (gpu.memory_gb, name) for name, gpu in known.gpu_types.items() if planned(found, gpu, precision=precision)
+    ]
     nearest = f"the smallest that does is {min(fitting)[1]}" if fitting else "no listed GPU type does"
     has = known.gpu_types[gpu_type].memory_gb
     return errors.ModelUnavailableError(

@@ -41,6 +41,10 @@ end
 
 local others = FIRST + tonumber(ARGV[3])
 local impatient, longest = nil, tonumber(ARGV[4])
+-- Longer than those of the preferred queues: under a backlog everybody waits, and changing for each would help nobody.
+for i = FIRST, others - 1 do
+  longest = math.max(longest, waited_ms(ARGV[i]) + tonumber(ARGV[4]))
+end
 for i = others, #ARGV do
   local waited = waited_ms(ARGV[i])
   if waited > longest then impatient, longest = ARGV[i], waited end

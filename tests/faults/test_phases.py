@@ -96,23 +96,22 @@ def test_a_worker_that_died_as_it_claimed(patient: Patient, tiny: str) -> None:
 
 
 def test_a_worker_killed_while_it_prepares(patient: Patient, tiny: str) -> None:
-    with no_worker_moves(patient.victim):
-        id_ = patient.victim.alice.enqueue(tiny)
-        patient.objects.freeze(True)
-    worker = running_on(patient.victim, id_)
-    assert patient.phase(id_) == Phase.PREPARING
-    patient.victim.signal(worker, signal.SIGKILL)
-    patient.objects.freeze(False)
+    with contextlib.ExitStack() as held:
+        with no_worker_moves(patient.victim):
+            id_ = patient.victim.alice.enqueue(tiny)
+            held.enter_context(patient.objects.frozen())
+        worker = running_on(patient.victim, id_)
+        eventually(lambda: patient.phase(id_) == Phase.PREPARING)
+        patient.victim.signal(worker, signal.SIGKILL)
     patient.check_it_ended_once(id_, attempts=2)
 
 
 def test_a_worker_killed_while_it_uploads(patient: Patient, tiny: str) -> None:
     id_ = patient.victim.alice.enqueue(tiny, model="slow")
     under_way(patient.victim, id_)
-    patient.objects.freeze(True)
-    eventually(lambda: patient.phase(id_) == Phase.FINISHING)
-    patient.victim.signal(running_on(patient.victim, id_), signal.SIGKILL)
-    patient.objects.freeze(False)
+    with patient.objects.frozen():
+        eventually(lambda: patient.phase(id_) == Phase.FINISHING)
+        patient.victim.signal(running_on(patient.victim, id_), signal.SIGKILL)
     patient.check_it_ended_once(id_, attempts=2)
 
 
@@ -120,12 +119,9 @@ def test_a_worker_killed_between_upload_and_publication(patient: Patient, tiny: 
     id_ = patient.victim.alice.enqueue(tiny, model="slow")
     under_way(patient.victim, id_)
     worker = running_on(patient.victim, id_)
-    patient.redis.freeze(True)
-    try:
+    with patient.redis.frozen():
         eventually(lambda: patient.stored_results(id_))
         patient.victim.signal(worker, signal.SIGKILL)
-    finally:
-        patient.redis.freeze(False)
     patient.check_it_ended_once(id_, attempts=2)
 
 

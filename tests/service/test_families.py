@@ -172,6 +172,25 @@ def test_a_replay_gives_the_same_pixels(alice: Tenant, photograph: str) -> None:
     alice.delete(f"/api/ai/queue/{found['generation_id']}")
 
 
+def test_what_was_refused_cannot_be_replayed(alice: Tenant, tiny: str) -> None:
+    body = {"model": "quick", "prompt": "x", "input_image": tiny, "guidance": 99}
+    id_ = alice.post("/api/ai/queue?validate=late", body).json()["generations"][0]["generation_id"]
+    answer = alice.post(f"/api/ai/queue/{id_}/replay")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "What was refused cannot be replayed")
+
+
+def test_a_replay_stays_in_its_namespace_and_can_be_repeated_safely(alice: Tenant, tiny: str) -> None:
+    id_ = alice.enqueue(tiny, target_namespace="team")
+    alice.finished(id_)
+    posts = [alice.post(f"/api/ai/queue/{id_}/replay", headers={"Idempotency-Key": f"again-{id_}"}) for _ in range(2)]
+    first, second = (post.json()["generations"] for post in posts)
+    assert first == second
+    assert posts[1].headers["Idempotent-Replayed"] == "true"
+    alice.finished(first[0]["generation_id"])
+    listed = alice.get("/api/ai/queue?namespace=team&status=succeeded").json()["generations"]
+    assert first[0]["generation_id"] in {one["generation_id"] for one in listed}
+
+
 def test_another_tenants_generation_can_be_neither_replayed_nor_edited_on(
     alice: Tenant, bob: Tenant, tiny: str
 ) -> None:

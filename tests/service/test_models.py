@@ -102,7 +102,7 @@ def test_a_gpu_type_that_is_not_listed_is_refused(alice: Tenant) -> None:
 
 def test_the_command_line_prints_the_plan(alice: Tenant) -> None:
     command = [str(Path(sys.executable).parent / "darkroom"), "--url", alice.url, "--key", alice.key]
-    plan = [*command, "plan", "flux-2-dev", "--gpu", "h100"]
+    plan = [*command, "plan", "black-forest-labs/FLUX.2-dev", "--gpu", "h100"]
     told = subprocess.run(plan, capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[0].split() == ["h100", "85.5", "GB", "bf16,", "resident"]
     assert "transformer 0" in told

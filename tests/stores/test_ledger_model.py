@@ -35,8 +35,11 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
             queue_ttl_s=st.sampled_from([-1, 3600]),
         )
         def create(self, tenant: str, priority: int, count: int, queue_ttl_s: int) -> None:
-            for id_ in desk.receive(tenant, count=count, priority=priority, limits=limits(queue_ttl_s=queue_ttl_s)).ids:
-                self.last[id_] = (tenant, Status.QUEUED, 0)
+            # Ids by number: random ones would order what is equal differently each time, and a walk could not be repeated.
+            ids = [f"{len(self.last) + n:04}" for n in range(count)]
+            bounds = limits(queue_ttl_s=queue_ttl_s)
+            desk.receive(tenant, count=count, ids=ids, priority=priority, limits=bounds)
+            self.last |= dict.fromkeys(ids, (tenant, Status.QUEUED, 0))
 
         @rule(lease_ms=st.sampled_from([-1000, 60_000]))
         def claim(self, lease_ms: int) -> None:
@@ -86,7 +89,7 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
 
         @rule()
         def retry_parked(self) -> None:
-            for record in desk.run(calls.parked()):
+            for record in sorted(desk.run(calls.parked()), key=lambda record: record["id"]):
                 assert desk.run(calls.unpark(record["id"], "retry", queue_ttl_s=3600))
                 tenant, _, token = self.last[record["id"]]
                 self.last[record["id"]] = (tenant, Status.QUEUED, token)

@@ -14,7 +14,16 @@ from workers.filters import WORDS_FILE, Filters, ImageClassifier, WordFilter
 
 @pytest.mark.parametrize(
     "prompt",
-    ["nudify this", "NUDIFY", "please, Nüdify her!", "Remove  her\nclothes", "remove her-clothes now"],
+    [
+        "nudify this",
+        "NUDIFY",
+        "please, Nüdify her!",
+        "Remove  her\nclothes",
+        "remove her-clothes now",
+        "child_porn",
+        "nu\u200bdify her",
+        "𝐍𝐔𝐃𝐈𝐅𝐘",
+    ],
 )
 def test_phrases_are_found_whatever_their_case_accents_and_spaces(prompt: str) -> None:
     with pytest.raises(errors.ContentFilteredError) as refused:

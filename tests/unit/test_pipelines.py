@@ -278,6 +278,39 @@ def test_out_of_memory_while_denoising_is_a_passing_failure(
         loaded("small-klein").edit(_job(), exhausted)
 
 
+def _exhausted(*_: object) -> None:
+    raise torch.OutOfMemoryError("no memory")
+
+
+def test_out_of_memory_while_reading_the_prompt_is_one_too(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = _load(weights, "small-klein")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(pipeline, "embeddings", _exhausted)
+    with pytest.raises(errors.OutOfMemoryError):
+        pipeline.edit(_job(), _ignore)
+
+
+def test_out_of_memory_while_placing_is_told_apart_from_bad_weights(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "placed", _exhausted)
+    with pytest.raises(errors.OutOfMemoryError):
+        _load(weights, "small-klein")
+
+
+def test_the_path_of_weights_is_not_told(weights: Path) -> None:
+    with pytest.raises(errors.ModelUnavailableError) as refused:
+        kontext.load(_weights("none"), weights / "none", "cpu", placement.RESIDENT, lambda share: None)
+    assert str(weights) not in refused.value.message
+
+
+def test_a_long_prompt_is_not_quoted_in_any_log(
+    loaded: Callable[[str], Pipeline], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded("small-kontext").edit(_job(prompt="words " * 60 + "secret"), _ignore)
+    assert "secret" not in caplog.text + "".join(capfd.readouterr())
+
+
 def test_a_gpu_that_is_not_there_is_said_to_be() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")

@@ -122,6 +122,16 @@ def test_a_certificate_that_cannot_be_used_stops_the_start_naming_the_setting(tm
         provenance.signer_of(settings)
 
 
+def test_a_key_of_another_certificate_stops_the_start(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        certificates.make(tmp_path / name)
+    settings = StoreSettings(
+        signing_certificate=tmp_path / "one" / certificates.CERTIFICATE, signing_key=tmp_path / "two" / certificates.KEY
+    )
+    with pytest.raises(ValueError, match="DARKROOM_SIGNING_CERTIFICATE"):
+        provenance.signer_of(settings)
+
+
 def test_the_admin_command_makes_a_certificate_and_says_how_to_use_it(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "darkroom-admin"), "certificate", str(tmp_path / "new")]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -13,6 +13,7 @@ from PIL import Image
 
 from storage.contracts import errors
 from storage.contracts.placement import Placement
+from workers.pipelines import faults
 from workers.pipelines.base import Facts, Job, OnPreview, OnStep
 from workers.pipelines.previews import Projection
 
@@ -89,7 +90,6 @@ class Denoising:
 
     def edit(self, job: Job, on_step: OnStep, on_preview: OnPreview | None = None) -> Image.Image:
         """See `base.Pipeline`. The same job gives the same pixels on the same kind of device."""
-        pipe, arguments = self.call(job)
         before: list[torch.Tensor] = []
 
         def after_step(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -102,24 +102,24 @@ class Denoising:
             return {}
 
         try:
-            output = pipe(
-                width=job.width,
-                height=job.height,
-                num_inference_steps=job.steps,
-                generator=torch.Generator("cpu").manual_seed(job.seed),
-                callback_on_step_end=after_step,
-                # Without previews no tensor is handed out: reading one would make the GPU wait.
-                callback_on_step_end_tensor_inputs=["latents"] if on_preview else [],
-                **arguments,
-            )
-        except torch.OutOfMemoryError as exc:
+            with faults.translated():
+                pipe, arguments = self.call(job)
+                output = pipe(
+                    width=job.width,
+                    height=job.height,
+                    num_inference_steps=job.steps,
+                    generator=torch.Generator("cpu").manual_seed(job.seed),
+                    callback_on_step_end=after_step,
+                    # Without previews no tensor is handed out: reading one would make the GPU wait.
+                    callback_on_step_end_tensor_inputs=["latents"] if on_preview else [],
+                    **arguments,
+                )
+        except errors.OutOfMemoryError:
             torch.cuda.empty_cache()
-            raise errors.OutOfMemoryError("The GPU ran out of memory", retry_after=1.0) from exc
-        except torch.AcceleratorError as exc:
-            raise errors.GpuFaultError("The GPU reported a fault") from exc
+            raise
         finally:
             # An exception skips the pipeline's own clean-up, and what a step cache holds would enter the next picture.
-            pipe.maybe_free_model_hooks()
+            self.pipe.maybe_free_model_hooks()
         picture: Image.Image = output.images[0]
         return picture
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from storage.contracts.catalog import Weights
 from storage.contracts.placement import Placement
-from workers.pipelines import device, loading
+from workers.pipelines import loading
 from workers.pipelines.base import Job, OnLoaded
 from workers.pipelines.denoising import Denoising
 
@@ -61,8 +61,7 @@ def load(
     weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
 ) -> Flux2DevPipeline:
     """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
-    where, dtype = device.of(gpu_type)
     layers = weights.text_layers or TEXT_LAYERS
     special = {"text_encoder": loading.without_unread_layers(max(layers))}
-    pipe = loading.pipeline(weights, folder, (Flux2Pipeline,), dtype, on_loaded, special)
-    return Flux2DevPipeline(device.placed(pipe, placement, where, dtype), placement, layers)
+    pipe = loading.pipeline(weights, folder, (Flux2Pipeline,), gpu_type, placement, on_loaded, special)
+    return Flux2DevPipeline(pipe, placement, layers)

@@ -8,7 +8,7 @@ from diffusers import Flux2KleinKVPipeline, Flux2KleinPipeline
 
 from storage.contracts.catalog import Weights
 from storage.contracts.placement import Placement
-from workers.pipelines import device, loading
+from workers.pipelines import loading
 from workers.pipelines.base import Job, OnLoaded
 from workers.pipelines.flux2 import Flux2
 
@@ -30,9 +30,8 @@ def load(
     weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
 ) -> KleinPipeline:
     """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
-    where, dtype = device.of(gpu_type)
     layers = weights.text_layers or TEXT_LAYERS
     special = {"text_encoder": loading.without_unread_layers(max(layers))}
     kinds = (Flux2KleinPipeline, Flux2KleinKVPipeline)
-    pipe = loading.pipeline(weights, folder, kinds, dtype, on_loaded, special)
-    return KleinPipeline(device.placed(pipe, placement, where, dtype), placement, layers)
+    pipe = loading.pipeline(weights, folder, kinds, gpu_type, placement, on_loaded, special)
+    return KleinPipeline(pipe, placement, layers)

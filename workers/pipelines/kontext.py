@@ -12,7 +12,7 @@ from PIL import Image
 
 from storage.contracts.catalog import Weights
 from storage.contracts.placement import Placement
-from workers.pipelines import device, loading
+from workers.pipelines import loading
 from workers.pipelines.base import Job, OnLoaded
 from workers.pipelines.denoising import Denoising
 
@@ -73,6 +73,5 @@ def load(
     weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
 ) -> KontextPipeline:
     """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
-    where, dtype = device.of(gpu_type)
-    pipe = loading.pipeline(weights, folder, (FluxKontextPipeline,), dtype, on_loaded)
-    return KontextPipeline(device.placed(pipe, placement, where, dtype), placement)
+    pipe = loading.pipeline(weights, folder, (FluxKontextPipeline,), gpu_type, placement, on_loaded)
+    return KontextPipeline(pipe, placement)

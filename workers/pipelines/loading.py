@@ -13,6 +13,8 @@ import transformers
 
 from storage.contracts import errors
 from storage.contracts.catalog import Weights
+from storage.contracts.placement import Placement
+from workers.pipelines import device, faults
 from workers.pipelines.base import OnLoaded
 
 log = logging.getLogger(__name__)
@@ -29,14 +31,32 @@ def pipeline(
     weights: Weights,
     folder: Path | None,
     allowed: tuple[type[Any], ...],
-    dtype: torch.dtype,
+    gpu_type: str,
+    placement: Placement,
     on_loaded: OnLoaded,
     special: Mapping[str, Part] | None = None,
 ) -> Any:
-    """Load from a local folder, or from the hub when `folder` is None, onto the CPU.
+    """Load from a local folder, or from the hub when `folder` is None, and put it where the placement says.
 
-    `special` loads named parts in other ways. Raises `errors.ModelUnavailableError` saying what is wrong with the weights.
+    `special` loads named parts in other ways. Raises `errors.ModelUnavailableError` saying what is wrong with the weights,
+    `errors.OutOfMemoryError` and `errors.GpuFaultError`.
     """
+    where, dtype = device.of(gpu_type)
+    with faults.translated():
+        pipe = _read(weights, folder, allowed, dtype, on_loaded, special or {})
+        placed = device.placed(pipe, placement, where, dtype)
+    on_loaded(1.0)
+    return placed
+
+
+def _read(
+    weights: Weights,
+    folder: Path | None,
+    allowed: tuple[type[Any], ...],
+    dtype: torch.dtype,
+    on_loaded: OnLoaded,
+    special: Mapping[str, Part],
+) -> Any:
     _quiet()
     where = str(folder) if folder else weights.source
     common: dict[str, Any] = {"local_files_only": folder is not None, "use_safetensors": True}
@@ -52,7 +72,7 @@ def pipeline(
             raise errors.ModelUnavailableError(
                 f"{weights.name}: the weights are of a {index['_class_name']}, not of a {names}"
             )
-        parts = _parts(index, where, folder, dtype, common, on_loaded, special or {})
+        parts = _parts(index, where, folder, dtype, common, on_loaded, special)
         loaded = kind.from_pretrained(where, dtype=dtype, **common, **parts)
         if weights.lora is not None:
             local = Path(weights.lora).is_dir()
@@ -60,20 +80,21 @@ def pipeline(
             # Into the weights, so that it costs nothing and goes wherever they are placed.
             loaded.fuse_lora()
             loaded.unload_lora_weights()
-    except errors.DarkroomError:
+    except (errors.DarkroomError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except torch.OutOfMemoryError as exc:
-        raise errors.OutOfMemoryError(f"{weights.name}: no memory left while loading") from exc
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, safetensors.SafetensorError) as exc:
         log.warning("%s cannot be loaded", weights.name, exc_info=exc)
-        raise errors.ModelUnavailableError(f"{weights.name}: {_sentence(exc)}") from exc
-    on_loaded(1.0)
+        # Where weights lie on this machine is nobody's business.
+        sentence = _sentence(exc).replace(where, weights.name)
+        raise errors.ModelUnavailableError(f"{weights.name}: {sentence}") from exc
     return loaded
 
 
 def _quiet() -> None:
     """No progress bars, and no report of layers that are left out on purpose."""
     diffusers.utils.logging.disable_progress_bar()
+    # Its warning about a long prompt quotes the prompt.
+    diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
 

@@ -74,7 +74,7 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
         "progress": {"step": found.step, "steps": edit.steps, "model_loaded_percent": _loaded(found)},
         "weights": _weights(found, known),
         "parent_generation_id": edit.parent,
-        "receipt": result.receipt.model_dump() if result else None,
+        "receipt": result.receipt.model_dump() if result and result.receipt else None,
     }
     until = datetime.fromtimestamp(times.created_ms / 1000, UTC) + generations.RESULT_LIFETIME
     stored = [sign(reference.key, until) for reference in edit.references if isinstance(reference, edits.StoredInput)]
@@ -95,7 +95,8 @@ def _weights(found: generations.Generation, known: catalog.Catalog) -> dict[str,
     model = known.models.get(found.edit.model)
     if found.result is None and model is None:
         return None
-    name = found.result.receipt.weights if found.result else model.weights.name if model else None
+    receipt = found.result.receipt if found.result else None
+    name = receipt.weights if receipt else model.weights.name if model else None
     note = model.weights.note if model and model.weights.name == name else None
     return {"name": name, "note": note}
 
@@ -170,12 +171,16 @@ def credentials(found: provenance.Credentials | None) -> dict[str, Any]:
 
 
 def placement(
-    known: catalog.Catalog, model: str, gpu_type: str, planned: placements.Placement | None
+    known: catalog.Catalog, model: str, gpu_type: str, precision: placements.Precision | None
 ) -> dict[str, Any]:
     """Where a model goes on a GPU type, as a sum; or why it does not."""
+    planned = placements.planned(known.models[model], known.gpu_types[gpu_type], precision=precision)
     answer: dict[str, Any] = {"gpu_type": gpu_type, "memory_gb": known.gpu_types[gpu_type].memory_gb}
     if planned is None:
-        return answer | {"placement": None, "reason": placements.refusal(known, model, gpu_type).message}
+        return answer | {
+            "placement": None,
+            "reason": placements.refusal(known, model, gpu_type, precision=precision).message,
+        }
     parts = {part: round(gb, 2) for part, gb in planned.parts}
     return answer | {"placement": planned.name, "parts_gb": parts, "total_gb": planned.total_gb}
 

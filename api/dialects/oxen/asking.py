@@ -24,9 +24,12 @@ RATIOS = {
     "4:3": 4 / 3, "9:16": 9 / 16, "9:21": 9 / 21, "match_input_image": None,
 }  # fmt: skip
 
-RESOLUTIONS = {"0.5 MP": 2**19, "1 MP": 2**20, "2 MP": 2**21}
+RESOLUTIONS = {"0.5 MP": 2**19, "1 MP": None, "2 MP": 2**21}
+"""In pixels; the models' preferred sizes have about one megapixel."""
 
 FORMATS: dict[str, edits.OutputFormat] = {"webp": "webp", "jpg": "jpeg", "png": "png"}
+
+NOT_ALLOWED = "disable_safety_checker must be false: the operator of this service does not allow it for this key"
 
 MAX_URL = 2048
 MAX_RECORDED = 500
@@ -88,8 +91,7 @@ async def request_of(
         plain = {"prompt": prompt if isinstance(prompt, str) and prompt.strip() else "-"}
         edit = _edit(name, model, plain, first=bool(references), mask=mask is not None)
     if not edit.filtered and not bounds.unfiltered:
-        message = "disable_safety_checker must be false: the operator of this service does not allow it for this key"
-        raise errors.InvalidInputError(message, field="disable_safety_checker")
+        raise errors.InvalidInputError(NOT_ALLOWED, field="disable_safety_checker")
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
         raise errors.InvalidInputError("Idempotency-Key may have 1 to 255 characters", field="Idempotency-Key")
     parent = fields.get("parent_generation_id")
@@ -153,7 +155,7 @@ def _canvas(
     if as_input and (width is not None or not first):
         reason = "width and height exclude it" if width is not None else "there is no input_image to take it from"
         raise errors.InvalidInputError(f"exact_size: {reason}", field="exact_size")
-    pixels = RESOLUTIONS[checked["resolution"]] if sent.get("resolution") is not None else None
+    pixels = RESOLUTIONS[checked.get("resolution", "1 MP")]
     if width is not None and height is not None:
         if mask:
             raise errors.InvalidInputError("With mask_image the result has the input's shape", field="width")
@@ -171,9 +173,23 @@ def _recordable(value: object) -> object:
     return value if plain else str(value)[:MAX_RECORDED]
 
 
-def replay_of(found: generations.Generation, *, idempotency_key: str | None) -> submission.Request:
-    """The same again. Pictures that were stored are copied, for each generation deletes its own."""
+def replay_of(
+    found: generations.Generation, *, known: catalog.Catalog, bounds: Bounds, idempotency_key: str | None
+) -> submission.Request:
+    """The same again. Pictures that were stored are copied, for each generation deletes its own.
+
+    Raises `errors.InvalidInputError` for what was refused then or would be now, and `errors.ModelNotFoundError`.
+    """
     edit = found.edit
+    known.model(edit.model)
+    if found.error_code == errors.InvalidInputError.code:
+        raise errors.InvalidInputError("What was refused cannot be replayed", field="generation_id")
+    if not edit.filtered and not bounds.unfiltered:
+        raise errors.InvalidInputError(NOT_ALLOWED, field="disable_safety_checker")
+
+    def seconds(name: str) -> float | None:
+        value = found.submitted.get(name)
+        return float(value) if isinstance(value, int | float | str) else None
 
     def again(picture: edits.Input) -> submission.Picture:
         return submission.KeptPicture(key=picture.key) if isinstance(picture, edits.StoredInput) else picture
@@ -186,6 +202,9 @@ def replay_of(found: generations.Generation, *, idempotency_key: str | None) -> 
         mask=again(edit.mask) if edit.mask else None,
         seed=edit.seed,
         submitted=found.submitted,
+        queue_ttl_s=seconds("queue_ttl"),
+        execution_limit_s=seconds("execution_timeout"),
+        namespace=str(found.submitted["target_namespace"]) if "target_namespace" in found.submitted else None,
         idempotency_key=idempotency_key,
     )
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from api import bodies, problems, submission, waiting
 from api.dialects.oxen import answers, asking, contract, stream
 from api.resources import Resources
-from storage.contracts import errors, events, generations, parameters, placement
+from storage.contracts import errors, events, generations, parameters
 from storage.ledger import calls
 
 POLL_AGAIN_S = 1
@@ -61,23 +61,31 @@ async def enqueue(
         raise errors.InvalidInputError(message, field="response_format")
     asked = await _asked(body, held, tenant, idempotency_key, late=validate == "late")
     receipt = await held.submission.submit(asked)
+    return _accepted(receipt, idempotency_key)
+
+
+def _accepted(receipt: calls.Receipt, idempotency_key: str | None) -> Response:
     headers = {"Idempotent-Replayed": "true"} if receipt.replayed and idempotency_key else None
     return JSONResponse(answers.accepted(receipt), headers=headers)
+
+
+def _bounds(held: Resources, tenant: str) -> asking.Bounds:
+    settings = held.settings
+    return asking.Bounds(
+        queue_ttl_s=settings.queue_ttl_s,
+        execution_limit_s=settings.execution_limit_s,
+        unfiltered=tenant in settings.unfiltered_tenants,
+    )
 
 
 async def _asked(
     body: bodies.Body, held: Resources, tenant: str, idempotency_key: str | None, *, late: bool
 ) -> submission.Request:
-    settings = held.settings
     return await asking.request_of(
         body,
         tenant=tenant,
         known=held.catalog,
-        bounds=asking.Bounds(
-            queue_ttl_s=settings.queue_ttl_s,
-            execution_limit_s=settings.execution_limit_s,
-            unfiltered=tenant in settings.unfiltered_tenants,
-        ),
+        bounds=_bounds(held, tenant),
         read=lambda id_: held.ledger.run(calls.read(id_, tenant)),
         idempotency_key=idempotency_key,
         late=late,
@@ -144,8 +152,9 @@ async def read_generation(
 async def replay(generation_id: str, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None) -> Response:
     """Run a generation again: same pictures, parameters and seed. Its inputs are kept as long as its result."""
     found = await held.ledger.run(calls.read(generation_id, tenant))
-    receipt = await held.submission.submit(asking.replay_of(found, idempotency_key=idempotency_key))
-    return JSONResponse(answers.accepted(receipt))
+    bounds = _bounds(held, tenant)
+    again = asking.replay_of(found, known=held.catalog, bounds=bounds, idempotency_key=idempotency_key)
+    return _accepted(await held.submission.submit(again), idempotency_key)
 
 
 @router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)
@@ -267,14 +276,7 @@ def _models(held: Resources, wanted: Any) -> Response:
     return JSONResponse({"object": "list", "data": [model for name, model in found if wanted(name, model)]})
 
 
-@router.get("/api/ai/models/{model_id}", responses=contract.MODEL)
-async def read_model(model_id: str, held: Held, tenant: Tenant) -> Response:
-    """One model."""
-    name = held.catalog.name_of(model_id)
-    return JSONResponse(answers.model(name, held.catalog.models[name]))
-
-
-@router.get("/api/ai/models/{model_id}/placement", responses=contract.PLACEMENTS)
+@router.get("/api/ai/models/{model_id:path}/placement", responses=contract.PLACEMENTS)
 async def plan_placement(
     model_id: str,
     held: Held,
@@ -287,10 +289,12 @@ async def plan_placement(
     if gpu_type is not None and gpu_type not in known.gpu_types:
         message = f"gpu_type must be one of {', '.join(known.gpu_types)}; got {parameters.shown(gpu_type)}"
         raise errors.InvalidInputError(message, field="gpu_type")
-    plans = [
-        answers.placement(
-            known, name, one, placement.planned(known.models[name], known.gpu_types[one], precision=precision)
-        )
-        for one in ([gpu_type] if gpu_type else known.gpu_types)
-    ]
+    plans = [answers.placement(known, name, one, precision) for one in ([gpu_type] if gpu_type else known.gpu_types)]
     return JSONResponse({"model": name, "placements": plans})
+
+
+@router.get("/api/ai/models/{model_id:path}", responses=contract.MODEL)
+async def read_model(model_id: str, held: Held, tenant: Tenant) -> Response:
+    """One model."""
+    name = held.catalog.name_of(model_id)
+    return JSONResponse(answers.model(name, held.catalog.models[name]))

@@ -5,7 +5,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 
@@ -40,6 +40,15 @@ class Proxy:
     def freeze(self, frozen: bool) -> None:
         """Connections stay and nothing flows: what a dead peer behind a firewall looks like."""
         self._loop.call_soon_threadsafe(lambda: self._flowing.clear() if frozen else self._flowing.set())
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Frozen while the block runs."""
+        self.freeze(True)
+        try:
+            yield
+        finally:
+            self.freeze(False)
 
     def strand(self) -> None:
         """What is connected now never hears anything again; new connections work. A peer behind a forgetful firewall."""
