@@ -40,10 +40,11 @@ class Patient:
         folder = self.victim.stack.options.data_dir / "objects" / "darkroom" / "results" / "alice" / id_
         return [file for file in folder.rglob("*") if file.is_file()]
 
-    def check_it_ended_once(self, id_: str, *, attempts: int) -> None:
-        """Succeeded in its last attempt, told of once, and downloadable."""
+    def check_it_ended_once(self, id_: str, *, attempts: tuple[int, ...]) -> None:
+        """Succeeded in one of these attempts, told of once, and downloadable."""
         found = eventually(lambda: self._ended(id_), within_s=40)
-        assert (found["status"], found["attempts"]) == ("succeeded", attempts)
+        assert found["status"] == "succeeded"
+        assert found["attempts"] in attempts
         assert requests.get(found["result_url"], timeout=10).status_code == 200
         with reading(self.victim.alice) as stream:
             stream.wait_for(COMPLETED, id_)
@@ -92,7 +93,7 @@ def test_a_worker_that_died_as_it_claimed(patient: Patient, tiny: str) -> None:
         claim = RedisLedger(patient.store).run(calls.claim("gone", 3000, ["edits.quick.any"]))
         assert claim is not None
         assert claim.id == id_
-    patient.check_it_ended_once(id_, attempts=2)
+    patient.check_it_ended_once(id_, attempts=(2,))
 
 
 def test_a_worker_killed_while_it_prepares(patient: Patient, tiny: str) -> None:
@@ -103,7 +104,7 @@ def test_a_worker_killed_while_it_prepares(patient: Patient, tiny: str) -> None:
         worker = running_on(patient.victim, id_)
         eventually(lambda: patient.phase(id_) == Phase.PREPARING)
         patient.victim.signal(worker, signal.SIGKILL)
-    patient.check_it_ended_once(id_, attempts=2)
+    patient.check_it_ended_once(id_, attempts=(2,))
 
 
 def test_a_worker_killed_while_it_uploads(patient: Patient, tiny: str) -> None:
@@ -112,7 +113,7 @@ def test_a_worker_killed_while_it_uploads(patient: Patient, tiny: str) -> None:
     with patient.objects.frozen():
         eventually(lambda: patient.phase(id_) == Phase.FINISHING)
         patient.victim.signal(running_on(patient.victim, id_), signal.SIGKILL)
-    patient.check_it_ended_once(id_, attempts=2)
+    patient.check_it_ended_once(id_, attempts=(2,))
 
 
 def test_a_worker_killed_between_upload_and_publication(patient: Patient, tiny: str) -> None:
@@ -122,7 +123,8 @@ def test_a_worker_killed_between_upload_and_publication(patient: Patient, tiny: 
     with patient.redis.frozen():
         eventually(lambda: patient.stored_results(id_))
         patient.victim.signal(worker, signal.SIGKILL)
-    patient.check_it_ended_once(id_, attempts=2)
+    # What it had sent before it died may still arrive: then it was published after all.
+    patient.check_it_ended_once(id_, attempts=(1, 2))
 
 
 def test_a_worker_killed_just_after_publication(patient: Patient, tiny: str) -> None:
@@ -130,7 +132,7 @@ def test_a_worker_killed_just_after_publication(patient: Patient, tiny: str) -> 
     worker = running_on(patient.victim, id_)
     eventually(lambda: patient.store.hget(keys.GENERATION + id_, "status") == "succeeded")
     patient.victim.signal(worker, signal.SIGKILL)
-    patient.check_it_ended_once(id_, attempts=1)
+    patient.check_it_ended_once(id_, attempts=(1,))
 
 
 def test_connections_that_died_without_a_word_are_noticed_on_both_sides(patient: Patient, tiny: str) -> None:
@@ -144,7 +146,9 @@ def test_connections_that_died_without_a_word_are_noticed_on_both_sides(patient:
         id_ = eventually(lambda: _accepted(patient, tiny))
         stream.wait_for(COMPLETED, id_)
         assert time.monotonic() - stranded < 15
-    patient.check_it_ended_once(id_, attempts=1)
+    patient.check_it_ended_once(id_, attempts=(1,))
+    # What was stranded and not used since is reset, so that no other test meets it.
+    patient.redis.cut()
 
 
 def _accepted(patient: Patient, image: str) -> str | None:
