@@ -82,11 +82,12 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
-        await self._reset_all()
         for stranded in (*self._stranded, self._flowing):
             stranded.set()
-        pumping = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        await asyncio.gather(*pumping, return_exceptions=True)
+        # Somebody may have been accepted just now: again until nobody is left.
+        while pumping := [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
+            await self._reset_all()
+            await asyncio.wait(pumping, timeout=0.1)
 
     async def _reset_all(self) -> None:
         for writer in tuple(self._live):
