@@ -82,9 +82,11 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
 
 @contextlib.contextmanager
 def no_worker_moves(victim: Victim) -> Iterator[None]:
-    for worker in ("worker-1", "worker-2"):
-        victim.signal(worker, signal.SIGSTOP)
+    # One that another test killed may still be on its way back.
+    eventually(lambda: all(victim.stack.children[worker].alive for worker in ("worker-1", "worker-2")))
     try:
+        for worker in ("worker-1", "worker-2"):
+            victim.signal(worker, signal.SIGSTOP)
         yield
     finally:
         for worker in ("worker-1", "worker-2"):
