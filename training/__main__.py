@@ -19,7 +19,7 @@ def examine(folder: Path, minutes: float) -> None:
     )
 
 
-STAGES = {"autoencoder": autoencoder.train, "editor": editor.train, "examination": examine}
+STAGES = {"decoder": autoencoder.train, "editor": editor.train, "examination": examine}
 
 
 def main() -> None:

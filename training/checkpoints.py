@@ -69,8 +69,10 @@ class Course:
         fall = min(1.0, (self.steps - self.step) / (self.steps / 3))
         return self._rate * rise * max(fall, 0.02)
 
-    def run(self, loss: Callable[[int], torch.Tensor], *, minutes: float) -> None:
-        """Go on until all steps are done or the time is up."""
+    def run(
+        self, loss: Callable[[int], torch.Tensor], *, minutes: float, look: Callable[[int], None] | None = None
+    ) -> None:
+        """Go on until all steps are done or the time is up; `look` is called every 1,000 steps."""
         until, noted = time.monotonic() + minutes * 60, time.monotonic()
         total = 0.0
         while self.step < self.steps and time.monotonic() < until:
@@ -91,6 +93,8 @@ class Course:
                 total, noted = 0.0, time.monotonic()
             if self.step % 250 == 0:
                 self.save()
+            if look and self.step % 1000 == 0:
+                look(self.step)
         self.save()
 
     def _note(self, loss: float, seconds: float) -> None:

@@ -6,15 +6,18 @@ Rows of a batch share references: a picture is encoded once and edited several w
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline
 
 from training import autoencoder, networks
 from training.checkpoints import Course
-from training.lessons import Lesson, Lessons
+from training.lessons import SQUARE, Lesson, Lessons
+from training.operations import OPERATIONS, instruction
+from training.pictures import Picture, as_image, held_out
 
 SEED = 2
-STEPS = 12_000
+STEPS = 7_000
 PICTURES, EDITS = 8, 4
 GUIDANCE = (1.0, 5.0)
 """The guidance a model is told means nothing to this one; it learns to ignore whatever is said."""
@@ -41,16 +44,12 @@ def assembled(vae: AutoencoderKL, stage: Course) -> FluxKontextPipeline:
 class Lecturer:
     """Computes the loss of a lesson."""
 
-    def __init__(self, pipe: FluxKontextPipeline) -> None:
+    def __init__(self, pipe: FluxKontextPipeline, linear: dict[str, torch.Tensor]) -> None:
         self._pipe = pipe
-        self._vae = pipe.vae.to(memory_format=torch.channels_last)
+        self._linear = linear
 
-    @torch.no_grad()
     def _latents(self, pictures: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            pixels = (pictures * 2 - 1).contiguous(memory_format=torch.channels_last)
-            code = self._vae.encode(pixels).latent_dist.mode().float()
-        return (code - self._vae.config.shift_factor) * self._vae.config.scaling_factor
+        return autoencoder.encoded(autoencoder.pixels(pictures), self._linear)
 
     def _packed(self, latents: torch.Tensor) -> torch.Tensor:
         packed: torch.Tensor = self._pipe._pack_latents(latents, *latents.shape)
@@ -91,7 +90,40 @@ class Lecturer:
 def train(folder: Path, minutes: float) -> None:
     """Go on with the stage."""
     stage = course(folder)
-    lecturer = Lecturer(assembled(autoencoder.finished(folder), stage))
+    pipe = assembled(networks.autoencoder(), stage)
+    linear = autoencoder.kernel(folder)
+    lecturer = Lecturer(pipe, linear)
     lessons: Iterator[Lesson] = Lessons(seed=SEED, first=stage.step, pictures=PICTURES, edits=EDITS).ahead()
     torch.manual_seed(stage.step)
-    stage.run(lambda step: lecturer.loss(next(lessons)), minutes=minutes)
+    stage.run(
+        lambda step: lecturer.loss(next(lessons)),
+        minutes=minutes,
+        look=lambda step: look(pipe, linear, folder / f"editor-{step:05}.png"),
+    )
+
+
+@torch.no_grad()
+def look(pipe: FluxKontextPipeline, linear: dict[str, torch.Tensor], file: Path) -> None:
+    """Write a grid: for each operation a held-out photograph before, after and exact. Needs no decoder: the map is undone as it is."""
+    pipe.set_progress_bar_config(disable=True)
+    rng = np.random.default_rng(SEED)
+    rows = []
+    for number, operation in enumerate(OPERATIONS):
+        picture = held_out(*SQUARE)[number % 3]
+        asked = instruction(rng, operation)
+        before = autoencoder.encoded(autoencoder.pixels(_tensor(picture)), linear)
+        latents = pipe(
+            image=before, prompt=asked.sentence, width=SQUARE[0], height=SQUARE[1], max_area=SQUARE[0] * SQUARE[1],
+            _auto_resize=False, num_inference_steps=8, max_sequence_length=networks.TOKENS, output_type="latent",
+            generator=torch.Generator().manual_seed(number),
+        ).images  # fmt: skip
+        after = autoencoder.undone(pipe._unpack_latents(latents, SQUARE[1], SQUARE[0], 8), linear)
+        rows.append(np.concatenate([picture, after, operation.exact(picture, asked.strength)], axis=1))
+    third = (len(rows) + 2) // 3
+    rows += [np.zeros_like(rows[0])] * (3 * third - len(rows))
+    columns = [np.concatenate(rows[start : start + third]) for start in range(0, 3 * third, third)]
+    as_image(np.concatenate(columns, axis=1)).save(file)
+
+
+def _tensor(picture: Picture) -> torch.Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
