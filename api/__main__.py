@@ -25,6 +25,8 @@ def main() -> None:
         # Access logs would hold ids of every poll and, one day, a signed query.
         access_log=False,
         server_header=False,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
         timeout_graceful_shutdown=20,
         timeout_keep_alive=75,
         log_config=None,

@@ -1,5 +1,6 @@
 """Puts the routes together. `create_app(settings)` is all a test or a server needs."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -10,14 +11,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
-from api.dialects import oxen
+from api import downloads
+from api.access import own_url
+from api.courier import Courier
+from api.dialects import Dialect, bfl, fal, nim, openai, oxen, replicate, runpod
 from api.edge import BodyLimit, SafeHeaders
-from api.problems import headers, status
 from api.resources import open_resources
 from api.settings import ApiSettings
 from storage.contracts import errors
+
+_SPOKEN = (
+    oxen.DIALECT, runpod.DIALECT, nim.DIALECT, replicate.DIALECT, bfl.DIALECT, fal.DIALECT, openai.DIALECT,
+)  # fmt: skip
+"""Where two have a route for the same path, the earlier one answers: Replicate's models have more parts than OpenAI's."""
+
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _SPOKEN}
+"""Every wire API that is spoken here, by name; a route's tag is that name."""
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +40,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_resources(settings) as resources:
             app.state.resources = resources
-            yield
+            calling = asyncio.create_task(Courier(resources, DIALECTS).run())
+            try:
+                yield
+            finally:
+                calling.cancel()
+                with contextlib.suppress(asyncio.CancelledError, errors.DarkroomError):
+                    await calling
 
     middleware = [Middleware(SafeHeaders), Middleware(BodyLimit, max_bytes=settings.max_body_bytes)]
     if settings.cors_origins:
@@ -49,7 +66,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         middleware=middleware,
         redoc_url=None,
     )
-    app.include_router(oxen.router)
+    for dialect in DIALECTS.values():
+        app.include_router(dialect.router)
+    app.include_router(downloads.router)
     app.add_api_route("/", _index, include_in_schema=False)
     app.add_api_route("/health/live", _live, summary="The process answers", tags=["health"])
     app.add_api_route("/health/ready", _ready, summary="The stores answer too", tags=["health"])
@@ -60,13 +79,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     return app
 
 
-async def _index() -> JSONResponse:
+async def _index(request: Request) -> JSONResponse:
+    base = own_url(request, request.app.state.resources, "")
     return JSONResponse(
         {
             "service": "darkroom",
             "documentation": "/docs",
             "openapi": "/openapi.json",
-            "dialects": {"oxen": "/api/ai, /api/events"},
+            "dialects": {name: [line.replace("{url}", base) for line in one.aim] for name, one in DIALECTS.items()},
         }
     )
 
@@ -80,34 +100,39 @@ async def _ready(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-def _problem(error: errors.DarkroomError) -> JSONResponse:
-    return JSONResponse(oxen.problem(error), status_code=status(error), headers=headers(error))
+def _problem(request: Request, error: errors.DarkroomError) -> Response:
+    """An error in the words of whoever speaks on this route; the native API's where nobody does."""
+    tags = getattr(request.scope.get("route"), "tags", None) or ["oxen"]
+    return DIALECTS.get(str(tags[0]), oxen.DIALECT).problem(request, error)
 
 
-async def _known_fault(request: Request, exc: Exception) -> JSONResponse:
+async def _known_fault(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, errors.DarkroomError)  # noqa: S101  (registered for this class only)
     if isinstance(exc, errors.TransientError):
         log.warning("%s %s: %s", request.method, request.url.path, exc)
-    return _problem(exc)
+    return _problem(request, exc)
 
 
-async def _bad_parameter(request: Request, exc: Exception) -> JSONResponse:
+async def _bad_parameter(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)  # noqa: S101  (registered for this class only)
     first = exc.errors()[0]
     field = str(first["loc"][-1])
     return _problem(
-        errors.InvalidInputError(f"{field}: {first['msg']}; got {str(first.get('input'))[:80]!r}", field=field)
+        request, errors.InvalidInputError(f"{field}: {first['msg']}; got {str(first.get('input'))[:80]!r}", field=field)
     )
 
 
-async def _http_fault(request: Request, exc: Exception) -> JSONResponse:
+async def _http_fault(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)  # noqa: S101  (registered for this class only)
     if exc.status_code == 404:
-        return _problem(errors.NotFoundError(f"There is no route {request.method} {request.url.path}"))
+        return _problem(request, errors.NotFoundError(f"There is no route {request.method} {request.url.path}"))
     error = errors.InvalidInputError(f"{exc.detail}")
-    return JSONResponse(oxen.problem(error), status_code=exc.status_code, headers=exc.headers)
+    answer = _problem(request, error)
+    answer.status_code = exc.status_code
+    answer.headers.update(exc.headers or {})
+    return answer
 
 
-async def _unknown_fault(request: Request, exc: Exception) -> JSONResponse:
+async def _unknown_fault(request: Request, exc: Exception) -> Response:
     # Starlette re-raises it after this, so the server's log has the trace.
-    return _problem(errors.InternalError("Something went wrong on our side"))
+    return _problem(request, errors.InternalError("Something went wrong on our side"))

@@ -45,7 +45,7 @@ async def _form(request: Request) -> Body:
     fields: dict[str, Any] = {}
     files: dict[str, tuple[bytes, ...]] = {}
     try:
-        async with request.form(max_files=8, max_fields=64, max_part_size=1 << 20) as form:
+        async with request.form(max_files=17, max_fields=64, max_part_size=1 << 20) as form:
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
                     files[name] = (*files.get(name, ()), await value.read())

@@ -15,6 +15,7 @@ from api.auth import Tenants
 from api.broadcast import BLOCK_MS, Hub
 from api.doorbell import Doorbell
 from api.settings import ApiSettings
+from api.signatures import Signatures, signatures_of
 from api.submission import Submission
 from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
@@ -79,6 +80,8 @@ class Resources:
     submission: Submission
     connection: redis.asyncio.Redis
     signer: provenance.Signer | None
+    signatures: Signatures
+    ring: Callable[[str], None]
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
         """A picture's content credentials, read in a thread. Raises `errors.NotFoundError` when nothing is signed here."""
@@ -125,6 +128,8 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             submission=Submission(ledger=ledger, objects=objects, ring=doorbell.ring, limits=_limits(settings)),
             connection=connection,
             signer=provenance.signer_of(settings),
+            signatures=signatures_of(settings),
+            ring=doorbell.ring,
         )
 
 

@@ -1,5 +1,6 @@
 """What the API needs to be told beyond the stores."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, model_validator
@@ -20,6 +21,26 @@ class ApiSettings(StoreSettings):
 
     api_keys: dict[str, SecretStr] = Field(default_factory=dict)
     """Further keys as JSON, tenant to key: `{"alice": "…"}`."""
+
+    secret: SecretStr | None = None
+    """What webhooks and download links of this service are signed with, the same for all its API processes. By default it is
+    derived from `S3_SECRET_ACCESS_KEY`."""
+
+    public_url: str | None = None
+    """How clients reach this service, without a slash at the end; by default as each request came."""
+
+    tls_certificate: Path | None = None
+    """PEM file; with `tls_key` the API itself speaks https, for when nothing in front of it does."""
+    tls_key: Path | None = None
+
+    nim_tenant: str | None = None
+    """Whose the NIM routes' calls without a key are; None asks for a key there too. A NIM container knows no keys."""
+
+    default_model: str = "flux-kontext-dev"
+    """The model behind routes that name none: NIM's, and OpenAI's when a caller leaves it out."""
+
+    callback_limit_s: Annotated[float, Field(gt=0)] = 10
+    """Seconds a webhook may take to answer."""
 
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
     """A 20 MiB picture is 27 MiB as a data URI."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from storage.contracts import edits, errors
+from storage.contracts import edits, errors, generations
 from storage.ledger import calls
 
 MAX_GENERATIONS = 4
@@ -69,6 +69,8 @@ class Request:
     queue_ttl_s: float | None = None
     execution_limit_s: float | None = None
     namespace: str | None = None
+    priority: int = generations.PRIORITY
+    callback: generations.Callback | None = None
     idempotency_key: str | None = None
     refused: errors.InvalidInputError | None = None
 
@@ -151,6 +153,8 @@ class Submission:
             submitted=[dict(request.submitted)] * len(ids),
             inputs_prefix=prefix,
             limits=self._limits_of(request),
+            priority=request.priority,
+            callback=request.callback,
             idempotency_key=request.idempotency_key,
             fingerprint=_fingerprint(request),
             refused=request.refused,

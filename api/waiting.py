@@ -41,6 +41,34 @@ async def until_terminal(
                 await subscription.next(max(0.0, min(deadline - time.monotonic(), pause_s)))
 
 
+async def all_terminal(
+    request: Request,
+    receipt: calls.Receipt,
+    tenant: str,
+    *,
+    hub: Hub,
+    ledger: calls.AsyncLedger,
+    limit_s: float,
+    keep: bool,
+) -> list[generations.Generation] | None:
+    """Every generation of a blocking request once it is terminal. A client that hangs up cancels them, unless `keep`.
+
+    None: it hung up, and they are kept. Raises `errors.TimedOutError` after `limit_s` seconds.
+    """
+    deadline = time.monotonic() + limit_s
+    finished = []
+    for id_ in receipt.ids:
+        found = await until_terminal_or_hung_up(request, id_, tenant, hub=hub, ledger=ledger, deadline=deadline)
+        if found is None and keep:
+            return None
+        if found is None or not found.status.terminal:
+            for unfinished in receipt.ids:
+                await ledger.run(calls.cancel(unfinished, tenant))
+            raise errors.TimedOutError(f"The edit took longer than {limit_s:g} seconds and was cancelled")
+        finished.append(found)
+    return finished
+
+
 async def hung_up(request: Request) -> None:
     """Returns when the client has gone."""
     while (await request.receive())["type"] != "http.disconnect":

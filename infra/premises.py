@@ -79,7 +79,7 @@ def keep(options: Options) -> dict[str, str]:
         except StartError:
             log.warning("%s %s is taken; using another: URLs handed out before will not work", name, kept[name])
             kept[name] = str(checked_port(0))
-    for name in ("valkey_password", "s3_access_key_id", "s3_secret_access_key"):
+    for name in ("valkey_password", "s3_access_key_id", "s3_secret_access_key", "secret"):
         kept.setdefault(name, secrets.token_hex(16))
     kept.setdefault("api_key", f"dk_dev_{secrets.token_urlsafe(24)}")
     write_private(file, json.dumps(kept, indent=2))
@@ -101,6 +101,7 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
     """What the stack's processes get: defaults, what the caller set, and where the embedded servers are."""
     defaults = {
         "DARKROOM_API_KEY": kept["api_key"],
+        "DARKROOM_SECRET": kept["secret"],
         "DARKROOM_CATALOG": str(Path(__file__).parent / "catalog.embedded.toml"),
         "DARKROOM_GPU_TYPE": "cpu",
         # Its weights cannot be built here; an operator's worker loads them.

@@ -1,4 +1,4 @@
-"""Who is there: each worker says so every few seconds, and is forgotten when it stops."""
+"""Who is there: each worker says so every few seconds, and is forgotten when it stops. `calls.present` reads it."""
 
 import json
 from collections.abc import Mapping
@@ -12,19 +12,13 @@ ANNOUNCE_EVERY_S = 3.0
 
 def announce(connection: redis.Redis, name: str, facts: Mapping[str, object]) -> None:
     """Say that this process is there, and what it is. Raises `redis.RedisError`."""
-    connection.set(keys.ALIVE + name, json.dumps(dict(facts)), ex=keys.LIFETIMES_S["alive"])
+    with connection.pipeline(transaction=False) as pipe:
+        pipe.set(keys.ALIVE + name, json.dumps(dict(facts)), ex=keys.LIFETIMES_S["alive"])
+        pipe.sadd(keys.FLEET, name)
+        pipe.expire(keys.FLEET, keys.DAY_S)
+        pipe.execute()
 
 
 def leave(connection: redis.Redis, name: str) -> None:
     """Say goodbye. Raises `redis.RedisError`."""
     connection.delete(keys.ALIVE + name)
-
-
-def present(connection: redis.Redis) -> dict[str, dict[str, object]]:
-    """Everyone who announced themselves lately, by name. Raises `redis.RedisError`."""
-    found: dict[str, dict[str, object]] = {}
-    for key in connection.scan_iter(match=keys.ALIVE + "*", count=1000):
-        facts = connection.get(key)
-        if facts is not None:
-            found[str(key).removeprefix(keys.ALIVE)] = json.loads(str(facts))
-    return found

@@ -40,16 +40,22 @@ LIVE_EVENTS: Final = PREFIX + "events"
 """Stream of all tenants' events, short: API processes follow it."""
 EVENTS: Final = PREFIX + "events:"
 """+ tenant: stream of one tenant's events, long: reconnecting readers are replayed from it."""
+CALLBACKS: Final = PREFIX + "callbacks"
+"""Sorted set: `<id>/<moment>` of each webhook that is to be called, to the millisecond it is due."""
+TALLY: Final = PREFIX + "tally:"
+"""+ tenant: hash, `<model>:<what>` to how often that happened: succeeded, failed, cancelled, retried."""
 EXPIRING: Final = PREFIX + "expiring"
 """Sorted set: object prefix to the millisecond it is to be deleted."""
 STOPPED: Final = PREFIX + "stopped"
 """Pub/sub channel: ids of generations whose worker should stop."""
 ALIVE: Final = PREFIX + "alive:"
 """+ process name: what a worker says of itself; gone when it stops saying so."""
+FLEET: Final = PREFIX + "fleet"
+"""Set: names of processes that announced themselves, some of which may be gone."""
 BROKER: Final = PREFIX + "broker:"
 """Celery's own keys; + queue name: list of tickets."""
 
-PERMANENT: Final = (RING, PENDING, DEPTHS, LEASES, DUE, DEADLINES, SEQUENCE, ACTIVE, EXPIRING, BROKER)
+PERMANENT: Final = (RING, PENDING, DEPTHS, LEASES, DUE, DEADLINES, SEQUENCE, ACTIVE, CALLBACKS, EXPIRING, BROKER)
 """What may lack a lifetime."""
 
 DAY_S: Final = 24 * 3600
@@ -73,7 +79,8 @@ def prelude() -> str:
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
         "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
-        "expiring": EXPIRING, "stopped": STOPPED, "broker": BROKER,
+        "expiring": EXPIRING, "callbacks": CALLBACKS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
+        "stopped": STOPPED, "broker": BROKER,
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())
     life = ", ".join(f"{name} = {seconds}" for name, seconds in LIFETIMES_S.items())

@@ -42,6 +42,10 @@ class StoreSettings(BaseSettings):
     signing_key: Path | None = None
     """PEM file (PKCS #8) of its EC key."""
 
+    fetch_allowed: tuple[str, ...] = ()
+    """`host:port` of private servers that callers may name, as JSON: for pictures, webhooks and buckets of their own.
+    Pictures may always come from the object store."""
+
     catalog: Annotated[tuple[Path, ...], NoDecode] = ()
     """Further catalog files, separated by colons; a later one overrides single keys of an earlier one."""
 

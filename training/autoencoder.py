@@ -124,7 +124,7 @@ def write_encoder(vae: AutoencoderKL, linear: dict[str, torch.Tensor]) -> None:
     weight = linear["weight"].reshape(count, 3, 2, 2, 2, 2, 2, 2)
     order = weight.permute(0, 2, 5, 3, 6, 4, 7, 1)
     _rearranging(encoder.down_blocks[2].downsamplers[0].conv, 48, order.reshape(count, 192))
-    # silu(x) - silu(-x) is x: every latent passes the last activation beside its opposite, in a group whose deviation LEVEL makes.
+    # silu(x) - silu(-x) is x: each latent passes the last activation beside its opposite, in a group whose deviation LEVEL makes.
     spread = encoder.down_blocks[3].resnets[0].conv_shortcut
     spread.weight.zero_()
     groups = encoder.conv_norm_out.num_groups

@@ -104,7 +104,7 @@ def train(folder: Path, minutes: float) -> None:
 
 @torch.no_grad()
 def look(pipe: FluxKontextPipeline, linear: dict[str, torch.Tensor], file: Path) -> None:
-    """Write a grid: for each operation a held-out photograph before, after and exact. Needs no decoder: the map is undone as it is."""
+    """Write a grid: for each operation a held-out photograph before, after and exact; the map is undone without a decoder."""
     pipe.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(SEED)
     rows = []

@@ -104,6 +104,7 @@ class Editing:
         filters: Filters,
         signer: Signer | None = None,
         fetch: Callable[[str, str], bytes],
+        deliver: Callable[[str, bytes, str], bool],
         pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
         warm_queues: Callable[[], Sequence[str]] = tuple,
         closed_queues: Callable[[], Sequence[str]] = tuple,
@@ -121,6 +122,7 @@ class Editing:
         self._filters = filters
         self._signer = signer
         self._fetch = fetch
+        self._deliver = deliver
         self._pipeline = pipeline
         self._warm_queues = warm_queues
         self._closed_queues = closed_queues
@@ -232,6 +234,7 @@ class Editing:
         body = self._signed(body, claim, receipt)
         content_type = edits.CONTENT_TYPES[edit.output_format]
         self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
+        delivered = self._deliver(edit.deliver.put_url, body, content_type) if edit.deliver else None
         result = generations.Result(
             key=claim.result_key,
             content_type=content_type,
@@ -241,6 +244,7 @@ class Editing:
             fit=prepared.geometry.note,
             execution_ms=edited.execution_ms,
             receipt=receipt,
+            delivered=delivered,
         )
         if self._patiently(prepared.lease, lambda: self._ledger.run(calls.finish(claim, result))):
             log.info("%s succeeded", claim.id)

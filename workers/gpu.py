@@ -21,6 +21,7 @@ from storage.contracts.catalog import Catalog
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers.conveyor import Conveyor
+from workers.delivery import Delivery
 from workers.editing import Editing
 from workers.fetching import Fetcher
 from workers.filters import Filters, ImageClassifier, WordFilter
@@ -66,6 +67,8 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
         allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
         fetcher = stack.enter_context(contextlib.closing(Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed)))
+        delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
+        stack.callback(delivery.close)
         residency = Residency(
             known,
             weights_dir=settings.weights_dir,
@@ -81,6 +84,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             ledger=RedisLedger(connection),
             objects=Objects(settings),
             fetch=fetcher.fetch,
+            deliver=delivery.deliver,
             gpu_type=settings.gpu_type,
             filters=filters,
             signer=provenance.signer_of(settings),
@@ -104,7 +108,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
 
         def facts() -> dict[str, object]:
             states = {model: residency.state(model) for model in models}
-            return {"role": "gpu", "gpu_type": settings.gpu_type, "models": states}
+            return {"role": "gpu", "gpu_type": settings.gpu_type, "models": states, "busy": keeper.busy()}
 
         app = queues.celery_app(settings, served)
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)

@@ -5,9 +5,10 @@ import os
 import socket
 import sys
 
-import redis
-
-from storage import connections, fleet
+from storage import connections
+from storage.contracts import errors
+from storage.ledger import calls
+from storage.ledger.execution import RedisLedger
 from workers.settings import WorkerSettings
 
 
@@ -16,9 +17,9 @@ def main() -> None:
     try:
         with contextlib.closing(connections.connect(WorkerSettings())) as connection:
             own = os.environ.get("DARKROOM_WORKER_NAME", socket.gethostname() + "-")
-            here = [name for name in fleet.present(connection) if name.startswith(own)]
-    except redis.RedisError as exc:
-        sys.exit(f"the store does not answer ({type(exc).__name__})")
+            here = [name for name in RedisLedger(connection).run(calls.present()) if name.startswith(own)]
+    except errors.TransientError as exc:
+        sys.exit(str(exc))
     if not here:
         sys.exit("no worker of this host is announced")
 

@@ -155,6 +155,10 @@ class Keeper:
             if lease.claim.id == id_:
                 lease.stop()
 
+    def busy(self) -> bool:
+        """Whether anything is held."""
+        return bool(self._held())
+
     def hand_back(self) -> None:
         """Give everything held to other workers, uncounted."""
         for lease in self._held():

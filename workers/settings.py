@@ -84,6 +84,3 @@ class GpuSettings(WorkerSettings):
 
     fetch_limit_s: Annotated[float, Field(gt=0)] = 15
     """Seconds an input's URL may take in all."""
-
-    fetch_allowed: tuple[str, ...] = ()
-    """`host:port` of private servers that inputs may come from, as JSON. The object store is always allowed."""

@@ -8,11 +8,11 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from storage.contracts import errors
 from storage.contracts.geometry import Frame
-from storage.contracts.parameters import Parameter, request_model, schema_of, sentence_of
+from storage.contracts.parameters import Declaration, Parameter
 from storage.contracts.values import Frozen
 
 
@@ -75,16 +75,12 @@ class Model(Frozen):
     parameters: dict[str, Parameter]
 
     @functools.cached_property
-    def _checker(self) -> type[BaseModel]:
-        # Building it takes longer than everything else about a request.
-        return request_model("Parameters", self.parameters)
+    def _declaration(self) -> Declaration:
+        return Declaration(self.parameters)
 
     def request_schema(self) -> dict[str, Any]:
         """The parameters as a JSON schema: what is served is what validates."""
-        properties = {
-            name: {"title": name, "x-order": order, **schema_of(parameter)}
-            for order, (name, parameter) in enumerate(self.parameters.items())
-        }
+        properties = self._declaration.schema()
         required = [name for name, parameter in self.parameters.items() if parameter.required]
         return {
             "type": "object",
@@ -100,18 +96,7 @@ class Model(Frozen):
         Returns every parameter with its value or default. Raises `errors.InvalidInputError` naming the field, its value
         and what is allowed.
         """
-        values = {name: value for name, value in values.items() if value is not None}
-        unknown = sorted(set(values) - set(self.parameters))
-        if unknown:
-            allowed = ", ".join(sorted(self.parameters))
-            raise errors.InvalidInputError(
-                f"{unknown[0]} is not a known parameter; allowed: {allowed}", field=unknown[0]
-            )
-        try:
-            checked = self._checker(**values)
-        except ValidationError as exc:
-            raise sentence_of(exc, self.parameters, values) from None
-        return dict(checked)
+        return self._declaration.check(values)
 
 
 class GpuType(Frozen):

@@ -33,6 +33,13 @@ class RemoteInput(Frozen):
 Input = Annotated[StoredInput | RemoteInput, Field(discriminator="kind")]
 
 
+class Delivery(Frozen):
+    """Where the result goes besides: a signed URL to put it to, and one by which its owner downloads it. Both are secrets."""
+
+    put_url: str
+    get_url: str
+
+
 class Edit(Frozen):
     """One picture to be made from an instruction and, mostly, reference images.
 
@@ -40,7 +47,7 @@ class Edit(Frozen):
     every step twice. Where `mask` is white the first reference is painted anew, `strength` (above 0 to 1) says how freely.
     `seed` is always concrete, so that a second attempt makes the same picture. `quality` is 0 to 100 and means nothing for
     PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks so far.
-    `filtered` False passes by the filters, for callers whom the operator allows that.
+    `filtered` False passes by the filters, for callers whom the operator allows that. `deliver` puts the result elsewhere too.
     """
 
     @model_validator(mode="before")
@@ -65,6 +72,7 @@ class Edit(Frozen):
     parent: str | None = None
     previews: bool = False
     filtered: bool = True
+    deliver: Delivery | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     output_format: OutputFormat
     quality: Annotated[int, Field(ge=0, le=100)]

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -49,6 +50,26 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.FAILED: frozenset({Status.QUEUED}),
     Status.CANCELLED: frozenset(),
 }
+
+
+PRIORITY, LOW_PRIORITY = 5, 9
+"""A tenant's own generations are served by priority, then age."""
+
+Moment = Literal["start", "completed"]
+
+
+class Callback(Frozen):
+    """A webhook: `url` is called at these `moments` in the words of a `dialect`, signed by the caller's `secret` if there is any.
+
+    `base` is how the caller reached this service, for URLs in what is sent; `note` is the dialect's own.
+    """
+
+    url: str
+    dialect: str
+    moments: tuple[Moment, ...] = ("completed",)
+    base: str = ""
+    secret: str | None = None
+    note: str = ""
 
 
 class Phase(enum.StrEnum):
@@ -96,6 +117,8 @@ class Result(Frozen):
     fit: str
     execution_ms: int
     receipt: MadeWith | None = None
+    delivered: bool | None = None
+    """Whether it also lies in the caller's own bucket; None: that was not asked for."""
 
     @model_validator(mode="before")
     @classmethod
@@ -131,7 +154,8 @@ class Generation:
 
     `submitted` holds the parameters as the caller sent them (JSON object), for dialects that echo them. `position` is
     how many generations will be served before this one while it is queued, else None. `step` of `steps` denoising
-    steps are done. `phase` is what its worker does with it; `loaded_percent` counts while that is loading the model.
+    steps are done. `phase` is what its `worker` does with it; `loaded_percent` counts while that is loading the model. `siblings`
+    are the ids of all generations of the same request, itself among them, when there are several.
     """
 
     id: str
@@ -149,6 +173,9 @@ class Generation:
     position: int | None
     phase: Phase | None = None
     loaded_percent: int = 0
+    siblings: tuple[str, ...] = ()
+    worker: str | None = None
+    callback: Callback | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
@@ -174,6 +201,9 @@ class Generation:
             position=position,
             phase=Phase(record["phase"]) if record["status"] == Status.PROCESSING and "phase" in record else None,
             loaded_percent=int(record.get("loaded_percent", 0)),
+            siblings=tuple(record.get("siblings", "").split()),
+            worker=record.get("worker"),
+            callback=Callback.model_validate_json(record["callback"]) if "callback" in record else None,
         )
 
     @property

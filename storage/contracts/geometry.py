@@ -72,6 +72,8 @@ class Frame(Frozen):
     reference_pixels: Annotated[int, Field(ge=64 * 64)] | None = None
     longest_reference: Annotated[float, Field(ge=1)] = 20
     """How many times as long as wide a reference may be."""
+    render_pixels: Annotated[int, Field(ge=64 * 64)] | None = None
+    """Asked sizes of more pixels are rendered with so many and scaled; None renders whatever may be asked."""
     min_side: Annotated[int, Field(ge=MULTIPLE)] = 256
     max_side: Annotated[int, Field(ge=MULTIPLE)] = 2048
     max_pixels: Annotated[int, Field(ge=1)] = 2_100_000
@@ -160,6 +162,8 @@ def _read(frame: Frame, original: Size) -> Size:
 
 
 def _rendered(frame: Frame, canvas: Canvas, first: Size | None) -> Size:
+    if canvas.size is not None and frame.render_pixels and canvas.size.pixels > frame.render_pixels:
+        return _shaped(canvas.size.ratio, frame.render_pixels)
     if canvas.size is not None:
         return Size(width=_multiple_above(canvas.size.width), height=_multiple_above(canvas.size.height))
     ratio = canvas.ratio or (first.ratio if first else 1.0)
@@ -169,7 +173,7 @@ def _rendered(frame: Frame, canvas: Canvas, first: Size | None) -> Size:
         return _shaped(first.ratio, canvas.pixels or preferred.pixels)
     if canvas.pixels is None:
         return preferred
-    return _shaped(preferred.ratio, min(canvas.pixels, frame.max_pixels))
+    return _shaped(preferred.ratio, min(canvas.pixels, frame.render_pixels or frame.max_pixels))
 
 
 def _shaped(ratio: float, pixels: int) -> Size:

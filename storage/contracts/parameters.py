@@ -1,6 +1,6 @@
 """Parameters of requests, declared as data: one declaration validates, explains and is served as JSON schema."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -18,6 +18,7 @@ class Parameter(Frozen):
     required: bool = False
     minimum: float | None = None
     maximum: float | None = None
+    exclusive_minimum: float | None = None
     choices: tuple[str, ...] = ()
     max_length: int | None = None
 
@@ -36,6 +37,7 @@ def schema_of(parameter: Parameter) -> dict[str, Any]:
         "default": parameter.default,
         "minimum": parameter.minimum,
         "maximum": parameter.maximum,
+        "exclusiveMinimum": parameter.exclusive_minimum,
         "maxLength": parameter.max_length,
         "enum": list(parameter.choices) or None,
     }
@@ -46,6 +48,55 @@ def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("blank")
     return value
+
+
+class Declaration:
+    """The parameters of one kind of request. `also` names fields that are allowed beside them and are checked elsewhere."""
+
+    def __init__(self, parameters: Mapping[str, Parameter], also: Iterable[str] = ()) -> None:
+        self.parameters = parameters
+        self._also = frozenset(also)
+        # Building it takes longer than everything else about a request.
+        self._checker = request_model("Parameters", parameters)
+
+    def check(self, values: Mapping[str, Any], *, textual: bool = False) -> dict[str, Any]:
+        """Every parameter with its value or default; `textual` values are a form's.
+
+        Raises `errors.InvalidInputError` naming the field, its value and what is allowed.
+        """
+        values = {name: value for name, value in values.items() if value is not None}
+        unknown = sorted(set(values) - set(self.parameters) - self._also)
+        if unknown:
+            allowed = ", ".join(sorted({*self.parameters, *self._also}))
+            raise errors.InvalidInputError(
+                f"{unknown[0]} is not a known parameter; allowed: {allowed}", field=unknown[0]
+            )
+        own = {name: value for name, value in values.items() if name in self.parameters}
+        if textual:
+            own = {name: typed(value, self.parameters.get(name)) for name, value in own.items()}
+        try:
+            return dict(self._checker(**own))
+        except ValidationError as exc:
+            raise sentence_of(exc, self.parameters, own) from None
+
+    def schema(self) -> dict[str, Any]:
+        """The parameters as the properties of a JSON schema."""
+        return {
+            name: {"title": name, "x-order": order, **schema_of(parameter)}
+            for order, (name, parameter) in enumerate(self.parameters.items())
+        }
+
+
+def typed(value: Any, parameter: Parameter | None) -> Any:
+    """A form's text as the type its parameter has; what does not fit stays text and is refused by name."""
+    if parameter is None or not isinstance(value, str):
+        return value
+    if parameter.type == "boolean":
+        return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
+    try:
+        return {"integer": int, "number": float}.get(parameter.type, str)(value)
+    except ValueError:
+        return value
 
 
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
@@ -59,6 +110,8 @@ def request_model(name: str, parameters: Mapping[str, Parameter]) -> type[BaseMo
         constraints: dict[str, Any] = {}
         if parameter.minimum is not None:
             constraints["ge"] = parameter.minimum
+        if parameter.exclusive_minimum is not None:
+            constraints["gt"] = parameter.exclusive_minimum
         if parameter.maximum is not None:
             constraints["le"] = parameter.maximum
         if parameter.max_length is not None:
@@ -98,6 +151,8 @@ def _allowed(parameter: Parameter) -> str:
     kind = {"string": "a string", "integer": "an integer", "number": "a finite number", "boolean": "true or false"}[
         parameter.type
     ]
+    if parameter.exclusive_minimum is not None:
+        return f"{kind} above {parameter.exclusive_minimum:.10g} and at most {parameter.maximum:.10g}"
     if parameter.minimum is not None and parameter.maximum is not None:
         # Ten digits: a seed's limit is a number to be copied, not 4.29497e+09.
         return f"{kind} between {parameter.minimum:.10g} and {parameter.maximum:.10g}"

@@ -22,8 +22,16 @@ local function record_of(id)
   return named(redis.call('HGETALL', KEY.generation .. id))
 end
 
+-- When a webhook may ask to be called.
+local MOMENT = {
+  media_generation_started = 'start', media_generation_completed = 'completed', media_generation_cancelled = 'completed',
+}
+
 -- Progress goes to the live stream only: a reader that comes back wants what happened, not how far it once was.
 local function emit(type, record, status, extra)
+  if record.callback and MOMENT[type] and string.find(record.callback_moments, MOMENT[type], 1, true) then
+    redis.call('ZADD', KEY.callbacks, integer(now_ms()), record.id .. '/' .. MOMENT[type])
+  end
   local entry = { 'type', type, 'id', record.id, 'tenant', record.tenant, 'model', record.model, 'status', status }
   for _, value in ipairs(extra or {}) do entry[#entry + 1] = value end
   local cursor = redis.call('XADD', KEY.live_events, 'MAXLEN', '~', LOG_LENGTH, '*', unpack(entry))
@@ -83,11 +91,17 @@ local function unqueue(record)
   one_less(record.queue)
 end
 
+local function count(record, what)
+  redis.call('HINCRBY', KEY.tally .. record.tenant, record.model .. ':' .. what, 1)
+  redis.call('EXPIRE', KEY.tally .. record.tenant, LIFE.history)
+end
+
 -- any unfinished state -> a terminal one; `delete_ms` is when its stored result, if any, is to be removed.
 local function settle(record, status, at_ms, delete_ms, fields)
   local key = KEY.generation .. record.id
   redis.call('HSET', key, 'status', status, 'completed_ms', integer(at_ms), unpack(fields))
   redis.call('EXPIRE', key, LIFE.record)
+  count(record, status)
   redis.call('ZREM', KEY.leases, record.id)
   redis.call('ZREM', KEY.active .. record.tenant, record.id)
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
@@ -107,4 +121,19 @@ end
 local function park(record, at_ms)
   redis.call('ZADD', KEY.parked, integer(at_ms), record.id)
   redis.call('EXPIRE', KEY.parked, LIFE.parked)
+end
+
+-- failed -> queued, attempts counted from zero, because somebody asks for it.
+local function revive(record, queue_ttl_ms)
+  local key, at = KEY.generation .. record.id, now_ms()
+  record.attempts = 0
+  record.queue_ttl_ms = queue_ttl_ms
+  redis.call('HSET', key, 'attempts', 0, 'losses', 0, 'queue_ttl_ms', queue_ttl_ms)
+  redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed')
+  redis.call('EXPIRE', key, LIFE.waiting)
+  redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)
+  redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.results)
+  if record.inputs then redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.inputs) end
+  count(record, 'retried')
+  requeue(record, 0)
 end

@@ -72,7 +72,8 @@ class Order:
     limits: "Limits"
     namespace: str | None = None
     refused: errors.InvalidInputError | None = None
-    priority: int = 5
+    priority: int = generations.PRIORITY
+    callback: generations.Callback | None = None
     idempotency_key: str | None = None
     fingerprint: str | None = None
 
@@ -114,6 +115,8 @@ def create(order: Order) -> Call[Receipt]:
         ],
     }
     optional = {"inputs": order.inputs_prefix, "idempotency": order.idempotency_key, "fingerprint": order.fingerprint}
+    if order.callback:
+        request |= {"callback": order.callback.model_dump_json(), "callback_moments": ",".join(order.callback.moments)}
     if order.refused:
         request["refused"] = {"code": order.refused.code, "message": order.refused.message}
     request |= {name: value for name, value in optional.items() if value is not None}
@@ -201,9 +204,100 @@ def release(claim: generations.Claim) -> Call[bool]:
     return Call(script="release", arguments=(claim.id, claim.token), decode=lambda reply: reply == "queued")
 
 
-def cancel(id_: str, tenant: str) -> Call[Literal["cancelled", "terminal", "missing"]]:
-    """Cancel what is unfinished."""
-    return Call(script="cancel", arguments=(id_, tenant), decode=lambda reply: reply)
+def cancel(
+    id_: str, tenant: str, *, only_queued: bool = False
+) -> Call[Literal["cancelled", "terminal", "processing", "missing"]]:
+    """Cancel what is unfinished, or with `only_queued` what has not begun."""
+    arguments = (id_, tenant, "queued" if only_queued else "any")
+    return Call(script="cancel", arguments=arguments, decode=lambda reply: reply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retried:
+    """A failed generation is queued again, on `queue`."""
+
+    queue: str
+
+
+def retry(id_: str, tenant: str) -> Call[Retried]:
+    """Queue a failed generation again: same id, attempts counted from zero.
+
+    Raises `errors.NotFoundError`, and `errors.InvalidInputError` for what has not failed or would fail again.
+    """
+
+    def decode(reply: list[str]) -> Retried:
+        if reply[0] == "missing":
+            raise errors.NotFoundError("The requested resource could not be found")
+        if reply[0] != "queued":
+            raise errors.InvalidInputError("Only what failed for a reason that may pass can be retried")
+        return Retried(queue=reply[1])
+
+    return Call(script="retry", arguments=(id_, tenant), decode=decode)
+
+
+def drain(id_: str, tenant: str) -> Call[bool]:
+    """True for the first that takes a terminal generation's result from its stream."""
+    return Call(script="drain", arguments=(id_, tenant), decode=bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What a tenant's generations of a model came to in the last month, and how many are under way."""
+
+    succeeded: int
+    failed: int
+    cancelled: int
+    retried: int
+    queued: int
+    processing: int
+
+
+def tally(tenant: str, model: str) -> Call[Tally]:
+    """Count a tenant's generations of one model."""
+
+    def decode(reply: list[int]) -> Tally:
+        succeeded, failed, cancelled, retried, queued, processing = reply
+        return Tally(
+            succeeded=succeeded,
+            failed=failed,
+            cancelled=cancelled,
+            retried=retried,
+            queued=queued,
+            processing=processing,
+        )
+
+    return Call(script="tally", arguments=(tenant, model), decode=decode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueCallback:
+    """A webhook to be called now, after `tries` that came to nothing."""
+
+    moment: generations.Moment
+    tries: int
+    generation: generations.Generation
+
+
+def callbacks(*, held_ms: int) -> Call[tuple[DueCallback, ...]]:
+    """Webhooks that are due; nobody else gets them for a while."""
+
+    def decode(reply: list[Any]) -> tuple[DueCallback, ...]:
+        return tuple(
+            DueCallback(moment=moment, tries=tries, generation=_generation(None, flat)) for moment, tries, flat in reply
+        )
+
+    return Call(script="callbacks", arguments=(held_ms, 16), decode=decode)
+
+
+def called(due: DueCallback, *, again_ms: int | None, outcome: str) -> Call[int]:
+    """A webhook was called; None: it is done with."""
+    arguments = (due.generation.id, due.moment, -1 if again_ms is None else again_ms, outcome)
+    return Call(script="called", arguments=arguments, decode=int)
+
+
+def keep(prefix: str, *, seconds: float) -> Call[int]:
+    """Have the objects below a prefix deleted after a while."""
+    return Call(script="keep", arguments=(prefix, int(seconds * 1000)), decode=int)
 
 
 def _generation(position: int | None, flat: Sequence[str]) -> generations.Generation:
@@ -307,3 +401,12 @@ def expired() -> Call[list[str]]:
 def forget(prefixes: Sequence[str]) -> Call[int]:
     """These prefixes were deleted."""
     return Call(script="forget", arguments=tuple(prefixes), decode=int)
+
+
+def present() -> Call[dict[str, dict[str, Any]]]:
+    """What every process that is there says of itself, by name."""
+    return Call(
+        script="present",
+        arguments=(),
+        decode=lambda reply: {name: json.loads(facts) for name, facts in _by_id(reply).items()},
+    )

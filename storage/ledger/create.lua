@@ -1,7 +1,7 @@
 #!lua
 -- Accepts one to four generations at once, or none. Safe to repeat: a known id changes nothing.
 -- ARGV: 1 the request as JSON {tenant, namespace, model, queue, priority, idempotency?, fingerprint?, max_active, max_queued,
---       max_tickets, queue_ttl_ms, execution_limit_s, inputs?, refused?: {code, message}, generations: [{id, edit, submitted, results}]}
+--       max_tickets, queue_ttl_ms, execution_limit_s, inputs?, callback?, callback_moments?, refused?: {code, message}, generations: [{id, edit, submitted, results}]}
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
 -- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
 -- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued}
@@ -34,11 +34,12 @@ if request.inputs then
   redis.call('SET', KEY.input_uses .. request.inputs, #ids, 'EX', LIFE.waiting)
   redis.call('ZADD', KEY.expiring, integer(keep_ms), request.inputs)
 end
-for _, generation in ipairs(request.generations) do
+for i, generation in ipairs(request.generations) do
   local sequence = redis.call('INCR', KEY.sequence)
   local record = {
     id = generation.id, tenant = request.tenant, model = request.model, queue = request.queue,
     priority = request.priority, sequence = sequence, results = generation.results, inputs = request.inputs,
+    callback = request.callback, callback_moments = request.callback_moments,
   }
   local deadline_ms = integer(at + request.queue_ttl_ms)
   redis.call('HSET', KEY.generation .. record.id,
@@ -48,6 +49,13 @@ for _, generation in ipairs(request.generations) do
      'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
     'edit', generation.edit, 'submitted', generation.submitted, 'results', generation.results)
   if request.inputs then redis.call('HSET', KEY.generation .. record.id, 'inputs', request.inputs) end
+  if #ids > 1 then redis.call('HSET', KEY.generation .. record.id, 'siblings', table.concat(ids, ' ')) end
+  -- Of several, the first one's webhook speaks for all.
+  if request.callback and i == 1 then
+    redis.call('HSET', KEY.generation .. record.id, 'callback', request.callback, 'callback_moments', request.callback_moments)
+  else
+    record.callback = nil
+  end
   redis.call('EXPIRE', KEY.generation .. record.id, LIFE.waiting)
   redis.call('ZADD', KEY.active .. record.tenant, sequence, record.id)
   redis.call('ZADD', KEY.history .. record.tenant, sequence, record.id)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from storage import outside
 from storage.contracts import errors
 from tests import web
 from workers import fetching
@@ -21,12 +22,12 @@ from workers import fetching
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_public_in_its_own_right_is_refused(address: str) -> None:
-    assert not fetching.is_public(ipaddress.ip_address(address))
+    assert not outside.is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111"])
 def test_a_public_address_is_allowed(address: str) -> None:
-    assert fetching.is_public(ipaddress.ip_address(address))
+    assert outside.is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize(

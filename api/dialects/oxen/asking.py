@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from api import bodies, submission
+from api import bodies, drafts, inputs, submission
 from storage import queues
 from storage.contracts import catalog, edits, errors, generations, parameters
 from storage.contracts.geometry import Canvas, Size
@@ -31,7 +31,6 @@ FORMATS: dict[str, edits.OutputFormat] = {"webp": "webp", "jpg": "jpeg", "png": 
 
 NOT_ALLOWED = "disable_safety_checker must be false: the operator of this service does not allow it for this key"
 
-MAX_URL = 2048
 MAX_RECORDED = 500
 
 ResponseFormat = Literal["url", "b64_json"]
@@ -69,7 +68,7 @@ async def request_of(
     model = known.models[name]
     own = {field: value for field, value in fields.items() if field not in ENVELOPE}
     if body.textual:
-        own = {field: _typed(value, model.parameters.get(field)) for field, value in own.items()}
+        own = {field: parameters.typed(value, model.parameters.get(field)) for field, value in own.items()}
     for file in body.files:
         if file not in PICTURES:
             raise errors.InvalidInputError(
@@ -259,39 +258,15 @@ def _count(value: object, *, textual: bool) -> int:
     raise errors.InvalidInputError(message, field="num_generations")
 
 
-def _typed(value: str, parameter: parameters.Parameter | None) -> object:
-    """A form's text as the type its parameter has; what does not fit stays text and is refused by name."""
-    if parameter is None:
-        return value
-    if parameter.type == "boolean":
-        return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
-    try:
-        return {"integer": int, "number": float}.get(parameter.type, str)(value)
-    except ValueError:
-        return value
-
-
 async def _pictures(
     body: bodies.Body, fields: Mapping[str, Any], model: catalog.Model, name: str, read: Read
 ) -> tuple[list[submission.Picture], submission.Picture | None]:
     references: list[submission.Picture] = []
     if "parent_generation_id" in fields:
         references.append(await _result_of(_string(fields, "parent_generation_id"), read))
-    references += await _sent_as(body, "input_image")
-    masks = await _sent_as(body, "mask_image")
-    if len(references) < model.min_references:
-        raise errors.InvalidInputError(
-            "input_image is required: a URL, a data URI or an uploaded file", field="input_image"
-        )
-    if len(references) > model.max_references:
-        message = f"input_image: {name} takes at most {model.max_references}; got {len(references)}"
-        raise errors.InvalidInputError(message, field="input_image")
-    if masks and not model.takes_mask:
-        raise errors.InvalidInputError(f"mask_image: {name} takes none", field="mask_image")
-    if len(masks) > 1:
-        raise errors.InvalidInputError(f"mask_image: at most one; got {len(masks)}", field="mask_image")
-    if masks and len(references) != 1:
-        raise errors.InvalidInputError("mask_image needs exactly one input_image", field="mask_image")
+    references += await inputs.of_field(body, "input_image")
+    masks = await inputs.of_field(body, "mask_image")
+    drafts.check_pictures(name, model, references, masks, image="input_image", mask="mask_image")
     return references, masks[0] if masks else None
 
 
@@ -301,27 +276,6 @@ async def _result_of(id_: str, read: Read) -> submission.KeptPicture:
         message = f"parent_generation_id: that generation is {parent.status}; only a succeeded one has a result"
         raise errors.InvalidInputError(message, field="parent_generation_id")
     return submission.KeptPicture(key=parent.result.key)
-
-
-async def _sent_as(body: bodies.Body, field: str) -> list[submission.Picture]:
-    value = body.fields.get(field)
-    entries = value if isinstance(value, list) else [] if value is None else [value]
-    pictures = [await _picture(entry, field) for entry in entries]
-    return pictures + [_sent(await bodies.picture(file, field)) for file in body.files.get(field, ())]
-
-
-async def _picture(entry: object, field: str) -> submission.Picture:
-    if isinstance(entry, str) and entry.startswith("data:"):
-        return _sent(await bodies.picture_of_data_uri(entry, field))
-    if isinstance(entry, str) and entry.startswith(("http://", "https://")):
-        if len(entry) > MAX_URL:
-            raise errors.InvalidInputError(f"{field} may have at most {MAX_URL} characters as a URL", field=field)
-        return edits.RemoteInput(url=entry)
-    raise errors.InvalidInputError(f"{field} must be an http(s) URL or a data URI", field=field)
-
-
-def _sent(picture: bodies.Picture) -> submission.SentPicture:
-    return submission.SentPicture(data=picture.data, content_type=picture.header.content_type)
 
 
 def _echo(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, object]:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query
-from fastapi.security import HTTPBearer
+from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api import bodies, problems, submission, waiting
+from api.access import Held, IdempotencyKey, Tenant
 from api.dialects.oxen import answers, asking, contract, stream
 from api.resources import Resources
 from storage.contracts import errors, events, generations, parameters
@@ -22,26 +22,7 @@ POLL_AGAIN_S = 1
 """Suggested to pollers of what is not terminal yet."""
 
 
-# Coroutines, though they await nothing: the framework would run plain functions in a thread each.
-async def _resources(request: Request) -> Resources:
-    found: Resources = request.app.state.resources
-    return found
-
-
-# Told to OpenAPI, so that its readers know how to sign in; checked by `Tenants`.
-_bearer = HTTPBearer(auto_error=False, description="An API key")
-
-
-async def _tenant(request: Request, _: Annotated[object, Depends(_bearer)]) -> str:
-    held = await _resources(request)
-    return held.tenants.authenticate(request)
-
-
-Held = Annotated[Resources, Depends(_resources)]
-Tenant = Annotated[str, Depends(_tenant)]
-IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
-
-router = APIRouter(tags=["native"], responses=contract.PROBLEMS)
+router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
 
 @router.post("/api/ai/queue", openapi_extra=contract.ENQUEUE, responses=contract.ENQUEUED)
@@ -211,21 +192,18 @@ async def edit_and_wait(
     wanted = asking.response_format(body.fields)
     asked = await _asked(body, held, tenant, idempotency_key, late=False)
     receipt = await held.submission.submit(asked)
-    deadline = time.monotonic() + held.settings.blocking_limit_s
-    finished = []
-    for id_ in receipt.ids:
-        found = await waiting.until_terminal_or_hung_up(
-            request, id_, tenant, hub=held.hub, ledger=held.ledger, deadline=deadline
-        )
-        if found is None and idempotency_key is not None:
-            # Whoever hangs up with a key may come back with it, and then wants the edit.
-            return Response(status_code=499)
-        if found is None or not found.status.terminal:
-            for unfinished in receipt.ids:
-                await held.ledger.run(calls.cancel(unfinished, tenant))
-            limit_s = held.settings.blocking_limit_s
-            raise errors.TimedOutError(f"The edit took longer than {limit_s:g} seconds and was cancelled")
-        finished.append(found)
+    # Whoever hangs up with a key may come back with it, and then wants the edit.
+    finished = await waiting.all_terminal(
+        request,
+        receipt,
+        tenant,
+        hub=held.hub,
+        ledger=held.ledger,
+        limit_s=held.settings.blocking_limit_s,
+        keep=idempotency_key is not None,
+    )
+    if finished is None:
+        return Response(status_code=499)
     images = [await _image(found, wanted, held) for found in finished]
     return JSONResponse(answers.blocking(finished, images))
 

@@ -1,0 +1,75 @@
+"""Pictures in a request: a URL, a data URI, bare base64, an upload; one or several."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api import bodies, submission
+from api.resources import Resources
+from storage.contracts import edits, errors
+
+MAX_URL = 2048
+STORED = "/v1/stored/"
+"""Path of what `api.downloads` serves from the object store; the key follows."""
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{24,}")
+
+
+async def of_field(body: bodies.Body, field: str, *, bare: bool = False) -> list[submission.Picture]:
+    """The pictures that a field names and that were uploaded under its name. Raises `errors.InvalidInputError`."""
+    pictures = await of_value(body.fields.get(field), field, bare=bare)
+    return pictures + [sent(await bodies.picture(file, field)) for file in body.files.get(field, ())]
+
+
+async def of_value(value: Any, field: str, *, bare: bool = False) -> list[submission.Picture]:
+    """The pictures that a value names; `bare`: base64 needs no `data:` before it. Raises `errors.InvalidInputError`."""
+    entries = value if isinstance(value, list) else [] if value is None else [value]
+    return [await _picture(entry, field, bare) for entry in entries]
+
+
+async def _picture(entry: object, field: str, bare: bool) -> submission.Picture:
+    if isinstance(entry, str) and bare and _BASE64.match(entry):
+        entry = f"data:image/png;base64,{entry}"
+    if isinstance(entry, str) and entry.startswith("data:"):
+        return sent(await bodies.picture_of_data_uri(entry, field))
+    if isinstance(entry, str) and entry.startswith(("http://", "https://")):
+        if len(entry) > MAX_URL:
+            raise errors.InvalidInputError(f"{field} may have at most {MAX_URL} characters as a URL", field=field)
+        return edits.RemoteInput(url=entry)
+    raise errors.InvalidInputError(f"{field} must be an http(s) URL or a data URI", field=field)
+
+
+def sent(picture: bodies.Picture) -> submission.SentPicture:
+    """A picture that came with the request."""
+    return submission.SentPicture(data=picture.data, content_type=picture.header.content_type)
+
+
+def uploaded(pictures: Sequence[submission.Picture], held: Resources, tenant: str) -> list[submission.Picture]:
+    """The same, but what lies in our own store, by a link of this tenant's, is not fetched from ourselves."""
+
+    def kept(picture: submission.Picture) -> submission.Picture:
+        if not isinstance(picture, edits.RemoteInput):
+            return picture
+        key, _, proof = picture.url.partition(STORED)[2].partition("?proof=")
+        own = key.startswith((f"files/{tenant}/", f"results/{tenant}/"))
+        return submission.KeptPicture(key=key) if own and held.signatures.is_link(STORED + key, proof) else picture
+
+    return [kept(picture) for picture in pictures]
+
+
+def shown(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be shown again of a request: everything but pictures that were sent along."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return value if len(value) <= MAX_URL else None
+        if isinstance(value, list):
+            found = [plain(one) for one in value]
+            return None if any(one is None for one in found) else found
+        return value
+
+    found = {name: plain(value) for name, value in fields.items() if value is not None}
+    return {
+        name: value
+        for name, value in found.items()
+        if value is not None and not str(value).startswith(("data:", "['data:"))
+    }

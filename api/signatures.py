@@ -1,0 +1,70 @@
+"""What this service signs with: keys derived from one secret, so that any API process can check what another one made."""
+
+import base64
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from api.settings import ApiSettings
+
+log = logging.getLogger(__name__)
+
+
+class Signatures:
+    """Signs download links and webhooks."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def key(self, purpose: str) -> bytes:
+        """32 bytes for one purpose."""
+        return hmac.digest(self._secret, purpose.encode(), hashlib.sha256)
+
+    def link(self, path: str, *, expires_at: int) -> str:
+        """What proves that a path may be read until `expires_at` (Unix seconds)."""
+        found = hmac.digest(self.key("link"), f"{path}|{expires_at}".encode(), hashlib.sha256)
+        return f"{expires_at}.{base64.urlsafe_b64encode(found[:24]).decode()}"
+
+    def is_link(self, path: str, proof: str) -> bool:
+        """Whether `link` made this proof, and its time is not over."""
+        until, _, _ = proof.partition(".")
+        if not until.isdecimal() or len(until) > 12 or int(until) < time.time():
+            return False
+        return hmac.compare_digest(self.link(path, expires_at=int(until)).encode(), proof.encode())
+
+    def webhook_key(self, tenant: str) -> bytes:
+        """What a tenant's webhooks are signed with."""
+        return self.key(f"webhook:{tenant}")
+
+    def webhook_secret(self, tenant: str) -> str:
+        """The same as Standard Webhooks writes it."""
+        return "whsec_" + base64.b64encode(self.webhook_key(tenant)).decode()
+
+    @property
+    def ed25519(self) -> Ed25519PrivateKey:
+        """The key pair of signatures that are checked with a public key."""
+        return Ed25519PrivateKey.from_private_bytes(self.key("ed25519"))
+
+
+def standard_webhook(key: bytes, *, id_: str, body: bytes, now: float) -> dict[str, str]:
+    """The headers of a Standard Webhook (standardwebhooks.com): HMAC-SHA256 of `id.timestamp.body`."""
+    timestamp = str(int(now))
+    found = hmac.digest(key, f"{id_}.{timestamp}.".encode() + body, hashlib.sha256)
+    return {
+        "webhook-id": id_,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": "v1," + base64.b64encode(found).decode(),
+    }
+
+
+def signatures_of(settings: ApiSettings) -> Signatures:
+    """Of the configured secret, of the object store's, or of one that this process alone knows."""
+    for secret in (settings.secret, settings.s3_secret_access_key):
+        if secret is not None:
+            return Signatures(hashlib.sha256(secret.get_secret_value().encode()).digest())
+    log.warning("DARKROOM_SECRET is not set: links and webhook signatures hold for this process only")
+    return Signatures(secrets.token_bytes(32))

@@ -1,0 +1,13 @@
+-- A webhook was called: it is done with, or due again later.
+-- ARGV: 1 id, 2 moment, 3 ms until it is due again or -1 for never, 4 what the other side answered, for whoever looks
+local member, key = ARGV[1] .. '/' .. ARGV[2], KEY.generation .. ARGV[1]
+if redis.call('EXISTS', key) == 1 then
+  redis.call('HINCRBY', key, 'tries_' .. ARGV[2], 1)
+  redis.call('HSET', key, 'called_' .. ARGV[2], ARGV[4])
+end
+if tonumber(ARGV[3]) < 0 then
+  redis.call('ZREM', KEY.callbacks, member)
+else
+  redis.call('ZADD', KEY.callbacks, 'XX', integer(now_ms() + tonumber(ARGV[3])), member)
+end
+return 1

@@ -1,0 +1,220 @@
+"""What leaves for addresses that callers name: pictures fetched, results delivered, webhooks called. All are taken for hostile.
+
+Each connection resolves the name once, refuses unless every answer is a public address, and dials the address it checked;
+TLS still verifies the name. Bytes and total time are bounded. No redirect is followed here.
+"""
+
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+
+PORTS = frozenset({80, 443})
+CONNECT_S = 5.0
+
+_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class RefusedError(Exception):
+    """This address may not be dialled."""
+
+
+class UnansweredError(Exception):
+    """No answer in time, or none that could be read."""
+
+
+class TooLongError(Exception):
+    """The answer has more bytes than were asked for at the most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back. `location` is where a redirect leads."""
+
+    status: int
+    location: str | None
+    body: bytes
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is on the public internet, in its own right and not as a tunnel or translation of another."""
+    if not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified:
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        return True
+    embeds = address.ipv4_mapped or address.sixtofour or address.teredo or any(address in net for net in _NAT64)
+    compatible = address.packed[:12] in (b"\0" * 12, b"\0" * 8 + b"\xff\xff\0\0")
+    return not embeds and not compatible
+
+
+class TimedStream(httpcore.NetworkStream):
+    """A connection whose every operation ends at one deadline: a time-out for each read alone lets a server drip for ever."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def _left(self) -> float:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise httpcore.ReadTimeout("total")
+        return remaining
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read until the deadline. Raises `httpcore.ReadTimeout`."""
+        return self._stream.read(max_bytes, self._left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write until the deadline. Raises `httpcore.TimeoutException`."""
+        self._stream.write(buffer, self._left())
+
+    def close(self) -> None:
+        """Close."""
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """Shake hands until the deadline. Raises `httpcore.TimeoutException`."""
+        return TimedStream(self._stream.start_tls(ssl_context, server_hostname, self._left()), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        """See httpcore."""
+        return self._stream.get_extra_info(info)
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """The seam where every connection is made."""
+
+    def __init__(self, allowed: Iterable[tuple[str, int]]) -> None:
+        self._allowed = frozenset(allowed)
+        self._sockets = httpcore.SyncBackend()
+        self.until = threading.local()
+        """`deadline` (`time.monotonic`) of what this thread fetches now."""
+        self._resolver = ThreadPoolExecutor(4, thread_name_prefix="resolver")
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Dial a checked address. Raises `RefusedError` and httpcore's connect errors."""
+        address = host if (host, port) in self._allowed else self._checked(host, port, timeout or CONNECT_S)
+        stream = self._sockets.connect_tcp(address, port, timeout, local_address, socket_options)
+        return TimedStream(stream, self.until.deadline)
+
+    def _checked(self, host: str, port: int, timeout: float) -> str:
+        if port not in PORTS:
+            raise RefusedError("port")
+        addresses = self._resolve(host, port, timeout)
+        if not addresses or not all(is_public(address) for address in addresses):
+            raise RefusedError("address")
+        return str(addresses[0])
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
+    ) -> httpcore.NetworkStream:
+        """Never. Raises `RefusedError`."""
+        raise RefusedError("unix socket")
+
+    def _resolve(self, host: str, port: int, timeout: float) -> list[Address]:
+        try:
+            return [ipaddress.ip_address(host.strip("[]"))]
+        except ValueError:
+            pass
+        last = host.rstrip(".").rsplit(".", 1)[-1]
+        if last.isdecimal() or last.lower().startswith("0x"):
+            raise RefusedError("numeric host")  # 0x7f.1 and the like: resolvers read them as addresses
+        found = self._resolver.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        try:
+            return [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found.result(timeout)]
+        except (OSError, TimeoutError, UnicodeError) as exc:
+            raise httpcore.ConnectError("name resolution") from exc
+
+
+class Outside:
+    """Exchanges requests with addresses outside. Safe to use from several threads."""
+
+    def __init__(self, *, limit_s: float, allowed: Iterable[str] = ()) -> None:
+        """`limit_s` bounds a whole exchange; `allowed` are `host:port` pairs that may be private."""
+        pairs = [pair.rpartition(":") for pair in allowed]
+        self._backend = GuardedBackend((host, int(port)) for host, _, port in pairs)
+        self._pool = httpcore.ConnectionPool(
+            network_backend=self._backend, max_connections=8, max_keepalive_connections=0
+        )
+        self.limit_s = limit_s
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+        max_bytes: int,
+        deadline: float | None = None,
+    ) -> Answer:
+        """One request and its answer, until `deadline` (`time.monotonic`; by default `limit_s` from now).
+
+        Raises `RefusedError`, `UnansweredError`, and `TooLongError` for an answer of status 200 with more than `max_bytes`.
+        """
+        deadline = deadline or time.monotonic() + self.limit_s
+        self._backend.until.deadline = deadline
+        try:
+            return self._exchange(method, url, headers, content, max_bytes, deadline)
+        except httpcore.TimeoutException:
+            raise UnansweredError(f"no answer within {self.limit_s:g} seconds") from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError, ValueError):
+            raise UnansweredError("the URL could not be fetched") from None
+
+    def close(self) -> None:
+        """Close connections."""
+        self._pool.close()
+
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        max_bytes: int,
+        deadline: float,
+    ) -> Answer:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or parts.username or parts.password or not parts.hostname:
+            raise RefusedError("url")
+        sent = [("Host", parts.netloc), ("User-Agent", "darkroom"), *headers.items()]
+        if content is not None:
+            sent.append(("Content-Length", str(len(content))))
+        extensions = {"timeout": _timeouts(deadline)}
+        with self._pool.stream(method, url, headers=sent, content=content, extensions=extensions) as response:
+            found = {name.lower(): value for name, value in response.headers}
+            location = found.get(b"location", b"").decode("ascii", "replace") or None
+            body = bytearray()
+            for chunk in response.iter_stream() if response.status == 200 else ():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise TooLongError
+                if time.monotonic() > deadline:
+                    raise httpcore.ReadTimeout("total")
+            return Answer(status=response.status, location=location, body=bytes(body))
+
+
+def _timeouts(deadline: float) -> dict[str, float]:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise httpcore.ReadTimeout("total")
+    return {"connect": min(CONNECT_S, remaining), "read": remaining, "write": remaining, "pool": remaining}
