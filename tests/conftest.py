@@ -21,7 +21,13 @@ from storage import connections, keys
 
 PHOTOGRAPH = Path(embedded.__file__).parent / "sample" / "astronaut.jpg"
 
-TENANTS = {name: f"key-of-{name}-{secrets.token_hex(8)}" for name in ("alice", "bob", "carol", "dave", "erin", "frank")}
+DIALECT_TENANTS = ("ruth", "nina", "olga", "rita", "faye", "bella", "nadia")
+"""One for each dialect's tests, since some count or purge what is theirs."""
+
+TENANTS = {
+    name: f"key-of-{name}-{secrets.token_hex(8)}"
+    for name in ("alice", "bob", "carol", "dave", "erin", "frank", *DIALECT_TENANTS)
+}
 
 
 def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
@@ -55,10 +61,14 @@ def running_stack(data_dir: Path, **extra: str) -> Iterator[embedded.Stack]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
     from tests.web import free_port
 
-    image_port = free_port()
-    allowed = json.dumps([f"127.0.0.1:{image_port}"])
+    image_port, bucket_port = free_port(), free_port()
+    allowed = json.dumps([f"127.0.0.1:{image_port}", f"127.0.0.1:{bucket_port}"])
     with running_stack(
-        tmp_path_factory.mktemp("stack"), DARKROOM_FETCH_ALLOWED=allowed, TEST_IMAGE_PORT=str(image_port)
+        tmp_path_factory.mktemp("stack"),
+        DARKROOM_FETCH_ALLOWED=allowed,
+        DARKROOM_NIM_TENANT="nina",
+        TEST_IMAGE_PORT=str(image_port),
+        TEST_BUCKET_PORT=str(bucket_port),
     ) as one:
         yield one
 

@@ -1,11 +1,14 @@
 """Web servers of the tests: pictures to fetch, and every way in which a URL can be bad."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -72,6 +75,46 @@ def silent(request: BaseHTTPRequestHandler) -> None:
     with contextlib.suppress(OSError):
         request.connection.settimeout(30)
         request.connection.recv(1)
+
+
+@dataclass(frozen=True)
+class Received:
+    """What somebody posted to us."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@contextlib.contextmanager
+def receiving(port: int, statuses: Iterator[int]) -> Iterator[list[Received]]:
+    """Take webhooks on loopback, answering with these statuses one by one; yields what came."""
+    received: list[Received] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append(Received(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(next(statuses))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield received
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @contextlib.contextmanager

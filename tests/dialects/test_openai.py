@@ -1,0 +1,153 @@
+"""OpenAI's Images API, by its Python client."""
+
+import base64
+import io
+from collections.abc import Iterator
+
+import openai
+import pytest
+import requests
+from PIL import Image
+
+from tests.conftest import PHOTOGRAPH, Tenant, encoded
+from tests.dialects.conftest import PROMPT, pixels
+
+
+@pytest.fixture
+def client(olga: Tenant) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{olga.url}/v1", api_key=olga.key) as one:
+        yield one
+
+
+def test_an_edit_of_one_picture_comes_by_url_and_inline(client: openai.OpenAI) -> None:
+    with PHOTOGRAPH.open("rb") as image:
+        answer = client.images.edit(model="quick", image=image, prompt=PROMPT)
+    (picture,) = answer.data or ()
+    assert picture.b64_json
+    assert picture.url
+    assert base64.b64decode(picture.b64_json) == requests.get(picture.url, timeout=10).content
+    assert answer.usage
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+    assert answer.output_format == "png"
+
+
+def test_several_pictures_are_read_and_several_made(client: openai.OpenAI) -> None:
+    files = [("a.png", encoded(Image.new("RGB", (64, 64), colour), "PNG")) for colour in ("red", "blue")]
+    answer = client.images.edit(
+        model="quick", image=files, prompt=PROMPT, n=2, size="96x64", response_format="b64_json", output_format="webp",
+        output_compression=50, extra_body={"seed": 7},
+    )  # fmt: skip
+    assert answer.data
+    assert [pixels(base64.b64decode(one.b64_json or ""))[0] for one in answer.data] == [(96, 64)] * 2
+    assert [one.url for one in answer.data] == [None, None]
+    assert answer.size == "96x64"
+
+
+def test_what_a_mask_leaves_transparent_is_painted_anew(client: openai.OpenAI) -> None:
+    picture = Image.new("RGB", (256, 256), "white")
+    mask = Image.new("RGBA", (256, 256), (0, 0, 0, 255))
+    mask.paste((0, 0, 0, 0), (128, 0, 256, 256))
+    answer = client.images.edit(
+        model="flux-kontext-dev", image=encoded(picture, "PNG"), mask=encoded(mask, "PNG"), prompt=PROMPT,
+        quality="low", extra_body={"seed": 1},
+    )  # fmt: skip
+    assert answer.data
+    with Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json or ""))) as made:
+        kept, changed = made.convert("L").crop((0, 0, 96, 256)), made.convert("L").crop((160, 0, 256, 256))
+    # Untrained weights paint noise, and an untrained autoencoder does not give back white: noise has more spread.
+    spread = [max(extremes) - min(extremes) for extremes in (kept.getextrema(), changed.getextrema())]
+    assert spread[0] < spread[1], spread
+
+
+def test_a_mask_without_an_alpha_channel_is_refused(client: openai.OpenAI) -> None:
+    mask = encoded(Image.new("RGB", (64, 64)), "PNG")
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.images.edit(model="flux-kontext-dev", image=mask, mask=mask, prompt=PROMPT)
+    assert refused.value.param == "mask"
+
+
+def test_a_picture_is_generated_from_text(client: openai.OpenAI) -> None:
+    answer = client.images.generate(model="flux-2-dev", prompt="a bird", size="256x192", quality="low")
+    assert answer.data
+    assert pixels(base64.b64decode(answer.data[0].b64_json or ""))[0] == (256, 192)
+
+
+def test_without_a_model_one_that_can_is_chosen(client: openai.OpenAI) -> None:
+    assert client.images.generate(prompt="a bird", size="64x64").data
+
+
+def test_partial_pictures_come_before_the_finished_one(client: openai.OpenAI) -> None:
+    with PHOTOGRAPH.open("rb") as image:
+        stream = client.images.edit(
+            model="flux-kontext-dev", image=image, prompt=PROMPT, stream=True, partial_images=2, extra_body={"seed": 5}
+        )
+        events = list(stream)
+    assert [event.type for event in events] == [*["image_edit.partial_image"] * 2, "image_edit.completed"]
+    assert [event.partial_image_index for event in events[:2]] == [0, 1]  # type: ignore[union-attr]
+    for event in events:
+        assert pixels(base64.b64decode(event.b64_json))[0][0] > 8
+    assert events[-1].usage.output_tokens > 0  # type: ignore[union-attr]
+
+
+def test_a_generation_is_streamed_too(client: openai.OpenAI) -> None:
+    events = list(client.images.generate(model="flux-2-dev", prompt="a bird", size="64x64", stream=True))
+    assert [event.type for event in events] == ["image_generation.completed"]
+
+
+def test_a_failing_stream_ends_with_an_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIError) as failed:
+        list(client.images.generate(model="flux-2-dev", prompt="child porn", stream=True))
+    assert failed.value.code == "moderation_blocked"
+
+
+def test_models_are_listed_and_read(client: openai.OpenAI) -> None:
+    assert "flux-2-dev" in [model.id for model in client.models.list()]
+    assert client.models.retrieve("black-forest-labs/FLUX.1-Kontext-dev").id == "flux-kontext-dev"
+
+
+def test_a_wrong_key_and_an_unknown_model(client: openai.OpenAI, olga: Tenant) -> None:
+    stranger = openai.OpenAI(base_url=f"{olga.url}/v1", api_key="nobody", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
+    stranger.close()
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.images.edit(model="gpt-image-1", image=encoded(Image.new("RGB", (8, 8)), "PNG"), prompt=PROMPT)
+    assert unknown.value.code == "model_not_found"
+
+
+def test_a_filtered_edit_is_blocked_and_not_run_again(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as blocked:
+        client.images.edit(model="quick", image=encoded(Image.new("RGB", (8, 8)), "PNG"), prompt="child porn")
+    assert blocked.value.code == "moderation_blocked"
+    assert blocked.value.response.headers["x-should-retry"] == "false"
+    assert blocked.value.request_id
+
+
+def test_what_failed_after_it_was_accepted_is_not_submitted_again(client: openai.OpenAI, olga: Tenant) -> None:
+    def count() -> int:
+        return int(olga.get("/api/ai/queue?status=failed&model=absent").json()["count"])
+
+    before = count()
+    with pytest.raises(openai.APIStatusError) as failed:
+        client.images.generate(model="absent", prompt="a bird", timeout=60)
+    assert failed.value.status_code >= 500
+    assert count() == before + 1
+
+
+def test_a_client_that_hangs_up_cancels_its_edit(olga: Tenant) -> None:
+    impatient = openai.OpenAI(base_url=f"{olga.url}/v1", api_key=olga.key, max_retries=0, timeout=1)
+    with pytest.raises(openai.APITimeoutError):
+        impatient.images.edit(model="slow", image=encoded(Image.new("RGB", (8, 8)), "PNG"), prompt=PROMPT)
+    impatient.close()
+    from tests.conftest import eventually
+
+    eventually(lambda: olga.get("/api/ai/queue").json()["count"] == 0)
+
+
+def test_pictures_may_be_named_in_json(olga: Tenant, tiny: str) -> None:
+    body = {"model": "quick", "prompt": PROMPT, "images": [{"image_url": tiny}], "response_format": "url"}
+    answer = olga.post("/v1/images/edits", body)
+    assert answer.status_code == 200, answer.text
+    assert set(answer.json()["data"][0]) == {"url", "seed"}
+    refused = olga.post("/v1/images/edits", {**body, "images": [{"file_id": "file-1"}]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "images")

@@ -1,0 +1,147 @@
+"""Replicate's predictions, by its Python client."""
+
+import io
+import ssl
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import requests
+from replicate.client import Client
+from replicate.exceptions import ModelError, ReplicateError
+from replicate.helpers import FileOutput
+from replicate.webhook import Webhooks
+from standardwebhooks.webhooks import Webhook
+
+from tests.conftest import PHOTOGRAPH, Tenant, eventually
+from tests.dialects.conftest import PROMPT, Receiving, pixels, small_picture
+
+MODEL = "black-forest-labs/flux-kontext-dev"
+
+
+@pytest.fixture
+def client(rita: Tenant) -> Iterator[Client]:
+    one = Client(api_token=rita.key, base_url=rita.url)
+    yield one
+    one._client.close()
+
+
+@pytest.fixture
+def secure_client(secure: tuple[str, object], trusting: ssl.SSLContext, rita: Tenant) -> Iterator[Client]:
+    one = Client(api_token=rita.key, base_url=secure[0], transport=httpx.HTTPTransport(verify=trusting))
+    yield one
+    one._client.close()
+
+
+def test_run_uploads_a_file_and_reads_the_result(secure_client: Client) -> None:
+    with PHOTOGRAPH.open("rb") as image:
+        output = secure_client.run(MODEL, input={"prompt": PROMPT, "input_image": image, "num_inference_steps": 4})
+    assert isinstance(output, FileOutput)
+    size, _ = pixels(output.read())
+    assert size == (256, 256)
+
+
+def test_a_prediction_lives_from_starting_to_succeeded(client: Client, tiny: str) -> None:
+    prediction = client.models.predictions.create("darkroom/slow", input={"prompt": PROMPT, "input_image": tiny})
+    seen = [prediction.status]
+    eventually(lambda: (prediction.reload(), seen.append(prediction.status), prediction.status == "succeeded")[-1])
+    assert sorted(set(seen), key=seen.index)[-2:] == ["processing", "succeeded"]
+    assert seen[0] in ("starting", "processing")
+    assert prediction.progress
+    assert prediction.progress.percentage == 1.0
+    assert prediction.metrics
+    assert prediction.metrics["predict_time"] > 1
+    assert prediction.input["prompt"] == PROMPT
+
+
+def test_a_wait_that_ends_too_early_says_starting(client: Client, tiny: str) -> None:
+    prediction = client.predictions.create(version="slow", input={"prompt": PROMPT, "input_image": tiny}, wait=1)
+    assert prediction.status == "starting"
+    prediction.wait()
+    assert prediction.status == "succeeded"
+    body = requests.get(prediction.output, timeout=10)
+    assert body.headers["content-type"] == "image/webp"
+
+
+def test_a_prediction_is_cancelled(client: Client, tiny: str) -> None:
+    prediction = client.predictions.create(version="slow", input={"prompt": PROMPT, "input_image": tiny})
+    prediction.cancel()
+    assert prediction.status == "canceled"
+
+
+def test_a_failed_prediction_raises(client: Client, tiny: str) -> None:
+    with pytest.raises(ModelError, match="prompt"):
+        client.run("darkroom/quick", input={"prompt": "child porn", "input_image": tiny})
+
+
+def test_predictions_are_listed_page_by_page(client: Client, rita: Tenant, tiny: str) -> None:
+    made = client.predictions.create(version="quick", input={"prompt": PROMPT, "input_image": tiny}, wait=True)
+    page = client.predictions.list()
+    assert made.id in [one.id for one in page.results]
+
+
+def test_a_version_that_was_handed_out_can_be_asked_for(client: Client, tiny: str) -> None:
+    made = client.predictions.create(version="quick", input={"prompt": PROMPT, "input_image": tiny}, wait=True)
+    again = client.run(f"darkroom/quick:{made.version}", input={"prompt": PROMPT, "input_image": tiny, "seed": 0})
+    assert str(again).startswith("http")
+
+
+def test_bad_input_is_told_by_name(client: Client, tiny: str) -> None:
+    with pytest.raises(ReplicateError) as refused:
+        client.predictions.create(version="quick", input={"prompt": PROMPT, "input_image": tiny, "guidance": 11})
+    assert refused.value.status == 422
+    assert refused.value.detail
+    assert refused.value.detail.startswith("guidance must be")
+
+
+def test_a_webhook_is_verified_by_replicates_own_helper(
+    client: Client, tiny: str, hooks: tuple[str, Receiving]
+) -> None:
+    url, receiving = hooks
+    with receiving() as received:
+        prediction = client.predictions.create(
+            version="quick", input={"prompt": PROMPT, "input_image": tiny}, webhook=url,
+            webhook_events_filter=["start", "completed"],
+        )  # fmt: skip
+        eventually(lambda: len(received) == 2)
+    secret = client.webhooks.default.secret()
+    for one in received:
+        Webhooks.validate(headers=one.headers, body=one.body.decode(), secret=secret)
+        Webhook(secret.key).verify(one.body, one.headers)
+    assert {one.json["id"] for one in received} == {prediction.id}
+    assert "succeeded" in [one.json["status"] for one in received]
+
+
+def test_an_upload_of_another_tenant_cannot_be_used(rita: Tenant, bella: Tenant) -> None:
+    upload = requests.post(
+        f"{rita.url}/v1/files",
+        headers=rita.headers,
+        files={"content": ("a.png", io.BytesIO(small_picture()))},
+        timeout=10,
+    )
+    link = upload.json()["urls"]["get"]
+    assert requests.get(link, timeout=10).content == small_picture()
+    own = rita.post("/v1/predictions", {"version": "quick", "input": {"prompt": PROMPT, "input_image": link}})
+    assert rita.finished(own.json()["id"])["status"] == "succeeded"
+    other = bella.post("/v1/predictions", {"version": "quick", "input": {"prompt": PROMPT, "input_image": link}})
+    assert bella.finished(other.json()["id"])["error_code"] == "input_unreachable"
+
+
+@pytest.fixture
+def link(rita: Tenant) -> str:
+    made = rita.post(
+        "/v1/predictions",
+        {"version": "flux-2-dev", "input": {"prompt": PROMPT, "num_inference_steps": 1}},
+        headers={"Prefer": "wait=30"},
+    )
+    return str(made.json()["output"])
+
+
+def test_a_link_is_good_without_a_key_and_no_other_is(link: str) -> None:
+    assert requests.get(link, timeout=10).status_code == 200
+    altered = link[:-2] + ("A" if link[-2] != "A" else "B") + link[-1]
+    assert requests.get(altered, timeout=10).status_code == 404
+    assert requests.get(link.replace(".webp", ".png"), timeout=10).status_code == 404
+    before, _, proof = link.partition("?proof=")
+    later = str(int(proof.partition(".")[0]) + 1)
+    assert requests.get(f"{before}?proof={later}.{proof.partition('.')[2]}", timeout=10).status_code == 404

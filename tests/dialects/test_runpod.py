@@ -1,0 +1,272 @@
+"""RunPod's routes, by its Python client and as its clients' habits are."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from botocore.config import Config
+from standardwebhooks.webhooks import Webhook
+
+from infra import embedded
+from infra.children import Child
+from tests.conftest import PHOTOGRAPH, Tenant, eventually
+from tests.dialects.conftest import PROMPT, Receiving, pixels
+from tests.service.test_published_samples import PAGES
+
+KONTEXT = "black-forest-labs-flux-1-kontext-dev"
+
+
+@pytest.fixture
+def runpod(ruth: Tenant, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import runpod
+    monkeypatch.setattr(runpod, "endpoint_url_base", f"{ruth.url}/v2")
+    monkeypatch.setattr(runpod, "api_key", ruth.key)
+    return runpod
+
+
+def asked(photograph: str, **more: object) -> dict[str, object]:
+    return {"prompt": PROMPT, "image": photograph, **more}
+
+
+def test_run_sync_returns_the_output(runpod: ModuleType, photograph: str) -> None:
+    output = runpod.Endpoint("quick").run_sync(asked(photograph))
+    assert output["image_url"] == output["result"]
+    assert pixels(requests.get(output["image_url"], timeout=10).content)[0] == (1024, 1024)
+    assert output["cost"] == 0
+
+
+def test_a_job_is_polled_to_its_end_and_its_output_streamed_once(runpod: ModuleType, photograph: str) -> None:
+    job = runpod.Endpoint("quick").run({"input": asked(photograph, seed=0)})
+    assert job.output(timeout=20)["seed"] == 0
+    assert job.status() == "COMPLETED"
+    assert [output["seed"] for output in job.stream()] == [0]
+
+
+def test_a_running_job_is_cancelled(runpod: ModuleType, ruth: Tenant, photograph: str) -> None:
+    job = runpod.Endpoint("slow").run(asked(photograph))
+    eventually(lambda: job.status() == "IN_PROGRESS")
+    assert job.cancel() == {"id": job.job_id, "status": "CANCELLED"}
+    assert job.status() == "CANCELLED"
+
+
+def test_purging_takes_the_queued_and_leaves_the_running(runpod: ModuleType, ruth: Tenant, photograph: str) -> None:
+    endpoint = runpod.Endpoint("slow")
+    jobs = [endpoint.run(asked(photograph)) for _ in range(5)]
+    eventually(lambda: any(job.status() == "IN_PROGRESS" for job in jobs))
+    before = endpoint.health()["jobs"]
+    purged = endpoint.purge_queue()
+    assert purged["status"] == "completed"
+    assert purged["removed"] >= 3
+    left = [job for job in jobs if job.status() != "CANCELLED"]
+    assert len(left) == 5 - purged["removed"] >= 1
+    assert before["inProgress"] + before["inQueue"] == 5
+    for job in left:
+        job.cancel()
+    assert endpoint.health()["jobs"]["inQueue"] == 0
+
+
+def test_health_counts_jobs_and_workers(runpod: ModuleType, photograph: str) -> None:
+    endpoint = runpod.Endpoint("quick")
+    before = endpoint.health()["jobs"]["completed"]
+    endpoint.run_sync(asked(photograph))
+    health = endpoint.health()
+    assert health["jobs"]["completed"] == before + 1
+    assert health["workers"]["idle"] + health["workers"]["running"] == 1
+
+
+async def test_the_asynchronous_client_wraps_once_more(runpod: ModuleType, ruth: Tenant, photograph: str) -> None:
+    from runpod import AsyncioEndpoint
+    from runpod.http_client import ClientSession
+
+    async with ClientSession() as session:
+        job = await AsyncioEndpoint("quick", session).run({"input": asked(photograph, seed=7)})
+        output = await job.output(timeout=20)
+    assert output["seed"] == 7
+
+
+def test_the_published_sample_runs(stack: embedded.Stack, ruth: Tenant, photograph: str) -> None:
+    page = PAGES / "004_c90ef564210c900f.txt"
+    sample = OUR_SAMPLE
+    if page.exists():
+        found = re.search(r"curl -X POST.*?\n}'", page.read_text(), re.DOTALL)
+        assert found, "the page has a sample"
+        sample = found[0]
+    from tests import web
+
+    port = int(stack.options.environment["TEST_IMAGE_PORT"])
+    code = sample.replace("https://api.runpod.ai", ruth.url).replace(
+        "https://example.com/bluebird.png", f"http://127.0.0.1:{port}/bluebird.jpg"
+    )
+    # The page sets its code with a space before the closing quote.
+    environment = {**os.environ, "RUNPOD_API_KEY": ruth.key}
+    with web.serving(port, {"/bluebird.jpg": web.picture(PHOTOGRAPH.read_bytes(), "image/jpeg")}):
+        command = ["bash", "-c", code.replace('KEY "', 'KEY"')]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    job = json.loads(done.stdout)
+    assert job["status"] == "COMPLETED", job
+    assert job["id"].startswith("sync-")
+    assert set(job) >= {"delayTime", "executionTime", "workerId"}
+
+
+OUR_SAMPLE = f"""curl -X POST "https://api.runpod.ai/v2/{KONTEXT}/runsync" -H "Authorization: Bearer $RUNPOD_API_KEY" \\
+-H "Content-Type: application/json" \\
+-d '{{"input": {{"prompt": "a bird", "image": "https://example.com/bluebird.png", "seed": -1}}}}'"""
+
+
+@pytest.mark.parametrize("authorization", ["Bearer {}", "{}", "bearer {}"])
+def test_the_key_may_come_bare(ruth: Tenant, authorization: str) -> None:
+    headers = {"Authorization": authorization.format(ruth.key)}
+    assert requests.get(f"{ruth.url}/v2/quick/health", headers=headers, timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("size", ["1472*1140", "1140*1472", "1328*1328", "64*64"])
+def test_sizes_clients_send_come_back_as_asked(ruth: Tenant, photograph: str, size: str) -> None:
+    job = ruth.post("/v2/quick/runsync", {"input": asked(photograph, size=size)}).json()
+    assert "{width}*{height}".format(**job["output"]) == size
+
+
+def test_an_unfinished_job_comes_back_when_the_wait_is_over(ruth: Tenant, photograph: str) -> None:
+    job = ruth.post("/v2/slow/runsync?wait=1000", {"input": asked(photograph)}).json()
+    assert job["status"] in ("IN_QUEUE", "IN_PROGRESS")
+    assert ruth.get(f"/v2/slow/status-sync/{job['id']}?wait=60000").json()["status"] == "COMPLETED"
+
+
+def test_what_is_done_cannot_be_retried(ruth: Tenant, photograph: str) -> None:
+    done = ruth.post("/v2/quick/runsync", {"input": asked(photograph)}).json()
+    assert ruth.post(f"/v2/quick/retry/{done['id']}").status_code == 400
+
+
+def test_a_failed_job_is_retried_under_its_id(ruth: Tenant) -> None:
+    job = ruth.post("/v2/quick/runsync", {"input": {"prompt": PROMPT, "image": "http://127.0.0.1:9/x.png"}}).json()
+    assert (job["status"], job["error_code"]) == ("FAILED", "input_unreachable")
+    assert ruth.post(f"/v2/quick/retry/{job['id']}").json() == {"id": job["id"], "status": "IN_QUEUE"}
+    assert ruth.get(f"/v2/quick/status-sync/{job['id']}").json()["status"] == "FAILED"
+
+
+def test_a_filtered_job_has_failed_and_says_so(ruth: Tenant, photograph: str) -> None:
+    job = ruth.post("/v2/quick/runsync", {"input": {"prompt": "child porn", "image": photograph}}).json()
+    assert (job["status"], job["error_code"]) == ("FAILED", "content_filtered")
+
+
+def test_a_webhook_is_signed_and_called_again_until_it_is_taken(
+    ruth: Tenant, photograph: str, hooks: tuple[str, Receiving]
+) -> None:
+    url, receiving = hooks
+    with receiving(500) as received:
+        job = ruth.post("/v2/quick/run", {"input": asked(photograph), "webhook": url}).json()
+        eventually(lambda: len(received) == 2)
+    first, again = received
+    assert first.json["id"] == job["id"]
+    assert set(first.json) >= {"delayTime", "executionTime", "input", "output", "status", "webhook"}
+    assert first.json["input"]["prompt"] == PROMPT
+    assert first.headers["webhook-id"] == again.headers["webhook-id"]
+    secret = ruth.get("/v1/webhooks/default/secret").json()["key"]
+    Webhook(secret).verify(again.body, again.headers)
+
+
+def test_a_webhook_into_our_own_network_is_not_called(ruth: Tenant, photograph: str) -> None:
+    from tests import web
+
+    port = web.free_port()
+    with web.receiving(port, iter([200])) as received:
+        hook = f"http://127.0.0.1:{port}/"
+        job = ruth.post("/v2/quick/runsync", {"input": asked(photograph), "webhook": hook}).json()
+        assert job["status"] == "COMPLETED"
+        second = ruth.post("/v2/quick/runsync", {"input": asked(photograph)}).json()
+        assert second["status"] == "COMPLETED"
+    assert received == []
+
+
+@pytest.fixture
+def bucket(stack: embedded.Stack, tmp_path: Path) -> Iterator[tuple[str, Any]]:
+    """Somebody's own S3 server with a bucket `theirs`; its address, and a client."""
+    port = stack.options.environment["TEST_BUCKET_PORT"]
+    (tmp_path / "theirs").mkdir()
+    command = [str(Path(sys.executable).parent / "rclone"), "serve", "s3", "--addr", f"127.0.0.1:{port}"]
+    environment = {**os.environ, "RCLONE_AUTH_KEY": '"their-access-id,their-secret-key"', "RCLONE_CONFIG": os.devnull}
+    child = Child("bucket", [*command, str(tmp_path)], environment, tmp_path / "bucket.log")
+    url = f"http://127.0.0.1:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="their-access-id",
+        aws_secret_access_key="their-secret-key", config=Config(s3={"addressing_style": "path"}),
+    )  # fmt: skip
+
+    def answers() -> bool:
+        try:
+            return bool(client.list_objects_v2(Bucket="theirs")["ResponseMetadata"])
+        except Exception:
+            return False
+
+    eventually(answers)
+    yield url, client
+    child.stop()
+
+
+def test_a_result_goes_into_the_callers_own_bucket_and_its_secrets_stay_nowhere(
+    stack: embedded.Stack, ruth: Tenant, photograph: str, bucket: tuple[str, Any]
+) -> None:
+    url, client = bucket
+    config = {
+        "accessId": "their-access-id",
+        "accessSecret": "their-secret-key",
+        "bucketName": "theirs",
+        "endpointUrl": url,
+    }
+    job = ruth.post("/v2/quick/runsync", {"input": asked(photograph), "s3Config": config}).json()
+    assert job["output"]["delivered"] is True
+    (entry,) = client.list_objects_v2(Bucket="theirs")["Contents"]
+    assert job["output"]["image_url"].startswith(f"{url}/theirs/{entry['Key']}?")
+    assert pixels(requests.get(job["output"]["image_url"], timeout=10).content)[0] == (1024, 1024)
+    import contextlib
+
+    from storage import connections
+
+    with contextlib.closing(connections.connect(stack.store)) as connection:
+        record = connection.hgetall(f"darkroom:generation:{re.findall('[0-9a-f-]{36}', job['id'])[0]}")
+    assert "their-secret-key" not in json.dumps(record)
+    for file in (stack.options.data_dir / "logs").iterdir():
+        text = file.read_text()
+        assert "their-secret-key" not in text
+        assert "X-Amz-Signature" not in text
+
+
+def test_a_bucket_that_refuses_leaves_the_result_with_us(
+    ruth: Tenant, photograph: str, bucket: tuple[str, Any]
+) -> None:
+    config = {
+        "accessId": "their-access-id",
+        "accessSecret": "wrong-secret",
+        "bucketName": "theirs",
+        "endpointUrl": bucket[0],
+    }
+    job = ruth.post("/v2/quick/runsync", {"input": asked(photograph), "s3Config": config}).json()
+    assert (job["status"], job["output"]["delivered"]) == ("COMPLETED", False)
+    assert requests.get(job["output"]["image_url"], timeout=10).status_code == 200
+
+
+def test_errors_are_in_runpods_shape(ruth: Tenant, photograph: str) -> None:
+    unknown = ruth.post("/v2/nope/run", {"input": asked(photograph)})
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "endpoint not found")
+    nobody = requests.post(f"{ruth.url}/v2/quick/run", json={}, timeout=10)
+    assert (nobody.status_code, nobody.json()["error"]) == (401, "unauthorized")
+    lost = ruth.get("/v2/quick/status/00000000-0000-0000-0000-000000000000-u1")
+    assert lost.status_code == 404
+    for body, field in (
+        ({}, "input"),
+        ({"input": asked(photograph, s=1)}, "s"),
+        ({"input": {"image": photograph}}, "prompt"),
+    ):
+        refused = ruth.post("/v2/quick/run", body)
+        assert (refused.status_code, refused.json()["field"]) == (400, field)
