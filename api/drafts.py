@@ -20,8 +20,9 @@ NOT_ALLOWED = "the operator of this service does not allow this key to switch th
 class Draft:
     """An edit in the making.
 
-    `model` is a name in the catalog. `steps`, `guidance` and `seed` None: the model's default, and random. `image_field` and
-    `mask_field` are what the dialect calls them, for errors. The rest is as in `edits.Edit` and `submission.Request`.
+    `model` is a name in the catalog. `steps`, `guidance` and `seed` None: the model's default, and random. `image_field`,
+    `mask_field` and `size_field` (None: width and height) are what the dialect calls them, for errors. The rest is as in
+    `edits.Edit` and `submission.Request`.
     """
 
     model: str
@@ -30,6 +31,7 @@ class Draft:
     mask: submission.Picture | None = None
     image_field: str = "image"
     mask_field: str = "mask"
+    size_field: str | None = None
     canvas: Canvas = field(default_factory=Canvas)
     steps: int | None = None
     guidance: float | None = None
@@ -82,7 +84,13 @@ def request_of(draft: Draft, held: Resources, tenant: str, *, idempotency_key: s
     if draft.negative_prompt and "negative_prompt" not in model.parameters:
         raise errors.InvalidInputError(f"negative_prompt: {name} takes none", field="negative_prompt")
     if draft.canvas.size is not None:
-        model.frame.check(draft.canvas.size)
+        try:
+            model.frame.check(draft.canvas.size)
+        except errors.InvalidInputError as exc:
+            named = draft.size_field
+            raise errors.InvalidInputError(
+                f"{named}: {exc.message}" if named else exc.message, field=named or exc.field
+            ) from None
     if not draft.filtered and tenant not in held.settings.unfiltered_tenants:
         raise errors.InvalidInputError(f"{draft.filter_field}: {NOT_ALLOWED}", field=draft.filter_field)
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:

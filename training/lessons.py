@@ -42,13 +42,12 @@ class Lessons(IterableDataset[Lesson]):
         """The batch of one step."""
         rng = np.random.default_rng([self._seed, step])
         width, height = self._sizes[rng.integers(len(self._sizes))]
-        possible = [operation for operation in OPERATIONS if width == height or not operation.square]
-        weights = np.array([0.4 if operation.name.startswith(_EASY) else 1.0 for operation in possible])
+        weights = np.array([0.4 if operation.name.startswith(_EASY) else 1.0 for operation in OPERATIONS])
         references = [drawn(rng, width, height) for _ in range(self._pictures)]
         targets, sentences = [], []
         for reference in references:
-            for index in rng.choice(len(possible), self._edits, replace=False, p=weights / weights.sum()):
-                asked = instruction(rng, possible[index])
+            for index in rng.choice(len(OPERATIONS), self._edits, replace=False, p=weights / weights.sum()):
+                asked = instruction(rng, OPERATIONS[index])
                 targets.append(asked.operation.exact(reference, asked.strength))
                 sentences.append(asked.sentence)
         return Lesson(_stacked(references), _stacked(targets), sentences)

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransf
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
-from training.operations import OPERATIONS, SUBJECTS
+from training.operations import EVERYTHING, SUBJECTS
 
 LATENT_CHANNELS = 32
 """As in FLUX.2. With 16, as in FLUX.1, the best linear map of eight by eight pixels keeps 22 to 25 dB of photographs this
@@ -52,7 +52,7 @@ def transformer() -> FluxTransformer2DModel:
 
 def sentences() -> Iterator[str]:
     """Every phrasing that may be trained on."""
-    for operation in OPERATIONS:
+    for operation in EVERYTHING:
         for template in operation.phrasings:
             for subject in SUBJECTS if "{it}" in template else ("it",):
                 sentence = template.format(it=subject, much="slightly ")

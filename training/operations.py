@@ -31,8 +31,8 @@ class Operation:
     held_out: tuple[str, ...]
     tonal: bool = False
     """Whether it changes colour or tone and leaves every pixel in its place."""
-    square: bool = False
-    """Whether it is defined for square pictures only."""
+    learned: bool = True
+    """Whether it is trained. What moves pixels far was not learned in the time there was; its words stay in the vocabulary."""
 
     def exact(self, picture: Picture, strength: float = 1.0) -> Picture:
         """The result that is asked for."""
@@ -156,17 +156,17 @@ PHRASINGS: dict[str, dict[str, list[str]]] = tomllib.loads((Path(__file__).paren
 
 
 def _operation(
-    name: str, apply: Apply, *, colour: str | None = None, tonal: bool = False, square: bool = False
+    name: str, apply: Apply, *, colour: str | None = None, tonal: bool = False, learned: bool = True
 ) -> Operation:
     found = PHRASINGS[name]
     trained, held_out = (
         tuple(text.replace("{colour}", colour or "") for text in found[kind]) for kind in ("trained", "held_out")
     )
     full = f"{name} {colour}" if colour else name
-    return Operation(full, apply, trained, held_out, tonal, square)
+    return Operation(full, apply, trained, held_out, tonal, learned)
 
 
-OPERATIONS = (
+EVERYTHING = (
     _operation("nothing", lambda picture, strength: picture, tonal=True),
     _operation("black and white", lambda picture, strength: _grey(picture), tonal=True),
     _operation("sepia", _sepia, tonal=True),
@@ -180,10 +180,10 @@ OPERATIONS = (
     _operation("more saturated", _saturated(2.2), tonal=True),
     _operation("blur", _blurred),
     _operation("sharpen", _sharpened),
-    _operation("mirror", lambda picture, strength: picture[:, ::-1]),
-    _operation("upside down", lambda picture, strength: picture[::-1]),
-    _operation("rotate clockwise", lambda picture, strength: np.rot90(picture, -1), square=True),
-    _operation("rotate anticlockwise", lambda picture, strength: np.rot90(picture, 1), square=True),
+    _operation("mirror", lambda picture, strength: picture[:, ::-1], learned=False),
+    _operation("upside down", lambda picture, strength: picture[::-1], learned=False),
+    _operation("rotate clockwise", lambda picture, strength: np.rot90(picture, -1), learned=False),
+    _operation("rotate anticlockwise", lambda picture, strength: np.rot90(picture, 1), learned=False),
     _operation("posterise", _posterised),
     _operation("pixelate", _pixelated),
     _operation("pencil sketch", _sketched),
@@ -191,3 +191,4 @@ OPERATIONS = (
     *(_operation("tint", _tinted(value), colour=colour, tonal=True) for colour, value in COLOURS.items()),
     *(_operation("border", _bordered(value), colour=colour) for colour, value in BORDERS.items()),
 )
+OPERATIONS = tuple(operation for operation in EVERYTHING if operation.learned)

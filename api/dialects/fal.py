@@ -175,6 +175,7 @@ async def _draft(
         prompt=checked["prompt"],
         references=[picture for field in PICTURES for picture in await inputs.of_value(sent.get(field) or None, field)],
         image_field="image_url",
+        size_field="image_size",
         canvas=_canvas(checked, sent.get("image_size")),
         steps=checked["num_inference_steps"],
         guidance=checked["guidance_scale"],

@@ -149,6 +149,7 @@ async def _run(
     draft = drafts.Draft(
         model=name,
         prompt=checked["prompt"],
+        size_field="size",
         references=pictures,
         mask=mask,
         canvas=Canvas(size=size) if mask is None else Canvas(),

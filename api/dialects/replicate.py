@@ -257,8 +257,10 @@ async def _draft(
 
 def _canvas(checked: Mapping[str, Any]) -> Canvas:
     width, height, ratio = checked["width"], checked["height"], checked["aspect_ratio"]
-    if (width is None) != (height is None) or (ratio == "custom" and width is None):
-        missing = "height" if height is None and width is not None else "width"
+    if ratio == "custom" and width is None and height is None:
+        raise errors.InvalidInputError("aspect_ratio: custom needs width and height", field="aspect_ratio")
+    if (width is None) != (height is None):
+        missing = "height" if height is None else "width"
         raise errors.InvalidInputError(f"width and height belong together; {missing} is missing", field=missing)
     if width is not None and height is not None:
         return Canvas(size=Size(width=width, height=height))

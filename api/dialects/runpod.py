@@ -206,6 +206,7 @@ async def _submit(
     draft = drafts.Draft(
         model=name,
         prompt=checked["prompt"],
+        size_field="size",
         references=pictures,
         canvas=canvas,
         steps=checked["num_inference_steps"],

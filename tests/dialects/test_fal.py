@@ -79,6 +79,18 @@ def test_a_running_request_is_cancelled(client: fal_client.SyncClient, tiny: str
         handle.cancel()
 
 
+def test_a_request_that_waits_too_long_completes_with_an_error(faye: Tenant, tiny: str) -> None:
+    ahead = [faye.post("/fal-ai/slow", {"prompt": PROMPT, "image_url": tiny}).json() for _ in range(2)]
+    made = faye.post(
+        "/fal-ai/slow", {"prompt": PROMPT, "image_url": tiny}, headers={"X-Fal-Request-Timeout": "1"}
+    ).json()
+    assert faye.finished(made["request_id"])["status"] == "failed"
+    status = requests.get(made["status_url"], headers=faye.headers, timeout=10)
+    assert (status.status_code, status.json()["error_type"]) == (200, "expired_in_queue")
+    for one in ahead:
+        requests.put(one["cancel_url"], headers=faye.headers, timeout=10)
+
+
 def test_run_waits_for_the_result(client: fal_client.SyncClient, tiny: str) -> None:
     result = client.run("fal-ai/quick", {"prompt": PROMPT, "image_url": tiny, "sync_mode": True})
     assert result["images"][0]["url"].startswith("data:image/jpeg;base64,")

@@ -69,6 +69,12 @@ def test_a_prediction_is_cancelled(client: Client, tiny: str) -> None:
     assert prediction.status == "canceled"
 
 
+def test_a_prediction_ends_after_the_time_it_was_given(rita: Tenant, tiny: str) -> None:
+    asked = {"version": "slow", "input": {"prompt": PROMPT, "input_image": tiny}}
+    made = rita.post("/v1/predictions", asked, headers={"Cancel-After": "1s", "Prefer": "wait=30"}).json()
+    assert (made["status"], made["error_code"]) == ("failed", "timed_out")
+
+
 def test_a_failed_prediction_raises(client: Client, tiny: str) -> None:
     with pytest.raises(ModelError, match="prompt"):
         client.run("darkroom/quick", input={"prompt": "child porn", "input_image": tiny})

@@ -19,6 +19,7 @@ from standardwebhooks.webhooks import Webhook
 
 from infra import embedded
 from infra.children import Child
+from tests import web
 from tests.conftest import PHOTOGRAPH, Tenant, eventually
 from tests.dialects.conftest import PROMPT, Receiving, pixels
 from tests.service.test_published_samples import PAGES
@@ -103,7 +104,6 @@ def test_the_published_sample_runs(stack: embedded.Stack, ruth: Tenant, photogra
         found = re.search(r"curl -X POST.*?\n}'", page.read_text(), re.DOTALL)
         assert found, "the page has a sample"
         sample = found[0]
-    from tests import web
 
     port = int(stack.options.environment["TEST_IMAGE_PORT"])
     code = sample.replace("https://api.runpod.ai", ruth.url).replace(
@@ -155,6 +155,26 @@ def test_a_failed_job_is_retried_under_its_id(ruth: Tenant) -> None:
     assert ruth.get(f"/v2/quick/status-sync/{job['id']}").json()["status"] == "FAILED"
 
 
+def test_a_job_that_runs_too_long_is_timed_out_and_can_be_retried(ruth: Tenant, photograph: str) -> None:
+    body = {"input": asked(photograph), "policy": {"executionTimeout": 5000}}
+    job = ruth.post("/v2/slower/run", body).json()
+    ended = ruth.get(f"/v2/slower/status-sync/{job['id']}?wait=60000").json()
+    assert (ended["status"], ended["error_code"]) == ("TIMED_OUT", "timed_out")
+    assert ruth.post(f"/v2/slower/retry/{job['id']}").json() == {"id": job["id"], "status": "IN_QUEUE"}
+    eventually(lambda: ruth.get(f"/v2/slower/status/{job['id']}").json()["status"] == "IN_PROGRESS")
+    assert ruth.get("/v2/slower/health").json()["jobs"]["retried"] == 1
+    assert ruth.post(f"/v2/slower/cancel/{job['id']}").json()["status"] == "CANCELLED"
+
+
+def test_a_job_past_its_time_in_the_queue_is_timed_out(ruth: Tenant, photograph: str) -> None:
+    ahead = [ruth.post("/v2/slower/run", {"input": asked(photograph)}).json()["id"] for _ in range(3)]
+    job = ruth.post("/v2/slower/run", {"input": asked(photograph), "policy": {"ttl": 10_000}}).json()
+    ended = ruth.get(f"/v2/slower/status-sync/{job['id']}?wait=30000").json()
+    assert (ended["status"], ended["error_code"]) == ("TIMED_OUT", "expired_in_queue")
+    for id_ in ahead:
+        ruth.post(f"/v2/slower/cancel/{id_}")
+
+
 def test_a_filtered_job_has_failed_and_says_so(ruth: Tenant, photograph: str) -> None:
     job = ruth.post("/v2/quick/runsync", {"input": {"prompt": "child porn", "image": photograph}}).json()
     assert (job["status"], job["error_code"]) == ("FAILED", "content_filtered")
@@ -177,7 +197,6 @@ def test_a_webhook_is_signed_and_called_again_until_it_is_taken(
 
 
 def test_a_webhook_into_our_own_network_is_not_called(ruth: Tenant, photograph: str) -> None:
-    from tests import web
 
     port = web.free_port()
     with web.receiving(port, iter([200])) as received:
@@ -270,3 +289,14 @@ def test_errors_are_in_runpods_shape(ruth: Tenant, photograph: str) -> None:
     ):
         refused = ruth.post("/v2/quick/run", body)
         assert (refused.status_code, refused.json()["field"]) == (400, field)
+
+
+def test_a_bucket_in_our_own_network_is_not_written_to(ruth: Tenant, photograph: str) -> None:
+
+    port = web.free_port()
+    config = {"accessId": "a", "accessSecret": "b", "bucketName": "c", "endpointUrl": f"http://127.0.0.1:{port}"}
+    with web.receiving(port, iter([])) as received:
+        job = ruth.post("/v2/quick/runsync", {"input": asked(photograph), "s3Config": config}).json()
+    assert (job["status"], job["output"]["delivered"], received) == ("COMPLETED", False, [])
+    refused = ruth.post("/v2/quick/run", {"input": asked(photograph), "s3Config": {**config, "bucketName": ""}})
+    assert (refused.status_code, refused.json()["field"]) == (400, "s3Config")

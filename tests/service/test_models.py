@@ -23,7 +23,7 @@ def test_a_model_tells_its_schema_under_both_names(alice: Tenant) -> None:
 def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
     ids = [model["id"] for model in alice.get("/api/ai/models").json()["data"]]
     families = ["flux-kontext-dev", "flux-2-dev", "flux-2-klein-4b", "flux-2-klein-9b"]
-    assert ids == [*families, "quick", "slow", "hanging", "lethal", "heavy", "absent", "large", "larger"]
+    assert ids == [*families, "quick", "slow", "slower", "hanging", "lethal", "heavy", "absent", "large", "larger"]
     assert len(alice.get("/api/ai/models/search?search=klein").json()["data"]) == 2
     assert alice.get("/api/ai/models/search?search=video").json() == {"object": "list", "data": []}
     assert alice.get("/api/ai/models?developer_name=nobody").json()["data"] == []
