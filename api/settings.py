@@ -22,7 +22,7 @@ class ApiSettings(StoreSettings):
     api_keys: dict[str, SecretStr] = Field(default_factory=dict)
     """Further keys as JSON, tenant to key: `{"alice": "…"}`."""
 
-    secret: SecretStr | None = None
+    secret: Annotated[SecretStr | None, Field(min_length=SHORTEST_KEY)] = None
     """What webhooks and download links of this service are signed with, the same for all its API processes. By default it is
     derived from `S3_SECRET_ACCESS_KEY`."""
 
