@@ -7,6 +7,8 @@ answered with success is repeated with growing pauses, for about a day.
 import asyncio
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from api.dialects import Dialect
 from api.resources import Resources
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 HELD_MS = 60_000
+AT_ONCE = 32
 PAUSES_S = (5, 10, 60, 300, 1800, 7200, 21_600, 43_200)
 """Between the tries of one webhook."""
 
@@ -30,41 +33,70 @@ class Courier:
         self._dialects = dialects
         settings = held.settings
         self._outside = Outside(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed)
+        # Threads of its own: somebody's slow server must not hold up what else runs in threads.
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="courier")
+        self._calling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Look for what is due until cancelled."""
         try:
             while True:
-                try:
-                    due = await self._held.ledger.run(calls.callbacks(held_ms=HELD_MS))
-                    await asyncio.gather(*(self._call(one) for one in due))
-                except errors.TransientError as exc:
-                    log.warning("webhooks wait: %s", exc)
-                    due = ()
-                if not due:
-                    await asyncio.sleep(LOOK_EVERY_S)
+                await self._look()
+                await asyncio.sleep(LOOK_EVERY_S)
         finally:
+            # What is under way is due again in a minute, for whoever is there then.
+            for task in self._calling:
+                task.cancel()
+            self._threads.shutdown(wait=False, cancel_futures=True)
             self._outside.close()
 
+    async def _look(self) -> None:
+        free = AT_ONCE - len(self._calling)
+        if not free:
+            return
+        try:
+            due = await self._held.ledger.run(calls.callbacks(held_ms=HELD_MS, limit=free))
+        except errors.TransientError as exc:
+            log.warning("webhooks wait: %s", exc)
+            return
+        for one in due:
+            task = asyncio.create_task(self._call(one))
+            self._calling.add(task)
+            task.add_done_callback(self._calling.discard)
+
     async def _call(self, due: calls.DueCallback) -> None:
+        try:
+            outcome, ended = await self._called(due)
+        except Exception:
+            # Nothing about one webhook may keep the others from being called.
+            log.exception("%s: the webhook could not be worded", due.generation.id)
+            outcome, ended = "it could not be worded", False
+        pause_s = PAUSES_S[due.tries] if due.tries < len(PAUSES_S) and not ended else None
+        log.info("%s: webhook for %s, try %d: %s", due.generation.id, due.moment, due.tries + 1, outcome)
+        again_ms = None if pause_s is None else pause_s * 1000
+        try:
+            await self._held.ledger.run(calls.called(due, again_ms=again_ms, outcome=outcome))
+        except errors.TransientError as exc:
+            log.warning("%s: the webhook's outcome is not noted, it will be called again: %s", due.generation.id, exc)
+
+    async def _called(self, due: calls.DueCallback) -> tuple[str, bool]:
+        """What came of it, and whether that is the end."""
         found, callback = due.generation, due.generation.callback
         dialect = self._dialects.get(callback.dialect) if callback else None
         if callback is None or dialect is None or dialect.notice is None:
-            await self._held.ledger.run(calls.called(due, again_ms=None, outcome="nobody can word it"))
-            return
+            return "nobody can word it", True
         notice = dialect.notice(self._held, found, due.moment)
         headers = {"Content-Type": "application/json", **notice.headers}
+        post = partial(
+            self._outside.exchange, "POST", callback.url, headers=headers, content=notice.body, max_bytes=65536
+        )
         try:
-            answer = await asyncio.to_thread(
-                self._outside.exchange, "POST", callback.url, headers=headers, content=notice.body, max_bytes=65536
-            )
-            outcome, ended = f"answered {answer.status}", 200 <= answer.status < 300
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, post)
         except RefusedError:
             # Another try would find the same address.
-            outcome, ended = "the address may not be called", True
-        except (UnansweredError, TooLongError) as exc:
-            outcome, ended = str(exc) or "the answer was too long", False
-        pause_s = PAUSES_S[due.tries] if due.tries < len(PAUSES_S) and not ended else None
-        log.info("%s: webhook for %s, try %d: %s", found.id, due.moment, due.tries + 1, outcome)
-        again_ms = None if pause_s is None else pause_s * 1000
-        await self._held.ledger.run(calls.called(due, again_ms=again_ms, outcome=outcome))
+            return "the address may not be called", True
+        except UnansweredError as exc:
+            return str(exc), False
+        except TooLongError:
+            return "answered 200, at length", True
+        return f"answered {answer.status}", 200 <= answer.status < 300

@@ -153,7 +153,7 @@ class Outside:
         pairs = [pair.rpartition(":") for pair in allowed]
         self._backend = GuardedBackend((host, int(port)) for host, _, port in pairs)
         self._pool = httpcore.ConnectionPool(
-            network_backend=self._backend, max_connections=8, max_keepalive_connections=0
+            network_backend=self._backend, max_connections=64, max_keepalive_connections=0
         )
         self.limit_s = limit_s
 

@@ -278,15 +278,15 @@ class DueCallback:
     generation: generations.Generation
 
 
-def callbacks(*, held_ms: int) -> Call[tuple[DueCallback, ...]]:
-    """Webhooks that are due; nobody else gets them for a while."""
+def callbacks(*, held_ms: int, limit: int = 16) -> Call[tuple[DueCallback, ...]]:
+    """Webhooks that are due, `limit` at the most; nobody else gets them for a while."""
 
     def decode(reply: list[Any]) -> tuple[DueCallback, ...]:
         return tuple(
             DueCallback(moment=moment, tries=tries, generation=_generation(None, flat)) for moment, tries, flat in reply
         )
 
-    return Call(script="callbacks", arguments=(held_ms, 16), decode=decode)
+    return Call(script="callbacks", arguments=(held_ms, limit), decode=decode)
 
 
 def called(due: DueCallback, *, again_ms: int | None, outcome: str) -> Call[int]:
