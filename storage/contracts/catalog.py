@@ -12,8 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from storage.contracts import errors
 from storage.contracts.geometry import Frame
-from storage.contracts.parameters import Declaration, Parameter
+from storage.contracts.parameters import Declaration, Parameter, shown
 from storage.contracts.values import Frozen
+
+Precision = Literal["bf16", "fp8"]
 
 
 class Weights(Frozen):
@@ -58,6 +60,12 @@ class Model(Frozen):
     developer: str
     aliases: tuple[str, ...] = ()
     """Other names: those that the hub and the services we stand in for use."""
+    version: str = "default"
+    """What this entry is called among the versions of its model."""
+    version_of: str | None = None
+    """The model of which this is another version; what it does not say itself is as there."""
+    precision: Precision | None = None
+    """Of the transformer's weights on the GPU; None: bf16 where it fits, else fp8."""
     pipeline: Literal["kontext", "flux2", "klein", "stand_in"]
     weights: Weights
     gpu_types: tuple[str, ...]
@@ -132,6 +140,29 @@ class Catalog(Frozen):
                     raise ValueError(f"models.{name}.aliases: {alias!r} already means {taken[alias.lower()]}")
         return self
 
+    @model_validator(mode="after")
+    def _versions_are_distinct(self) -> "Catalog":
+        for name, model in self.models.items():
+            if model.version_of is not None and len(self.versions(name)) < len(self._family(name)):
+                raise ValueError(f"models.{name}.version: {model.version!r} is taken by another of {model.version_of}")
+        return self
+
+    def _family(self, name: str) -> list[str]:
+        head = self.models[name].version_of or name
+        return [head, *(other for other, model in self.models.items() if model.version_of == head)]
+
+    def versions(self, name: str) -> dict[str, str]:
+        """Every version of a model, or of the model that this is a version of: version to name."""
+        return {self.models[one].version: one for one in self._family(name)}
+
+    def version(self, name: str, version: str) -> str:
+        """The name of a model's version. Raises `errors.ModelNotFoundError`."""
+        found = self.versions(self.name_of(name))
+        if version not in found:
+            message = f"model_version must be one of {', '.join(found)} for {name}; got {shown(version)}"
+            raise errors.ModelNotFoundError(message, field="model_version")
+        return found[version]
+
     @functools.cached_property
     def _names(self) -> dict[str, str]:
         return {alias.lower(): name for name, model in self.models.items() for alias in (name, *model.aliases)}
@@ -152,8 +183,8 @@ class Catalog(Frozen):
 def merge(tables: Iterable[Mapping[str, Any]]) -> Catalog:
     """Build the catalog from parsed TOML tables; a later one overrides single keys of an earlier one.
 
-    A model with `extends = "<name>"` has everything of that model that it does not say itself: a fine-tune names its
-    weights and is done. Raises `ValueError` naming table and key.
+    A model with `extends = "<name>"`, or `version_of`, has everything of that model that it does not say itself: a fine-tune
+    names its weights and is done. Raises `ValueError` naming table and key.
     """
     merged: dict[str, Any] = {}
     for table in tables:
@@ -169,13 +200,13 @@ def merge(tables: Iterable[Mapping[str, Any]]) -> Catalog:
 
 def _extended(name: str, models: Mapping[str, Any]) -> dict[str, Any]:
     own = dict(models[name])
-    base = own.pop("extends", None)
+    base = own.pop("extends", own.get("version_of"))
     if base is None:
         return own
-    if base not in models or "extends" in models[base]:
+    if base not in models or {"extends", "version_of"} & set(models[base]):
         raise ValueError(f"catalog: models.{name}.extends: {base!r} is no model that stands by itself")
     # A fine-tune is like its base, but not the same: names are not inherited.
-    return _overlay({key: value for key, value in models[base].items() if key != "aliases"}, own)
+    return _overlay({key: value for key, value in models[base].items() if key not in ("aliases", "version")}, own)
 
 
 def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from storage.contracts import errors
-from storage.contracts.catalog import Catalog, GpuType, Model
+from storage.contracts.catalog import Catalog, GpuType, Model, Precision
 
 CONTEXT_GB = 0.7
 """What the driver and the libraries take before a model is there."""
@@ -22,7 +22,6 @@ BLOCKS_IN_FLIGHT = 2
 FP8_SHARE = 0.515
 """8-bit weights against bf16: half, and the few layers that stay."""
 
-Precision = Literal["bf16", "fp8"]
 Where = Literal["gpu", "streamed"]
 
 
@@ -91,8 +90,9 @@ def arrangements(model: Model) -> Iterator[Placement]:
 def planned(model: Model, gpu: GpuType, *, precision: Precision | None = None) -> Placement | None:
     """The best arrangement that fits with room for the references the catalog plans for; None when none does.
 
-    `precision` bf16 or fp8 allows that alone; by default bf16 is preferred.
+    `precision` bf16 or fp8 allows that alone; by default that of the model, or bf16 is preferred.
     """
+    precision = precision or model.precision
     for placement in arrangements(model):
         if precision in (None, placement.weights) and placement.total_gb <= gpu.memory_gb:
             return placement
@@ -104,6 +104,7 @@ def refusal(
 ) -> errors.ModelUnavailableError:
     """Why a model cannot run there, and the smallest GPU type that would do."""
     found = known.model(model)
+    precision = precision or found.precision
     least = min(one.total_gb for one in arrangements(found) if precision in (None, one.weights))
     fitting = [
         (gpu.memory_gb, name) for name, gpu in known.gpu_types.items() if planned(found, gpu, precision=precision)

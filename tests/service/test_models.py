@@ -22,7 +22,7 @@ def test_a_model_tells_its_schema_under_both_names(alice: Tenant) -> None:
 
 def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
     ids = [model["id"] for model in alice.get("/api/ai/models").json()["data"]]
-    families = ["flux-kontext-dev", "flux-2-dev", "flux-2-klein-4b", "flux-2-klein-9b"]
+    families = ["flux-kontext-dev", "flux-2-dev", "flux-2-dev-fp8", "flux-2-klein-4b", "flux-2-klein-9b"]
     assert ids == [*families, "quick", "slow", "slower", "hanging", "lethal", "heavy", "absent", "large", "larger"]
     assert len(alice.get("/api/ai/models/search?search=klein").json()["data"]) == 2
     assert alice.get("/api/ai/models/search?search=video").json() == {"object": "list", "data": []}
@@ -39,6 +39,15 @@ def test_an_unknown_model_is_said_to_be(alice: Tenant) -> None:
 def test_a_model_answers_to_the_names_others_give_it(alice: Tenant, tiny: str, alias: str) -> None:
     id_ = alice.enqueue(tiny, model=alias, num_inference_steps=4)
     assert alice.finished(id_)["model_name"] == "flux-kontext-dev"
+
+
+def test_a_version_is_asked_for_by_its_name(alice: Tenant) -> None:
+    asked = {"model": "flux-2-dev", "prompt": "a bird", "num_inference_steps": 1, "model_version": "diffusers-fp8"}
+    found = alice.finished(alice.post("/api/ai/queue", asked).json()["generations"][0]["generation_id"])
+    assert (found["model_name"], found["model_version"]) == ("flux-2-dev-fp8", "diffusers-fp8")
+    assert found["receipt"]["placement"].startswith("fp8")
+    refused = alice.post("/api/ai/queue", {**asked, "model_version": "3"})
+    assert (refused.status_code, refused.json()["error"]["field"]) == (404, "model_version")
 
 
 def test_a_models_licence_is_said_wherever_it_is_listed(alice: Tenant) -> None:

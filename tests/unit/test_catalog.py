@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from storage.contracts import catalog, errors
+from storage.contracts import catalog, errors, placement
 from storage.settings import StoreSettings
 
 
@@ -186,3 +186,26 @@ def test_a_fine_tune_extends_a_model() -> None:
     assert merged.model("tuned").weights.source == "my/tune"
     assert merged.model("tuned").frame == merged.model("m").frame
     assert merged.model("m").weights.source == "x"
+
+
+def test_a_version_is_the_model_but_for_what_it_says() -> None:
+    known = StoreSettings().read_catalog()
+    assert known.version("black-forest-labs/FLUX.2-dev", "diffusers-fp8") == "flux-2-dev-fp8"
+    assert known.version("flux-2-dev-fp8", "diffusers-bf16") == "flux-2-dev"
+    smaller = known.model("flux-2-dev-fp8")
+    assert (smaller.frame, smaller.aliases) == (known.model("flux-2-dev").frame, ())
+    placed = placement.planned(smaller, known.gpu_types["h200"])
+    assert placed
+    assert placed.weights == "fp8", "though bf16 would fit"
+
+
+def test_an_unknown_version_is_refused_with_those_there_are() -> None:
+    known = StoreSettings().read_catalog()
+    with pytest.raises(errors.ModelNotFoundError, match="must be one of diffusers-bf16, diffusers-fp8 for flux-2-dev"):
+        known.version("flux-2-dev", "3")
+
+
+def test_two_versions_of_one_name_stop_the_start() -> None:
+    twice = {"models": {name: {"version_of": "m", "version": "2"} for name in ("a", "b")}}
+    with pytest.raises(ValueError, match=r"models\.a\.version|'2' is taken"):
+        catalog.merge([*_tables(), twice])

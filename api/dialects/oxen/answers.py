@@ -154,6 +154,8 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
         "image_url": None,
         "released_at": found.released_at,
         "aliases": list(found.aliases),
+        "version": found.version,
+        "version_of": found.version_of,
         "licence": found.weights.licence,
         "licence_url": found.weights.licence_url,
         "non_commercial": found.weights.non_commercial,
@@ -170,9 +172,7 @@ def credentials(found: provenance.Credentials | None) -> dict[str, Any]:
     return {"signed": True, **dataclasses.asdict(found)}
 
 
-def placement(
-    known: catalog.Catalog, model: str, gpu_type: str, precision: placements.Precision | None
-) -> dict[str, Any]:
+def placement(known: catalog.Catalog, model: str, gpu_type: str, precision: catalog.Precision | None) -> dict[str, Any]:
     """Where a model goes on a GPU type, as a sum; or why it does not."""
     planned = placements.planned(known.models[model], known.gpu_types[gpu_type], precision=precision)
     answer: dict[str, Any] = {"gpu_type": gpu_type, "memory_gb": known.gpu_types[gpu_type].memory_gb}

@@ -14,7 +14,7 @@ PICTURES = ("input_image", "mask_image")
 ENVELOPE = frozenset(
     {
         *PICTURES, "model", "num_generations", "target_namespace", "parent_generation_id", "response_format", "queue_ttl",
-        "execution_timeout",
+        "execution_timeout", "model_version",
     }
 )  # fmt: skip
 """Fields that are not the model's own parameters."""
@@ -65,6 +65,8 @@ async def request_of(
     """
     fields = {name: value for name, value in body.fields.items() if value is not None}
     name = known.name_of(_string(fields, "model"))
+    if "model_version" in fields:
+        name = known.version(name, _string(fields, "model_version"))
     model = known.models[name]
     own = {field: value for field, value in fields.items() if field not in ENVELOPE}
     if body.textual:
@@ -281,7 +283,14 @@ async def _result_of(id_: str, read: Read) -> submission.KeptPicture:
 def _echo(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, object]:
     """The parameters to show again when asked; pictures sent along are shown as URLs instead."""
     echo = {name: value for name, value in own.items() if name != "prompt"}
-    for name in ("target_namespace", "parent_generation_id", "response_format", "queue_ttl", "execution_timeout"):
+    for name in (
+        "target_namespace",
+        "parent_generation_id",
+        "response_format",
+        "queue_ttl",
+        "execution_timeout",
+        "model_version",
+    ):
         if name in fields:
             echo[name] = fields[name]
     for name in PICTURES:

@@ -257,6 +257,7 @@ def _request(properties: dict[str, Any]) -> dict[str, Any]:
 _COUNT = {"num_generations": {"type": "integer", "minimum": 1, "maximum": 4, "default": 1}}
 _COMMON = {
     "target_namespace": {"type": "string"},
+    "model_version": {"type": "string", "description": "A version of the model; models list theirs"},
     "parent_generation_id": {"type": "string", "description": "Its result is the first input"},
     "queue_ttl": {"type": "number", "minimum": 1, "description": "Seconds to wait for a worker at the most"},
     "execution_timeout": {"type": "number", "minimum": 1, "description": "Seconds to run at the most"},
