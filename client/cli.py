@@ -26,6 +26,7 @@ def main() -> None:
     edit.add_argument("prompt")
     edit.add_argument("--out", type=Path, help="where to save; default: <id>.<format>")
     edit.add_argument("--model", default="flux-kontext-dev")
+    edit.add_argument("--gpu", dest="gpu_type", help="run on this GPU type alone")
     edit.add_argument("--seed", type=int)
     edit.add_argument("--steps", type=int, dest="num_inference_steps")
     edit.add_argument("--aspect-ratio", default="match_input_image")
@@ -35,6 +36,7 @@ def main() -> None:
     plan = commands.add_parser("plan", help="print how a model fits on GPU types, in GB")
     plan.add_argument("model")
     plan.add_argument("--gpu", dest="gpu_type", help="one GPU type; default: all")
+    commands.add_parser("fleet", help="print the workers that are there")
     asked = vars(parser.parse_args())
     url, key, command = asked.pop("url"), asked.pop("key"), asked.pop("command")
     if not key:
@@ -51,6 +53,9 @@ def _run(service: client.Client, command: str, asked: dict[str, Any]) -> None:
         print(json.dumps(service.generation(asked["generation_id"]), indent=2))
     elif command == "cancel":
         service.cancel(asked["generation_id"])
+    elif command == "fleet":
+        for worker in service.fleet():
+            _print_worker(worker)
     elif command == "plan":
         for placement in service.placements(asked["model"], asked["gpu_type"]):
             _print_placement(placement)
@@ -74,6 +79,13 @@ def follow(service: client.Client, accepted: client.Accepted, *, limit_s: float 
     id_ = accepted.ids[0]
     _print_events(service.events(since=accepted.cursor, generation_id=id_, limit_s=limit_s))
     return service.generation(id_)
+
+
+def _print_worker(worker: Mapping[str, Any]) -> None:
+    print(f"{worker['name']:<24} {worker['gpu_type']:<14} {'busy' if worker['busy'] else 'idle'}")
+    for model, state in worker["models"].items():
+        more = " ".join(str(value) for name, value in state.items() if name != "state")
+        print(f"  {model:<22} {state['state']:<14} {more}".rstrip())
 
 
 def _print_placement(found: Mapping[str, Any]) -> None:

@@ -114,6 +114,10 @@ class Client:
         found: Mapping[str, Any] = _checked(self._http.get(f"/api/ai/queue/{id_}", params=query, timeout=timeout))
         return found
 
+    def fleet(self) -> list[Mapping[str, Any]]:
+        """The workers that are there. Raises `ApiError`."""
+        return list(_checked(self._http.get("/api/ai/fleet"))["workers"])
+
     def placements(self, model: str, gpu_type: str | None = None) -> list[Mapping[str, Any]]:
         """How a model would be placed on a GPU type, or on each. Raises `ApiError`."""
         query = {"gpu_type": gpu_type} if gpu_type else {}

@@ -57,7 +57,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         # A GPU that is not there is noticed now, not by failing whatever is claimed.
         from workers.pipelines import device
 
-        device.of(settings.gpu_type)
+        device.check(settings.gpu_type, known.gpu_types[settings.gpu_type].device_name)
     served = queues.queues_of_worker(models, settings.gpu_type)
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
@@ -108,7 +108,13 @@ def run_gpu_worker(settings: GpuSettings) -> None:
 
         def facts() -> dict[str, object]:
             states = {model: residency.state(model) for model in models}
-            return {"role": "gpu", "gpu_type": settings.gpu_type, "models": states, "busy": keeper.busy()}
+            return {
+                "role": "gpu",
+                "gpu_type": settings.gpu_type,
+                "memory_gb": known.gpu_types[settings.gpu_type].memory_gb,
+                "models": states,
+                "busy": keeper.busy(),
+            }
 
         app = queues.celery_app(settings, served)
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)

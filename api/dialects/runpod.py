@@ -167,7 +167,7 @@ async def health(endpoint: str, held: Held, tenant: Tenant) -> Response:
     fleet = (await held.ledger.run(calls.present())).values()
     serving = [one for one in fleet if name in one.get("models", ())]
     running = sum(bool(one.get("busy")) for one in serving)
-    loading = sum("loading" in str(one["models"][name]) for one in serving)
+    loading = sum(one["models"][name].get("state") == "starting" for one in serving)
     jobs = {
         "completed": tally.succeeded,
         "failed": tally.failed,

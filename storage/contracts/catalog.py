@@ -113,6 +113,8 @@ class GpuType(Frozen):
     display_name: str
     memory_gb: Annotated[float, Field(gt=0)]
     """Usable memory in GB (10^9 bytes)."""
+    device_name: str = ""
+    """Part of what the driver calls it; a worker that finds another device does not start. Empty: any will do."""
     price_per_hour: Annotated[float, Field(ge=0)] = 0.0
     """What an operator pays, in USD."""
 

@@ -23,7 +23,19 @@ def test_a_model_tells_its_schema_under_both_names(alice: Tenant) -> None:
 def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
     ids = [model["id"] for model in alice.get("/api/ai/models").json()["data"]]
     families = ["flux-kontext-dev", "flux-2-dev", "flux-2-dev-fp8", "flux-2-klein-4b", "flux-2-klein-9b"]
-    assert ids == [*families, "quick", "slow", "slower", "hanging", "lethal", "heavy", "absent", "large", "larger"]
+    assert ids == [
+        *families,
+        "quick",
+        "slow",
+        "slower",
+        "hanging",
+        "lethal",
+        "heavy",
+        "absent",
+        "pinned",
+        "large",
+        "larger",
+    ]
     assert len(alice.get("/api/ai/models/search?search=klein").json()["data"]) == 2
     assert alice.get("/api/ai/models/search?search=video").json() == {"object": "list", "data": []}
     assert alice.get("/api/ai/models?developer_name=nobody").json()["data"] == []
@@ -107,6 +119,42 @@ def test_a_gpu_type_that_is_not_listed_is_refused(alice: Tenant) -> None:
     answer = alice.get("/api/ai/models/flux-2-dev/placement?gpu_type=h1000")
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith("gpu_type must be one of cpu, rtx-4090")
+
+
+def test_the_fleet_is_told(alice: Tenant) -> None:
+    (worker,) = contract.Fleet.model_validate(alice.get("/api/ai/fleet").json()).workers
+    assert worker.gpu_type == "cpu"
+    assert worker.models["flux-kontext-dev"]["state"] == "warm"
+    command = [str(Path(sys.executable).parent / "darkroom"), "--url", alice.url, "--key", alice.key, "fleet"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[0].split()[:2] == [worker.name, "cpu"]
+
+
+def test_work_is_pinned_to_a_gpu_type(alice: Tenant, tiny: str) -> None:
+    asked = {"model": "quick", "prompt": "x", "input_image": tiny}
+    here = alice.post("/api/ai/queue", {**asked, "gpu_type": "cpu"}).json()
+    assert here["waiting_for_worker"] is False
+    found = alice.finished(here["generations"][0]["generation_id"])
+    assert found["receipt"]["gpu_type"] == found["gpu_type"] == "cpu"
+    elsewhere = alice.post("/api/ai/queue", {**asked, "model": "pinned", "gpu_type": "h100"}).json()
+    assert elsewhere["waiting_for_worker"] is True
+    id_ = elsewhere["generations"][0]["generation_id"]
+    assert alice.get(f"/api/ai/queue/{id_}?wait=1").json()["status"] == "queued"
+    alice.delete(f"/api/ai/queue/{id_}")
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "said"),
+    [
+        ("h1000", "gpu_type must be one of cpu, rtx-4090"),
+        ("h100", "gpu_type: quick is not served on h100, but on cpu"),
+    ],
+)
+def test_a_gpu_type_that_can_never_run_it_is_refused(alice: Tenant, tiny: str, gpu_type: str, said: str) -> None:
+    asked = {"model": "quick", "prompt": "x", "input_image": tiny, "gpu_type": gpu_type}
+    refused = alice.post("/api/ai/queue", asked)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].startswith(said)
 
 
 def test_the_command_line_prints_the_plan(alice: Tenant) -> None:

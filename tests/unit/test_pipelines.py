@@ -326,3 +326,12 @@ def test_the_embedded_catalog_serves_every_family_on_a_cpu() -> None:
         assert found is not None, name
         assert model.gpu_types == ("cpu",)
         assert model.weights.name in small.BUILDERS
+
+
+def test_a_worker_does_not_start_as_a_gpu_type_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    device.check("h200", "H200")
+    device.check("cpu", "")
+    with pytest.raises(ValueError, match=r"DARKROOM_GPU_TYPE is h100 \(H100\), but the device here is NVIDIA H200"):
+        device.check("h100", "H100")

@@ -7,6 +7,15 @@ import torch
 from storage.contracts.placement import Placement
 
 
+def check(gpu_type: str, device_name: str) -> None:
+    """Whether this machine's GPU is what it is said to be. Raises `ValueError`."""
+    of(gpu_type)
+    if gpu_type != "cpu":
+        found = torch.cuda.get_device_name()
+        if device_name.lower() not in found.lower():
+            raise ValueError(f"DARKROOM_GPU_TYPE is {gpu_type} ({device_name}), but the device here is {found}")
+
+
 def of(gpu_type: str) -> tuple[str, torch.dtype]:
     """Device and dtype. Raises `ValueError` when this machine has no GPU but is said to."""
     if gpu_type == "cpu":

@@ -165,6 +165,26 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
     }
 
 
+def served(workers: Mapping[str, Mapping[str, Any]], model: str, gpu_type: str) -> bool:
+    """Whether a worker of this GPU type serves the model just now."""
+    return any(one.get("gpu_type") == gpu_type and model in one.get("models", ()) for one in workers.values())
+
+
+def fleet(workers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """GPU workers by name."""
+    return [
+        {
+            "name": name,
+            "gpu_type": facts["gpu_type"],
+            "memory_gb": facts.get("memory_gb"),
+            "busy": facts.get("busy", False),
+            "models": facts["models"],
+        }
+        for name, facts in sorted(workers.items())
+        if facts.get("role") == "gpu"
+    ]
+
+
 def credentials(found: provenance.Credentials | None) -> dict[str, Any]:
     """What a picture's content credentials say."""
     if found is None:

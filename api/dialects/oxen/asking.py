@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from api import bodies, drafts, inputs, submission
 from storage import queues
-from storage.contracts import catalog, edits, errors, generations, parameters
+from storage.contracts import catalog, edits, errors, generations, parameters, placement
 from storage.contracts.geometry import Canvas, Size
 
 PICTURES = ("input_image", "mask_image")
 ENVELOPE = frozenset(
     {
         *PICTURES, "model", "num_generations", "target_namespace", "parent_generation_id", "response_format", "queue_ttl",
-        "execution_timeout", "model_version",
+        "execution_timeout", "model_version", "gpu_type",
     }
 )  # fmt: skip
 """Fields that are not the model's own parameters."""
@@ -98,7 +98,7 @@ async def request_of(
     parent = fields.get("parent_generation_id")
     return submission.Request(
         tenant=tenant,
-        queue=queues.queue_name(name),
+        queue=_queue(fields, name, known),
         edit=edit.model_copy(update={"parent": parent}) if isinstance(parent, str) else edit,
         references=references,
         mask=mask,
@@ -174,6 +174,23 @@ def _recordable(value: object) -> object:
     return value if plain else str(value)[:MAX_RECORDED]
 
 
+def _queue(fields: Mapping[str, Any], name: str, known: catalog.Catalog) -> str:
+    """Where it waits: on any worker, or on one of the GPU type that is asked for."""
+    if "gpu_type" not in fields:
+        return queues.queue_name(name)
+    gpu_type = _string(fields, "gpu_type")
+    if gpu_type not in known.gpu_types:
+        message = f"gpu_type must be one of {', '.join(known.gpu_types)}; got {parameters.shown(gpu_type)}"
+        raise errors.InvalidInputError(message, field="gpu_type")
+    if gpu_type not in known.models[name].gpu_types:
+        served = ", ".join(known.models[name].gpu_types)
+        reason = f"{name} is not served on {gpu_type}, but on {served}"
+        if placement.planned(known.models[name], known.gpu_types[gpu_type]) is None:
+            reason = placement.refusal(known, name, gpu_type).message
+        raise errors.InvalidInputError(f"gpu_type: {reason}", field="gpu_type")
+    return queues.queue_name(name, gpu_type)
+
+
 def replay_of(
     found: generations.Generation, *, known: catalog.Catalog, bounds: Bounds, idempotency_key: str | None
 ) -> submission.Request:
@@ -197,7 +214,7 @@ def replay_of(
 
     return submission.Request(
         tenant=found.tenant,
-        queue=queues.queue_name(edit.model),
+        queue=queues.queue_name(edit.model, str(found.submitted.get("gpu_type", queues.ANY_GPU))),
         edit=edit,
         references=[again(reference) for reference in edit.references],
         mask=again(edit.mask) if edit.mask else None,
@@ -290,6 +307,8 @@ def _echo(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, object
         "queue_ttl",
         "execution_timeout",
         "model_version",
+        "gpu_type",
+        "gpu_type",
     ):
         if name in fields:
             echo[name] = fields[name]

@@ -34,10 +34,30 @@ class Accepted(BaseModel):
 
 
 class Enqueued(BaseModel):
-    """Accepted generations; `cursor` is what `/api/events?since=` takes to miss nothing of them."""
+    """Accepted generations; `cursor` is what `/api/events?since=` takes to miss nothing of them.
+
+    `waiting_for_worker`, where a GPU type was asked for: nobody of that type serves the model just now.
+    """
 
     generations: list[Accepted]
     cursor: str
+    waiting_for_worker: bool | None = None
+
+
+class Worker(BaseModel):
+    """A worker; `models` says of each it serves whether it is `cold`, `starting`, `warm` or `failed`."""
+
+    name: str
+    gpu_type: str
+    memory_gb: float | None
+    busy: bool
+    models: dict[str, dict[str, Any]]
+
+
+class Fleet(BaseModel):
+    """Who is there."""
+
+    workers: list[Worker]
 
 
 class Progress(BaseModel):
@@ -206,6 +226,7 @@ PROBLEMS: Responses = {
     )
 }
 ENQUEUED = _answer(Enqueued, "Accepted")
+FLEET = _answer(Fleet, "Workers")
 LISTED = _answer(GenerationList, "A page")
 POLLED: Responses = {**_answer(GenerationAnswer, "The generation"), 304: {"description": "Unchanged since this ETag"}}
 CANCELLED = _answer(Cancelled, "Cancelled, or terminal before")
@@ -257,6 +278,7 @@ def _request(properties: dict[str, Any]) -> dict[str, Any]:
 _COUNT = {"num_generations": {"type": "integer", "minimum": 1, "maximum": 4, "default": 1}}
 _COMMON = {
     "target_namespace": {"type": "string"},
+    "gpu_type": {"type": "string", "description": "Run on this GPU type alone"},
     "model_version": {"type": "string", "description": "A version of the model; models list theirs"},
     "parent_generation_id": {"type": "string", "description": "Its result is the first input"},
     "queue_ttl": {"type": "number", "minimum": 1, "description": "Seconds to wait for a worker at the most"},

@@ -42,12 +42,16 @@ async def enqueue(
         raise errors.InvalidInputError(message, field="response_format")
     asked = await _asked(body, held, tenant, idempotency_key, late=validate == "late")
     receipt = await held.submission.submit(asked)
-    return _accepted(receipt, idempotency_key)
+    answer = answers.accepted(receipt)
+    if "gpu_type" in asked.submitted:
+        workers = await held.ledger.run(calls.present())
+        answer["waiting_for_worker"] = not answers.served(workers, asked.edit.model, str(asked.submitted["gpu_type"]))
+    return _accepted(receipt, answer, idempotency_key)
 
 
-def _accepted(receipt: calls.Receipt, idempotency_key: str | None) -> Response:
+def _accepted(receipt: calls.Receipt, answer: Mapping[str, Any], idempotency_key: str | None) -> Response:
     headers = {"Idempotent-Replayed": "true"} if receipt.replayed and idempotency_key else None
-    return JSONResponse(answers.accepted(receipt), headers=headers)
+    return JSONResponse(answer, headers=headers)
 
 
 def _bounds(held: Resources, tenant: str) -> asking.Bounds:
@@ -135,7 +139,8 @@ async def replay(generation_id: str, held: Held, tenant: Tenant, idempotency_key
     found = await held.ledger.run(calls.read(generation_id, tenant))
     bounds = _bounds(held, tenant)
     again = asking.replay_of(found, known=held.catalog, bounds=bounds, idempotency_key=idempotency_key)
-    return _accepted(await held.submission.submit(again), idempotency_key)
+    receipt = await held.submission.submit(again)
+    return _accepted(receipt, answers.accepted(receipt), idempotency_key)
 
 
 @router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)
@@ -231,6 +236,12 @@ async def verify(request: Request, held: Held, tenant: Tenant) -> Response:
     else:
         raise errors.InvalidInputError("image is required: an uploaded file or a data URI", field="image")
     return JSONResponse(answers.credentials(await held.credentials(picture.data, picture.header.content_type)))
+
+
+@router.get("/api/ai/fleet", responses=contract.FLEET)
+async def read_fleet(held: Held, tenant: Tenant) -> Response:
+    """The workers that are there: GPU type, models with their state, and whether they work."""
+    return JSONResponse({"workers": answers.fleet(await held.ledger.run(calls.present()))})
 
 
 @router.get("/api/ai/models", responses=contract.MODELS)
