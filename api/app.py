@@ -30,6 +30,12 @@ _SPOKEN = (
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _SPOKEN}
 """Every wire API that is spoken here, by name; a route's tag is that name."""
 
+ASKED_WITH = (
+    "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer", "Cancel-After", "x-key",
+    "x-fal-queue-priority", "x-fal-request-timeout",
+)  # fmt: skip
+"""Headers that a page of another origin may send."""
+
 log = logging.getLogger(__name__)
 
 
@@ -53,9 +59,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID"],
-            expose_headers=["ETag", "Retry-After"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=ASKED_WITH,
+            expose_headers=["ETag", "Retry-After", "x-request-id", "x-fal-request-id", "x-should-retry"],
         )
         middleware.insert(0, cors)
     app = FastAPI(

@@ -163,7 +163,14 @@ class Submission:
 
 def _fingerprint(request: Request) -> str:
     digest = hashlib.sha256(
-        repr((request.edit.model_dump_json(), request.seed, request.count, sorted(request.submitted.items()))).encode()
+        repr(
+            (
+                request.edit.model_dump_json(exclude={"deliver"}),
+                request.seed,
+                request.count,
+                sorted(request.submitted.items()),
+            )
+        ).encode()
     )
     for role, picture in [*(("reference", one) for one in request.references), ("mask", request.mask)]:
         digest.update(f"|{role}|".encode())

@@ -7,11 +7,11 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -252,7 +252,11 @@ async def _delivery(
     if not config["endpointUrl"].startswith(("http://", "https://")) or len(config["endpointUrl"]) > inputs.MAX_URL:
         raise errors.InvalidInputError("s3Config.endpointUrl must be an http(s) URL", field="s3Config")
     waits_s = (policy["ttl"] or held.settings.queue_ttl_s * 1000) / 1000 + held.settings.execution_limit_s
-    return await asyncio.to_thread(partial(_presigned, config, output_format, min(SIGNED_S, round(waits_s) + 3600)))
+    try:
+        return await asyncio.to_thread(_presigned, config, output_format, min(SIGNED_S, round(waits_s) + 3600))
+    except (BotoCoreError, ValueError):
+        # Not in its own words: they may repeat what was sent.
+        raise errors.InvalidInputError("s3Config names no bucket that can be addressed", field="s3Config") from None
 
 
 def _presigned(config: Mapping[str, str], output_format: edits.OutputFormat, put_s: int) -> edits.Delivery:

@@ -298,5 +298,24 @@ def test_a_bucket_in_our_own_network_is_not_written_to(ruth: Tenant, photograph:
     with web.receiving(port, iter([])) as received:
         job = ruth.post("/v2/quick/runsync", {"input": asked(photograph), "s3Config": config}).json()
     assert (job["status"], job["output"]["delivered"], received) == ("COMPLETED", False, [])
-    refused = ruth.post("/v2/quick/run", {"input": asked(photograph), "s3Config": {**config, "bucketName": ""}})
-    assert (refused.status_code, refused.json()["field"]) == (400, "s3Config")
+    for wrong in (
+        {"bucketName": ""},
+        {"bucketName": "../x"},
+        {"endpointUrl": "http://[::1"},
+        {"endpointUrl": "http://"},
+        {"x": "y"},
+    ):
+        refused = ruth.post("/v2/quick/run", {"input": asked(photograph), "s3Config": {**config, **wrong}})
+        assert (refused.status_code, refused.json()["field"]) == (400, "s3Config"), wrong
+
+
+def test_the_same_key_is_the_same_job_also_with_a_bucket(ruth: Tenant, photograph: str) -> None:
+    config = {"accessId": "a", "accessSecret": "b", "bucketName": "ccc", "endpointUrl": "http://127.0.0.1:9"}
+    body = {"input": asked(photograph), "s3Config": config}
+    ids = {ruth.post("/v2/quick/run", body, headers={"Idempotency-Key": "once-more"}).json()["id"] for _ in range(2)}
+    assert len(ids) == 1
+    (job,) = ids
+    again = ruth.post(f"/api/ai/queue/{job.removesuffix('-u1')}/replay").json()["generations"][0]["generation_id"]
+    assert ruth.finished(again)["status"] == "succeeded"
+    output = ruth.get(f"/v2/quick/status/{again}-u1").json()["output"]
+    assert "delivered" not in output, "what was signed was signed for one upload"

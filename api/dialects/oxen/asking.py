@@ -198,7 +198,7 @@ def replay_of(
 
     Raises `errors.InvalidInputError` for what was refused then or would be now, and `errors.ModelNotFoundError`.
     """
-    edit = found.edit
+    edit = found.edit.model_copy(update={"deliver": None})
     known.model(edit.model)
     if found.error_code == errors.InvalidInputError.code:
         raise errors.InvalidInputError("What was refused cannot be replayed", field="generation_id")
