@@ -21,7 +21,7 @@ from storage import connections, keys
 
 PHOTOGRAPH = Path(embedded.__file__).parent / "sample" / "astronaut.jpg"
 
-DIALECT_TENANTS = ("ruth", "nina", "olga", "rita", "faye", "bella", "nadia")
+DIALECT_TENANTS = ("ruth", "nina", "olga", "rita", "faye", "bella", "nadia", "ilse", "iris")
 """One for each dialect's tests, since some count or purge what is theirs."""
 
 TENANTS = {

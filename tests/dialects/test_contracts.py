@@ -208,7 +208,7 @@ def _with(body: Any, picture: str) -> Any:
 
 
 def _send(stack: embedded.Stack, contract: Contract, body: dict[str, Any]) -> requests.Response:
-    key = TENANTS["erin"]
+    key = TENANTS["iris"]
     return requests.post(stack.url + contract.route, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=60)
 
 

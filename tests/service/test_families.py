@@ -92,8 +92,8 @@ def test_the_inputs_own_size_can_be_given_back(alice: Tenant, wide: str) -> None
         ({"width": 256, "height": 300, "aspect_ratio": "1:1"}, "aspect_ratio and width and height exclude each other"),
         ({"exact_size": True, "aspect_ratio": "1:1"}, "aspect_ratio and exact_size exclude each other"),
         ({"exact_size": True, "width": 256, "height": 256}, "exact_size: width and height exclude it"),
-        ({"width": 512, "height": 512}, "width x height may be at most 150000 pixels; got 512x512"),
-        ({"width": 513, "height": 64}, "width must be an integer between 64 and 512; got 513"),
+        ({"width": 2048, "height": 1024}, "width x height may be at most 1800000 pixels; got 2048x1024"),
+        ({"width": 2049, "height": 64}, "width must be an integer between 64 and 2048; got 2049"),
         ({"negative_prompt": "red"}, "negative_prompt needs true_guidance above 1"),
         ({"true_guidance": 3}, "true_guidance above 1 needs a negative_prompt"),
         ({"strength": 0.5}, "strength is for edits with a mask_image"),
@@ -277,3 +277,17 @@ def test_a_list_knows_a_model_by_any_of_its_names(alice: Tenant) -> None:
     for name in ("flux-2-dev", "black-forest-labs/FLUX.2-dev"):
         listed = alice.get("/api/ai/queue", params={"model": name, "status": "succeeded"}).json()["generations"]
         assert {one["model_name"] for one in listed} == {"flux-2-dev"}
+
+
+def test_a_size_beyond_what_is_rendered_is_scaled_to(alice: Tenant, tiny: str) -> None:
+    body = {
+        "model": "flux-kontext-dev",
+        "prompt": "x",
+        "input_image": tiny,
+        "width": 1472,
+        "height": 1140,
+        "num_inference_steps": 4,
+    }
+    found = alice.finished(alice.post("/api/ai/queue", body).json()["generations"][0]["generation_id"])
+    assert (found["width"], found["height"]) == (1472, 1140)
+    assert found["fit"].endswith("rendered at 448x336, scaled to 1472x1140")

@@ -217,7 +217,13 @@ def test_tenants_do_not_see_each_other(alice: Tenant, bob: Tenant, tiny: str) ->
     assert id_ not in ids
 
 
-@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic abc", TENANTS["alice"]])
+@pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "Key {}", "Token {}", "{}"])
+def test_a_key_comes_in_the_forms_that_clients_have(alice: Tenant, form: str) -> None:
+    for headers in ({"Authorization": form.format(alice.key)}, {"x-key": alice.key}):
+        assert requests.get(alice.url + "/api/ai/models", headers=headers, timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic abc", "Bearer wrong wrong"])
 @pytest.mark.parametrize("path", ["/api/ai/queue", "/api/events", "/api/ai/models"])
 def test_nobody_enters_without_a_key(alice: Tenant, authorization: str | None, path: str) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
