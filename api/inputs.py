@@ -59,17 +59,11 @@ def uploaded(pictures: Sequence[submission.Picture], held: Resources, tenant: st
 def shown(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What may be shown again of a request: everything but pictures that were sent along."""
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, str):
-            return value if len(value) <= MAX_URL else None
-        if isinstance(value, list):
-            found = [plain(one) for one in value]
-            return None if any(one is None for one in found) else found
-        return value
+    def is_picture(value: Any) -> bool:
+        return isinstance(value, str) and (value.startswith("data:") or len(value) > MAX_URL)
 
-    found = {name: plain(value) for name, value in fields.items() if value is not None}
     return {
         name: value
-        for name, value in found.items()
-        if value is not None and not str(value).startswith(("data:", "['data:"))
+        for name, value in fields.items()
+        if value is not None and not any(is_picture(one) for one in (value if isinstance(value, list) else [value]))
     }

@@ -96,8 +96,8 @@ async def infer(request: Request, held: Held, tenant: Caller) -> Response:
 
 
 async def _draft(name: str, model: catalog.Model, sent: Mapping[str, Any]) -> drafts.Draft:
-    stitches = model.min_references > 0
-    checked = (KONTEXT if stitches else FLUX2).check(sent)
+    needs_input = model.min_references > 0
+    checked = (KONTEXT if needs_input else FLUX2).check(sent)
     for side in ("width", "height"):
         if checked[side] is not None and checked[side] not in SIDES:
             allowed = ", ".join(map(str, SIDES))
@@ -115,7 +115,7 @@ async def _draft(name: str, model: catalog.Model, sent: Mapping[str, Any]) -> dr
         # A ratio that is named goes before sides, which always have a value in this schema.
         width, height = SIZES[ratio]
         canvas = Canvas(ratio=width / height)
-    elif checked["width"] is not None or checked["height"] is not None or not stitches:
+    elif checked["width"] is not None or checked["height"] is not None or not needs_input:
         canvas = Canvas(size=Size(width=checked["width"] or 1024, height=checked["height"] or 1024))
     return drafts.Draft(
         model=name,
