@@ -2,7 +2,7 @@
 
 import asyncio
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +26,17 @@ class Body:
     textual: bool = False
 
 
-async def read(request: Request) -> Body:
-    """Read a body. Raises `errors.InvalidInputError`; a body over the limit ends in 413 before this returns."""
+async def read(request: Request, *, files: Collection[str] = ()) -> Body:
+    """Read a body, in which `files` may be uploaded. Raises `errors.InvalidInputError`.
+
+    A body over the limit ends in 413 before this returns.
+    """
     if request.headers.get("content-type", "").startswith(MULTIPART):
-        return await _form(request)
+        body = await _form(request)
+        for name in sorted(set(body.files) - set(files)):
+            allowed = f"allowed: {', '.join(files)}" if files else "here pictures are URLs or data URIs"
+            raise errors.InvalidInputError(f"{name} is not a known file field; {allowed}", field=name)
+        return body
     raw = await request.body()
     try:
         # NaN and Infinity are let through here, so that the field they stand in can be named.

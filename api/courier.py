@@ -19,8 +19,12 @@ from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
-HELD_MS = 60_000
 AT_ONCE = 32
+OF_A_TENANT = 8
+"""Webhooks called at the same time, and of one tenant."""
+HELD_S = 60
+"""How long nobody else calls what is being called, beyond the time that the call itself may take."""
+GOODBYE_S = 5
 PAUSES_S = (5, 10, 60, 300, 1800, 7200, 21_600, 43_200)
 """Between the tries of one webhook."""
 
@@ -35,7 +39,7 @@ class Courier:
         self._outside = Outside(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed)
         # Threads of its own: somebody's slow server must not hold up what else runs in threads.
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="courier")
-        self._calling: set[asyncio.Task[None]] = set()
+        self._calling: dict[asyncio.Task[None], str] = {}
 
     async def run(self) -> None:
         """Look for what is due until cancelled."""
@@ -44,7 +48,9 @@ class Courier:
                 await self._look()
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
-            # What is under way is due again in a minute, for whoever is there then.
+            # What is not answered soon is called again by whoever is there when it is held no more.
+            if self._calling:
+                await asyncio.wait(self._calling, timeout=GOODBYE_S)
             for task in self._calling:
                 task.cancel()
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -54,38 +60,45 @@ class Courier:
         free = AT_ONCE - len(self._calling)
         if not free:
             return
+        held_ms = round((HELD_S + self._held.settings.callback_limit_s) * 1000)
+        calling = list(self._calling.values())
+        wanted = calls.callbacks(held_ms=held_ms, limit=free, most_of_a_tenant=OF_A_TENANT, calling=calling)
         try:
-            due = await self._held.ledger.run(calls.callbacks(held_ms=HELD_MS, limit=free))
+            due = await self._held.ledger.run(wanted)
         except errors.TransientError as exc:
             log.warning("webhooks wait: %s", exc)
             return
+        except Exception:
+            log.exception("webhooks cannot be looked for")
+            return
         for one in due:
             task = asyncio.create_task(self._call(one))
-            self._calling.add(task)
-            task.add_done_callback(self._calling.discard)
+            self._calling[task] = one.tenant
+            task.add_done_callback(self._calling.pop)
 
     async def _call(self, due: calls.DueCallback) -> None:
         try:
             outcome, ended = await self._called(due)
         except Exception:
             # Nothing about one webhook may keep the others from being called.
-            log.exception("%s: the webhook could not be worded", due.generation.id)
+            log.exception("%s: the webhook could not be worded", due.id)
             outcome, ended = "it could not be worded", False
         pause_s = PAUSES_S[due.tries] if due.tries < len(PAUSES_S) and not ended else None
-        log.info("%s: webhook for %s, try %d: %s", due.generation.id, due.moment, due.tries + 1, outcome)
+        log.info("%s: webhook for %s, try %d: %s", due.id, due.moment, due.tries + 1, outcome)
         again_ms = None if pause_s is None else pause_s * 1000
         try:
             await self._held.ledger.run(calls.called(due, again_ms=again_ms, outcome=outcome))
         except errors.TransientError as exc:
-            log.warning("%s: the webhook's outcome is not noted, it will be called again: %s", due.generation.id, exc)
+            log.warning("%s: the webhook's outcome is not noted, it will be called again: %s", due.id, exc)
 
     async def _called(self, due: calls.DueCallback) -> tuple[str, bool]:
         """What came of it, and whether that is the end."""
-        found, callback = due.generation, due.generation.callback
+        found = due.generation
+        callback = found.callback
         dialect = self._dialects.get(callback.dialect) if callback else None
         if callback is None or dialect is None or dialect.notice is None:
             return "nobody can word it", True
-        notice = dialect.notice(self._held, found, due.moment)
+        notice = await dialect.notice(self._held, found, due.moment)
         headers = {"Content-Type": "application/json", **notice.headers}
         post = partial(
             self._outside.exchange, "POST", callback.url, headers=headers, content=notice.body, max_bytes=65536

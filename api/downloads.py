@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from api import bodies
 from api.access import Held, own_url
-from api.inputs import STORED
 from api.resources import Resources
+from api.signatures import STORED
 from storage.contracts import errors, generations
 from storage.ledger import calls
 

@@ -1,4 +1,7 @@
-"""What a dialect made of a request, on its way to a submission: checked against the model, whichever wire API it came through."""
+"""What a dialect made of a request, on its way to a submission: checked against what the model takes.
+
+Numbers keep the ranges that the dialect documents, which may be wider than those of the native API.
+"""
 
 import base64
 import re
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api import problems, submission
-from api.inputs import MAX_URL, uploaded
+from api.inputs import MAX_URL
 from api.resources import Resources
 from storage import queues
 from storage.contracts import catalog, edits, errors, generations, parameters
@@ -21,8 +24,8 @@ class Draft:
     """An edit in the making.
 
     `model` is a name in the catalog. `steps`, `guidance` and `seed` None: the model's default, and random. `image_field`,
-    `mask_field` and `size_field` (None: width and height) are what the dialect calls them, for errors. The rest is as in
-    `edits.Edit` and `submission.Request`.
+    `mask_field`, `guidance_field` and `size_field` (None: width and height) are what the dialect calls them, for errors. The
+    rest is as in `edits.Edit` and `submission.Request`.
     """
 
     model: str
@@ -31,10 +34,12 @@ class Draft:
     mask: submission.Picture | None = None
     image_field: str = "image"
     mask_field: str = "mask"
+    mask_channel: edits.MaskChannel = "luminance"
     size_field: str | None = None
     canvas: Canvas = field(default_factory=Canvas)
     steps: int | None = None
     guidance: float | None = None
+    guidance_field: str = "guidance"
     negative_prompt: str | None = None
     strength: float = 1.0
     seed: int | None = None
@@ -47,6 +52,7 @@ class Draft:
     count: int = 1
     queue_ttl_s: float | None = None
     execution_limit_s: float | None = None
+    deadline_s: float | None = None
     priority: int = generations.PRIORITY
     callback: generations.Callback | None = None
     deliver: edits.Delivery | None = None
@@ -81,6 +87,9 @@ def request_of(draft: Draft, held: Resources, tenant: str, *, idempotency_key: s
     model = held.catalog.models[name]
     masks = [draft.mask] if draft.mask else []
     check_pictures(name, model, draft.references, masks, image=draft.image_field, mask=draft.mask_field)
+    guided = "guidance" in model.parameters
+    if draft.guidance not in (None, 1) and not guided:
+        raise errors.InvalidInputError(f"{draft.guidance_field}: {name} takes none", field=draft.guidance_field)
     if draft.negative_prompt and "negative_prompt" not in model.parameters:
         raise errors.InvalidInputError(f"negative_prompt: {name} takes none", field="negative_prompt")
     if draft.canvas.size is not None:
@@ -95,20 +104,19 @@ def request_of(draft: Draft, held: Resources, tenant: str, *, idempotency_key: s
         raise errors.InvalidInputError(f"{draft.filter_field}: {NOT_ALLOWED}", field=draft.filter_field)
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
         raise errors.InvalidInputError("Idempotency-Key may have 1 to 255 characters", field="Idempotency-Key")
-    guided = "guidance" in model.parameters
+    guidance = 1.0
+    if guided:
+        guidance = draft.guidance if draft.guidance is not None else default(model, "guidance")
     edit = edits.Edit(
         model=name,
         prompt=draft.prompt,
         references=(),
         canvas=Canvas() if masks and draft.canvas.size is None else draft.canvas,
         steps=draft.steps if draft.steps is not None else default(model, "num_inference_steps"),
-        guidance=draft.guidance
-        if draft.guidance is not None and guided
-        else default(model, "guidance")
-        if guided
-        else 1.0,
+        guidance=guidance,
         negative_prompt=draft.negative_prompt,
         true_guidance=NEGATIVE_GUIDANCE if draft.negative_prompt else 1.0,
+        mask_channel=draft.mask_channel,
         strength=draft.strength,
         seed=0,
         output_format=draft.output_format,
@@ -121,13 +129,14 @@ def request_of(draft: Draft, held: Resources, tenant: str, *, idempotency_key: s
         tenant=tenant,
         queue=queues.queue_name(name),
         edit=edit,
-        references=uploaded(draft.references, held, tenant),
+        references=draft.references,
         mask=draft.mask,
         seed=draft.seed,
         submitted=draft.submitted,
         count=draft.count,
         queue_ttl_s=draft.queue_ttl_s,
         execution_limit_s=draft.execution_limit_s,
+        deadline_s=draft.deadline_s,
         priority=draft.priority,
         callback=draft.callback,
         idempotency_key=idempotency_key,
@@ -184,7 +193,7 @@ async def data_uri(result: generations.Result, held: Resources) -> str:
     return f"data:{result.content_type};base64,{await pixels(result, held)}"
 
 
-def size_of(text: str, name: str, pattern: str = r"(\d{2,4})\s*[x*×]\s*(\d{2,4})") -> Size:
+def size_of(text: str, name: str, pattern: str = r"([1-9][0-9]{1,3})\s*[x*×]\s*([1-9][0-9]{1,3})") -> Size:
     """`1024*1024` as a size. Raises `errors.InvalidInputError`."""
     found = re.fullmatch(pattern, text.strip())
     if not found:

@@ -1,17 +1,14 @@
 """Pictures in a request: a URL, a data URI, bare base64, an upload; one or several."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from api import bodies, submission
-from api.resources import Resources
 from storage.contracts import edits, errors
 
 MAX_URL = 2048
-STORED = "/v1/stored/"
-"""Path of what `api.downloads` serves from the object store; the key follows."""
-_BASE64 = re.compile(r"[A-Za-z0-9+/]{24,}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{24,}={0,2}")
 
 
 async def of_field(body: bodies.Body, field: str, *, bare: bool = False) -> list[submission.Picture]:
@@ -40,27 +37,17 @@ async def _picture(entry: object, field: str, bare: bool) -> submission.Picture:
 
 def sent(picture: bodies.Picture) -> submission.SentPicture:
     """A picture that came with the request."""
-    return submission.SentPicture(data=picture.data, content_type=picture.header.content_type)
-
-
-def uploaded(pictures: Sequence[submission.Picture], held: Resources, tenant: str) -> list[submission.Picture]:
-    """The same, but what lies in our own store, by a link of this tenant's, is not fetched from ourselves."""
-
-    def kept(picture: submission.Picture) -> submission.Picture:
-        if not isinstance(picture, edits.RemoteInput):
-            return picture
-        key, _, proof = picture.url.partition(STORED)[2].partition("?proof=")
-        own = key.startswith((f"files/{tenant}/", f"results/{tenant}/"))
-        return submission.KeptPicture(key=key) if own and held.signatures.is_link(STORED + key, proof) else picture
-
-    return [kept(picture) for picture in pictures]
+    header = picture.header
+    return submission.SentPicture(data=picture.data, content_type=header.content_type, transparent=header.transparent)
 
 
 def shown(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What may be shown again of a request: everything but pictures that were sent along."""
 
     def is_picture(value: Any) -> bool:
-        return isinstance(value, str) and (value.startswith("data:") or len(value) > MAX_URL)
+        return isinstance(value, str) and (
+            value.startswith("data:") or len(value) > MAX_URL or _BASE64.fullmatch(value) is not None
+        )
 
     return {
         name: value

@@ -22,6 +22,7 @@ STATUSES: dict[type[errors.DarkroomError], int] = {
     errors.ObjectsUnavailableError: 503,
     errors.ExpiredInQueueError: 504,
     errors.TimedOutError: 504,
+    errors.DeadlineExceededError: 504,
 }
 
 

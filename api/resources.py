@@ -16,6 +16,7 @@ from api.broadcast import BLOCK_MS, Hub
 from api.doorbell import Doorbell
 from api.settings import ApiSettings
 from api.signatures import Signatures, signatures_of
+from api.streams import Streams
 from api.submission import Submission
 from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
@@ -81,6 +82,7 @@ class Resources:
     connection: redis.asyncio.Redis
     signer: provenance.Signer | None
     signatures: Signatures
+    streams: Streams
     ring: Callable[[str], None]
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
@@ -104,6 +106,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
     async with contextlib.AsyncExitStack() as stack:
         connection = connections.connect_async(settings)
         stack.push_async_callback(connection.aclose)
+        signatures = signatures_of(settings)
         follower = connections.connect_async(settings, timeout_s=BLOCK_MS / 1000 + settings.redis_timeout_s)
         stack.push_async_callback(follower.aclose)
         objects = ThreadedObjects(Objects(settings))
@@ -125,10 +128,17 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             event_log=event_log,
             hub=hub,
             objects=objects,
-            submission=Submission(ledger=ledger, objects=objects, ring=doorbell.ring, limits=_limits(settings)),
+            submission=Submission(
+                ledger=ledger,
+                objects=objects,
+                ring=doorbell.ring,
+                limits=_limits(settings),
+                own_key=signatures.own_key,
+            ),
             connection=connection,
             signer=provenance.signer_of(settings),
-            signatures=signatures_of(settings),
+            signatures=signatures,
+            streams=Streams(settings.max_streams_per_tenant),
             ring=doorbell.ring,
         )
 

@@ -13,6 +13,9 @@ from api.settings import ApiSettings
 
 log = logging.getLogger(__name__)
 
+STORED = "/v1/stored/"
+"""Path of what `api.downloads` serves from the object store; the key follows."""
+
 
 class Signatures:
     """Signs download links and webhooks."""
@@ -35,6 +38,12 @@ class Signatures:
         if not until.isdecimal() or len(until) > 12 or int(until) < time.time():
             return False
         return hmac.compare_digest(self.link(path, expires_at=int(until)).encode(), proof.encode())
+
+    def own_key(self, url: str, tenant: str) -> str | None:
+        """The key of an object of this tenant's that a link of ours leads to, while that holds; None for any other URL."""
+        key, _, proof = url.partition(STORED)[2].partition("?proof=")
+        own = key.startswith((f"files/{tenant}/", f"results/{tenant}/"))
+        return key if own and self.is_link(STORED + key, proof) else None
 
     def webhook_key(self, tenant: str) -> bytes:
         """What a tenant's webhooks are signed with."""

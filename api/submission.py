@@ -16,6 +16,7 @@ from storage.contracts import edits, errors, generations
 from storage.ledger import calls
 
 MAX_GENERATIONS = 4
+"""Of one request of the native API."""
 
 
 class ObjectStore(Protocol):
@@ -37,6 +38,7 @@ class SentPicture:
 
     data: bytes
     content_type: str
+    transparent: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +56,9 @@ class Request:
     """What a dialect made of somebody's request.
 
     `edit` says everything but its pictures, which are `references` and `mask`, and its seed: `seed` None means random; each
-    generation after the first adds one. `queue_ttl_s` and `execution_limit_s` None mean the operator's. `submitted` is echoed
-    by dialects that echo. `refused` asks for generations that are recorded as failed for that reason.
+    generation after the first adds one. `queue_ttl_s` and `execution_limit_s` None mean the operator's, which are also the most.
+    `deadline_s` from now it is over, whatever it does then. `submitted` is echoed by dialects that echo. `refused` asks for
+    generations that are recorded as failed for that reason.
     """
 
     tenant: str
@@ -68,6 +71,7 @@ class Request:
     count: int = 1
     queue_ttl_s: float | None = None
     execution_limit_s: float | None = None
+    deadline_s: float | None = None
     namespace: str | None = None
     priority: int = generations.PRIORITY
     callback: generations.Callback | None = None
@@ -79,12 +83,21 @@ class Submission:
     """Accepts requests."""
 
     def __init__(
-        self, *, ledger: calls.AsyncLedger, objects: ObjectStore, ring: Callable[[str], None], limits: calls.Limits
+        self,
+        *,
+        ledger: calls.AsyncLedger,
+        objects: ObjectStore,
+        ring: Callable[[str], None],
+        limits: calls.Limits,
+        own_key: Callable[[str, str], str | None],
     ) -> None:
+        """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves."""
         self._ledger = ledger
         self._objects = objects
         self._ring = ring
-        self._limits = limits
+        self._own_key = own_key
+        self.limits = limits
+        """What is accepted."""
 
     async def submit(self, request: Request) -> calls.Receipt:
         """Accept a request, whole or not at all.
@@ -92,6 +105,7 @@ class Submission:
         Raises `errors.StoreUnavailableError`, `errors.StoreFullError`, `errors.ObjectsUnavailableError`,
         `errors.TooManyActiveError` and `errors.IdempotencyConflictError`.
         """
+        request = self._with_own_pictures(request)
         ids = [str(uuid.uuid4()) for _ in range(request.count)]
         prefix = f"inputs/{request.tenant}/{ids[0]}/"
         pictures = (*request.references, request.mask)
@@ -117,12 +131,20 @@ class Submission:
             self._ring(request.queue)
         return receipt
 
+    def _with_own_pictures(self, request: Request) -> Request:
+        def own(picture: Picture) -> Picture:
+            key = self._own_key(picture.url, request.tenant) if isinstance(picture, edits.RemoteInput) else None
+            return picture if key is None else KeptPicture(key=key)
+
+        mask = own(request.mask) if request.mask else None
+        return dataclasses.replace(request, references=[own(one) for one in request.references], mask=mask)
+
     def _limits_of(self, request: Request) -> calls.Limits:
         return dataclasses.replace(
-            self._limits,
-            queue_ttl_s=min(request.queue_ttl_s or self._limits.queue_ttl_s, self._limits.queue_ttl_s),
+            self.limits,
+            queue_ttl_s=min(request.queue_ttl_s or self.limits.queue_ttl_s, self.limits.queue_ttl_s),
             execution_limit_s=min(
-                request.execution_limit_s or self._limits.execution_limit_s, self._limits.execution_limit_s
+                request.execution_limit_s or self.limits.execution_limit_s, self.limits.execution_limit_s
             ),
         )
 
@@ -155,6 +177,7 @@ class Submission:
             limits=self._limits_of(request),
             priority=request.priority,
             callback=request.callback,
+            deadline_s=request.deadline_s,
             idempotency_key=request.idempotency_key,
             fingerprint=_fingerprint(request),
             refused=request.refused,

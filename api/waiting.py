@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncGenerator, Collection
 
 from starlette.requests import Request
 
@@ -39,6 +40,28 @@ async def until_terminal(
                 pause_s = exc.retry_after
             with contextlib.suppress(TimeoutError):
                 await subscription.next(max(0.0, min(deadline - time.monotonic(), pause_s)))
+
+
+async def happenings(
+    ids: Collection[str], tenant: str, *, hub: Hub, look_again_s: float = LOOK_AGAIN_S
+) -> AsyncGenerator[events.Event | None]:
+    """Events of these generations as they happen, without end. None: look at the records, for something may have been missed.
+
+    That is said at first, after a pause, and whenever this process lost its place in the log.
+    """
+    while True:
+        with hub.subscribe(tenant, lambda event: event.generation_id in ids) as subscription:
+            yield None
+            while True:
+                try:
+                    happened = await subscription.next(look_again_s)
+                except TimeoutError:
+                    yield None
+                    continue
+                if happened is None:
+                    break
+                yield happened
+        await asyncio.sleep(0)
 
 
 async def all_terminal(

@@ -61,6 +61,11 @@ def _settings(environment: Mapping[str, str]) -> StoreSettings:
     return StoreSettings()
 
 
+def _edit(record: Mapping[str, str]) -> dict[str, object]:
+    """Without the URLs that were signed for somebody's own bucket."""
+    return {name: value for name, value in json.loads(record["edit"]).items() if name != "deliver"}
+
+
 def _run(ledger: RedisLedger, asked: argparse.Namespace) -> None:
     records = {record["id"]: record for record in ledger.run(calls.parked())}
     if asked.command == "parked":
@@ -74,7 +79,7 @@ def _run(ledger: RedisLedger, asked: argparse.Namespace) -> None:
     if asked.command == "show":
         record = records[asked.generation_id]
         shown = {name: record[name] for name in SHOWN if name in record}
-        print(json.dumps(shown | ({"edit": json.loads(record["edit"])} if asked.prompt else {}), indent=2))
+        print(json.dumps(shown | ({"edit": _edit(record)} if asked.prompt else {}), indent=2))
     else:
         ledger.run(calls.unpark(asked.generation_id, asked.command, queue_ttl_s=QUEUE_TTL_S))
         print(f"{asked.generation_id}: {'queued again' if asked.command == 'retry' else 'taken off the list'}")

@@ -19,6 +19,8 @@ import httpcore
 
 PORTS = frozenset({80, 443})
 CONNECT_S = 5.0
+CONNECTIONS = 64
+"""At the same time; as many names may be looked up, for a slow resolver must not hold up the rest."""
 
 _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
@@ -101,7 +103,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         self._sockets = httpcore.SyncBackend()
         self.until = threading.local()
         """`deadline` (`time.monotonic`) of what this thread fetches now."""
-        self._resolver = ThreadPoolExecutor(4, thread_name_prefix="resolver")
+        self._resolver = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="resolver")
 
     def connect_tcp(
         self,
@@ -153,7 +155,7 @@ class Outside:
         pairs = [pair.rpartition(":") for pair in allowed]
         self._backend = GuardedBackend((host, int(port)) for host, _, port in pairs)
         self._pool = httpcore.ConnectionPool(
-            network_backend=self._backend, max_connections=64, max_keepalive_connections=0
+            network_backend=self._backend, max_connections=CONNECTIONS, max_keepalive_connections=0
         )
         self.limit_s = limit_s
 

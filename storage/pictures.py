@@ -25,11 +25,12 @@ MAX_JPEG_SCANS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a picture says of itself. Width and height in pixels, before any EXIF rotation."""
+    """What a picture says of itself. Width and height in pixels, before any EXIF rotation; whether it may be transparent."""
 
     content_type: str
     width: int
     height: int
+    transparent: bool
 
 
 def inspect(data: bytes, field: str) -> Header:
@@ -57,10 +58,11 @@ def inspect(data: bytes, field: str) -> Header:
         message = f"{field} may be at most {MAX_ASPECT} times as long as wide; got {width}x{height}"
         raise errors.InvalidInputError(message, field=field)
     # Phones write several pictures into one JPEG, which Pillow calls MPO; the first is the photograph.
+    transparent = "A" in image.getbands() or "transparency" in image.info
     format_ = "JPEG" if image.format == "MPO" else image.format or ""
     if not _complete(image, format_, data):
         raise errors.InvalidInputError(f"{field} is a damaged or truncated {format_} picture", field=field)
-    return Header(content_type=CONTENT_TYPES[format_], width=width, height=height)
+    return Header(content_type=CONTENT_TYPES[format_], width=width, height=height, transparent=transparent)
 
 
 def _too_many_pixels(field: str, got: str) -> errors.InvalidInputError:

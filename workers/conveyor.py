@@ -1,8 +1,8 @@
 """Overlaps the phases of successive generations, so that the pipeline is never idle while work waits.
 
-One thread claims, a few prepare, one runs the pipeline, two encode and upload. The next generation is claimed only when the
-running edit is nearly done: earlier would keep it from a GPU that is idle now. An input that takes long to arrive is not
-waited for: another generation is claimed meanwhile.
+One thread claims, a few prepare, one runs the pipeline, two encode, upload and publish. The next generation is claimed only
+when the running edit is nearly done: earlier would keep it from a GPU that is idle now. An input that takes long to arrive is
+not waited for: another generation is claimed meanwhile.
 """
 
 import logging
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from storage.contracts import errors
-from workers.editing import Edited, Editing, Prepared
+from workers.editing import Edited, Editing, Prepared, Stored
 from workers.leases import Keeper, Lease
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 IN_FLIGHT = 6
 """Generations held at once, preparing, running and waiting for an upload together. Then nothing new is claimed."""
+
+DELIVERIES = 32
+"""Results on their way to their callers' own buckets, off the belt: a slow bucket holds up nothing but its own result."""
 
 PATIENCE_S = 1.0
 """How long an input may take to arrive before the next generation is claimed beside it."""
@@ -88,6 +91,7 @@ class Conveyor:
         self._preparers = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="prepare")
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._finishers = ThreadPoolExecutor(2, thread_name_prefix="finish")
+        self._deliverers = ThreadPoolExecutor(DELIVERIES, thread_name_prefix="deliver")
         self._serving = threading.Lock()
         self._free = threading.BoundedSemaphore(IN_FLIGHT)
         self._draining = threading.Event()
@@ -127,6 +131,7 @@ class Conveyor:
         self._preparers.shutdown(wait=True)
         self._pipeline.shutdown(wait=True)
         self._finishers.shutdown(wait=True)
+        self._deliverers.shutdown(wait=True)
 
     def _claim(self) -> Lease | None:
         try:
@@ -170,12 +175,21 @@ class Conveyor:
             self._finishers.submit(self._finish, edited)
 
     def _finish(self, edited: Edited) -> None:
-        lease = edited.prepared.lease
-        if self._attempt(lease, lambda: self._editing.finish(edited)) is not None:
-            self._let_go(lease)
+        stored = self._attempt(edited.prepared.lease, lambda: self._editing.store(edited))
+        if stored is None:
+            return
+        if stored.is_to_be_delivered:
+            self._free.release()
+            self._deliverers.submit(self._publish, stored, on_belt=False)
+        else:
+            self._publish(stored, on_belt=True)
 
-    def _attempt(self, lease: Lease, phase: Callable[[], T]) -> T | None:
-        """Run a phase; when it fails, record that and take the generation off the belt."""
+    def _publish(self, stored: Stored, *, on_belt: bool) -> None:
+        if self._attempt(stored.lease, lambda: self._editing.publish(stored), on_belt=on_belt) is not None:
+            self._let_go(stored.lease, on_belt=on_belt)
+
+    def _attempt(self, lease: Lease, phase: Callable[[], T], *, on_belt: bool = True) -> T | None:
+        """Run a phase; when it fails, record that and let the generation go."""
         try:
             return phase()
         except errors.GpuFaultError as exc:
@@ -189,9 +203,10 @@ class Conveyor:
         except Exception:
             log.exception("%s failed", lease.claim.id)
             self._editing.give_up(lease, errors.InternalError("The edit failed on our side"))
-        self._let_go(lease)
+        self._let_go(lease, on_belt=on_belt)
         return None
 
-    def _let_go(self, lease: Lease) -> None:
+    def _let_go(self, lease: Lease, *, on_belt: bool) -> None:
         self._keeper.drop(lease)
-        self._free.release()
+        if on_belt:
+            self._free.release()

@@ -1,8 +1,11 @@
 """Puts a result into its caller's own bucket, by the URL that the caller's request signed for it."""
 
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
 
@@ -10,6 +13,8 @@ log = logging.getLogger(__name__)
 
 TRIES = 3
 PAUSE_S = 1.0
+OF_A_TENANT = 8
+"""Deliveries of one tenant at the same time. A bucket so slow that more would be is not waited for: what lies in it is said."""
 
 
 class Delivery:
@@ -18,9 +23,29 @@ class Delivery:
     def __init__(self, *, limit_s: float, allowed: Iterable[str] = ()) -> None:
         """`allowed` are `host:port` pairs that may be private."""
         self._outside = Outside(limit_s=limit_s, allowed=allowed)
+        self._under_way: Counter[str] = Counter()
+        self._changing = threading.Lock()
 
-    def deliver(self, url: str, body: bytes, content_type: str) -> bool:
+    def deliver(self, tenant: str, url: str, body: bytes, content_type: str) -> bool:
         """Whether the other side took it in time. Neither the URL nor the other side's words are logged."""
+        with self._room(tenant) as free:
+            if not free:
+                log.warning("a result was not delivered: %d of %s are under way", OF_A_TENANT, tenant)
+                return False
+            return self._delivered(url, body, content_type)
+
+    @contextlib.contextmanager
+    def _room(self, tenant: str) -> Iterator[bool]:
+        with self._changing:
+            free = self._under_way[tenant] < OF_A_TENANT
+            self._under_way[tenant] += 1
+        try:
+            yield free
+        finally:
+            with self._changing:
+                self._under_way[tenant] -= 1
+
+    def _delivered(self, url: str, body: bytes, content_type: str) -> bool:
         # One limit for all tries: a bucket that hangs holds up results of others.
         deadline = time.monotonic() + self._outside.limit_s
         for attempt in range(TRIES):

@@ -1,4 +1,4 @@
-"""The use case: claim, prepare, edit, finish.
+"""The use case: claim, prepare, edit, store, publish.
 
 Each phase runs where the conveyor puts it. Nothing here knows how tickets travel or what a GPU is.
 """
@@ -89,6 +89,20 @@ class Edited:
     facts: base.Facts
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A claim whose result lies in the object store and is not published yet."""
+
+    lease: Lease
+    result: generations.Result
+    body: bytes
+
+    @property
+    def is_to_be_delivered(self) -> bool:
+        """Whether it goes into its caller's own bucket first."""
+        return self.lease.claim.edit.deliver is not None
+
+
 class Editing:
     """What a GPU worker does with one generation."""
 
@@ -104,7 +118,7 @@ class Editing:
         filters: Filters,
         signer: Signer | None = None,
         fetch: Callable[[str, str], bytes],
-        deliver: Callable[[str, bytes, str], bool],
+        deliver: Callable[[str, str, bytes, str], bool],
         pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
         warm_queues: Callable[[], Sequence[str]] = tuple,
         closed_queues: Callable[[], Sequence[str]] = tuple,
@@ -178,7 +192,7 @@ class Editing:
         sizes = geometry.references
         mask = None
         if edit.mask is not None:
-            mask = self._mask(edit.mask, originals[0], geometry)
+            mask = self._mask(edit.mask, edit.mask_channel, originals[0], geometry)
             # What is kept must lie where it lay: picture and mask have the result's size.
             sizes = (geometry.render,)
         lease.check()
@@ -197,12 +211,14 @@ class Editing:
         )
         return Prepared(lease=lease, job=job, geometry=geometry)
 
-    def _mask(self, reference: edits.Input, original: Size, geometry: Geometry) -> Image.Image:
-        mask = pictures.decode(self._bytes(reference, "mask_image"), "mask_image")
+    def _mask(
+        self, reference: edits.Input, channel: edits.MaskChannel, original: Size, geometry: Geometry
+    ) -> Image.Image:
+        mask = pictures.decode_mask(self._bytes(reference, "mask_image"), "mask_image", channel)
         if abs(math.log(mask.original.ratio / original.ratio)) > MASK_TOLERANCE:
             message = f"mask_image must have the shape of input_image, {original}; got {mask.original}"
             raise errors.InvalidInputError(message, field="mask_image")
-        return pictures.fitted(mask.image, geometry.render).convert("L")
+        return pictures.fitted(mask.image, geometry.render)
 
     def edit(self, prepared: Prepared, on_step: base.OnStep) -> Edited:
         """Run the pipeline. Raises `errors.DarkroomError`."""
@@ -220,8 +236,8 @@ class Editing:
         lease.end_editing()
         return Edited(prepared=prepared, picture=picture, execution_ms=execution_ms, facts=pipeline.facts)
 
-    def finish(self, edited: Edited) -> bool:
-        """Encode, upload, publish. False: the claim was lost. Raises `errors.DarkroomError`."""
+    def store(self, edited: Edited) -> Stored:
+        """Encode, sign and upload. Raises `errors.DarkroomError`."""
         prepared = edited.prepared
         claim = prepared.lease.claim
         edit = claim.edit
@@ -234,7 +250,6 @@ class Editing:
         body = self._signed(body, claim, receipt)
         content_type = edits.CONTENT_TYPES[edit.output_format]
         self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
-        delivered = self._deliver(edit.deliver.put_url, body, content_type) if edit.deliver else None
         result = generations.Result(
             key=claim.result_key,
             content_type=content_type,
@@ -244,9 +259,16 @@ class Editing:
             fit=prepared.geometry.note,
             execution_ms=edited.execution_ms,
             receipt=receipt,
-            delivered=delivered,
         )
-        if self._patiently(prepared.lease, lambda: self._ledger.run(calls.finish(claim, result))):
+        return Stored(lease=prepared.lease, result=result, body=body)
+
+    def publish(self, stored: Stored) -> bool:
+        """Deliver, if that is asked for, and publish. False: the claim was lost. Raises `errors.DarkroomError`."""
+        claim, result = stored.lease.claim, stored.result
+        if claim.edit.deliver is not None:
+            delivered = self._deliver(claim.tenant, claim.edit.deliver.put_url, stored.body, result.content_type)
+            result = result.model_copy(update={"delivered": delivered})
+        if self._patiently(stored.lease, lambda: self._ledger.run(calls.finish(claim, result))):
             log.info("%s succeeded", claim.id)
             return True
         log.info("%s was taken away before its result could be published", claim.id)

@@ -1,10 +1,10 @@
 """Pixels before and after the GPU: decode what came in, fit it to what the model reads, encode what came out."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps
 
 from storage import pictures
 from storage.contracts import edits, errors
@@ -38,19 +38,32 @@ def decode(data: bytes, field: str) -> Decoded:
 
     Raises `errors.InvalidInputError` naming `field`.
     """
+    return _decoded(data, field, _srgb)
+
+
+def decode_mask(data: bytes, field: str, channel: edits.MaskChannel) -> Decoded:
+    """Decode a mask, white where to paint (mode L). Raises `errors.InvalidInputError` naming `field`."""
+    return _decoded(data, field, _transparency if channel == "alpha" else lambda image: _srgb(image).convert("L"))
+
+
+def _decoded(data: bytes, field: str, converted: Callable[[Image.Image], Image.Image]) -> Decoded:
     header = pictures.inspect(data, field)
     try:
         file = Image.open(io.BytesIO(data), formats=pictures.FORMATS)
         if file.format in ("JPEG", "MPO"):
             file.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
         file.load()
-        image = _srgb(_upright(file))
+        image = converted(_upright(file))
     except (OSError, ValueError, SyntaxError, MemoryError) as exc:
         raise errors.InvalidInputError(f"{field} is a damaged or truncated picture", field=field) from exc
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS)
     on_its_side = (image.width > image.height) != (header.width > header.height) and image.width != image.height
     width, height = (header.height, header.width) if on_its_side else (header.width, header.height)
     return Decoded(image=image, original=Size(width=width, height=height))
+
+
+def _transparency(image: Image.Image) -> Image.Image:
+    return ImageChops.invert(image.convert("RGBA").getchannel("A"))
 
 
 def _upright(image: Image.Image) -> Image.Image:

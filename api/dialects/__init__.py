@@ -3,7 +3,7 @@
 A dialect is one module that ends in a `Dialect`; `api.app` lists them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter
@@ -27,11 +27,12 @@ class Dialect:
     """What the service needs to know of one.
 
     `router` has its routes, tagged with its name; `problem` answers an error in its words. `aim` says in three lines how its
-    client is pointed here, with `{url}` for our address. `notice` words a webhook.
+    client is pointed here, with `{url}` for our address. `notice` words a webhook, for
+    the first of a request's generations.
     """
 
     name: str
     router: APIRouter
     problem: Callable[[Request, errors.DarkroomError], Response]
     aim: tuple[str, ...]
-    notice: Callable[[Resources, generations.Generation, generations.Moment], Notice] | None = None
+    notice: Callable[[Resources, generations.Generation, generations.Moment], Awaitable[Notice]] | None = None

@@ -181,7 +181,7 @@ def _problem(request: Request, error: errors.DarkroomError) -> Response:
     return JSONResponse({"detail": error.message}, status_code=status, headers=problems.headers(error))
 
 
-def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
+async def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
     body = json.dumps({"task_id": found.id, **_task(found, held)}).encode()
     secret = found.callback.secret if found.callback else None
     key = secret.encode() if secret else held.signatures.webhook_key(found.tenant)

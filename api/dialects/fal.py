@@ -1,9 +1,10 @@
 """The fal queue: an app is a model, a request is a generation or a few."""
 
-import asyncio
 import base64
+import contextlib
 import hashlib
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from storage.contracts.parameters import Declaration, Parameter
 from storage.ledger import calls
 
 router = APIRouter(tags=["fal"])
+
+log = logging.getLogger(__name__)
 
 SIZES = {
     "square_hd": (1024, 1024), "square": (512, 512), "portrait_4_3": (768, 1024), "portrait_16_9": (576, 1024),
@@ -55,7 +58,6 @@ INPUT = Declaration(
     },
     also=(*PICTURES, "image_size"),
 )
-LOOK_AGAIN_S = 10.0
 
 Priority = Annotated[str, Header(alias="x-fal-queue-priority", pattern="^(normal|low)$")]
 StartTimeout = Annotated[float | None, Header(alias="x-fal-request-timeout", gt=0)]
@@ -117,6 +119,7 @@ async def status_stream(
 ) -> Response:
     """The same as events, at every change until it is over."""
     await _all(request_id, held, tenant)
+    held.streams.check(tenant)
     urls = _urls(own_url(request, held, ""), app, request_id)
     told = _states(request_id, urls, logs in ("1", "true", "True"), held, tenant)
     return EventSourceResponse(told, headers={"Cache-Control": "no-cache"})
@@ -179,6 +182,7 @@ async def _draft(
         canvas=_canvas(checked, sent.get("image_size")),
         steps=checked["num_inference_steps"],
         guidance=checked["guidance_scale"],
+        guidance_field="guidance_scale",
         negative_prompt=checked["negative_prompt"].strip() or None,
         seed=checked["seed"],
         output_format=checked["output_format"] or ("jpeg" if model.min_references else "png"),
@@ -251,20 +255,18 @@ def _logs(found: Sequence[generations.Generation]) -> list[dict[str, str]]:
 async def _states(
     request_id: str, urls: Mapping[str, str], logs: bool, held: Resources, tenant: str
 ) -> AsyncIterator[bytes]:
-    ids: set[str] = {request_id}
-    with held.hub.subscribe(tenant, lambda event: event.generation_id in ids) as subscription:
-        while True:
-            found = await _all(request_id, held, tenant)
-            ids.update(one.id for one in found)
-            state = _state(found, urls, logs)
-            yield ServerSentEvent(json.dumps(state), sep="\n").encode()
-            if state["status"] == "COMPLETED":
-                return
-            try:
-                if await subscription.next(LOOK_AGAIN_S) is None:
+    ids = [one.id for one in await _all(request_id, held, tenant)]
+    with held.streams.counted(tenant):
+        async with contextlib.aclosing(waiting.happenings(ids, tenant, hub=held.hub)) as happenings:
+            async for _ in happenings:
+                try:
+                    state = _state(await _all(request_id, held, tenant), urls, logs)
+                except errors.TransientError as exc:
+                    log.warning("%s: a state is told later: %s", request_id, exc)
+                    continue
+                yield ServerSentEvent(json.dumps(state), sep="\n").encode()
+                if state["status"] == "COMPLETED":
                     return
-            except TimeoutError:
-                await asyncio.sleep(0)
 
 
 async def _payload(found: Sequence[generations.Generation], held: Resources) -> dict[str, Any]:
@@ -295,21 +297,27 @@ async def _payload(found: Sequence[generations.Generation], held: Resources) -> 
     }
 
 
+def _detail(error: errors.DarkroomError) -> list[dict[str, Any]]:
+    return [{"loc": ["body", error.field or "prompt"], "msg": error.message, "type": error.code}]
+
+
 def _problem(request: Request, error: errors.DarkroomError) -> Response:
     status, detail = problems.status(error), error.message
     body: dict[str, Any] = {"detail": detail}
     if status in (400, 422):
         status = 422
-        body = {"detail": [{"loc": ["body", error.field or "prompt"], "msg": detail, "type": error.code}]}
+        body = {"detail": _detail(error)}
     return JSONResponse(body, status_code=status, headers=problems.headers(error))
 
 
-def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
-    fault = drafts.failure(found)
-    url = None
-    if found.result is not None and found.times.expires_at is not None:
-        url = held.objects.signed_url(found.result.key, found.times.expires_at)
-    payload = {"detail": fault.message} if fault else {"images": [{"url": url}], "seed": found.edit.seed}
+async def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
+    fault, payload = None, {}
+    try:
+        payload = await _payload(await _all(found.id, held, found.tenant), held)
+    except errors.TransientError:
+        raise
+    except errors.DarkroomError as exc:
+        fault, payload = exc, {"detail": _detail(exc)}
     facts = {"request_id": found.id, "gateway_request_id": found.id, "payload": payload}
     body = json.dumps({**facts, "status": "ERROR" if fault else "OK", "error": fault and fault.message}).encode()
     timestamp = str(int(time.time()))

@@ -124,6 +124,7 @@ async def _draft(name: str, model: catalog.Model, sent: Mapping[str, Any]) -> dr
         canvas=canvas,
         steps=checked["steps"],
         guidance=checked["cfg_scale"],
+        guidance_field="cfg_scale",
         seed=checked["seed"] or None,
         output_format="jpeg",
         filtered=not checked["disable_safety_checker"],

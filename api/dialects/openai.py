@@ -1,17 +1,17 @@
 """OpenAI's Images API: blocking edits and generations, with partial pictures over a stream."""
 
-import asyncio
-import io
+import contextlib
 import json
+import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+import anyio
 from fastapi import APIRouter
-from PIL import Image, ImageChops
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,10 +27,13 @@ from storage.ledger import calls
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
+log = logging.getLogger(__name__)
+
 Kind = Literal["image_edit", "image_generation"]
 
 MOST_PICTURES = 10
-LOOK_AGAIN_S = 10.0
+CANCEL_S = 5.0
+"""For cancelling what nobody waits for any more."""
 STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5}
 """Denoising steps by quality, as a share of the model's default; medium, standard and auto are the default."""
 FIELDS = Declaration(
@@ -66,7 +69,7 @@ FIELDS = Declaration(
 @router.post("/images/edits")
 async def edit(request: Request, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None) -> Response:
     """Edit pictures: a form with `image` or several `image[]`, or JSON with `images`."""
-    body = await bodies.read(request)
+    body = await bodies.read(request, files=("image", "image[]", "mask"))
     pictures = [
         *await inputs.of_field(body, "image"),
         *await inputs.of_field(body, "image[]"),
@@ -84,7 +87,7 @@ async def edit(request: Request, held: Held, tenant: Tenant, idempotency_key: Id
 @router.post("/images/generations")
 async def generate(request: Request, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None) -> Response:
     """Make pictures from text."""
-    body = await bodies.read(request)
+    body = await bodies.read(request, files=("image", "image[]", "mask"))
     if any(body.fields.get(name) or body.files.get(name) for name in ("image", "image[]", "images", "mask")):
         raise errors.InvalidInputError("image: send pictures to /v1/images/edits", field="image")
     return await _run("image_generation", body, [], [], request, held, tenant, idempotency_key)
@@ -140,7 +143,8 @@ async def _run(
         raise errors.InvalidInputError(message, field="model")
     if len(masks) > 1:
         raise errors.InvalidInputError(f"mask: at most one; got {len(masks)}", field="mask")
-    mask = await asyncio.to_thread(_painted, masks[0]) if masks else None
+    for mask in masks:
+        _check_mask(mask)
     size = None if checked["size"] == "auto" else drafts.size_of(checked["size"], "size")
     steps = checked["num_inference_steps"]
     if steps is None and checked["quality"] in STEPS:
@@ -151,8 +155,9 @@ async def _run(
         prompt=checked["prompt"],
         size_field="size",
         references=pictures,
-        mask=mask,
-        canvas=Canvas(size=size) if mask is None else Canvas(),
+        mask=masks[0] if masks else None,
+        mask_channel="alpha",
+        canvas=Canvas() if masks else Canvas(size=size),
         steps=steps,
         guidance=checked["guidance"],
         negative_prompt=checked["negative_prompt"],
@@ -163,6 +168,8 @@ async def _run(
         submitted=inputs.shown({key: value for key, value in body.fields.items() if key in FIELDS.parameters}),
         count=checked["n"],
     )
+    if checked["stream"]:
+        held.streams.check(tenant)
     receipt = await held.submission.submit(drafts.request_of(draft, held, tenant, idempotency_key=idempotency_key))
     if checked["stream"]:
         events_ = _streamed(kind, receipt, checked, held, tenant, keep=idempotency_key is not None)
@@ -177,20 +184,12 @@ def _default(held: Resources, pictures: bool) -> str:
     return next((key for key, model in held.catalog.models.items() if not model.min_references), name)
 
 
-def _painted(mask: submission.Picture) -> submission.Picture:
-    """OpenAI's mask is transparent where to paint anew; ours is white there."""
+def _check_mask(mask: submission.Picture) -> None:
+    """OpenAI's mask is transparent where to paint anew. Raises `errors.InvalidInputError`."""
     if not isinstance(mask, submission.SentPicture):
         raise errors.InvalidInputError("mask must be uploaded or a data URI", field="mask")
-    with Image.open(io.BytesIO(mask.data)) as image:
-        if "A" not in image.getbands() and "transparency" not in image.info:
-            raise errors.InvalidInputError("mask must have an alpha channel: transparent where to edit", field="mask")
-        try:
-            alpha = image.convert("RGBA").getchannel("A")
-        except OSError:
-            raise errors.InvalidInputError("mask could not be read to its end", field="mask") from None
-    buffer = io.BytesIO()
-    ImageChops.invert(alpha).save(buffer, "PNG")
-    return submission.SentPicture(data=buffer.getvalue(), content_type="image/png")
+    if not mask.transparent:
+        raise errors.InvalidInputError("mask must have an alpha channel: transparent where to edit", field="mask")
 
 
 async def _answered(
@@ -262,34 +261,41 @@ async def _streamed(
     unfinished = set(receipt.ids)
     shown = dict.fromkeys(receipt.ids, 0)
     wanted = checked["partial_images"]
-    try:
-        with held.hub.subscribe(tenant, lambda event: event.generation_id in unfinished) as subscription:
-            happened: events.Event | None = None
-            while unfinished:
-                step, steps = (int(happened.fields.get(name, 0)) if happened else 0 for name in ("step", "steps"))
-                id_ = happened.generation_id if happened else ""
-                if happened and "preview" in happened.fields and id_ in shown and shown[id_] < wanted:
-                    # Evenly over the steps: the first early, the last well before the end.
-                    if step * (wanted + 1) >= steps * (shown[id_] + 1):
-                        yield _partial(kind, happened.fields["preview"], shown[id_], checked)
-                        shown[id_] += 1
-                elif happened is None or happened.type in events.TERMINAL:
-                    for one in sorted(unfinished):
-                        found = await held.ledger.run(calls.read(one, tenant))
-                        if found.status.terminal:
-                            unfinished.discard(one)
-                            yield await _completed(kind, found, checked, held)
-                try:
-                    happened = await subscription.next(LOOK_AGAIN_S) if unfinished else None
-                except TimeoutError:
-                    happened = None
-                else:
-                    if happened is None:
-                        # All is told, or this process stops; then what was asked for with a key goes on.
+    with held.streams.counted(tenant):
+        try:
+            async with contextlib.aclosing(waiting.happenings(unfinished, tenant, hub=held.hub)) as happenings:
+                async for happened in happenings:
+                    if happened is not None and happened.type not in events.TERMINAL:
+                        if _is_next_partial(happened, shown[happened.generation_id], wanted):
+                            yield _partial(kind, happened.fields["preview"], shown[happened.generation_id], checked)
+                            shown[happened.generation_id] += 1
+                        continue
+                    for found in await _ended(unfinished, held, tenant):
+                        unfinished.discard(found.id)
+                        yield await _completed(kind, found, checked, held)
+                    if not unfinished:
                         return
-    finally:
-        for one in () if keep else tuple(unfinished):
-            await asyncio.shield(held.ledger.run(calls.cancel(one, tenant)))
+        finally:
+            # With a key somebody may come back for it. Whatever ends this, each is cancelled.
+            with anyio.move_on_after(CANCEL_S, shield=True):
+                for one in () if keep else tuple(unfinished):
+                    await held.ledger.run(calls.cancel(one, tenant))
+
+
+def _is_next_partial(happened: events.Event, shown: int, wanted: int) -> bool:
+    """Evenly over the steps: the first early, the last well before the end."""
+    step, steps = (int(happened.fields.get(name, 0)) for name in ("step", "steps"))
+    return "preview" in happened.fields and shown < wanted and step * (wanted + 1) >= steps * (shown + 1)
+
+
+async def _ended(unfinished: Iterable[str], held: Resources, tenant: str) -> list[generations.Generation]:
+    """Those of them that are over. A store that does not answer is asked again later."""
+    try:
+        found = [await held.ledger.run(calls.read(one, tenant)) for one in sorted(unfinished)]
+    except errors.TransientError as exc:
+        log.warning("a stream looks again later: %s", exc)
+        return []
+    return [one for one in found if one.status.terminal]
 
 
 def _event(name: str, data: Mapping[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ from api.access import Held, IdempotencyKey, Tenant, own_url
 from api.dialects import Dialect, Notice
 from api.resources import Resources
 from api.signatures import standard_webhook
-from storage.contracts import catalog, edits, errors, generations
+from storage.contracts import catalog, edits, errors, generations, parameters
 from storage.contracts.geometry import Canvas, Size
 from storage.contracts.parameters import Declaration, Parameter
 from storage.ledger import calls
@@ -98,7 +98,7 @@ async def create_of_model(
 
 @router.get("/predictions")
 async def list_(
-    request: Request, held: Held, tenant: Tenant, cursor: Annotated[str | None, Query(pattern=r"^\d{1,16}$")] = None
+    request: Request, held: Held, tenant: Tenant, cursor: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None
 ) -> Response:
     """Predictions, newest first."""
     page = await held.ledger.run(calls.list_(tenant, matching={}, below=cursor, limit=100, active_only=False))
@@ -150,7 +150,7 @@ async def version(owner: str, name: str, version: str, held: Held, tenant: Tenan
 @router.post("/files", status_code=201)
 async def upload(request: Request, held: Held, tenant: Tenant) -> Response:
     """Keep a picture for a day, to be named in an input by its URL."""
-    body = await bodies.read(request)
+    body = await bodies.read(request, files=("content",))
     files = body.files.get("content", ())
     if len(files) != 1:
         raise errors.InvalidInputError("content is required: one uploaded picture", field="content")
@@ -243,8 +243,7 @@ async def _draft(
         quality=checked["output_quality"],
         filtered=not checked["disable_safety_checker"],
         submitted=inputs.shown(asked),
-        queue_ttl_s=limit_s,
-        execution_limit_s=limit_s,
+        deadline_s=limit_s,
         callback=drafts.callback_of(
             body.get("webhook") if wanted else None,
             "webhook",
@@ -289,18 +288,20 @@ def _model_of(named: str, held: Resources) -> str:
 
 
 def _wait(prefer: str) -> float:
-    """Seconds of `Prefer: wait` or `wait=n`."""
-    found = re.search(r"\bwait(?:=(\d{1,4}))?", prefer)
-    if not found:
-        return 0
-    seconds = int(found[1] or LONGEST_WAIT_S)
-    if not 1 <= seconds <= LONGEST_WAIT_S:
-        raise errors.InvalidInputError(f"Prefer: wait must be 1 to {LONGEST_WAIT_S}; got {seconds}", field="Prefer")
-    return seconds
+    """Seconds of `Prefer: wait` or `wait=n`; other preferences are passed over."""
+    for preference in prefer.split(","):
+        name, _, value = preference.partition("=")
+        if name.strip() == "wait":
+            seconds = value.strip() or str(LONGEST_WAIT_S)
+            if not re.fullmatch("[0-9]{1,2}", seconds) or not 1 <= int(seconds) <= LONGEST_WAIT_S:
+                message = f"Prefer: wait must be 1 to {LONGEST_WAIT_S}; got {parameters.shown(seconds)}"
+                raise errors.InvalidInputError(message, field="Prefer")
+            return int(seconds)
+    return 0
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,5})([smh]?)", text.strip())
+    found = re.fullmatch("([0-9]{1,5})([smh]?)", text.strip())
     if not found or int(found[1]) < 1:
         raise errors.InvalidInputError("Cancel-After must be a time such as 90s, 5m or 1h", field="Cancel-After")
     return int(found[1]) * _UNITS[found[2] or "s"]
@@ -334,7 +335,7 @@ def _prediction(found: generations.Generation, held: Resources, base: str) -> di
         "error": found.error_message,
         "error_code": found.error_code,
         "source": "api",
-        "status": STATUSES[found.status],
+        "status": _status(found),
         "created_at": _iso(times.created_ms),
         "started_at": _iso(times.started_ms),
         "completed_at": _iso(times.completed_ms),
@@ -342,6 +343,11 @@ def _prediction(found: generations.Generation, held: Resources, base: str) -> di
         "urls": {"get": url, "cancel": f"{url}/cancel"},
         "seed": found.edit.seed,
     }
+
+
+def _status(found: generations.Generation) -> str:
+    # Only `Cancel-After` sets a deadline.
+    return "canceled" if found.error_code == errors.DeadlineExceededError.code else STATUSES[found.status]
 
 
 def _logs(found: generations.Generation) -> str:
@@ -369,14 +375,14 @@ def _problem(request: Request, error: errors.DarkroomError) -> Response:
     )
 
 
-def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
+async def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
     answer = _prediction(found, held, found.callback.base if found.callback else "")
     if moment == "start" and found.status.terminal:
         # The words of then: what came after has its own call.
         answer |= {"status": "processing", "output": None, "completed_at": None, "metrics": {}}
     body = json.dumps(answer).encode()
     key = held.signatures.webhook_key(found.tenant)
-    return Notice(body=body, headers=standard_webhook(key, id_=f"{found.id}-{moment}", body=body, now=time.time()))
+    return Notice(body=body, headers=standard_webhook(key, id_=found.notice_id(moment), body=body, now=time.time()))
 
 
 DIALECT = Dialect(

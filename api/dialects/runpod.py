@@ -36,8 +36,8 @@ INPUT = Declaration(
         "negative_prompt": Parameter(type="string", default="", max_length=10_000, description="What not to show"),
         "size": Parameter(type="string", default="1024*1024", max_length=20, description="Width*height in pixels"),
         "aspect_ratio": Parameter(type="string", choices=RATIOS, description="Instead of size"),
-        "num_inference_steps": Parameter(type="integer", default=28, minimum=1, maximum=50, description="Steps"),
-        "guidance": Parameter(type="number", default=2, minimum=0, maximum=10, description="Guidance scale"),
+        "num_inference_steps": Parameter(type="integer", minimum=1, maximum=50, description="Steps"),
+        "guidance": Parameter(type="number", minimum=0, maximum=10, description="Guidance scale"),
         "seed": Parameter(type="integer", default=-1, minimum=-1, maximum=edits.MAX_SEED, description="-1 is random"),
         "output_format": Parameter(type="string", default="png", choices=("png", "jpeg"), description="Format"),
         "enable_safety_checker": Parameter(type="boolean", default=True, description="Filter"),
@@ -46,6 +46,8 @@ INPUT = Declaration(
     },
     also=("image", "images"),
 )
+KONTEXT_STEPS, KONTEXT_GUIDANCE = 28, 2
+"""Defaults of the Kontext endpoint; other models have their own."""
 POLICY = Declaration(
     {
         "executionTimeout": Parameter(type="integer", minimum=5000, maximum=604_800_000, description="In ms"),
@@ -120,7 +122,7 @@ async def status_sync(endpoint: str, job_id: str, held: Held, tenant: Tenant, wa
 async def stream(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Response:
     """What has not been taken yet of a job's output: all of it, once, when the job is over."""
     found = await held.ledger.run(calls.read(_id(job_id), tenant))
-    job = _job(found, held, prefix=_prefix(job_id))
+    job = await _with_pixels(_job(found, held, prefix=_prefix(job_id)), found, held)
     taken: list[dict[str, Any]] = []
     if found.result is not None and await held.ledger.run(calls.drain(found.id, tenant)):
         taken = [{"output": job["output"]}]
@@ -139,7 +141,7 @@ async def cancel(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Resp
 @router.post("/retry/{job_id}")
 async def retry(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Response:
     """Queue a failed or timed-out job again, under the same id."""
-    held.ring((await held.ledger.run(calls.retry(_id(job_id), tenant))).queue)
+    held.ring((await held.ledger.run(calls.retry(_id(job_id), tenant, held.submission.limits))).queue)
     return JSONResponse({"id": job_id, "status": "IN_QUEUE"})
 
 
@@ -184,11 +186,13 @@ async def _submit(
     endpoint: str, request: Request, held: Resources, tenant: str, idempotency_key: str | None, *, prefix: str
 ) -> calls.Receipt:
     name = held.catalog.name_of(endpoint)
+    is_kontext = held.catalog.models[name].min_references > 0
     body = (await bodies.read(request)).fields
     asked = body.get("input")
     if isinstance(asked, dict) and isinstance(asked.get("input"), dict):
-        # Samples of the asynchronous client wrap what the client wraps once more.
-        asked = asked["input"]
+        # Samples of the asynchronous client wrap what the client wraps once more, with all that stands beside it.
+        body = {**body, **asked}
+        asked = body["input"]
     if not isinstance(asked, dict) or not asked:
         raise errors.InvalidInputError("input must be an object with a prompt and an image", field="input")
     checked = INPUT.check(asked)
@@ -209,8 +213,8 @@ async def _submit(
         size_field="size",
         references=pictures,
         canvas=canvas,
-        steps=checked["num_inference_steps"],
-        guidance=checked["guidance"],
+        steps=checked["num_inference_steps"] or (KONTEXT_STEPS if is_kontext else None),
+        guidance=KONTEXT_GUIDANCE if is_kontext and checked["guidance"] is None else checked["guidance"],
         negative_prompt=checked["negative_prompt"].strip() or None,
         seed=None if checked["seed"] == -1 else checked["seed"],
         output_format=output_format,
@@ -221,7 +225,7 @@ async def _submit(
         execution_limit_s=policy["executionTimeout"] and policy["executionTimeout"] / 1000,
         priority=generations.LOW_PRIORITY if policy["lowPriority"] else generations.PRIORITY,
         callback=drafts.callback_of(hook, "webhook", "runpod", base=own_url(request, held, ""), note=prefix),
-        deliver=await _delivery(_object(body, "s3Config"), output_format, policy, held),
+        deliver=await _delivery(_object(body, "s3Config"), output_format),
     )
     return await held.submission.submit(drafts.request_of(draft, held, tenant, idempotency_key=idempotency_key))
 
@@ -235,9 +239,7 @@ def _object(body: Mapping[str, Any], field: str) -> dict[str, Any]:
     return value
 
 
-async def _delivery(
-    config: Mapping[str, Any], output_format: edits.OutputFormat, policy: Mapping[str, Any], held: Resources
-) -> edits.Delivery | None:
+async def _delivery(config: Mapping[str, Any], output_format: edits.OutputFormat) -> edits.Delivery | None:
     """Where the caller's own bucket takes the result. What signs it is used here and kept nowhere."""
     if not config:
         return None
@@ -251,15 +253,14 @@ async def _delivery(
             )
     if not config["endpointUrl"].startswith(("http://", "https://")) or len(config["endpointUrl"]) > inputs.MAX_URL:
         raise errors.InvalidInputError("s3Config.endpointUrl must be an http(s) URL", field="s3Config")
-    waits_s = (policy["ttl"] or held.settings.queue_ttl_s * 1000) / 1000 + held.settings.execution_limit_s
     try:
-        return await asyncio.to_thread(_presigned, config, output_format, min(SIGNED_S, round(waits_s) + 3600))
+        return await asyncio.to_thread(_presigned, config, output_format)
     except (BotoCoreError, ValueError):
         # Not in its own words: they may repeat what was sent.
         raise errors.InvalidInputError("s3Config names no bucket that can be addressed", field="s3Config") from None
 
 
-def _presigned(config: Mapping[str, str], output_format: edits.OutputFormat, put_s: int) -> edits.Delivery:
+def _presigned(config: Mapping[str, str], output_format: edits.OutputFormat) -> edits.Delivery:
     client = boto3.client(
         "s3",
         endpoint_url=config["endpointUrl"],
@@ -274,7 +275,7 @@ def _presigned(config: Mapping[str, str], output_format: edits.OutputFormat, put
     where = {"Bucket": config["bucketName"], "Key": name}
     put = {**where, "ContentType": edits.CONTENT_TYPES[output_format]}
     return edits.Delivery(
-        put_url=client.generate_presigned_url("put_object", Params=put, ExpiresIn=put_s),
+        put_url=client.generate_presigned_url("put_object", Params=put, ExpiresIn=SIGNED_S),
         get_url=client.generate_presigned_url("get_object", Params=where, ExpiresIn=SIGNED_S),
     )
 
@@ -350,13 +351,13 @@ def _problem(request: Request, error: errors.DarkroomError) -> Response:
     return JSONResponse(body, status_code=problems.status(error), headers=problems.headers(error))
 
 
-def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
+async def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
     callback = found.callback
-    job = _job(found, held, prefix=callback.note if callback else "")
+    job = await _with_pixels(_job(found, held, prefix=callback.note if callback else ""), found, held)
     shown = {**found.submitted, "prompt": found.edit.prompt}
     body = json.dumps({**job, "input": shown, "webhook": callback and callback.url}).encode()
     key = held.signatures.webhook_key(found.tenant)
-    return Notice(body=body, headers=standard_webhook(key, id_=f"{found.id}-{moment}", body=body, now=time.time()))
+    return Notice(body=body, headers=standard_webhook(key, id_=found.notice_id(moment), body=body, now=time.time()))
 
 
 DIALECT = Dialect(

@@ -30,6 +30,9 @@ class RemoteInput(Frozen):
     url: str
 
 
+MaskChannel = Literal["luminance", "alpha"]
+"""What of a mask says where to paint: white, or transparent."""
+
 Input = Annotated[StoredInput | RemoteInput, Field(discriminator="kind")]
 
 
@@ -44,7 +47,8 @@ class Edit(Frozen):
     """One picture to be made from an instruction and, mostly, reference images.
 
     `guidance` is the guidance scale the distilled model is told, 0 or more. `negative_prompt` with `true_guidance` above 1 runs
-    every step twice. Where `mask` is white the first reference is painted anew, `strength` (above 0 to 1) says how freely.
+    every step twice. Where `mask` is white (`mask_channel` alpha: transparent) the first reference is painted anew,
+    `strength` (above 0 to 1) says how freely.
     `seed` is always concrete, so that a second attempt makes the same picture. `quality` is 0 to 100 and means nothing for
     PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks so far.
     `filtered` False passes by the filters, for callers whom the operator allows that. `deliver` puts the result elsewhere too.
@@ -68,6 +72,7 @@ class Edit(Frozen):
     negative_prompt: str | None = None
     true_guidance: Annotated[float, Field(ge=1)] = 1.0
     mask: Input | None = None
+    mask_channel: MaskChannel = "luminance"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     parent: str | None = None
     previews: bool = False

@@ -12,6 +12,7 @@
     │   ├── ExpiredInQueueError       expired_in_queue
     │   ├── ContentFilteredError      content_filtered
     │   ├── TimedOutError             timed_out
+    │   ├── DeadlineExceededError     deadline_exceeded
     │   ├── CancelledError            cancelled
     │   └── InternalError             internal
     └── TransientError            asking again, after `retry_after` seconds, may work
@@ -124,6 +125,13 @@ class TimedOutError(PermanentError):
 
     code = "timed_out"
     title = "It took too long"
+
+
+class DeadlineExceededError(PermanentError):
+    """It was not over by the time its caller had set."""
+
+    code = "deadline_exceeded"
+    title = "The generation's deadline has passed"
 
 
 class CancelledError(PermanentError):

@@ -214,6 +214,11 @@ class Generation:
         started, completed = self.times.started_ms, self.times.completed_ms
         return None if started is None or completed is None else completed - started
 
+    def notice_id(self, moment: Moment) -> str:
+        """What identifies a webhook's call: the same when it is repeated, another when the generation was retried."""
+        at_ms = self.times.completed_ms if moment == "completed" else self.times.started_ms
+        return f"{self.id}-{moment}-{at_ms}"
+
     @property
     def etag(self) -> str:
         """A weak validator that changes whenever a poll's answer would."""

@@ -27,11 +27,21 @@ local MOMENT = {
   media_generation_started = 'start', media_generation_completed = 'completed', media_generation_cancelled = 'completed',
 }
 
+-- Of several generations of one request the first one's webhook speaks for all: it starts with the first, ends with the last.
+local function call_back(record, moment)
+  local speaker = record.siblings and string.match(record.siblings, '%S+') or record.id
+  local moments = redis.call('HGET', KEY.generation .. speaker, 'callback_moments')
+  if not moments or not string.find(moments, moment, 1, true) then return end
+  if moment == 'start' and speaker ~= record.id then return end
+  for sibling in string.gmatch(moment == 'completed' and record.siblings or '', '%S+') do
+    if redis.call('HEXISTS', KEY.generation .. sibling, 'completed_ms') == 0 then return end
+  end
+  redis.call('ZADD', KEY.callbacks, integer(now_ms()), speaker .. '/' .. moment)
+end
+
 -- Progress goes to the live stream only: a reader that comes back wants what happened, not how far it once was.
 local function emit(type, record, status, extra)
-  if record.callback and MOMENT[type] and string.find(record.callback_moments, MOMENT[type], 1, true) then
-    redis.call('ZADD', KEY.callbacks, integer(now_ms()), record.id .. '/' .. MOMENT[type])
-  end
+  if MOMENT[type] then call_back(record, MOMENT[type]) end
   local entry = { 'type', type, 'id', record.id, 'tenant', record.tenant, 'model', record.model, 'status', status }
   for _, value in ipairs(extra or {}) do entry[#entry + 1] = value end
   local cursor = redis.call('XADD', KEY.live_events, 'MAXLEN', '~', LOG_LENGTH, '*', unpack(entry))
@@ -49,6 +59,21 @@ local function last_cursor()
   local last = redis.call('XREVRANGE', KEY.live_events, '+', '-', 'COUNT', 1)
   if #last > 0 then return last[1][1] end
   return integer(now_ms() - 1) .. '-0'
+end
+
+-- Why so many more generations of a tenant are not accepted, as a reply; nil when they are.
+local function refusal(tenant, more, max_active, max_queued)
+  local active = redis.call('ZCARD', KEY.active .. tenant)
+  if active + more > max_active then return { 'full', active } end
+  local queued = 0
+  for _, depth in ipairs(redis.call('HVALS', KEY.depths)) do queued = queued + tonumber(depth) end
+  if queued + more > max_queued then return { 'crowded', queued } end
+end
+
+-- Until when it may wait in the queue: so long from `at_ms`, but not beyond the request's own deadline.
+local function wait_until(record, at_ms, queue_ttl_ms)
+  local until_ms = at_ms + tonumber(queue_ttl_ms)
+  redis.call('ZADD', KEY.deadlines, integer(math.min(until_ms, tonumber(record.deadline_ms) or until_ms)), record.id)
 end
 
 -- Into the pending ring. `first` puts a tenant that had nothing pending at the head: recovered work does not queue up anew.
@@ -77,13 +102,12 @@ local function requeue(record, rest_ms)
     enqueue(record, true)
   end
   -- It waits anew: what it waited before the first claim is not held against it.
-  redis.call('ZADD', KEY.deadlines, integer(now_ms() + rest_ms + tonumber(record.queue_ttl_ms)), record.id)
+  wait_until(record, now_ms() + rest_ms, record.queue_ttl_ms)
   emit('media_generation_queued', record, 'queued', { 'attempts', record.attempts })
 end
 
 -- Out of the pending ring or the resting, for good.
 local function unqueue(record)
-  redis.call('ZREM', KEY.deadlines, record.id)
   if redis.call('ZREM', KEY.due, record.id) == 1 then return end
   local pending = KEY.pending .. record.queue .. ':' .. record.tenant
   redis.call('ZREM', pending, record.id)
@@ -103,6 +127,7 @@ local function settle(record, status, at_ms, delete_ms, fields)
   redis.call('EXPIRE', key, LIFE.record)
   count(record, status)
   redis.call('ZREM', KEY.leases, record.id)
+  redis.call('ZREM', KEY.deadlines, record.id)
   redis.call('ZREM', KEY.active .. record.tenant, record.id)
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
   if record.inputs then
@@ -129,7 +154,11 @@ local function revive(record, queue_ttl_ms)
   record.attempts = 0
   record.queue_ttl_ms = queue_ttl_ms
   redis.call('HSET', key, 'attempts', 0, 'losses', 0, 'queue_ttl_ms', queue_ttl_ms)
-  redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed')
+  record.deadline_ms = nil
+  redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed',
+    'deadline_ms')
+  -- What was to be told of its end is not true any more.
+  redis.call('ZREM', KEY.callbacks, (string.match(record.siblings or '', '%S+') or record.id) .. '/completed')
   redis.call('EXPIRE', key, LIFE.waiting)
   redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)
   redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.results)

@@ -60,7 +60,7 @@ class Limits:
 class Order:
     """What `create` is asked to accept: generations of one edit, apart from their seeds.
 
-    With `refused` they are recorded as failed for that reason, at once.
+    With `refused` they are recorded as failed for that reason, at once. `deadline_s` from now they are over, one way or another.
     """
 
     tenant: str
@@ -74,6 +74,7 @@ class Order:
     refused: errors.InvalidInputError | None = None
     priority: int = generations.PRIORITY
     callback: generations.Callback | None = None
+    deadline_s: float | None = None
     idempotency_key: str | None = None
     fingerprint: str | None = None
 
@@ -117,6 +118,8 @@ def create(order: Order) -> Call[Receipt]:
     optional = {"inputs": order.inputs_prefix, "idempotency": order.idempotency_key, "fingerprint": order.fingerprint}
     if order.callback:
         request |= {"callback": order.callback.model_dump_json(), "callback_moments": ",".join(order.callback.moments)}
+    if order.deadline_s is not None:
+        request["deadline_ms"] = int(order.deadline_s * 1000)
     if order.refused:
         request["refused"] = {"code": order.refused.code, "message": order.refused.message}
     request |= {name: value for name, value in optional.items() if value is not None}
@@ -124,17 +127,19 @@ def create(order: Order) -> Call[Receipt]:
     def decode(reply: list[Any]) -> Receipt:
         if reply[0] == "conflict":
             raise errors.IdempotencyConflictError("This Idempotency-Key was used before with a different request")
-        if reply[0] == "full":
-            message = f"{reply[1]} generations are unfinished; at most {order.limits.max_active} may be"
-            raise errors.TooManyActiveError(message, retry_after=5.0)
-        if reply[0] == "crowded":
-            raise errors.StoreFullError(
-                f"{reply[1]} generations are queued; the service takes no more", retry_after=10.0
-            )
+        _check_accepted(reply, order.limits)
         kind, cursor, ring, *ids = reply
         return Receipt(ids=tuple(ids), cursor=cursor, ring=bool(ring), replayed=kind == "replayed")
 
     return Call(script="create", arguments=(json.dumps(request),), decode=decode)
+
+
+def _check_accepted(reply: list[Any], limits: Limits) -> None:
+    if reply[0] == "full":
+        message = f"{reply[1]} generations are unfinished; at most {limits.max_active} may be"
+        raise errors.TooManyActiveError(message, retry_after=5.0)
+    if reply[0] == "crowded":
+        raise errors.StoreFullError(f"{reply[1]} generations are queued; the service takes no more", retry_after=10.0)
 
 
 def claim(
@@ -219,20 +224,22 @@ class Retried:
     queue: str
 
 
-def retry(id_: str, tenant: str) -> Call[Retried]:
-    """Queue a failed generation again: same id, attempts counted from zero.
+def retry(id_: str, tenant: str, limits: Limits) -> Call[Retried]:
+    """Queue a failed generation again: same id, attempts counted from zero, without the deadline it had.
 
-    Raises `errors.NotFoundError`, and `errors.InvalidInputError` for what has not failed or would fail again.
+    Raises `errors.NotFoundError`, `errors.InvalidInputError` for what has not failed or was refused for its parameters,
+    `errors.TooManyActiveError` and `errors.StoreFullError`.
     """
 
-    def decode(reply: list[str]) -> Retried:
+    def decode(reply: list[Any]) -> Retried:
         if reply[0] == "missing":
             raise errors.NotFoundError("The requested resource could not be found")
+        _check_accepted(reply, limits)
         if reply[0] != "queued":
-            raise errors.InvalidInputError("Only what failed for a reason that may pass can be retried")
+            raise errors.InvalidInputError("Only what failed, and not for its parameters, can be retried")
         return Retried(queue=reply[1])
 
-    return Call(script="retry", arguments=(id_, tenant), decode=decode)
+    return Call(script="retry", arguments=(id_, tenant, limits.max_active, limits.max_queued), decode=decode)
 
 
 def drain(id_: str, tenant: str) -> Call[bool]:
@@ -240,9 +247,16 @@ def drain(id_: str, tenant: str) -> Call[bool]:
     return Call(script="drain", arguments=(id_, tenant), decode=bool)
 
 
+TALLIED = 1000
+"""Unfinished generations that a count looks at, so that it never blocks Redis for long."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What a tenant's generations of a model came to in the last month, and how many are under way."""
+    """What a tenant's generations of a model came to in the last month, and how many are under way.
+
+    `queued` and `processing` are counted among the tenant's `TALLIED` oldest unfinished.
+    """
 
     succeeded: int
     failed: int
@@ -266,32 +280,54 @@ def tally(tenant: str, model: str) -> Call[Tally]:
             processing=processing,
         )
 
-    return Call(script="tally", arguments=(tenant, model), decode=decode)
+    return Call(script="tally", arguments=(tenant, model, TALLIED), decode=decode)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DueCallback:
-    """A webhook to be called now, after `tries` that came to nothing."""
+    """A webhook to be called now, after `tries` that came to nothing; nobody else gets it before `held_until`."""
 
     moment: generations.Moment
     tries: int
-    generation: generations.Generation
+    held_until: str
+    record: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """The generation's."""
+        return self.record["id"]
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.record["tenant"]
+
+    @property
+    def generation(self) -> generations.Generation:
+        """Raises `ValueError` for a record that this version cannot read."""
+        return generations.Generation.from_record(self.record, None)
 
 
-def callbacks(*, held_ms: int, limit: int = 16) -> Call[tuple[DueCallback, ...]]:
-    """Webhooks that are due, `limit` at the most; nobody else gets them for a while."""
+def callbacks(
+    *, held_ms: int, limit: int = 16, most_of_a_tenant: int = 16, calling: Sequence[str] = ()
+) -> Call[tuple[DueCallback, ...]]:
+    """Webhooks that are due, `limit` at the most; nobody else gets them for a while.
+
+    `calling` names the tenant of each that the caller is calling already: with those, no tenant has more than so many.
+    """
 
     def decode(reply: list[Any]) -> tuple[DueCallback, ...]:
         return tuple(
-            DueCallback(moment=moment, tries=tries, generation=_generation(None, flat)) for moment, tries, flat in reply
+            DueCallback(moment=moment, tries=tries, held_until=held, record=_by_id(flat))
+            for moment, tries, held, flat in reply
         )
 
-    return Call(script="callbacks", arguments=(held_ms, limit), decode=decode)
+    return Call(script="callbacks", arguments=(held_ms, limit, most_of_a_tenant, *calling), decode=decode)
 
 
 def called(due: DueCallback, *, again_ms: int | None, outcome: str) -> Call[int]:
-    """A webhook was called; None: it is done with."""
-    arguments = (due.generation.id, due.moment, -1 if again_ms is None else again_ms, outcome)
+    """A webhook was called; None: it is done with. 0: it became due anew meanwhile, and stays so."""
+    arguments = (due.id, due.moment, -1 if again_ms is None else again_ms, outcome, due.held_until)
     return Call(script="called", arguments=arguments, decode=int)
 
 
@@ -301,7 +337,7 @@ def keep(prefix: str, *, seconds: float) -> Call[int]:
 
 
 def _generation(position: int | None, flat: Sequence[str]) -> generations.Generation:
-    return generations.Generation.from_record(dict(zip(flat[::2], flat[1::2], strict=True)), position)
+    return generations.Generation.from_record(_by_id(flat), position)
 
 
 def read(id_: str, tenant: str) -> Call[generations.Generation]:
@@ -336,7 +372,7 @@ def list_(tenant: str, *, matching: Mapping[str, str], below: str | None, limit:
     return Call(script="list", arguments=(tenant, index, below or "+inf", limit, *pairs), decode=decode)
 
 
-def _by_id(reply: list[str]) -> dict[str, str]:
+def _by_id(reply: Sequence[str]) -> dict[str, str]:
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 

@@ -28,7 +28,11 @@ local function take(queue)
         local token = redis.call('HINCRBY', key, 'token', 1)
         local attempts = redis.call('HINCRBY', key, 'attempts', 1)
         redis.call('HSET', key, 'status', 'processing', 'started_ms', integer(at), 'worker', ARGV[1], 'phase', 'preparing')
-        redis.call('ZREM', KEY.deadlines, record.id)
+        if record.deadline_ms then
+          redis.call('ZADD', KEY.deadlines, record.deadline_ms, record.id)
+        else
+          redis.call('ZREM', KEY.deadlines, record.id)
+        end
         redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[2])), record.id)
         emit('media_generation_started', record, 'processing', { 'attempts', attempts })
         return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit }

@@ -1,7 +1,8 @@
 #!lua
--- Accepts one to four generations at once, or none. Safe to repeat: a known id changes nothing.
+-- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
 -- ARGV: 1 the request as JSON {tenant, namespace, model, queue, priority, idempotency?, fingerprint?, max_active, max_queued,
---       max_tickets, queue_ttl_ms, execution_limit_s, inputs?, callback?, callback_moments?, refused?: {code, message}, generations: [{id, edit, submitted, results}]}
+--       max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, inputs?, callback?, callback_moments?, refused?: {code, message},
+--       generations: [{id, edit, submitted, results}]}; `deadline_ms` counts from now
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
 -- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
 -- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued}
@@ -21,11 +22,8 @@ local ids = {}
 for i, generation in ipairs(request.generations) do ids[i] = generation.id end
 if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 then return { 'replayed', last_cursor(), 0, unpack(ids) } end
 
-local active = redis.call('ZCARD', KEY.active .. request.tenant)
-if active + #ids > request.max_active then return { 'full', active } end
-local queued = 0
-for _, depth in ipairs(redis.call('HVALS', KEY.depths)) do queued = queued + tonumber(depth) end
-if queued + #ids > request.max_queued then return { 'crowded', queued } end
+local refused = refusal(request.tenant, #ids, request.max_active, request.max_queued)
+if refused then return refused end
 
 local at = now_ms()
 local cursor = last_cursor()
@@ -39,22 +37,19 @@ for i, generation in ipairs(request.generations) do
   local record = {
     id = generation.id, tenant = request.tenant, model = request.model, queue = request.queue,
     priority = request.priority, sequence = sequence, results = generation.results, inputs = request.inputs,
-    callback = request.callback, callback_moments = request.callback_moments,
+    siblings = #ids > 1 and table.concat(ids, ' ') or nil, deadline_ms = request.deadline_ms and at + request.deadline_ms,
   }
-  local deadline_ms = integer(at + request.queue_ttl_ms)
   redis.call('HSET', KEY.generation .. record.id,
     'id', record.id, 'tenant', record.tenant, 'model', record.model, 'queue', record.queue, 'status', 'queued',
     'namespace', request.namespace,
     'priority', record.priority, 'queue_ttl_ms', integer(request.queue_ttl_ms), 'execution_limit_s', request.execution_limit_s,
-     'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
+    'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
     'edit', generation.edit, 'submitted', generation.submitted, 'results', generation.results)
   if request.inputs then redis.call('HSET', KEY.generation .. record.id, 'inputs', request.inputs) end
-  if #ids > 1 then redis.call('HSET', KEY.generation .. record.id, 'siblings', table.concat(ids, ' ')) end
-  -- Of several, the first one's webhook speaks for all.
+  if record.siblings then redis.call('HSET', KEY.generation .. record.id, 'siblings', record.siblings) end
+  if record.deadline_ms then redis.call('HSET', KEY.generation .. record.id, 'deadline_ms', integer(record.deadline_ms)) end
   if request.callback and i == 1 then
     redis.call('HSET', KEY.generation .. record.id, 'callback', request.callback, 'callback_moments', request.callback_moments)
-  else
-    record.callback = nil
   end
   redis.call('EXPIRE', KEY.generation .. record.id, LIFE.waiting)
   redis.call('ZADD', KEY.active .. record.tenant, sequence, record.id)
@@ -64,7 +59,7 @@ for i, generation in ipairs(request.generations) do
     settle_failed(record, at, request.refused.code, request.refused.message)
   else
     enqueue(record, false)
-    redis.call('ZADD', KEY.deadlines, deadline_ms, record.id)
+    wait_until(record, at, request.queue_ttl_ms)
     emit('media_generation_queued', record, 'queued', { 'attempts', 0 })
   end
 end

@@ -125,6 +125,27 @@ def test_a_webhook_is_verified_with_the_public_key(faye: Tenant, tiny: str, hook
     assert abs(int(named[2]) - time.time()) < 300
 
 
+def test_a_webhook_tells_of_all_pictures_once_all_are_made(faye: Tenant, hooks: tuple[str, Receiving]) -> None:
+    url, receiving = hooks
+    body = {"prompt": PROMPT, "num_images": 3, "image_size": {"width": 96, "height": 64}, "num_inference_steps": 1}
+    with receiving() as received:
+        made = faye.post(f"/fal-ai/flux-2?fal_webhook={url}", body).json()
+        (hook,) = eventually(lambda: received)
+    result = requests.get(made["response_url"], headers=faye.headers, timeout=10).json()
+    assert [one["file_name"] for one in hook.json["payload"]["images"]] == [
+        one["file_name"] for one in result["images"]
+    ]
+    assert len(result["images"]) == 3
+
+
+def test_a_webhook_tells_why_there_is_no_picture(faye: Tenant, tiny: str, hooks: tuple[str, Receiving]) -> None:
+    url, receiving = hooks
+    with receiving() as received:
+        faye.post(f"/fal-ai/quick?fal_webhook={url}", {"prompt": "child porn", "image_url": tiny})
+        (hook,) = eventually(lambda: received)
+    assert (hook.json["status"], hook.json["payload"]["detail"][0]["type"]) == ("ERROR", "content_filtered")
+
+
 def test_the_status_stream_ends_with_completed(faye: Tenant, tiny: str) -> None:
     made = faye.post("/fal-ai/slow", {"prompt": PROMPT, "image_url": tiny}).json()
     states = []

@@ -4,13 +4,14 @@ import base64
 import io
 from collections.abc import Iterator
 
+import httpx
 import openai
 import pytest
 import requests
 from PIL import Image
 
 from tests.conftest import PHOTOGRAPH, Tenant, encoded, eventually
-from tests.dialects.conftest import PROMPT, pixels
+from tests.dialects.conftest import PROMPT, pixels, small_picture
 
 
 @pytest.fixture
@@ -141,6 +142,33 @@ def test_a_client_that_hangs_up_cancels_its_edit(olga: Tenant) -> None:
         impatient.images.edit(model="slow", image=encoded(Image.new("RGB", (8, 8)), "PNG"), prompt=PROMPT)
     impatient.close()
     eventually(lambda: olga.get("/api/ai/queue?status=cancelled&model=slow").json()["count"] == before + 1)
+
+
+def test_whoever_leaves_a_stream_cancels_every_picture_of_it(olga: Tenant, tiny: str) -> None:
+    def cancelled() -> int:
+        return int(olga.get("/api/ai/queue?status=cancelled&model=slow").json()["count"])
+
+    before = cancelled()
+    body = {"model": "slow", "prompt": PROMPT, "images": [{"image_url": tiny}], "n": 3, "stream": True}
+    with httpx.stream("POST", f"{olga.url}/v1/images/edits", json=body, headers=olga.headers, timeout=30) as answer:
+        assert answer.status_code == 200
+        eventually(lambda: olga.get("/api/ai/queue?model=slow").json()["count"] == 3)
+    eventually(lambda: cancelled() == before + 3)
+
+
+def test_a_file_under_another_name_is_refused_by_it(olga: Tenant) -> None:
+    refused = requests.post(
+        f"{olga.url}/v1/images/edits", headers=olga.headers, data={"prompt": PROMPT}, timeout=10,
+        files={"image": ("a.png", small_picture()), "control_image": ("b.png", small_picture())},
+    )  # fmt: skip
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "control_image")
+
+
+@pytest.mark.parametrize("size", ["00x00", "0x64", "064x64", "١٠٢٤x1024", "1x1"])
+def test_a_size_that_is_none_is_refused(olga: Tenant, tiny: str, size: str) -> None:
+    body = {"model": "quick", "prompt": PROMPT, "images": [{"image_url": tiny}], "size": size}
+    refused = olga.post("/v1/images/edits", body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "size")
 
 
 def test_pictures_may_be_named_in_json(olga: Tenant, tiny: str) -> None:

@@ -72,7 +72,23 @@ def test_a_prediction_is_cancelled(client: Client, tiny: str) -> None:
 def test_a_prediction_ends_after_the_time_it_was_given(rita: Tenant, tiny: str) -> None:
     asked = {"version": "slow", "input": {"prompt": PROMPT, "input_image": tiny}}
     made = rita.post("/v1/predictions", asked, headers={"Cancel-After": "1s", "Prefer": "wait=30"}).json()
-    assert (made["status"], made["error_code"]) == ("failed", "timed_out")
+    assert (made["status"], made["error_code"]) == ("canceled", "deadline_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("prefer", "waits"), [("wait=30", True), ("respond-async, wait=30", True), ("no-wait=30", False), ("", False)]
+)
+def test_a_wait_is_asked_for_by_its_name(rita: Tenant, tiny: str, prefer: str, waits: bool) -> None:
+    asked = {"version": "quick", "input": {"prompt": PROMPT, "input_image": tiny}}
+    made = rita.post("/v1/predictions", asked, headers={"Prefer": prefer}).json()
+    assert (made["status"] == "succeeded") == waits
+    assert rita.finished(made["id"])["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("prefer", ["wait=0", "wait=61", "wait=x", "wait=9999"])
+def test_a_wait_that_is_none_is_refused(rita: Tenant, tiny: str, prefer: str) -> None:
+    asked = {"version": "quick", "input": {"prompt": PROMPT, "input_image": tiny}}
+    assert rita.post("/v1/predictions", asked, headers={"Prefer": prefer}).status_code == 422
 
 
 def test_a_failed_prediction_raises(client: Client, tiny: str) -> None:

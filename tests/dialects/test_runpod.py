@@ -196,6 +196,39 @@ def test_a_webhook_is_signed_and_called_again_until_it_is_taken(
     Webhook(secret).verify(again.body, again.headers)
 
 
+def test_what_stands_beside_an_input_that_is_wrapped_twice_counts(
+    ruth: Tenant, photograph: str, hooks: tuple[str, Receiving]
+) -> None:
+    url, receiving = hooks
+    with receiving() as received:
+        ruth.post("/v2/quick/run", {"input": {"input": asked(photograph, enable_base64_output=True), "webhook": url}})
+        (hook,) = eventually(lambda: received)
+    assert hook.json["output"]["image"].startswith("data:image/png;base64,")
+
+
+def test_the_call_for_a_retried_job_is_another_one(ruth: Tenant, hooks: tuple[str, Receiving]) -> None:
+    url, receiving = hooks
+    body = {"input": {"prompt": PROMPT, "image": "http://127.0.0.1:9/x.png"}, "webhook": url}
+    with receiving() as received:
+        job = ruth.post("/v2/quick/run", body).json()
+        eventually(lambda: len(received) == 1)
+        ruth.post(f"/v2/quick/retry/{job['id']}")
+        eventually(lambda: len(received) == 2)
+    assert {one.json["id"] for one in received} == {job["id"]}
+    assert len({one.headers["webhook-id"] for one in received}) == 2
+
+
+def test_each_model_has_its_own_defaults(ruth: Tenant, photograph: str) -> None:
+    def steps_of(model: str) -> int:
+        job = ruth.post(f"/v2/{model}/run", {"input": asked(photograph)}).json()
+        id_ = job["id"].removesuffix("-u1")
+        steps = int(ruth.get(f"/api/ai/queue/{id_}").json()["progress"]["steps"])
+        ruth.post(f"/v2/{model}/cancel/{job['id']}")
+        return steps
+
+    assert (steps_of("quick"), steps_of("flux-2-klein-4b")) == (28, 4)
+
+
 def test_a_webhook_into_our_own_network_is_not_called(ruth: Tenant, photograph: str) -> None:
 
     port = web.free_port()

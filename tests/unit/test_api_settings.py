@@ -12,6 +12,8 @@ from api.settings import ApiSettings
         ({}, "nobody could sign in"),
         ({"api_key": ""}, "at least 16 characters"),
         ({"api_keys": {"my-team": ""}}, "at least 16 characters"),
+        ({"api_keys": {"../alice": "a" * 16}}, "a tenant's name is"),
+        ({"api_keys": {"alice/bob": "a" * 16}}, "a tenant's name is"),
         ({"api_keys": {"alice": "a" * 16, "bob": "a" * 16}}, "two tenants have the same key"),
         ({"api_key": "a" * 16, "api_keys": {"alice": "a" * 16}}, "two tenants have the same key"),
     ],

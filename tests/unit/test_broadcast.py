@@ -10,9 +10,9 @@ from api.broadcast import BATCH, BUFFER, Hub
 from storage.contracts import errors, events, generations
 
 
-def _event(number: int, tenant: str = "alice") -> events.Event:
+def _event(number: int, tenant: str = "alice", *, cursor: str | None = None) -> events.Event:
     return events.Event(
-        cursor=f"1-{number}",
+        cursor=cursor or f"1-{number}",
         type=events.EventType.STARTED,
         tenant=tenant,
         generation_id=str(number),

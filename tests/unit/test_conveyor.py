@@ -28,6 +28,12 @@ class Edited:
     prepared: Prepared
 
 
+@dataclass
+class Stored:
+    lease: "Lease"
+    is_to_be_delivered: bool
+
+
 @dataclass(eq=False)
 class Lease:
     number: int
@@ -47,6 +53,8 @@ class Desk:
     step_s: float = 0.05
     prepare: Callable[[Lease], None] = lambda _: None
     finish_gate: threading.Event = field(default_factory=threading.Event)
+    bucket_gate: threading.Event = field(default_factory=threading.Event)
+    is_to_be_delivered: bool = False
     log: list[tuple[str, int]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
@@ -68,9 +76,14 @@ class Desk:
         self.log.append(("edited", prepared.lease.number))
         return Edited(prepared)
 
-    def finish(self, edited: Edited) -> bool:
+    def store(self, edited: Edited) -> Stored:
         self.finish_gate.wait(10)
-        self.log.append(("finish", edited.prepared.lease.number))
+        return Stored(edited.prepared.lease, self.is_to_be_delivered)
+
+    def publish(self, stored: Stored) -> bool:
+        if stored.is_to_be_delivered:
+            self.bucket_gate.wait(10)
+        self.log.append(("finish", stored.lease.number))
         return True
 
     def give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
@@ -98,7 +111,7 @@ class UseCase:
     def __init__(self, desk: Desk) -> None:
         self.warm = lambda lease: None
         self.claim, self.prepare, self.edit = desk.claim, desk._prepare, desk.edit
-        self.finish, self.give_up = desk.finish, desk.give_up
+        self.store, self.publish, self.give_up = desk.store, desk.publish, desk.give_up
 
 
 @pytest.fixture
@@ -113,6 +126,7 @@ def belt() -> Iterator[Callable[[Desk, float], Conveyor]]:
     yield make
     for conveyor, desk in opened:
         desk.finish_gate.set()
+        desk.bucket_gate.set()
         conveyor.close()
 
 
@@ -147,6 +161,33 @@ def test_results_that_cannot_leave_stop_new_claims(belt: Belt) -> None:
     desk.finish_gate.set()
     serving.join(10)
     eventually(lambda: len(desk.dropped) == 20)
+
+
+def test_a_slow_bucket_holds_up_nothing_but_its_own_results(belt: Belt) -> None:
+    desk = Desk(waiting=3 * IN_FLIGHT, steps=1, step_s=0, is_to_be_delivered=True)
+    desk.finish_gate.set()
+    conveyor = belt(desk, 10)
+    conveyor.serve()
+    eventually(lambda: sum(what == "edited" for what, _ in desk.log) == 3 * IN_FLIGHT)
+    assert desk.dropped == [], "they are held until they are delivered"
+    desk.bucket_gate.set()
+    conveyor.close()
+    assert len(desk.dropped) == 3 * IN_FLIGHT
+
+
+def test_what_cannot_be_published_after_its_delivery_leaves_room_as_before(belt: Belt) -> None:
+    desk = Desk(waiting=3 * IN_FLIGHT, steps=1, step_s=0, is_to_be_delivered=True)
+    desk.finish_gate.set()
+    use_case = UseCase(desk)
+
+    def publish(stored: Stored) -> bool:
+        raise errors.ObjectsUnavailableError("gone")
+
+    use_case.publish = publish
+    conveyor = Conveyor(use_case, desk, look_ahead_s=10)  # type: ignore[arg-type]
+    conveyor.serve()
+    conveyor.close()
+    assert len(desk.dropped) == len(desk.given_up) == 3 * IN_FLIGHT
 
 
 def test_what_fails_leaves_the_belt_and_the_rest_goes_on(belt: Belt) -> None:

@@ -76,14 +76,15 @@ def _edited() -> editing.Edited:
 
 def test_an_upload_and_a_publication_are_tried_until_they_work(monkeypatch: pytest.MonkeyPatch) -> None:
     stores = Stores(puts=4, runs=4)
-    assert _editing(stores, monkeypatch).finish(_edited())
+    use_case = _editing(stores, monkeypatch)
+    assert use_case.publish(use_case.store(_edited()))
     assert [getattr(call, "script", call) for call in stores.calls] == ["put", "finish"]
 
 
 def test_patience_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(editing, "PATIENCE_S", 0.05)
     with pytest.raises(errors.ObjectsUnavailableError):
-        _editing(Stores(puts=10**6), monkeypatch).finish(_edited())
+        _editing(Stores(puts=10**6), monkeypatch).store(_edited())
 
 
 def test_patience_ends_when_the_work_is_no_longer_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +92,7 @@ def test_patience_ends_when_the_work_is_no_longer_wanted(monkeypatch: pytest.Mon
     use_case = _editing(stores, monkeypatch)
     monkeypatch.setattr(editing.time, "sleep", lambda _: edited.prepared.lease.stop())
     with pytest.raises(errors.CancelledError):
-        use_case.finish(edited)
+        use_case.store(edited)
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,6 @@ async def request_of(
     own = {field: value for field, value in fields.items() if field not in ENVELOPE}
     if body.textual:
         own = {field: parameters.typed(value, model.parameters.get(field)) for field, value in own.items()}
-    for file in body.files:
-        if file not in PICTURES:
-            raise errors.InvalidInputError(
-                f"{file} is not a known file field; allowed: {', '.join(PICTURES)}", field=file
-            )
     if "response_format" in fields:
         response_format(fields)
     references, mask = await _pictures(body, fields, model, name, read)
@@ -307,7 +302,6 @@ def _echo(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, object
         "queue_ttl",
         "execution_timeout",
         "model_version",
-        "gpu_type",
         "gpu_type",
     ):
         if name in fields:

@@ -34,7 +34,7 @@ async def enqueue(
     validate: Annotated[str, Query(pattern="^(early|late)$")] = "early",
 ) -> Response:
     """Enqueue one to four generations of an edit."""
-    body = await bodies.read(request)
+    body = await bodies.read(request, files=asking.PICTURES)
     if asking.response_format(body.fields) != "url":
         message = (
             "response_format must be url here: queued results are downloaded; /api/ai/images/edit returns b64_json"
@@ -88,7 +88,7 @@ async def list_generations(
     repo: str | None = None,
     folder: str | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    after: Annotated[str | None, Query(pattern=r"^\d{1,16}$")] = None,
+    after: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None,
 ) -> Response:
     """List generations, newest first: the unfinished ones, or with `status` those in it. `next` is the next page's `after`."""
     if repo or folder or media_type not in (None, "image"):
@@ -174,9 +174,7 @@ async def stream_events(
         except ValueError:
             known = ", ".join(events.EventType)
             raise errors.InvalidInputError(f"types must be of {known}", field="types") from None
-    limit = held.settings.max_streams_per_tenant
-    if stream.open_streams[tenant] >= limit:
-        raise errors.TooManyActiveError(f"At most {limit} event streams may be open", retry_after=5.0)
+    held.streams.check(tenant)
     return stream.Stream(
         tenant=tenant,
         since=cursor or None,
@@ -185,6 +183,7 @@ async def stream_events(
         log=held.event_log,
         hub=held.hub,
         sign=held.objects.signed_url,
+        open_streams=held.streams,
     ).response()
 
 
@@ -193,7 +192,7 @@ async def edit_and_wait(
     request: Request, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
-    body = await bodies.read(request)
+    body = await bodies.read(request, files=asking.PICTURES)
     wanted = asking.response_format(body.fields)
     asked = await _asked(body, held, tenant, idempotency_key, late=False)
     receipt = await held.submission.submit(asked)
@@ -226,7 +225,7 @@ async def _image(found: generations.Generation, wanted: asking.ResponseFormat, h
 @router.post("/api/ai/verify", responses=contract.VERIFIED)
 async def verify(request: Request, held: Held, tenant: Tenant) -> Response:
     """Tell what an uploaded picture's content credentials say, and whether it came from here."""
-    body = await bodies.read(request)
+    body = await bodies.read(request, files=("image",))
     file = next(iter(body.files.get("image", ())), None)
     value = body.fields.get("image")
     if file is not None:

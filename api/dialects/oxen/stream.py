@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from api.broadcast import Hub, Subscription
 from api.dialects.oxen import answers
+from api.streams import Streams
 from storage import events as event_log
 from storage.contracts import errors, events
 
@@ -33,9 +33,6 @@ GOODBYE_S = 2.0
 HELLO, RESYNC, GOODBYE = "hello", "resync", "goodbye"
 """Frames of the stream itself. Each carries a cursor, so that a reader cut off anywhere can resume."""
 
-
-open_streams: Counter[str] = Counter()
-"""Streams open in this process, by tenant."""
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +60,7 @@ class Stream:
     log: event_log.EventLog
     hub: Hub
     sign: answers.Sign
+    open_streams: Streams
 
     def response(self) -> EventSourceResponse:
         """The HTTP response."""
@@ -82,8 +80,7 @@ class Stream:
             subscription = stack.enter_context(self.hub.subscribe(self.tenant, self.wants))
             closing = asyncio.create_task(_close_at(stopping, subscription))
             stack.callback(closing.cancel)
-            open_streams[self.tenant] += 1
-            stack.callback(open_streams.subtract, [self.tenant])
+            stack.enter_context(self.open_streams.counted(self.tenant))
             last = self.since or event_log.cursor_at(self.replay_s)
             yield _frame(HELLO, last, {"cursor": last, "replay": "all" if self.since else "terminal"})
             try:
