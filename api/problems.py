@@ -7,6 +7,7 @@ STATUSES: dict[type[errors.DarkroomError], int] = {
     errors.UnauthenticatedError: 401,
     errors.ModelNotFoundError: 404,
     errors.NotFoundError: 404,
+    errors.BudgetExceededError: 402,
     errors.CancelledError: 409,
     errors.PayloadTooLargeError: 413,
     errors.IdempotencyConflictError: 422,

@@ -13,7 +13,9 @@ import redis.asyncio
 
 from api.auth import Tenants
 from api.broadcast import BLOCK_MS, Hub
+from api.budgets import Budgets
 from api.doorbell import Doorbell
+from api.forecasts import Forecasts
 from api.settings import ApiSettings
 from api.signatures import Signatures, signatures_of
 from api.streams import Streams
@@ -83,6 +85,8 @@ class Resources:
     signer: provenance.Signer | None
     signatures: Signatures
     streams: Streams
+    forecasts: Forecasts
+    budgets: Budgets
     ring: Callable[[str], None]
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
@@ -112,6 +116,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         objects = ThreadedObjects(Objects(settings))
         stack.callback(objects.close)
         known = settings.read_catalog()
+        budgets = Budgets(settings.budgets, known)
         doorbell = Doorbell(queues.celery_app(settings, queues.queues_of_catalog(known)))
         stack.callback(doorbell.close)
         ledger = AsyncRedisLedger(connection)
@@ -134,10 +139,13 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
                 ring=doorbell.ring,
                 limits=_limits(settings),
                 own_key=signatures.own_key,
+                budgets=budgets,
             ),
             connection=connection,
             signer=provenance.signer_of(settings),
             signatures=signatures,
+            forecasts=Forecasts(ledger, known),
+            budgets=budgets,
             streams=Streams(settings.max_streams_per_tenant),
             ring=doorbell.ring,
         )

@@ -51,6 +51,9 @@ class ApiSettings(StoreSettings):
     unfiltered_tenants: tuple[str, ...] = ()
     """Tenants that may switch filters off for a request (`disable_safety_checker`), as JSON."""
 
+    budgets: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """What tenants may spend in a month, as JSON, tenant to USD; a request that could go beyond is refused. Others have none."""
+
     max_active_per_tenant: Annotated[int, Field(ge=1)] = 10_000
     """Unfinished generations one tenant may have."""
 

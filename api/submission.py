@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from api.budgets import Budgets, month
 from storage.contracts import edits, errors, generations
 from storage.ledger import calls
 
@@ -52,6 +53,19 @@ Picture = SentPicture | KeptPicture | edits.RemoteInput
 
 
 @dataclass(frozen=True, kw_only=True)
+class Route:
+    """The queue a generation waits on, and all it may wait on when there are several.
+
+    `gpu_types` are those it can run on; empty means all of the model's. `is_served`: a worker for it is there just now.
+    """
+
+    queue: str
+    chain: tuple[str, ...] = ()
+    gpu_types: tuple[str, ...] = ()
+    is_served: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What a dialect made of somebody's request.
 
@@ -62,7 +76,7 @@ class Request:
     """
 
     tenant: str
-    queue: str
+    route: Route
     edit: edits.Edit
     references: Sequence[Picture]
     mask: Picture | None = None
@@ -90,12 +104,14 @@ class Submission:
         ring: Callable[[str], None],
         limits: calls.Limits,
         own_key: Callable[[str, str], str | None],
+        budgets: Budgets,
     ) -> None:
         """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves."""
         self._ledger = ledger
         self._objects = objects
         self._ring = ring
         self._own_key = own_key
+        self._budgets = budgets
         self.limits = limits
         """What is accepted."""
 
@@ -103,7 +119,7 @@ class Submission:
         """Accept a request, whole or not at all.
 
         Raises `errors.StoreUnavailableError`, `errors.StoreFullError`, `errors.ObjectsUnavailableError`,
-        `errors.TooManyActiveError` and `errors.IdempotencyConflictError`.
+        `errors.TooManyActiveError`, `errors.BudgetExceededError` and `errors.IdempotencyConflictError`.
         """
         request = self._with_own_pictures(request)
         ids = [str(uuid.uuid4()) for _ in range(request.count)]
@@ -128,7 +144,7 @@ class Submission:
         if receipt.replayed and receipt.ids != tuple(ids) and sent:
             await self._discard(prefix)
         if receipt.ring:
-            self._ring(request.queue)
+            self._ring(request.route.queue)
         return receipt
 
     def _with_own_pictures(self, request: Request) -> Request:
@@ -166,15 +182,24 @@ class Submission:
     def _order(self, request: Request, ids: Sequence[str], edit: edits.Edit, prefix: str | None) -> calls.Order:
         first = request.seed if request.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
         made = [edit.model_copy(update={"seed": (first + n) % (edits.MAX_SEED + 1)}) for n in range(len(ids))]
+        limits = self._limits_of(request)
+        budget = self._budgets.of(request.tenant)
+        liability = 0
+        if budget is not None:
+            liability = self._budgets.liability(edit, request.route.gpu_types, limits.execution_limit_s)
         return calls.Order(
             tenant=request.tenant,
             namespace=request.namespace,
-            queue=request.queue,
+            queue=request.route.queue,
+            chain=request.route.chain,
+            month=month(),
+            budget=budget,
+            reserve=liability,
             edits=made,
             ids=ids,
             submitted=[dict(request.submitted)] * len(ids),
             inputs_prefix=prefix,
-            limits=self._limits_of(request),
+            limits=limits,
             priority=request.priority,
             callback=request.callback,
             deadline_s=request.deadline_s,
@@ -189,6 +214,7 @@ def _fingerprint(request: Request) -> str:
         repr(
             (
                 request.edit.model_dump_json(exclude={"deliver"}),
+                request.route.gpu_types,
                 request.seed,
                 request.count,
                 sorted(request.submitted.items()),

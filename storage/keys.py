@@ -44,6 +44,17 @@ CALLBACKS: Final = PREFIX + "callbacks"
 """Sorted set: `<id>/<moment>` of each webhook that is to be called, to the millisecond it is due."""
 TALLY: Final = PREFIX + "tally:"
 """+ tenant: hash, `<model>:<what>` to how often that happened: succeeded, failed, cancelled, retried."""
+CHAINED: Final = PREFIX + "chained"
+"""Sorted set: id of each queued generation that may go to other queues than its own, by order of arrival."""
+TARGETS: Final = PREFIX + "targets"
+"""Set: names of targets that have samples."""
+SAMPLES: Final = PREFIX + "samples:"
+"""+ target: list of the latest samples as JSON, newest first."""
+USAGE: Final = PREFIX + "usage:"
+"""+ tenant:month: hash, `<model>:<what>` to how much: count, pixels, gpu_ms, cost (in millionths of a dollar); `spent` and
+`reserved` of all models."""
+WANTED: Final = PREFIX + "wanted"
+"""Hash: target of a model that is to be kept loaded, to who loads it and until when, as JSON."""
 EXPIRING: Final = PREFIX + "expiring"
 """Sorted set: object prefix to the millisecond it is to be deleted."""
 STOPPED: Final = PREFIX + "stopped"
@@ -55,7 +66,21 @@ FLEET: Final = PREFIX + "fleet"
 BROKER: Final = PREFIX + "broker:"
 """Celery's own keys; + queue name: list of tickets."""
 
-PERMANENT: Final = (RING, PENDING, DEPTHS, LEASES, DUE, DEADLINES, SEQUENCE, ACTIVE, CALLBACKS, EXPIRING, BROKER)
+PERMANENT: Final = (
+    RING,
+    PENDING,
+    DEPTHS,
+    LEASES,
+    DUE,
+    DEADLINES,
+    SEQUENCE,
+    ACTIVE,
+    CALLBACKS,
+    CHAINED,
+    WANTED,
+    EXPIRING,
+    BROKER,
+)
 """What may lack a lifetime."""
 
 DAY_S: Final = 24 * 3600
@@ -69,6 +94,8 @@ LIFETIMES_S: Final = {
     "alive": 15,
     "swept": DAY_S,
     "parked": 8 * DAY_S,
+    "samples": 90 * DAY_S,
+    "usage": 400 * DAY_S,
 }
 """Seconds each kind of key is kept after its last write."""
 
@@ -80,6 +107,7 @@ def prelude() -> str:
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
         "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
         "expiring": EXPIRING, "callbacks": CALLBACKS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
+        "chained": CHAINED, "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
         "stopped": STOPPED, "broker": BROKER,
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())

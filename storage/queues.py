@@ -20,21 +20,25 @@ TASK = "darkroom.serve"
 ANY_GPU = "any"
 
 
-def queue_name(model: str, gpu_type: str = ANY_GPU) -> str:
-    """`edits.<model>.<gpu type>`; work that may run anywhere waits on `any`."""
-    return f"edits.{model}.{gpu_type}"
+def queue_name(model: str, gpu_type: str = ANY_GPU, region: str | None = None) -> str:
+    """`edits.<model>.<gpu type>`, and `.<region>` for work that may run in that one alone; `any` is any GPU type."""
+    return f"edits.{model}.{gpu_type}" + (f".{region}" if region else "")
 
 
-def queues_of_worker(models: Iterable[str], gpu_type: str) -> tuple[str, ...]:
-    """What a worker serves: what only its GPU type may, and what anyone may."""
+def queues_of_worker(models: Iterable[str], gpu_type: str, region: str) -> tuple[str, ...]:
+    """What a worker serves, from what only its like may to what anyone may."""
     models = tuple(models)
-    return (*(queue_name(model, gpu_type) for model in models), *(queue_name(model) for model in models))
+    places = ((gpu_type, region), (ANY_GPU, region), (gpu_type, None), (ANY_GPU, None))
+    return tuple(queue_name(model, *place) for place in places for model in models)
 
 
 def queues_of_catalog(known: catalog.Catalog) -> tuple[str, ...]:
     """Every queue there can be."""
     return tuple(
-        queue_name(name, gpu_type) for name, model in known.models.items() for gpu_type in (*model.gpu_types, ANY_GPU)
+        queue_name(name, gpu_type, region)
+        for name, model in known.models.items()
+        for gpu_type in (*model.gpu_types, ANY_GPU)
+        for region in (*known.regions, None)
     )
 
 

@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeVar
 
 from PIL import Image
 
-from storage.contracts import catalog, edits, errors, generations
+from storage.contracts import catalog, edits, errors, estimates, generations, samples
 from storage.contracts.geometry import Geometry, Size, planned
 from storage.ledger import calls
 from workers import pictures
@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 MASK_TOLERANCE = 0.02
 """How far, as a logarithm, a mask's aspect ratio may be from its picture's."""
+
+PASS_ON_S = 0.2
+"""A ticket for work that is left to others is passed on after a moment: at once, it would come straight back."""
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S = 0.2
@@ -95,6 +98,7 @@ class Stored:
 
     lease: Lease
     result: generations.Result
+    sample: samples.Sample
     body: bytes
 
     @property
@@ -109,12 +113,11 @@ class Editing:
     def __init__(
         self,
         *,
-        worker: str,
+        claimant: calls.Claimant,
         queues: Sequence[str],
         known: catalog.Catalog,
         ledger: calls.Ledger,
         objects: ObjectStore,
-        gpu_type: str,
         filters: Filters,
         signer: Signer | None = None,
         fetch: Callable[[str, str], bytes],
@@ -122,17 +125,19 @@ class Editing:
         pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
         warm_queues: Callable[[], Sequence[str]] = tuple,
         closed_queues: Callable[[], Sequence[str]] = tuple,
+        warm_elsewhere: Callable[[], Sequence[str]] = tuple,
+        pass_on: Callable[[str], None] = lambda queue: None,
         affinity_s: float = 0,
+        defer_s: float = 0,
         keeper: Keeper,
         max_attempts: int,
         rest_s: float,
     ) -> None:
-        self._worker = worker
+        self._claimant = claimant
         self._queues = list(queues)
         self._catalog = known
         self._ledger = ledger
         self._objects = objects
-        self._gpu_type = gpu_type
         self._filters = filters
         self._signer = signer
         self._fetch = fetch
@@ -140,25 +145,40 @@ class Editing:
         self._pipeline = pipeline
         self._warm_queues = warm_queues
         self._closed_queues = closed_queues
+        self._warm_elsewhere = warm_elsewhere
+        self._pass_on = pass_on
         self._affinity_ms = int(affinity_s * 1000)
+        self._defer_ms = int(defer_s * 1000)
         self._keeper = keeper
         self._max_attempts = max_attempts
         self._rest_s = rest_s
 
     def claim(self) -> Lease | None:
         """Take the next generation; None when nothing waits. Raises `errors.StoreUnavailableError`."""
-        # Another queue goes first each time, so that a busy one does not starve the rest; those of loaded models before others.
+        # Another queue goes first each time, so that a busy one does not starve the rest; those of loaded models before others,
+        # and last those of models that are loaded elsewhere.
         self._queues.append(self._queues.pop(0))
-        loaded, closed = self._warm_queues(), self._closed_queues()
+        loaded, closed, elsewhere = self._warm_queues(), self._closed_queues(), self._warm_elsewhere()
+        deferred = {queue for queue in elsewhere if queue not in loaded}
         ordered = sorted(
-            (queue for queue in self._queues if queue not in closed), key=lambda queue: queue not in loaded
+            (queue for queue in self._queues if queue not in closed),
+            key=lambda queue: (queue in deferred, queue not in loaded),
         )
-        preferred = sum(queue in loaded for queue in ordered)
-        claim = self._ledger.run(
-            calls.claim(
-                self._worker, self._keeper.lease_ms, ordered, preferred=preferred, patience_ms=self._affinity_ms
-            )
+        wanted = calls.claim(
+            self._claimant,
+            self._keeper.lease_ms,
+            ordered,
+            preferred=sum(queue in loaded for queue in ordered),
+            patience_ms=self._affinity_ms,
+            deferred=sum(queue in deferred for queue in ordered),
+            deferral_ms=self._defer_ms,
         )
+        claim = self._ledger.run(wanted)
+        if isinstance(claim, calls.Deferred):
+            # The ticket was meant for whoever has the model loaded.
+            time.sleep(PASS_ON_S)
+            self._pass_on(claim.queue)
+            return None
         if claim is None:
             return None
         log.info("%s claimed, attempt %d", claim.id, claim.attempt)
@@ -249,7 +269,14 @@ class Editing:
         body = pictures.encode(picture, edit.output_format, edit.quality, receipt.model_dump_json())
         body = self._signed(body, claim, receipt)
         content_type = edits.CONTENT_TYPES[edit.output_format]
+        began = time.monotonic()
         self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
+        timings = generations.Timings(
+            queue_ms=claim.waited_ms,
+            load_ms=prepared.lease.load_ms,
+            execute_ms=edited.execution_ms,
+            upload_ms=round((time.monotonic() - began) * 1000),
+        )
         result = generations.Result(
             key=claim.result_key,
             content_type=content_type,
@@ -259,16 +286,42 @@ class Editing:
             fit=prepared.geometry.note,
             execution_ms=edited.execution_ms,
             receipt=receipt,
+            cost_usd=self._cost(prepared, edited.execution_ms),
+            timings=timings,
         )
-        return Stored(lease=prepared.lease, result=result, body=body)
+        sample = self._sample(prepared, samples.SUCCEEDED).model_copy(
+            update={**timings.model_dump(), "placement": edited.facts.placement, "peak_gb": edited.facts.peak_gb}
+        )
+        return Stored(lease=prepared.lease, result=result, sample=sample, body=body)
+
+    def _cost(self, prepared: Prepared, execution_ms: int) -> float:
+        model = self._catalog.model(prepared.lease.claim.edit.model)
+        gpu = self._catalog.gpu_types[self._claimant.gpu_type]
+        output = prepared.geometry.output
+        cost = estimates.price_usd(model, gpu, pixels=output.width * output.height, seconds=execution_ms / 1000)
+        return round(cost, 6)
+
+    def _target(self, claim: generations.Claim) -> samples.Target:
+        return samples.Target(model=claim.edit.model, gpu_type=self._claimant.gpu_type, region=self._claimant.region)
+
+    def _sample(self, prepared: Prepared, outcome: str) -> samples.Sample:
+        job = prepared.job
+        return samples.Sample(
+            at_ms=round(time.time() * 1000),
+            outcome=outcome,
+            pixels=job.width * job.height,
+            steps=job.steps,
+            references=len(job.references),
+        )
 
     def publish(self, stored: Stored) -> bool:
         """Deliver, if that is asked for, and publish. False: the claim was lost. Raises `errors.DarkroomError`."""
         claim, result = stored.lease.claim, stored.result
+        target = self._target(claim)
         if claim.edit.deliver is not None:
             delivered = self._deliver(claim.tenant, claim.edit.deliver.put_url, stored.body, result.content_type)
             result = result.model_copy(update={"delivered": delivered})
-        if self._patiently(stored.lease, lambda: self._ledger.run(calls.finish(claim, result))):
+        if self._patiently(stored.lease, lambda: self._ledger.run(calls.finish(claim, result, target, stored.sample))):
             log.info("%s succeeded", claim.id)
             return True
         log.info("%s was taken away before its result could be published", claim.id)
@@ -300,7 +353,7 @@ class Editing:
             rendered=str(edited.prepared.geometry.render),
             dtype=facts.dtype,
             placement=facts.placement,
-            gpu_type=self._gpu_type,
+            gpu_type=self._claimant.gpu_type,
             gpu=facts.device,
             libraries=dict(facts.libraries),
         )
@@ -312,8 +365,19 @@ class Editing:
             log.info("%s stopped: %s", claim.id, error.code)
             return
         rest_s = self._rest(claim.attempt) if isinstance(error, errors.TransientError) else None
+        sample = None
+        if error.code not in samples.NOT_THE_TARGETS_FAULT:
+            sample = samples.Sample(at_ms=round(time.time() * 1000), outcome=error.code)
+        fail = calls.fail(
+            claim,
+            error,
+            rest_s=rest_s,
+            max_attempts=self._max_attempts,
+            target=self._target(claim),
+            sample=sample,
+        )
         try:
-            state = self._ledger.run(calls.fail(claim, error, rest_s=rest_s, max_attempts=self._max_attempts))
+            state = self._ledger.run(fail)
             log.info("%s %s: %s", claim.id, state, error.code)
         except errors.StoreUnavailableError:
             log.warning("%s: could not be recorded as failed; its lease will run out", claim.id)

@@ -4,10 +4,12 @@ Opens its connections, starts its threads, loads its models, and closes everythi
 """
 
 import contextlib
+import functools
 import logging
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from celery.worker import state
 from storage import connections, provenance, queues
 from storage.contracts import errors
 from storage.contracts.catalog import Catalog
+from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers.conveyor import Conveyor
@@ -26,6 +29,7 @@ from workers.editing import Editing
 from workers.fetching import Fetcher
 from workers.filters import Filters, ImageClassifier, WordFilter
 from workers.leases import Keeper
+from workers.neighbours import Neighbours
 from workers.presence import announced, every, start
 from workers.residency import Residency
 from workers.settings import GpuSettings
@@ -35,6 +39,10 @@ log = logging.getLogger(__name__)
 
 COOL_S = 10.0
 """How often models are looked through for those unused too long."""
+
+NEIGHBOURS_S = 2.0
+WISHES_S = 1.0
+"""How often the others are looked at, and what models are wanted."""
 
 LOOK_S = 5.0
 """How often an idle worker looks for work that no ticket told it of."""
@@ -58,7 +66,15 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         from workers.pipelines import device
 
         device.check(settings.gpu_type, known.gpu_types[settings.gpu_type].device_name)
-    served = queues.queues_of_worker(models, settings.gpu_type)
+    if settings.region not in known.regions:
+        raise ValueError(f"DARKROOM_REGION {settings.region!r} is not in the catalog: {', '.join(known.regions)}")
+
+    def queues_of(named: Iterable[str]) -> tuple[str, ...]:
+        return queues.queues_of_worker(named, settings.gpu_type, settings.region)
+
+    claimant = calls.Claimant(worker=settings.worker_name, gpu_type=settings.gpu_type, region=settings.region)
+    served = queues_of(models)
+    app = queues.celery_app(settings, served)
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
         beats = stack.enter_context(contextlib.closing(connections.connect(settings)))
@@ -77,21 +93,24 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             preloaded=frozenset(preload),
         )
         filters = _filters(settings)
+        neighbours = Neighbours(RedisLedger(connection), settings.worker_name)
         editing = Editing(
-            worker=settings.worker_name,
+            claimant=claimant,
             queues=served,
             known=known,
             ledger=RedisLedger(connection),
             objects=Objects(settings),
             fetch=fetcher.fetch,
             deliver=delivery.deliver,
-            gpu_type=settings.gpu_type,
             filters=filters,
             signer=provenance.signer_of(settings),
             pipeline=residency.pipeline,
-            closed_queues=lambda: queues.queues_of_worker(residency.failed(), settings.gpu_type),
-            warm_queues=lambda: queues.queues_of_worker(residency.resident(), settings.gpu_type),
+            closed_queues=lambda: queues_of(residency.failed()),
+            warm_queues=lambda: queues_of(residency.resident()),
+            warm_elsewhere=neighbours.warm_queues,
+            pass_on=lambda queue: _pass_on(app, queue),
             affinity_s=settings.affinity_s,
+            defer_s=settings.defer_s,
             keeper=keeper,
             max_attempts=settings.max_attempts,
             rest_s=settings.rest_s,
@@ -105,20 +124,42 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             except errors.DarkroomError as exc:
                 raise ValueError(f"DARKROOM_PRELOAD: {model}: {exc}") from exc
         stack.enter_context(every(COOL_S, lambda: conveyor.call_on_pipeline_thread(residency.cool)))
+        stack.enter_context(every(NEIGHBOURS_S, neighbours.look))
+
+        def obey() -> None:
+            wishes = RedisLedger(connection).run(calls.wanted(claimant, models))
+            residency.keep({model for model, how in wishes.items() if how == "always"})
+            for model, how in wishes.items():
+                if how == "never":
+                    conveyor.call_on_pipeline_thread(functools.partial(residency.let_go, model))
+                elif model not in residency.resident():
+                    conveyor.call_on_pipeline_thread(functools.partial(_warm, residency, model))
+
+        stack.enter_context(every(WISHES_S, obey))
 
         def facts() -> dict[str, object]:
             states = {model: residency.state(model) for model in models}
             return {
                 "role": "gpu",
                 "gpu_type": settings.gpu_type,
+                "region": settings.region,
                 "memory_gb": known.gpu_types[settings.gpu_type].memory_gb,
                 "models": states,
                 "busy": keeper.busy(),
             }
 
-        app = queues.celery_app(settings, served)
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)
         _consume(app, conveyor, stopper, settings.worker_name, announced(connection, settings.worker_name, facts))
+
+
+def _pass_on(app: celery.Celery, queue: str) -> None:
+    with contextlib.suppress(errors.StoreUnavailableError):  # the housekeeping worker replaces it
+        queues.send_ticket(app, queue)
+
+
+def _warm(residency: Residency, model: str) -> None:
+    with contextlib.suppress(errors.DarkroomError):  # its state says why
+        residency.pipeline(model)
 
 
 def _named(known: Catalog, name: str) -> str:

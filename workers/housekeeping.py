@@ -57,7 +57,7 @@ class Housekeeping:
         """
         deleting = threading.Thread(target=self._loop, args=[stopping, self.ensure_bucket, self.delete_expired])
         deleting.start()
-        self._loop(stopping, self.recover, self.wake, self.replace_tickets)
+        self._loop(stopping, self.recover, self.wake, self.reroute, self.replace_tickets)
         deleting.join()
 
     def _loop(self, stopping: threading.Event, *sweeps: Callable[[], None]) -> None:
@@ -88,6 +88,15 @@ class Housekeeping:
         """End rests and waits that are over. Raises `errors.StoreUnavailableError`."""
         for id_, state in self._ledger.run(calls.wake()).items():
             log.info("%s is %s", id_, state)
+
+    def reroute(self) -> None:
+        """Move what waits for workers that are gone to others that may run it. Raises `errors.StoreUnavailableError`."""
+        fleet = [one for one in self._ledger.run(calls.present()).values() if one.get("role") == "gpu"]
+        served = {
+            queue for one in fleet for queue in queues.queues_of_worker(one["models"], one["gpu_type"], one["region"])
+        }
+        for id_, queue in self._ledger.run(calls.reroute(sorted(served))).items():
+            log.info("%s waits on %s now", id_, queue)
 
     def replace_tickets(self) -> None:
         """Send the tickets that have been missing for two sweeps. Raises `errors.StoreUnavailableError`."""

@@ -34,6 +34,7 @@ class Lease:
         self.phase = generations.Phase.PREPARING
         self.step = 0
         self.loaded_percent = 0
+        self.load_ms = 0
         self.preview = ""
         self._stopped = threading.Event()
         self._loading_since: float | None = None
@@ -44,6 +45,8 @@ class Lease:
         """The model it needs is loaded so far, 0 to 1."""
         self.loaded_percent = round(100 * share)
         if share >= 1:
+            if self._loading_since is not None:
+                self.load_ms += round((time.monotonic() - self._loading_since) * 1000)
             self._loading_since, self.phase = None, generations.Phase.PREPARING
         elif self._loading_since is None:
             self._loading_since, self.phase = time.monotonic(), generations.Phase.LOADING

@@ -1,13 +1,13 @@
 """Which models are on the device: loaded when work asks for them, kept warm for a while, evicted when another needs the room.
 
-Everything but `state` and `resident` runs on the pipeline's thread.
+Everything but `state`, `resident` and `keep` runs on the pipeline's thread.
 """
 
 import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Residency:
     keep_warm_s: float = 900.0
     preloaded: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic
+    _kept: frozenset[str] = field(init=False, default=frozenset())
     _resident: dict[str, Resident] = field(init=False, default_factory=dict)
     _failed: dict[str, tuple[float, type[errors.DarkroomError], str]] = field(init=False, default_factory=dict)
     _starting: tuple[str, float] | None = field(init=False, default=None)
@@ -92,8 +93,17 @@ class Residency:
     def cool(self) -> None:
         """Let go of what has not been used for long."""
         for model, found in list(self._resident.items()):
-            if model not in self.preloaded and self.clock() - found.used_at >= self.keep_warm_s:
+            if model not in self.preloaded | self._kept and self.clock() - found.used_at >= self.keep_warm_s:
                 self._evict(model, "unused")
+
+    def keep(self, models: Iterable[str]) -> None:
+        """These are kept warm, however long unused, until this is called without them. They give way when room is needed."""
+        self._kept = frozenset(models)
+
+    def let_go(self, model: str) -> None:
+        """Take a model off the device, unless it is to stay until the worker stops."""
+        if model in self._resident and model not in self.preloaded:
+            self._evict(model, "not wanted any more")
 
     def _check_failed(self, model: str) -> None:
         if model in self.failed():

@@ -38,6 +38,9 @@ class GpuSettings(WorkerSettings):
     gpu_type: str = "cpu"
     """The device's name in the catalog; decides which queues are served."""
 
+    region: str = "local"
+    """Where it is, as the catalog spells it."""
+
     models: tuple[str, ...] = ()
     """Models to serve, as JSON; empty means all that the catalog lists for this GPU type."""
 
@@ -49,6 +52,9 @@ class GpuSettings(WorkerSettings):
 
     affinity_s: Annotated[float, Field(ge=0)] = 30
     """Work for a loaded model goes first, until other work has waited this long."""
+
+    defer_s: Annotated[float, Field(ge=0)] = 3
+    """Work for a model that is loaded elsewhere and not here is left to those workers for so long."""
 
     load_limit_s: Annotated[float, Field(gt=0)] = 1800
     """A model that takes longer to load hangs, and its process is ended."""

@@ -141,7 +141,8 @@ async def cancel(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Resp
 @router.post("/retry/{job_id}")
 async def retry(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Response:
     """Queue a failed or timed-out job again, under the same id."""
-    held.ring((await held.ledger.run(calls.retry(_id(job_id), tenant, held.submission.limits))).queue)
+    again = calls.retry(_id(job_id), tenant, held.submission.limits, budget=held.budgets.of(tenant))
+    held.ring((await held.ledger.run(again)).queue)
     return JSONResponse({"id": job_id, "status": "IN_QUEUE"})
 
 

@@ -80,6 +80,8 @@ class Model(Frozen):
     frame: Frame
     released_at: str
     price_per_image: Annotated[float, Field(ge=0)] = 0.0
+    price_per_megapixel: Annotated[float, Field(ge=0)] = 0.0
+    """In USD. With neither, callers pay for the GPU's seconds."""
     parameters: dict[str, Parameter]
 
     @functools.cached_property
@@ -124,6 +126,8 @@ class Catalog(Frozen):
 
     models: dict[str, Model]
     gpu_types: dict[str, GpuType]
+    regions: Annotated[tuple[Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")], ...], Field(min_length=1)] = ("local",)
+    """Where workers may be."""
 
     @model_validator(mode="after")
     def _gpu_types_exist(self) -> "Catalog":

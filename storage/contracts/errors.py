@@ -8,6 +8,7 @@
     │   ├── UnauthenticatedError      unauthenticated
     │   ├── NotFoundError             resource_not_found
     │   ├── IdempotencyConflictError  idempotency_conflict
+    │   ├── BudgetExceededError       budget_exceeded
     │   ├── InputUnreachableError     input_unreachable
     │   ├── ExpiredInQueueError       expired_in_queue
     │   ├── ContentFilteredError      content_filtered
@@ -97,6 +98,13 @@ class IdempotencyConflictError(PermanentError):
 
     code = "idempotency_conflict"
     title = "The idempotency key was used with another request"
+
+
+class BudgetExceededError(PermanentError):
+    """The tenant's budget for this month does not suffice for what is asked."""
+
+    code = "budget_exceeded"
+    title = "The budget does not suffice"
 
 
 class InputUnreachableError(PermanentError):

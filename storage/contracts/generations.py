@@ -103,6 +103,15 @@ class MadeWith(Frozen):
     libraries: dict[str, str]
 
 
+class Timings(Frozen):
+    """Where the time went, in milliseconds: in the queue, loading the model (0: it was there), computing, uploading."""
+
+    queue_ms: int
+    load_ms: int
+    execute_ms: int
+    upload_ms: int
+
+
 class Result(Frozen):
     """The stored picture: its object key, size in pixels and bytes, how it was fitted and what made it.
 
@@ -117,6 +126,8 @@ class Result(Frozen):
     fit: str
     execution_ms: int
     receipt: MadeWith | None = None
+    cost_usd: float | None = None
+    timings: "Timings | None" = None
     delivered: bool | None = None
     """Whether it also lies in the caller's own bucket; None: that was not asked for."""
 
@@ -155,7 +166,8 @@ class Generation:
     `submitted` holds the parameters as the caller sent them (JSON object), for dialects that echo them. `position` is
     how many generations will be served before this one while it is queued, else None. `step` of `steps` denoising
     steps are done. `phase` is what its `worker` does with it; `loaded_percent` counts while that is loading the model. `siblings`
-    are the ids of all generations of the same request, itself among them, when there are several.
+    are the ids of all generations of the same request, itself among them, when there are several. `gpu_type` and `region` are
+    its worker's; `queue` is where it waits or waited.
     """
 
     id: str
@@ -175,6 +187,9 @@ class Generation:
     loaded_percent: int = 0
     siblings: tuple[str, ...] = ()
     worker: str | None = None
+    gpu_type: str | None = None
+    region: str | None = None
+    queue: str = ""
     callback: Callback | None = None
 
     @classmethod
@@ -203,6 +218,9 @@ class Generation:
             loaded_percent=int(record.get("loaded_percent", 0)),
             siblings=tuple(record.get("siblings", "").split()),
             worker=record.get("worker"),
+            gpu_type=record.get("gpu_type"),
+            region=record.get("region"),
+            queue=record["queue"],
             callback=Callback.model_validate_json(record["callback"]) if "callback" in record else None,
         )
 
@@ -235,6 +253,7 @@ class Claim:
     attempt: int
     execution_limit_s: float
     edit: edits.Edit
+    waited_ms: int = 0
 
     @property
     def result_key(self) -> str:

@@ -88,6 +88,11 @@ class Frame(Frozen):
                 raise ValueError(f"sizes: {text} is no multiple of {MULTIPLE}")
         return self
 
+    @property
+    def usual_pixels(self) -> int:
+        """How many are rendered when nothing is asked: the preferred sizes have about as many each."""
+        return Size.parse(self.sizes[len(self.sizes) // 2]).pixels
+
     def nearest(self, ratio: float) -> Size:
         """The preferred size whose ratio is nearest, compared on a logarithmic scale."""
         return min((Size.parse(text) for text in self.sizes), key=lambda size: abs(math.log(size.ratio / ratio)))

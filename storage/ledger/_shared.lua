@@ -1,6 +1,7 @@
 -- Put before every script, after KEY and LIFE: the server's clock, the event log, and the moves several transitions share.
 
 local LOG_LENGTH = 10000
+local SAMPLES_KEPT = 200
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -85,6 +86,7 @@ local function enqueue(record, first)
   end
   redis.call('ZADD', pending, score, record.id)
   redis.call('HINCRBY', KEY.depths, record.queue, 1)
+  if record.chain then redis.call('ZADD', KEY.chained, record.sequence, record.id) end
 end
 
 local function one_less(queue)
@@ -95,7 +97,7 @@ end
 local function requeue(record, rest_ms)
   redis.call('ZREM', KEY.leases, record.id)
   redis.call('HSET', KEY.generation .. record.id, 'status', 'queued')
-  redis.call('HDEL', KEY.generation .. record.id, 'started_ms', 'step', 'worker', 'phase')
+  redis.call('HDEL', KEY.generation .. record.id, 'started_ms', 'step', 'worker', 'phase', 'gpu_type', 'region')
   if rest_ms > 0 then
     redis.call('ZADD', KEY.due, integer(now_ms() + rest_ms), record.id)
   else
@@ -120,14 +122,39 @@ local function count(record, what)
   redis.call('EXPIRE', KEY.tally .. record.tenant, LIFE.history)
 end
 
+-- What an execution was like, for its target's statistics.
+local function note_sample(target, sample)
+  redis.call('LPUSH', KEY.samples .. target, sample)
+  redis.call('LTRIM', KEY.samples .. target, 0, SAMPLES_KEPT - 1)
+  redis.call('EXPIRE', KEY.samples .. target, LIFE.samples)
+  redis.call('SADD', KEY.targets, target)
+  redis.call('EXPIRE', KEY.targets, LIFE.samples)
+end
+
+-- Millionths of a dollar that a tenant's month is held liable for until a generation is over.
+local function reserve(record, amount)
+  if not record.reserve then return end
+  redis.call('HINCRBY', KEY.usage .. record.tenant .. ':' .. record.month, 'reserved', amount)
+  redis.call('EXPIRE', KEY.usage .. record.tenant .. ':' .. record.month, LIFE.usage)
+end
+
+-- What a month would come to beyond its budget, as a reply; nil when it would not.
+local function overdraft(tenant, month, budget, more)
+  local known = redis.call('HMGET', KEY.usage .. tenant .. ':' .. month, 'spent', 'reserved')
+  local liable = tonumber(known[1] or 0) + tonumber(known[2] or 0)
+  if liable + more > budget then return { 'overdrawn', liable } end
+end
+
 -- any unfinished state -> a terminal one; `delete_ms` is when its stored result, if any, is to be removed.
 local function settle(record, status, at_ms, delete_ms, fields)
   local key = KEY.generation .. record.id
   redis.call('HSET', key, 'status', status, 'completed_ms', integer(at_ms), unpack(fields))
   redis.call('EXPIRE', key, LIFE.record)
   count(record, status)
+  reserve(record, -tonumber(record.reserve or 0))
   redis.call('ZREM', KEY.leases, record.id)
   redis.call('ZREM', KEY.deadlines, record.id)
+  if record.chain then redis.call('ZREM', KEY.chained, record.id) end
   redis.call('ZREM', KEY.active .. record.tenant, record.id)
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
   if record.inputs then
@@ -164,5 +191,6 @@ local function revive(record, queue_ttl_ms)
   redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.results)
   if record.inputs then redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.inputs) end
   count(record, 'retried')
+  reserve(record, tonumber(record.reserve or 0))
   requeue(record, 0)
 end

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from storage.contracts import edits, errors, generations
+from storage.contracts import edits, errors, generations, samples
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -61,6 +61,8 @@ class Order:
     """What `create` is asked to accept: generations of one edit, apart from their seeds.
 
     With `refused` they are recorded as failed for that reason, at once. `deadline_s` from now they are over, one way or another.
+    `chain` are the queues it may wait on, the first that is served first. Of a `budget` for the `month` (`2026-11`) each is
+    reserved so much until it is over, both in millionths of a dollar.
     """
 
     tenant: str
@@ -75,6 +77,10 @@ class Order:
     priority: int = generations.PRIORITY
     callback: generations.Callback | None = None
     deadline_s: float | None = None
+    chain: Sequence[str] = ()
+    month: str = ""
+    budget: int | None = None
+    reserve: int = 0
     idempotency_key: str | None = None
     fingerprint: str | None = None
 
@@ -92,13 +98,15 @@ class Receipt:
 def create(order: Order) -> Call[Receipt]:
     """Accept generations, all or none.
 
-    Raises `errors.IdempotencyConflictError`, `errors.TooManyActiveError` and `errors.StoreFullError` when decoded.
+    Raises `errors.IdempotencyConflictError`, `errors.TooManyActiveError`, `errors.StoreFullError` and
+    `errors.BudgetExceededError` when decoded.
     """
     request = {
         "tenant": order.tenant,
         "namespace": order.namespace or order.tenant,
         "model": order.edits[0].model,
         "queue": order.queue,
+        "month": order.month,
         "priority": order.priority,
         "max_active": order.limits.max_active,
         "max_queued": order.limits.max_queued,
@@ -118,6 +126,10 @@ def create(order: Order) -> Call[Receipt]:
     optional = {"inputs": order.inputs_prefix, "idempotency": order.idempotency_key, "fingerprint": order.fingerprint}
     if order.callback:
         request |= {"callback": order.callback.model_dump_json(), "callback_moments": ",".join(order.callback.moments)}
+    if order.budget is not None:
+        request |= {"budget": order.budget, "reserve": order.reserve}
+    if order.chain:
+        request["chain"] = " ".join(order.chain)
     if order.deadline_s is not None:
         request["deadline_ms"] = int(order.deadline_s * 1000)
     if order.refused:
@@ -140,20 +152,49 @@ def _check_accepted(reply: list[Any], limits: Limits) -> None:
         raise errors.TooManyActiveError(message, retry_after=5.0)
     if reply[0] == "crowded":
         raise errors.StoreFullError(f"{reply[1]} generations are queued; the service takes no more", retry_after=10.0)
+    if reply[0] == "overdrawn":
+        message = f"This month's budget does not suffice: ${reply[1] / 1e6:.4f} of it is spent or reserved"
+        raise errors.BudgetExceededError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimant:
+    """A worker: its name and where it is."""
+
+    worker: str
+    gpu_type: str = "cpu"
+    region: str = "local"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deferred:
+    """Nothing is to be claimed yet: what waits on `queue` is left to others for a moment."""
+
+    queue: str
 
 
 def claim(
-    worker: str, lease_ms: int, queues: Sequence[str], *, preferred: int | None = None, patience_ms: int = 0
-) -> Call[generations.Claim | None]:
+    claimant: Claimant,
+    lease_ms: int,
+    queues: Sequence[str],
+    *,
+    preferred: int | None = None,
+    patience_ms: int = 0,
+    deferred: int = 0,
+    deferral_ms: int = 0,
+) -> Call[generations.Claim | Deferred | None]:
     """Take the next generation of the first of these queues that has one.
 
     Only the first `preferred` are served before one of the others in which somebody has waited longer than `patience_ms`.
+    The last `deferred` are served only when somebody has waited there for `deferral_ms`.
     """
 
-    def decode(reply: list[Any] | None) -> generations.Claim | None:
+    def decode(reply: list[Any] | None) -> generations.Claim | Deferred | None:
         if not reply:
             return None
-        id_, tenant, token, attempt, limit_s, edit = reply
+        if reply[0] == "deferred":
+            return Deferred(queue=reply[1])
+        id_, tenant, token, attempt, limit_s, edit, waited_ms = reply
         return generations.Claim(
             id=id_,
             tenant=tenant,
@@ -161,11 +202,14 @@ def claim(
             attempt=attempt,
             execution_limit_s=float(limit_s),
             edit=edits.Edit.model_validate_json(edit),
+            waited_ms=int(waited_ms),
         )
 
+    first = len(queues) if preferred is None else preferred
+    who = (claimant.worker, claimant.gpu_type, claimant.region)
     return Call(
         script="claim",
-        arguments=(worker, lease_ms, len(queues) if preferred is None else preferred, patience_ms, *queues),
+        arguments=(*who, lease_ms, first, patience_ms, deferred, deferral_ms, *queues),
         decode=decode,
     )
 
@@ -187,20 +231,31 @@ def beat(
     return Call(script="beat", arguments=arguments, decode=lambda reply: reply == "held")
 
 
-def finish(claim: generations.Claim, result: generations.Result) -> Call[bool]:
-    """Publish the result. False: the claim is lost, the result is nobody's."""
+def finish(
+    claim: generations.Claim, result: generations.Result, target: samples.Target, sample: samples.Sample
+) -> Call[bool]:
+    """Publish the result and note what it took. False: the claim is lost, the result is nobody's."""
     kept_ms = int(generations.RESULT_LIFETIME.total_seconds() * 1000)
-    arguments = (claim.id, claim.token, result.model_dump_json(), kept_ms, claim.edit.steps)
+    noted = (target.name, sample.model_dump_json(exclude_defaults=True), sample.pixels, sample.execute_ms)
+    cost = round((result.cost_usd or 0) * 1_000_000)
+    arguments = (claim.id, claim.token, result.model_dump_json(), kept_ms, claim.edit.steps, *noted, cost)
     return Call(script="finish", arguments=arguments, decode=lambda reply: reply == "done")
 
 
 def fail(
-    claim: generations.Claim, error: errors.DarkroomError, *, rest_s: float | None, max_attempts: int
+    claim: generations.Claim,
+    error: errors.DarkroomError,
+    *,
+    rest_s: float | None,
+    max_attempts: int,
+    target: samples.Target | None = None,
+    sample: samples.Sample | None = None,
 ) -> Call[Literal["failed", "queued", "lost"]]:
     """End it as failed, or queue it again after `rest_s` seconds while attempts are left; None never tries again."""
     rest_ms = -1 if rest_s is None else int(rest_s * 1000)
     details = json.dumps(dict(error.details)) if error.details else ""
-    arguments = (claim.id, claim.token, error.code, error.message, rest_ms, max_attempts, details)
+    noted = (target.name, sample.model_dump_json(exclude_defaults=True)) if target and sample else ("", "")
+    arguments = (claim.id, claim.token, error.code, error.message, rest_ms, max_attempts, details, *noted)
     return Call(script="fail", arguments=arguments, decode=lambda reply: reply)
 
 
@@ -224,11 +279,11 @@ class Retried:
     queue: str
 
 
-def retry(id_: str, tenant: str, limits: Limits) -> Call[Retried]:
+def retry(id_: str, tenant: str, limits: Limits, *, budget: int | None = None) -> Call[Retried]:
     """Queue a failed generation again: same id, attempts counted from zero, without the deadline it had.
 
     Raises `errors.NotFoundError`, `errors.InvalidInputError` for what has not failed or was refused for its parameters,
-    `errors.TooManyActiveError` and `errors.StoreFullError`.
+    `errors.TooManyActiveError`, `errors.StoreFullError` and `errors.BudgetExceededError`.
     """
 
     def decode(reply: list[Any]) -> Retried:
@@ -239,7 +294,8 @@ def retry(id_: str, tenant: str, limits: Limits) -> Call[Retried]:
             raise errors.InvalidInputError("Only what failed, and not for its parameters, can be retried")
         return Retried(queue=reply[1])
 
-    return Call(script="retry", arguments=(id_, tenant, limits.max_active, limits.max_queued), decode=decode)
+    arguments = (id_, tenant, limits.max_active, limits.max_queued, "" if budget is None else budget)
+    return Call(script="retry", arguments=arguments, decode=decode)
 
 
 def drain(id_: str, tenant: str) -> Call[bool]:
@@ -446,3 +502,53 @@ def present() -> Call[dict[str, dict[str, Any]]]:
         arguments=(),
         decode=lambda reply: {name: json.loads(facts) for name, facts in _by_id(reply).items()},
     )
+
+
+def reroute(served: Sequence[str]) -> Call[dict[str, str]]:
+    """Move what waits for workers that are not there to another queue it may wait on; id to its new queue."""
+    return Call(script="reroute", arguments=(SWEEP, *served), decode=_by_id)
+
+
+MOST_SAMPLES = 200
+"""Of one target: as many as are kept."""
+
+
+def samples_of(model: str) -> Call[dict[samples.Target, tuple[samples.Sample, ...]]]:
+    """The latest samples of a model on every target, newest first."""
+
+    def decode(reply: list[Any]) -> dict[samples.Target, tuple[samples.Sample, ...]]:
+        pairs = zip(reply[::2], reply[1::2], strict=True)
+        return {
+            samples.Target.named(name): tuple(samples.Sample.model_validate_json(one) for one in found)
+            for name, found in pairs
+        }
+
+    return Call(script="samples", arguments=(model, MOST_SAMPLES), decode=decode)
+
+
+def usage(tenant: str, month: str) -> Call[dict[str, int]]:
+    """What a tenant used in a month, by `<model>:<what>`, and what is `spent` and `reserved` in millionths of a dollar."""
+    return Call(
+        script="usage",
+        arguments=(tenant, month),
+        decode=lambda reply: {name: int(value) for name, value in _by_id(reply).items()},
+    )
+
+
+Wish = Literal["once", "always", "never"]
+"""How a model is wanted on a target: loaded once, kept loaded, let go."""
+
+
+def want(target: samples.Target, how: Wish, *, seconds: float) -> Call[int]:
+    """Ask for a model; its target's GPU type and region may be `any`. After `seconds` it is forgotten, unless for always."""
+    return Call(script="want", arguments=(target.name, how, int(seconds * 1000)), decode=int)
+
+
+def wanted(claimant: Claimant, models: Sequence[str]) -> Call[dict[str, Wish]]:
+    """What a worker is to load or to let go of, by model."""
+
+    def decode(reply: list[Any]) -> dict[str, Wish]:
+        return dict(zip(reply[::2], reply[1::2], strict=True))
+
+    arguments = (claimant.worker, claimant.gpu_type, claimant.region, *models)
+    return Call(script="wanted", arguments=arguments, decode=decode)

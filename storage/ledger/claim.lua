@@ -1,7 +1,9 @@
 -- queued -> processing, for the generation whose turn it is: queue by queue, round robin over tenants, then priority and age.
--- ARGV: 1 worker, 2 lease in ms, 3 how many queues are preferred, 4 patience of the others in ms, 5... queues
--- Returns {id, tenant, token, attempts, execution_limit_s, edit} or false when nothing waits.
-local FIRST = 5
+-- ARGV: 1 worker, 2 its GPU type, 3 its region, 4 lease in ms, 5 how many queues are preferred, 6 patience of the others in ms,
+--       7 how many of the last queues are deferred, 8 for how long in ms, 9... queues
+-- Returns {id, tenant, token, attempts, execution_limit_s, edit, ms it waited}, or {'deferred', queue} when only deferred work
+-- waits, or false when nothing does.
+local FIRST = 9
 
 -- Who of a queue's next tenants has waited longest, in ms; 0 when nobody waits.
 local function waited_ms(queue)
@@ -27,15 +29,18 @@ local function take(queue)
         local key, at = KEY.generation .. record.id, now_ms()
         local token = redis.call('HINCRBY', key, 'token', 1)
         local attempts = redis.call('HINCRBY', key, 'attempts', 1)
-        redis.call('HSET', key, 'status', 'processing', 'started_ms', integer(at), 'worker', ARGV[1], 'phase', 'preparing')
+        redis.call('HSET', key, 'status', 'processing', 'started_ms', integer(at), 'worker', ARGV[1], 'phase', 'preparing',
+          'gpu_type', ARGV[2], 'region', ARGV[3])
+        if record.chain then redis.call('ZREM', KEY.chained, record.id) end
         if record.deadline_ms then
           redis.call('ZADD', KEY.deadlines, record.deadline_ms, record.id)
         else
           redis.call('ZREM', KEY.deadlines, record.id)
         end
-        redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[2])), record.id)
+        redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[4])), record.id)
         emit('media_generation_started', record, 'processing', { 'attempts', attempts })
-        return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit }
+        local waited = integer(at - tonumber(record.created_ms))
+        return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit, waited }
       end
     end
     tenant = redis.call('LPOP', KEY.ring .. queue)
@@ -43,11 +48,11 @@ local function take(queue)
   return false
 end
 
-local others = FIRST + tonumber(ARGV[3])
-local impatient, longest = nil, tonumber(ARGV[4])
+local others, deferred = FIRST + tonumber(ARGV[5]), #ARGV - tonumber(ARGV[7]) + 1
+local impatient, longest = nil, tonumber(ARGV[6])
 -- Longer than those of the preferred queues: under a backlog everybody waits, and changing for each would help nobody.
 for i = FIRST, others - 1 do
-  longest = math.max(longest, waited_ms(ARGV[i]) + tonumber(ARGV[4]))
+  longest = math.max(longest, waited_ms(ARGV[i]) + tonumber(ARGV[6]))
 end
 for i = others, #ARGV do
   local waited = waited_ms(ARGV[i])
@@ -55,6 +60,11 @@ for i = others, #ARGV do
 end
 local taken = impatient and take(impatient)
 for i = FIRST, #ARGV do
-  taken = taken or take(ARGV[i])
+  -- Somebody else has the model loaded, and is given a moment to take it.
+  if i < deferred or (not taken and waited_ms(ARGV[i]) >= tonumber(ARGV[8])) then taken = taken or take(ARGV[i]) end
 end
-return taken
+if taken then return taken end
+for i = deferred, #ARGV do
+  if redis.call('EXISTS', KEY.ring .. ARGV[i]) == 1 then return { 'deferred', ARGV[i] } end
+end
+return false

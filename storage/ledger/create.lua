@@ -1,11 +1,12 @@
 #!lua
 -- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
 -- ARGV: 1 the request as JSON {tenant, namespace, model, queue, priority, idempotency?, fingerprint?, max_active, max_queued,
---       max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, inputs?, callback?, callback_moments?, refused?: {code, message},
---       generations: [{id, edit, submitted, results}]}; `deadline_ms` counts from now
+--       max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, chain?, month, budget?, reserve?, inputs?, callback?, callback_moments?, refused?: {code, message},
+--       generations: [{id, edit, submitted, results}]}; `deadline_ms` counts from now, `chain`
+--       names the queues it may wait on
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
 -- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
--- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued}
+-- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued} | {'overdrawn', liable}
 local request = cjson.decode(ARGV[1])
 local idempotency = request.idempotency and (KEY.idempotency .. request.tenant .. ':' .. request.idempotency)
 
@@ -23,6 +24,7 @@ for i, generation in ipairs(request.generations) do ids[i] = generation.id end
 if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 then return { 'replayed', last_cursor(), 0, unpack(ids) } end
 
 local refused = refusal(request.tenant, #ids, request.max_active, request.max_queued)
+  or request.budget and overdraft(request.tenant, request.month, request.budget, #ids * request.reserve)
 if refused then return refused end
 
 local at = now_ms()
@@ -38,6 +40,7 @@ for i, generation in ipairs(request.generations) do
     id = generation.id, tenant = request.tenant, model = request.model, queue = request.queue,
     priority = request.priority, sequence = sequence, results = generation.results, inputs = request.inputs,
     siblings = #ids > 1 and table.concat(ids, ' ') or nil, deadline_ms = request.deadline_ms and at + request.deadline_ms,
+    chain = request.chain, month = request.month, reserve = request.budget and request.reserve,
   }
   redis.call('HSET', KEY.generation .. record.id,
     'id', record.id, 'tenant', record.tenant, 'model', record.model, 'queue', record.queue, 'status', 'queued',
@@ -46,6 +49,10 @@ for i, generation in ipairs(request.generations) do
     'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
     'edit', generation.edit, 'submitted', generation.submitted, 'results', generation.results)
   if request.inputs then redis.call('HSET', KEY.generation .. record.id, 'inputs', request.inputs) end
+  for _, name in ipairs({ 'chain', 'month', 'reserve' }) do
+    if record[name] then redis.call('HSET', KEY.generation .. record.id, name, record[name]) end
+  end
+  reserve(record, record.reserve)
   if record.siblings then redis.call('HSET', KEY.generation .. record.id, 'siblings', record.siblings) end
   if record.deadline_ms then redis.call('HSET', KEY.generation .. record.id, 'deadline_ms', integer(record.deadline_ms)) end
   if request.callback and i == 1 then

@@ -1,9 +1,10 @@
 -- processing -> failed, or -> queued after a rest when it may be tried again and attempts are left.
 -- ARGV: 1 id, 2 token, 3 code, 4 message, 5 ms to rest before another attempt or -1 for none, 6 attempts at the most,
---       7 details of the error as JSON or ''
+--       7 details of the error as JSON or '', 8 target, 9 the sample as JSON or ''
 -- Returns 'failed' | 'queued' | 'lost'
 local record = record_of(ARGV[1])
 if record.status ~= 'processing' or record.token ~= ARGV[2] then return 'lost' end
+if ARGV[9] ~= '' then note_sample(ARGV[8], ARGV[9]) end
 local rest_ms = tonumber(ARGV[5])
 if rest_ms >= 0 and tonumber(record.attempts) < tonumber(ARGV[6]) then
   requeue(record, rest_ms)

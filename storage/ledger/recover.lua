@@ -20,6 +20,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', integer(at),
   else
     -- Counted apart from attempts: a payload that kills its worker must not tour the fleet.
     local losses = redis.call('HINCRBY', KEY.generation .. id, 'losses', 1)
+    if record.gpu_type then
+      local lost = cjson.encode({ at_ms = at, outcome = 'worker_lost' })
+      note_sample(record.model .. '|' .. record.gpu_type .. '|' .. record.region, lost)
+    end
     local state = 'queued'
     if losses < tonumber(ARGV[4]) and tonumber(record.attempts) < tonumber(ARGV[3]) then
       requeue(record, 0)

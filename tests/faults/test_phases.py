@@ -97,7 +97,7 @@ def test_a_worker_that_died_as_it_claimed(patient: Patient, tiny: str) -> None:
     with no_worker_moves(patient.victim):
         id_ = patient.victim.alice.enqueue(tiny)
         # The script ran; who asked for it was gone before the answer.
-        claim = RedisLedger(patient.store).run(calls.claim("gone", 3000, ["edits.quick.any"]))
+        claim = RedisLedger(patient.store).run(calls.claim(calls.Claimant(worker="gone"), 3000, ["edits.quick.any"]))
         assert claim is not None
         assert claim.id == id_
     patient.check_it_ended_once(id_, attempts=(2,))

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from infra import embedded
 from storage import connections
-from storage.contracts import edits, errors, generations
+from storage.contracts import edits, errors, generations, samples
 from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
@@ -48,6 +48,10 @@ A_RECEIPT = generations.MadeWith(
 )  # fmt: skip
 
 
+TARGET = samples.Target(model="quick", gpu_type="cpu", region="local")
+SAMPLE = samples.Sample(at_ms=1, outcome="succeeded", pixels=4096, steps=8, references=1, execute_ms=20)
+
+
 @dataclass
 class Desk:
     """A ledger with short ways to do what API and workers do."""
@@ -75,8 +79,8 @@ class Desk:
         return self.receive(tenant, **changes).ids[0]
 
     def claim(self, *, lease_ms: int = 60_000, worker: str = "w1") -> generations.Claim:
-        claim = self.run(calls.claim(worker, lease_ms, [QUEUE]))
-        assert claim is not None
+        claim = self.run(calls.claim(calls.Claimant(worker=worker), lease_ms, [QUEUE]))
+        assert isinstance(claim, generations.Claim)
         return claim
 
     def now_ms(self) -> int:
@@ -87,7 +91,7 @@ class Desk:
         return self.run(calls.read(id_, tenant))
 
     def finish(self, claim: generations.Claim) -> bool:
-        return self.run(calls.finish(claim, a_result(claim)))
+        return self.run(calls.finish(claim, a_result(claim), TARGET, SAMPLE))
 
     def fail(self, claim: generations.Claim, error: errors.DarkroomError, rest_s: float | None = 0) -> str:
         return self.run(calls.fail(claim, error, rest_s=rest_s, max_attempts=3))

@@ -13,7 +13,7 @@ from storage.contracts import errors, generations
 from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
 from tests.conftest import eventually
-from tests.stores.conftest import QUEUE, Desk, a_result, an_edit, limits
+from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, an_edit, limits
 
 Status = generations.Status
 Phase = generations.Phase
@@ -46,7 +46,7 @@ def test_a_result_expires_seven_days_after_completion_to_the_second(desk: Desk) 
 
 
 def test_nothing_waiting_is_nothing_claimed(desk: Desk) -> None:
-    assert desk.run(calls.claim("w1", 1000, [QUEUE])) is None
+    assert desk.run(calls.claim(calls.Claimant(worker="w1"), 1000, [QUEUE])) is None
 
 
 def test_tenants_are_served_in_turn_whatever_the_first_one_sent(desk: Desk) -> None:
@@ -60,7 +60,9 @@ def test_preferred_queues_go_first_until_somebody_else_has_waited_too_long(desk:
     warm, cold = "edits.warm.any", "edits.cold.any"
 
     def claimed(patience_ms: int) -> str:
-        claim = desk.run(calls.claim("w", 60_000, [warm, cold], preferred=1, patience_ms=patience_ms))
+        claim = desk.run(
+            calls.claim(calls.Claimant(worker="w"), 60_000, [warm, cold], preferred=1, patience_ms=patience_ms)
+        )
         assert claim is not None
         return claim.id
 
@@ -85,7 +87,9 @@ def test_of_those_who_waited_too_long_the_one_who_waited_longest_goes_first(desk
     second = desk.accept(queue=queues[1])
     pass_ms(5)
     later = desk.accept(queue=queues[0])
-    claims = [desk.run(calls.claim("w", 60_000, queues, preferred=1, patience_ms=1)) for _ in range(3)]
+    claims = [
+        desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, queues, preferred=1, patience_ms=1)) for _ in range(3)
+    ]
     assert [claim.id for claim in claims if claim] == [oldest, second, later]
 
 
@@ -95,7 +99,9 @@ def test_under_a_backlog_where_everybody_waits_the_preferred_queue_is_served_on(
     waiting = desk.accept(queue=queues[1])
     since = desk.now_ms()
     eventually(lambda: desk.now_ms() - since > 20)
-    claims = [desk.run(calls.claim("w", 60_000, queues, preferred=1, patience_ms=10)) for _ in range(3)]
+    claims = [
+        desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, queues, preferred=1, patience_ms=10)) for _ in range(3)
+    ]
     assert [claim.id for claim in claims if claim] == [*preferred, waiting]
 
 
@@ -166,7 +172,7 @@ def test_a_queued_generation_is_cancelled_and_never_claimed(desk: Desk) -> None:
     id_ = desk.accept()
     assert desk.run(calls.cancel(id_, "alice")) == "cancelled"
     assert desk.run(calls.cancel(id_, "alice")) == "terminal"
-    assert desk.run(calls.claim("w1", 1000, [QUEUE])) is None
+    assert desk.run(calls.claim(calls.Claimant(worker="w1"), 1000, [QUEUE])) is None
     assert desk.event_types() == ["queued", "cancelled"]
     assert desk.run(calls.backlog()) == ()
 
@@ -189,7 +195,7 @@ def test_cancelling_while_it_completes_has_one_outcome(desk: Desk, another: Call
 
     def finish(claim: generations.Claim) -> bool:
         barrier.wait()
-        return second.run(calls.finish(claim, a_result(claim)))
+        return second.run(calls.finish(claim, a_result(claim), TARGET, SAMPLE))
 
     endings = Counter[str]()
     with ThreadPoolExecutor(2) as threads:
@@ -353,7 +359,7 @@ def test_a_refused_order_is_recorded_as_failed(desk: Desk) -> None:
     found = desk.read(id_)
     assert (found.status, found.error_code, found.error_message) == (Status.FAILED, "invalid_input", "bad ratio")
     assert desk.event_types() == ["completed"]
-    assert desk.run(calls.claim("w1", 1000, [QUEUE])) is None
+    assert desk.run(calls.claim(calls.Claimant(worker="w1"), 1000, [QUEUE])) is None
 
 
 RECOVER = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=5, max_losses=2)
@@ -363,7 +369,7 @@ def test_what_is_to_be_tried_again_rests_first(desk: Desk) -> None:
     id_ = desk.accept()
     assert desk.fail(desk.claim(), GONE, 0.3) == "queued"
     assert desk.run(calls.wake()) == {}
-    assert desk.run(calls.claim("w", 1000, [QUEUE])) is None
+    assert desk.run(calls.claim(calls.Claimant(worker="w"), 1000, [QUEUE])) is None
     assert desk.run(calls.backlog()) == (), "no ticket is missing for what rests"
     assert desk.read(id_).status is Status.QUEUED
     assert eventually(lambda: desk.run(calls.wake())) == {id_: "pending"}
@@ -385,7 +391,7 @@ def test_what_waits_longer_than_allowed_fails_and_is_told(desk: Desk) -> None:
     assert (desk.read(late).status, desk.read(late).error_code) == (Status.FAILED, "expired_in_queue")
     assert desk.event_types()[-1] == "completed"
     assert desk.claim().id == patient
-    assert desk.run(calls.claim("w", 1000, [QUEUE])) is None
+    assert desk.run(calls.claim(calls.Claimant(worker="w"), 1000, [QUEUE])) is None
 
 
 def test_what_runs_does_not_expire_in_the_queue(desk: Desk) -> None:

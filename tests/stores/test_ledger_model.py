@@ -13,7 +13,7 @@ from storage.contracts import errors, generations
 from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
-from tests.stores.conftest import QUEUE, Desk, a_result, limits
+from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, limits
 
 Status = generations.Status
 LEGAL = generations.TRANSITIONS
@@ -43,7 +43,7 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
 
         @rule(lease_ms=st.sampled_from([-1000, 60_000]))
         def claim(self, lease_ms: int) -> None:
-            claim = desk.run(calls.claim("w", lease_ms, [QUEUE]))
+            claim = desk.run(calls.claim(calls.Claimant(worker="w"), lease_ms, [QUEUE]))
             waiting = {id_ for id_, (_, status, _) in self.last.items() if status is Status.QUEUED} - self.resting()
             assert (claim is not None) == bool(waiting)
             if claim:
@@ -58,7 +58,7 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
             claim = data.draw(st.sampled_from(self.claims))
             _, before, token = self.last[claim.id]
             done = {
-                "finish": lambda: desk.run(calls.finish(claim, a_result(claim))),
+                "finish": lambda: desk.run(calls.finish(claim, a_result(claim), TARGET, SAMPLE)),
                 "fail": lambda: desk.fail(claim, errors.InvalidInputError("x"), None) != "lost",
                 "rest": lambda: desk.fail(claim, errors.WorkerLostError("x"), 3600) != "lost",
                 "retry": lambda: desk.fail(claim, errors.WorkerLostError("x")) != "lost",

@@ -7,6 +7,7 @@ from PIL import Image
 
 from storage.contracts import edits, errors, generations
 from storage.contracts.geometry import Geometry, Size
+from storage.ledger import calls
 from storage.settings import StoreSettings
 from workers import editing
 from workers.filters import Filters, WordFilter
@@ -58,9 +59,9 @@ class Stores:
 def _editing(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> editing.Editing:
     monkeypatch.setattr(editing, "FIRST_PAUSE_S", 0.001)
     return editing.Editing(
-        worker="w", queues=["q"], known=StoreSettings().read_catalog(), ledger=stores, objects=stores, fetch=lambda _, field: b"",
-        deliver=lambda *_: True,
-        gpu_type="cpu", filters=Filters(words=WordFilter([]), images=None), pipeline=lambda model, on_loaded: None,  # type: ignore[arg-type, return-value]
+        claimant=calls.Claimant(worker="w"), queues=["q"], known=StoreSettings().read_catalog(), ledger=stores, objects=stores,
+        fetch=lambda _, field: b"", deliver=lambda *_: True,
+        filters=Filters(words=WordFilter([]), images=None), pipeline=lambda model, on_loaded: None,  # type: ignore[arg-type, return-value]
         keeper=Keeper.__new__(Keeper), max_attempts=3, rest_s=10,
     )  # fmt: skip
 

@@ -38,13 +38,17 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a loaded pipeline is, for receipts: its class, precision, where its parts are, the device and the libraries."""
+    """What a loaded pipeline is, for receipts: its class, precision, where its parts are, the device and the libraries.
+
+    `peak_gb` is the most memory that its last edit took, where the device counts it.
+    """
 
     pipeline: str
     dtype: str
     placement: str
     device: str
     libraries: Mapping[str, str]
+    peak_gb: float | None = None
 
 
 class Pipeline(Protocol):

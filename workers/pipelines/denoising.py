@@ -1,5 +1,6 @@
 """What all pipelines of diffusers share: the step callback, cancelling, faults, prompt embeddings kept, previews, the receipt."""
 
+import dataclasses
 import functools
 import gc
 import platform
@@ -48,6 +49,7 @@ class Denoising:
         self.pipe = pipe
         self.pipe.set_progress_bar_config(disable=True)
         self._placement = placement
+        self._peak_gb: float | None = None
         self.embeddings = PromptMemory(torch.inference_mode()(self.encode))
 
     def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
@@ -66,9 +68,13 @@ class Denoising:
     def _projection(self) -> Projection:
         return Projection.fitted_to(torch.inference_mode()(self.tokens))
 
-    @functools.cached_property
+    @property
     def facts(self) -> Facts:
         """See `base.Pipeline`."""
+        return dataclasses.replace(self._lasting, peak_gb=self._peak_gb)
+
+    @functools.cached_property
+    def _lasting(self) -> Facts:
         device = self.pipe._execution_device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
         return Facts(
@@ -101,6 +107,9 @@ class Denoising:
                 before.append(tensors["latents"])
             return {}
 
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
         try:
             with faults.translated():
                 pipe, arguments = self.call(job)
@@ -120,6 +129,8 @@ class Denoising:
         finally:
             # An exception skips the pipeline's own clean-up, and what a step cache holds would enter the next picture.
             self.pipe.maybe_free_model_hooks()
+        if on_gpu:
+            self._peak_gb = torch.cuda.max_memory_allocated() / 1e9
         picture: Image.Image = output.images[0]
         return picture
 

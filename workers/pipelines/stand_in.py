@@ -2,7 +2,7 @@
 
 For benchmarks, fault tests and integration tests of clients. A model uses it by `pipeline = "stand_in"` in the catalog;
 `weights.source` says what it does: `"20"` sleeps 20 ms in all, `"20 hang at 3"` never finishes the third step, `"20 die at 3"`
-takes the process down there, `"20 loading 5000"` takes five seconds to load.
+takes the process down there, `"20 loading 5000"` takes five seconds to load, `"20, h100 5"` sleeps 5 ms on that GPU type.
 """
 
 import os
@@ -23,7 +23,7 @@ BITS = 32
 STAMP_HEIGHT = 8
 """The topmost rows show the seed: 32 equal fields from the most significant bit on, white for one."""
 
-_SOURCE = re.compile(r"(\d+)(?: (hang|die) at (\d+))?(?: loading (\d+))?")
+_SOURCE = re.compile(r"(\d+)(?: (hang|die) at (\d+))?(?: loading (\d+))?((?:, [\w-]+ \d+)*)")
 
 
 class StandInPipeline:
@@ -83,7 +83,9 @@ def load(
     if found is None:
         message = f"a stand-in's weights.source is like '20' or '20 hang at 3'; got {weights.source!r}"
         raise errors.ModelUnavailableError(message)
-    milliseconds, fault, step, loading = found.groups()
+    milliseconds, fault, step, loading, elsewhere = found.groups()
+    by_gpu_type = dict(pair.split(" ") for pair in elsewhere.split(", ")[1:])
+    milliseconds = by_gpu_type.get(gpu_type, milliseconds)
     for tenth in range(10):
         time.sleep(int(loading or 0) / 10_000)
         on_loaded((tenth + 1) / 10)

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from api.budgets import MICRO
+from api.forecasts import Forecasts
 from storage import provenance
-from storage.contracts import catalog, edits, errors, events, generations
+from storage.contracts import catalog, edits, errors, estimates, events, generations, samples
 from storage.contracts import placement as placements
 from storage.ledger import calls
 
@@ -75,6 +77,9 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
         "weights": _weights(found, known),
         "parent_generation_id": edit.parent,
         "receipt": result.receipt.model_dump() if result and result.receipt else None,
+        "ran_on": _ran_on(found),
+        "timings": result.timings.model_dump() if result and result.timings else None,
+        "cost_usd": result.cost_usd if result else None,
     }
     until = datetime.fromtimestamp(times.created_ms / 1000, UTC) + generations.RESULT_LIFETIME
     stored = [sign(reference.key, until) for reference in edit.references if isinstance(reference, edits.StoredInput)]
@@ -83,6 +88,18 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
     if isinstance(edit.mask, edits.StoredInput):
         answer["mask_image"] = sign(edit.mask.key, until)
     return answer
+
+
+def _ran_on(found: generations.Generation) -> dict[str, Any] | None:
+    """Which worker, where, and why that one."""
+    if found.worker is None or found.gpu_type is None:
+        return None
+    *_, place = found.queue.partition(f"edits.{found.edit.model}.")
+    timings = found.result.timings if found.result else None
+    why = "the first that was free" if place == "any" else f"pinned to {place}"
+    if timings is not None:
+        why += "; the model was loaded for it" if timings.load_ms else "; it had the model loaded"
+    return {"worker": found.worker, "gpu_type": found.gpu_type, "region": found.region, "why": why}
 
 
 def _loaded(found: generations.Generation) -> int | None:
@@ -165,24 +182,84 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
     }
 
 
-def served(workers: Mapping[str, Mapping[str, Any]], model: str, gpu_type: str) -> bool:
-    """Whether a worker of this GPU type serves the model just now."""
-    return any(one.get("gpu_type") == gpu_type and model in one.get("models", ()) for one in workers.values())
-
-
 def fleet(workers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """GPU workers by name."""
     return [
         {
             "name": name,
             "gpu_type": facts["gpu_type"],
+            "region": facts["region"],
             "memory_gb": facts.get("memory_gb"),
             "busy": facts.get("busy", False),
             "models": facts["models"],
         }
         for name, facts in sorted(workers.items())
-        if facts.get("role") == "gpu"
     ]
+
+
+def usage(month: str, used: Mapping[str, int], budget: int | None) -> dict[str, Any]:
+    """A month's use by model, in USD."""
+    models: dict[str, dict[str, Any]] = {}
+    for name, value in used.items():
+        model, _, what = name.rpartition(":")
+        if model:
+            models.setdefault(model, {})[what] = value
+    listed = [
+        {
+            "model": model,
+            "generations": counts.get("count", 0),
+            "megapixels": round(counts.get("pixels", 0) / 2**20, 3),
+            "gpu_seconds": counts.get("gpu_ms", 0) / 1000,
+            "cost_usd": counts.get("cost", 0) / MICRO,
+        }
+        for model, counts in sorted(models.items())
+    ]
+    return {
+        "month": month,
+        "spent_usd": used.get("spent", 0) / MICRO,
+        "reserved_usd": used.get("reserved", 0) / MICRO,
+        "budget_usd": None if budget is None else budget / MICRO,
+        "models": listed,
+    }
+
+
+async def estimate(
+    target: samples.Target,
+    ask: estimates.Ask,
+    pixels: int,
+    known: catalog.Catalog,
+    forecasts: Forecasts,
+) -> dict[str, Any]:
+    """What is to be expected of an edit on one target; nothing where nothing has run."""
+    model, gpu = known.models[target.model], known.gpu_types[target.gpu_type]
+    ran = (await forecasts.samples(target.model)).get(target, ())
+    found, cold_ms = estimates.estimated(ran, ask), estimates.cold_start_ms(ran)
+    states = [
+        one["models"][target.model].get("state")
+        for one in (await forecasts.fleet()).values()
+        if target.model in one["models"] and (one["gpu_type"], one["region"]) == (target.gpu_type, target.region)
+    ]
+    answer: dict[str, Any] = {
+        "gpu_type": target.gpu_type,
+        "region": target.region,
+        "workers": len(states),
+        "state": next((state for state in ("warm", "starting", "cold", "failed") if state in states), "no worker"),
+        "warm_ms": None,
+        "cold_ms": None,
+        "cost_usd": None,
+        "basis": "nothing like it has run here; `darkroom probe` fills this in",
+    }
+    if found is None:
+        return answer
+    times = {"p10": found.p10, "p50": found.p50, "p90": found.p90}
+    answer["warm_ms"] = {name: round(value) for name, value in times.items()}
+    if cold_ms is not None:
+        answer["cold_ms"] = {name: round(value + cold_ms) for name, value in times.items()}
+    answer["cost_usd"] = {
+        name: round(estimates.price_usd(model, gpu, pixels=pixels, seconds=value / 1000), 6)
+        for name, value in times.items()
+    }
+    return answer | {"basis": found.sentence, "runs": found.runs, "is_measured": found.basis == "measured"}
 
 
 def credentials(found: provenance.Credentials | None) -> dict[str, Any]:

@@ -5,16 +5,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from api import bodies, drafts, inputs, submission
-from storage import queues
-from storage.contracts import catalog, edits, errors, generations, parameters, placement
+from api import bodies, drafts, inputs, routing, submission
+from storage.contracts import catalog, edits, errors, generations, parameters
 from storage.contracts.geometry import Canvas, Size
 
 PICTURES = ("input_image", "mask_image")
 ENVELOPE = frozenset(
     {
         *PICTURES, "model", "num_generations", "target_namespace", "parent_generation_id", "response_format", "queue_ttl",
-        "execution_timeout", "model_version", "gpu_type",
+        "execution_timeout", "deadline", "model_version", "gpu_type", "region", "max_cost_usd",
     }
 )  # fmt: skip
 """Fields that are not the model's own parameters."""
@@ -38,6 +37,9 @@ ResponseFormat = Literal["url", "b64_json"]
 Read = Callable[[str], Awaitable[generations.Generation]]
 """Reads one of the caller's generations. Raises `errors.NotFoundError`."""
 
+Routed = Callable[[routing.Pins, edits.Edit, int], Awaitable[submission.Route]]
+"""Finds the way of an edit with so many references. Raises `errors.InvalidInputError`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
@@ -55,6 +57,7 @@ async def request_of(
     known: catalog.Catalog,
     bounds: Bounds,
     read: Read,
+    routed: Routed,
     idempotency_key: str | None,
     late: bool,
 ) -> submission.Request:
@@ -93,7 +96,7 @@ async def request_of(
     parent = fields.get("parent_generation_id")
     return submission.Request(
         tenant=tenant,
-        queue=_queue(fields, name, known),
+        route=await routed(routing.pins_of(fields), edit, len(references)),
         edit=edit.model_copy(update={"parent": parent}) if isinstance(parent, str) else edit,
         references=references,
         mask=mask,
@@ -102,6 +105,7 @@ async def request_of(
         count=_count(fields.get("num_generations", 1), textual=body.textual),
         queue_ttl_s=_seconds(fields, "queue_ttl", bounds.queue_ttl_s, textual=body.textual),
         execution_limit_s=_seconds(fields, "execution_timeout", bounds.execution_limit_s, textual=body.textual),
+        deadline_s=_seconds(fields, "deadline", bounds.queue_ttl_s + bounds.execution_limit_s, textual=body.textual),
         namespace=_string(fields, "target_namespace") if "target_namespace" in fields else None,
         idempotency_key=idempotency_key,
         refused=refused,
@@ -169,25 +173,13 @@ def _recordable(value: object) -> object:
     return value if plain else str(value)[:MAX_RECORDED]
 
 
-def _queue(fields: Mapping[str, Any], name: str, known: catalog.Catalog) -> str:
-    """Where it waits: on any worker, or on one of the GPU type that is asked for."""
-    if "gpu_type" not in fields:
-        return queues.queue_name(name)
-    gpu_type = _string(fields, "gpu_type")
-    if gpu_type not in known.gpu_types:
-        message = f"gpu_type must be one of {', '.join(known.gpu_types)}; got {parameters.shown(gpu_type)}"
-        raise errors.InvalidInputError(message, field="gpu_type")
-    if gpu_type not in known.models[name].gpu_types:
-        served = ", ".join(known.models[name].gpu_types)
-        reason = f"{name} is not served on {gpu_type}, but on {served}"
-        if placement.planned(known.models[name], known.gpu_types[gpu_type]) is None:
-            reason = placement.refusal(known, name, gpu_type).message
-        raise errors.InvalidInputError(f"gpu_type: {reason}", field="gpu_type")
-    return queues.queue_name(name, gpu_type)
-
-
-def replay_of(
-    found: generations.Generation, *, known: catalog.Catalog, bounds: Bounds, idempotency_key: str | None
+async def replay_of(
+    found: generations.Generation,
+    *,
+    known: catalog.Catalog,
+    bounds: Bounds,
+    routed: Routed,
+    idempotency_key: str | None,
 ) -> submission.Request:
     """The same again. Pictures that were stored are copied, for each generation deletes its own.
 
@@ -209,7 +201,7 @@ def replay_of(
 
     return submission.Request(
         tenant=found.tenant,
-        queue=queues.queue_name(edit.model, str(found.submitted.get("gpu_type", queues.ANY_GPU))),
+        route=await routed(routing.pins_of(found.submitted), edit, len(edit.references)),
         edit=edit,
         references=[again(reference) for reference in edit.references],
         mask=again(edit.mask) if edit.mask else None,
@@ -217,6 +209,7 @@ def replay_of(
         submitted=found.submitted,
         queue_ttl_s=seconds("queue_ttl"),
         execution_limit_s=seconds("execution_timeout"),
+        deadline_s=seconds("deadline"),
         namespace=str(found.submitted["target_namespace"]) if "target_namespace" in found.submitted else None,
         idempotency_key=idempotency_key,
     )
@@ -301,8 +294,11 @@ def _echo(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, object
         "response_format",
         "queue_ttl",
         "execution_timeout",
+        "deadline",
         "model_version",
         "gpu_type",
+        "region",
+        "max_cost_usd",
     ):
         if name in fields:
             echo[name] = fields[name]

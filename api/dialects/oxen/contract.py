@@ -49,6 +49,7 @@ class Worker(BaseModel):
 
     name: str
     gpu_type: str
+    region: str
     memory_gb: float | None
     busy: bool
     models: dict[str, dict[str, Any]]
@@ -58,6 +59,60 @@ class Fleet(BaseModel):
     """Who is there."""
 
     workers: list[Worker]
+
+
+class ModelUsage(BaseModel):
+    """What was used of one model."""
+
+    model: str
+    generations: int
+    megapixels: float
+    gpu_seconds: float
+    cost_usd: float
+
+
+class Usage(BaseModel):
+    """A month's use. `reserved_usd`: what unfinished generations may still come to, where there is a budget."""
+
+    month: str
+    spent_usd: float
+    reserved_usd: float
+    budget_usd: float | None
+    models: list[ModelUsage]
+
+
+class Expected(BaseModel):
+    """What is to be expected on one target; `warm_ms`, `cold_ms` and `cost_usd` have p10, p50 and p90."""
+
+    gpu_type: str
+    region: str
+    workers: int
+    state: str
+    warm_ms: dict[str, int] | None
+    cold_ms: dict[str, int] | None
+    cost_usd: dict[str, float] | None
+    basis: str
+    runs: int | None = None
+    is_measured: bool | None = None
+
+
+class Estimates(BaseModel):
+    """What is to be expected of an edit."""
+
+    model: str
+    steps: int
+    references: int
+    pixels: int
+    targets: list[Expected]
+
+
+class RanOn(BaseModel):
+    """Which worker, where, and why that one."""
+
+    worker: str
+    gpu_type: str
+    region: str | None
+    why: str
 
 
 class Progress(BaseModel):
@@ -124,6 +179,10 @@ class GenerationAnswer(BaseModel):
     weights: WeightsUsed | None
     parent_generation_id: str | None
     receipt: Receipt | None
+    ran_on: RanOn | None
+    timings: dict[str, int] | None
+    cost_usd: float | None
+    eta_ms: int | None = None
 
 
 class GenerationList(BaseModel):
@@ -218,6 +277,7 @@ PROBLEMS: Responses = {
     for status, description in (
         (400, "A field is missing, unknown or out of range"),
         (401, "No valid API key"),
+        (402, "The month's budget does not suffice"),
         (404, "No such thing"),
         (413, "The body or picture is too large"),
         (422, "The idempotency key belongs to another request, or an input could not be fetched"),
@@ -227,6 +287,8 @@ PROBLEMS: Responses = {
 }
 ENQUEUED = _answer(Enqueued, "Accepted")
 FLEET = _answer(Fleet, "Workers")
+USAGE = _answer(Usage, "The month")
+ESTIMATES = _answer(Estimates, "What is to be expected")
 LISTED = _answer(GenerationList, "A page")
 POLLED: Responses = {**_answer(GenerationAnswer, "The generation"), 304: {"description": "Unchanged since this ETag"}}
 CANCELLED = _answer(Cancelled, "Cancelled, or terminal before")
@@ -278,7 +340,13 @@ def _request(properties: dict[str, Any]) -> dict[str, Any]:
 _COUNT = {"num_generations": {"type": "integer", "minimum": 1, "maximum": 4, "default": 1}}
 _COMMON = {
     "target_namespace": {"type": "string"},
-    "gpu_type": {"type": "string", "description": "Run on this GPU type alone"},
+    "gpu_type": {
+        "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        "description": "Run on this GPU type alone, or on the first of several that has a worker",
+    },
+    "region": {"type": "string", "description": "Run in this region alone"},
+    "max_cost_usd": {"type": "number", "exclusiveMinimum": 0, "description": "Run only where it costs no more"},
+    "deadline": {"type": "number", "minimum": 1, "description": "Seconds from now after which it is over"},
     "model_version": {"type": "string", "description": "A version of the model; models list theirs"},
     "parent_generation_id": {"type": "string", "description": "Its result is the first input"},
     "queue_ttl": {"type": "number", "minimum": 1, "description": "Seconds to wait for a worker at the most"},

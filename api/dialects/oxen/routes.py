@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api import bodies, problems, submission, waiting
+from api import bodies, budgets, drafts, forecasts, problems, routing, submission, waiting
 from api.access import Held, IdempotencyKey, Tenant
 from api.dialects.oxen import answers, asking, contract, stream
 from api.resources import Resources
@@ -43,9 +44,8 @@ async def enqueue(
     asked = await _asked(body, held, tenant, idempotency_key, late=validate == "late")
     receipt = await held.submission.submit(asked)
     answer = answers.accepted(receipt)
-    if "gpu_type" in asked.submitted:
-        workers = await held.ledger.run(calls.present())
-        answer["waiting_for_worker"] = not answers.served(workers, asked.edit.model, str(asked.submitted["gpu_type"]))
+    if routing.pins_of(asked.submitted):
+        answer["waiting_for_worker"] = not asked.route.is_served
     return _accepted(receipt, answer, idempotency_key)
 
 
@@ -63,6 +63,10 @@ def _bounds(held: Resources, tenant: str) -> asking.Bounds:
     )
 
 
+def _routed(held: Resources) -> asking.Routed:
+    return functools.partial(routing.routed, known=held.catalog, forecasts=held.forecasts)
+
+
 async def _asked(
     body: bodies.Body, held: Resources, tenant: str, idempotency_key: str | None, *, late: bool
 ) -> submission.Request:
@@ -72,6 +76,7 @@ async def _asked(
         known=held.catalog,
         bounds=_bounds(held, tenant),
         read=lambda id_: held.ledger.run(calls.read(id_, tenant)),
+        routed=_routed(held),
         idempotency_key=idempotency_key,
         late=late,
     )
@@ -130,7 +135,9 @@ async def read_generation(
         headers["Retry-After"] = str(POLL_AGAIN_S)
     if if_none_match == found.etag:
         return Response(status_code=304, headers=headers)
-    return JSONResponse(answers.generation(found, held.catalog, held.objects.signed_url), headers=headers)
+    answer = answers.generation(found, held.catalog, held.objects.signed_url)
+    # From memory: a poll stays one read.
+    return JSONResponse({**answer, "eta_ms": await held.forecasts.eta_ms(found)}, headers=headers)
 
 
 @router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
@@ -138,7 +145,9 @@ async def replay(generation_id: str, held: Held, tenant: Tenant, idempotency_key
     """Run a generation again: same pictures, parameters and seed. Its inputs are kept as long as its result."""
     found = await held.ledger.run(calls.read(generation_id, tenant))
     bounds = _bounds(held, tenant)
-    again = asking.replay_of(found, known=held.catalog, bounds=bounds, idempotency_key=idempotency_key)
+    again = await asking.replay_of(
+        found, known=held.catalog, bounds=bounds, routed=_routed(held), idempotency_key=idempotency_key
+    )
     receipt = await held.submission.submit(again)
     return _accepted(receipt, answers.accepted(receipt), idempotency_key)
 
@@ -240,7 +249,17 @@ async def verify(request: Request, held: Held, tenant: Tenant) -> Response:
 @router.get("/api/ai/fleet", responses=contract.FLEET)
 async def read_fleet(held: Held, tenant: Tenant) -> Response:
     """The workers that are there: GPU type, models with their state, and whether they work."""
-    return JSONResponse({"workers": answers.fleet(await held.ledger.run(calls.present()))})
+    return JSONResponse({"workers": answers.fleet(await held.forecasts.fleet())})
+
+
+@router.get("/api/ai/usage", responses=contract.USAGE)
+async def read_usage(
+    held: Held, tenant: Tenant, month: Annotated[str | None, Query(pattern="^[0-9]{4}-[0-9]{2}$")] = None
+) -> Response:
+    """What this key used in a month (`2026-11`, by UTC; by default the present one), by model, and its budget."""
+    month = month or budgets.month()
+    used = await held.ledger.run(calls.usage(tenant, month))
+    return JSONResponse(answers.usage(month, used, held.budgets.of(tenant)))
 
 
 @router.get("/api/ai/models", responses=contract.MODELS)
@@ -279,6 +298,35 @@ async def plan_placement(
         raise errors.InvalidInputError(message, field="gpu_type")
     plans = [answers.placement(known, name, one, precision) for one in ([gpu_type] if gpu_type else known.gpu_types)]
     return JSONResponse({"model": name, "placements": plans})
+
+
+@router.get("/api/ai/models/{model_id:path}/estimate", responses=contract.ESTIMATES)
+async def estimate_edit(
+    model_id: str,
+    held: Held,
+    tenant: Tenant,
+    gpu_type: str | None = None,
+    region: str | None = None,
+    num_inference_steps: Annotated[int | None, Query(ge=1, le=200)] = None,
+    width: Annotated[int | None, Query(ge=16, le=8192)] = None,
+    height: Annotated[int | None, Query(ge=16, le=8192)] = None,
+    references: Annotated[int | None, Query(ge=0, le=16)] = None,
+) -> Response:
+    """How long an edit is likely to take and what it costs, warm and cold, on each target; with what that is taken from."""
+    name = held.catalog.name_of(model_id)
+    model = held.catalog.models[name]
+    pins = routing.pins_of({"gpu_type": gpu_type, "region": region})
+    routing.check(pins, name, held.catalog)
+    steps = num_inference_steps or drafts.default(model, "num_inference_steps")
+    pixels = width * height if width and height else None
+    count = model.min_references if references is None else references
+    ask = forecasts.asked(model, pixels, steps, count)
+    targets = [
+        await answers.estimate(target, ask, pixels or ask.pixels, held.catalog, held.forecasts)
+        for target in await held.forecasts.targets(name)
+        if target.gpu_type in (pins.gpu_types or model.gpu_types) and pins.region in (None, target.region)
+    ]
+    return JSONResponse({"model": name, "steps": steps, "references": count, "pixels": ask.pixels, "targets": targets})
 
 
 @router.get("/api/ai/models/{model_id:path}", responses=contract.MODEL)

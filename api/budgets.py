@@ -1,0 +1,37 @@
+"""What a tenant may spend in a month, and what a request may come to at the most."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from storage.contracts import catalog, edits, estimates
+
+MICRO = 1_000_000
+
+
+class Budgets:
+    """Budgets by tenant, in USD a month; whoever has none may spend what they like."""
+
+    def __init__(self, budgets: Mapping[str, float], known: catalog.Catalog) -> None:
+        self._budgets = budgets
+        self._known = known
+
+    def of(self, tenant: str) -> int | None:
+        """In millionths of a dollar."""
+        budget = self._budgets.get(tenant)
+        return None if budget is None else round(budget * MICRO)
+
+    def liability(self, edit: edits.Edit, gpu_types: Sequence[str], execution_limit_s: float) -> int:
+        """The most that one generation can cost, on the dearest GPU it may run on, in millionths of a dollar."""
+        model = self._known.models[edit.model]
+        size = edit.canvas.size
+        pixels = size.pixels if size else model.frame.max_pixels
+        prices = [
+            estimates.price_usd(model, self._known.gpu_types[one], pixels=pixels, seconds=execution_limit_s)
+            for one in gpu_types or model.gpu_types
+        ]
+        return round(max(prices, default=0.0) * MICRO)
+
+
+def month(now: datetime | None = None) -> str:
+    """The month that a generation is counted in: the one it was accepted in, by UTC."""
+    return f"{now or datetime.now(UTC):%Y-%m}"

@@ -1,0 +1,123 @@
+"""Where a request may run: any capable worker, a GPU type or several in order, a region, what a price allows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.forecasts import Forecasts, asked
+from api.submission import Route
+from storage import queues
+from storage.contracts import catalog, edits, errors, estimates, parameters, placement
+from storage.contracts.samples import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """What a caller asks for: GPU types in order, a region, the most it may cost in USD; nothing means anything."""
+
+    gpu_types: tuple[str, ...] = ()
+    region: str | None = None
+    max_cost_usd: float | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.gpu_types or self.region or self.max_cost_usd is not None)
+
+
+def pins_of(fields: Mapping[str, Any]) -> Pins:
+    """Read `gpu_type` (one, or a list in order), `region` and `max_cost_usd`. Raises `errors.InvalidInputError`."""
+    named = fields.get("gpu_type")
+    gpu_types = named if isinstance(named, list) else [] if named in (None, "") else [named]
+    if any(not isinstance(one, str) for one in gpu_types) or len(gpu_types) > 16:
+        raise errors.InvalidInputError("gpu_type must be a GPU type or a list of at most 16", field="gpu_type")
+    region = fields.get("region") or None
+    if region is not None and not isinstance(region, str):
+        raise errors.InvalidInputError("region must be a string", field="region")
+    cost = fields.get("max_cost_usd")
+    if isinstance(cost, str):
+        cost = parameters.typed(cost, parameters.Parameter(type="number", description=""))
+    if cost is not None and (isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 < cost < 1e6):
+        message = f"max_cost_usd must be a number above 0; got {parameters.shown(cost)}"
+        raise errors.InvalidInputError(message, field="max_cost_usd")
+    return Pins(gpu_types=tuple(dict.fromkeys(one.lower() for one in gpu_types)), region=region, max_cost_usd=cost)
+
+
+def check(pins: Pins, name: str, known: catalog.Catalog) -> None:
+    """Whether a model can ever run there. Raises `errors.InvalidInputError` with the nearest that can."""
+    model = known.models[name]
+    for gpu_type in pins.gpu_types:
+        if gpu_type not in known.gpu_types:
+            message = f"gpu_type must be one of {', '.join(known.gpu_types)}; got {parameters.shown(gpu_type)}"
+            raise errors.InvalidInputError(message, field="gpu_type")
+        if gpu_type not in model.gpu_types:
+            reason = f"{name} is not served on {gpu_type}, but on {', '.join(model.gpu_types)}"
+            if placement.planned(model, known.gpu_types[gpu_type]) is None:
+                reason = placement.refusal(known, name, gpu_type).message
+            raise errors.InvalidInputError(f"gpu_type: {reason}", field="gpu_type")
+    if pins.region is not None and pins.region not in known.regions:
+        message = f"region must be one of {', '.join(known.regions)}; got {parameters.shown(pins.region)}"
+        raise errors.InvalidInputError(message, field="region")
+
+
+async def routed(
+    pins: Pins, edit: edits.Edit, references: int, *, known: catalog.Catalog, forecasts: Forecasts
+) -> Route:
+    """The way of an edit. Raises `errors.InvalidInputError` and `errors.StoreUnavailableError`."""
+    check(pins, edit.model, known)
+    if not pins:
+        return Route(queue=queues.queue_name(edit.model))
+    model = known.models[edit.model]
+    gpu_types = pins.gpu_types
+    if pins.max_cost_usd is not None:
+        prices = await _prices(gpu_types or model.gpu_types, pins, edit, references, known, forecasts)
+        gpu_types = _affordable(prices, pins)
+    chain = tuple(queues.queue_name(edit.model, one, pins.region) for one in gpu_types) or (
+        queues.queue_name(edit.model, queues.ANY_GPU, pins.region),
+    )
+    served = await forecasts.served_queues()
+    first = next((queue for queue in chain if queue in served), chain[0])
+    return Route(
+        queue=first,
+        chain=chain if len(chain) > 1 else (),
+        gpu_types=gpu_types or model.gpu_types,
+        is_served=first in served,
+    )
+
+
+async def _prices(
+    gpu_types: Sequence[str],
+    pins: Pins,
+    edit: edits.Edit,
+    references: int,
+    known: catalog.Catalog,
+    forecasts: Forecasts,
+) -> dict[str, float | None]:
+    """The price of an edit that takes as long as one in ten does, by GPU type; None where nothing has run yet."""
+    model, size = known.models[edit.model], edit.canvas.size
+    ask = asked(model, size.pixels if size else None, edit.steps, references)
+    pixels = size.pixels if size else ask.pixels
+    found: dict[str, float | None] = {}
+    for gpu_type in gpu_types:
+        gpu = known.gpu_types[gpu_type]
+        fixed = model.price_per_image or model.price_per_megapixel or not gpu.price_per_hour
+        if fixed:
+            found[gpu_type] = estimates.price_usd(model, gpu, pixels=pixels, seconds=0)
+            continue
+        target = Target(model=edit.model, gpu_type=gpu_type, region=pins.region or known.regions[0])
+        estimate = await forecasts.estimate(target, ask)
+        seconds = estimate.p90 / 1000 if estimate else None
+        found[gpu_type] = None if seconds is None else estimates.price_usd(model, gpu, pixels=pixels, seconds=seconds)
+    return found
+
+
+def _affordable(prices: Mapping[str, float | None], pins: Pins) -> tuple[str, ...]:
+    assert pins.max_cost_usd is not None  # noqa: S101  (asked only then)
+    known = {gpu_type: price for gpu_type, price in prices.items() if price is not None}
+    within = [gpu_type for gpu_type, price in known.items() if price <= pins.max_cost_usd]
+    if not within:
+        cheapest = min(known.items(), key=lambda pair: pair[1], default=None)
+        reason = "no run yet tells a price; run `darkroom probe`"
+        if cheapest is not None:
+            reason = f"the cheapest is {cheapest[0]} at ${cheapest[1]:.4f}"
+        raise errors.InvalidInputError(f"max_cost_usd: {reason}", field="max_cost_usd")
+    # The caller's order stands; without one the cheapest goes first.
+    return tuple(within if pins.gpu_types else sorted(within, key=lambda gpu_type: known[gpu_type]))

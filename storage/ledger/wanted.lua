@@ -1,0 +1,20 @@
+-- What a worker is to load, or to let go of. Of several workers one takes it, and another when that one is gone.
+-- ARGV: 1 worker, 2 its GPU type, 3 its region, 4... models it serves
+-- Returns {model, 'once' | 'always' | 'never', ...}
+local models, found = {}, {}
+for i = 4, #ARGV do models[ARGV[i]] = true end
+for target, text in pairs(named(redis.call('HGETALL', KEY.wanted))) do
+  local wish = cjson.decode(text)
+  local model, gpu_type, region = string.match(target, '^(.+)|(.+)|(.+)$')
+  local mine = models[model] and (gpu_type == 'any' or gpu_type == ARGV[2]) and (region == 'any' or region == ARGV[3])
+  if wish.how ~= 'always' and wish.until_ms < now_ms() then
+    redis.call('HDEL', KEY.wanted, target)
+  elseif mine and wish.how == 'never' then
+    found[#found + 1], found[#found + 2] = model, wish.how
+  elseif mine and (not wish.worker or wish.worker == ARGV[1] or redis.call('EXISTS', KEY.alive .. wish.worker) == 0) then
+    wish.worker = ARGV[1]
+    redis.call('HSET', KEY.wanted, target, cjson.encode(wish))
+    found[#found + 1], found[#found + 2] = model, wish.how
+  end
+end
+return found

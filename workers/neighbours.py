@@ -1,0 +1,31 @@
+"""What a worker knows of the others: which work they have the models loaded for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from storage import queues
+from storage.ledger import calls
+
+
+class Neighbours:
+    """The fleet as it was a moment ago."""
+
+    def __init__(self, ledger: calls.Ledger, worker: str) -> None:
+        self._ledger = ledger
+        self._worker = worker
+        self._warm: tuple[str, ...] = ()
+
+    def look(self) -> None:
+        """Read who is there. Raises `errors.StoreUnavailableError`."""
+        fleet = self._ledger.run(calls.present())
+        others = [one for name, one in fleet.items() if name != self._worker and one.get("role") == "gpu"]
+        self._warm = tuple(queue for one in others for queue in _warm_queues(one))
+
+    def warm_queues(self) -> tuple[str, ...]:
+        """Queues whose model some other worker has loaded, of those that it serves."""
+        return self._warm
+
+
+def _warm_queues(worker: Mapping[str, Any]) -> tuple[str, ...]:
+    warm = [model for model, state in worker["models"].items() if state.get("state") == "warm"]
+    return queues.queues_of_worker(warm, worker["gpu_type"], worker["region"])
