@@ -16,16 +16,16 @@ from starlette.responses import JSONResponse, Response
 from api import downloads
 from api.access import own_url
 from api.courier import Courier
-from api.dialects import Dialect, bfl, fal, nim, openai, oxen, replicate, runpod
+from api.dialects import Dialect, bfl, fal, forge, nim, openai, oxen, replicate, runpod
 from api.edge import BodyLimit, SafeHeaders
 from api.resources import open_resources
 from api.settings import ApiSettings
 from storage.contracts import errors
 
 _SPOKEN = (
-    oxen.DIALECT, runpod.DIALECT, nim.DIALECT, replicate.DIALECT, bfl.DIALECT, fal.DIALECT, openai.DIALECT,
+    oxen.DIALECT, runpod.DIALECT, nim.DIALECT, replicate.DIALECT, bfl.DIALECT, fal.DIALECT, openai.DIALECT, forge.DIALECT,
 )  # fmt: skip
-"""Where two have a route for the same path, the earlier one answers: Replicate's models have more parts than OpenAI's."""
+"""Where two have a route for the same path, the earlier one answers: Replicate's models have more parts than Forge's."""
 
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _SPOKEN}
 """Every wire API that is spoken here, by name; a route's tag is that name."""

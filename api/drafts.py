@@ -24,8 +24,8 @@ class Draft:
     """An edit in the making.
 
     `model` is a name in the catalog. `steps`, `guidance` and `seed` None: the model's default, and random. `image_field`,
-    `mask_field`, `guidance_field` and `size_field` (None: width and height) are what the dialect calls them, for errors. No
-    `route`: any worker. The rest is as in `edits.Edit` and `submission.Request`.
+    `mask_field`, `guidance_field` and `size_field` (None: width and height) are what the dialect calls them, for errors. The
+    rest is as in `edits.Edit` and `submission.Request`.
     """
 
     model: str
@@ -56,7 +56,6 @@ class Draft:
     priority: int = generations.PRIORITY
     callback: generations.Callback | None = None
     deliver: edits.Delivery | None = None
-    route: submission.Route | None = None
 
 
 def check_pictures(
@@ -128,7 +127,7 @@ def request_of(draft: Draft, held: Resources, tenant: str, *, idempotency_key: s
     )
     return submission.Request(
         tenant=tenant,
-        route=draft.route or submission.Route(queue=queues.queue_name(name)),
+        route=submission.Route(queue=queues.queue_name(name)),
         edit=edit,
         references=draft.references,
         mask=draft.mask,

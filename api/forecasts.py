@@ -1,7 +1,9 @@
 """What is to be expected: who is there, and what runs on each target took. Read now and then, kept in memory."""
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from storage.contracts import catalog, estimates, generations
@@ -9,10 +11,26 @@ from storage.contracts.samples import Sample, Target
 from storage.ledger import calls
 from storage.queues import queues_of_worker
 
-KEPT_S = 2.0
+KEPT_S = 1.0
 """How long what was read is used again."""
 
 Fleet = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What is to be expected of an edit on one target; times and prices at the 10th, 50th and 90th of a hundred."""
+
+    gpu_type: str
+    region: str
+    workers: int
+    state: str
+    warm_ms: Mapping[str, int] | None = None
+    cold_ms: Mapping[str, int] | None = None
+    cost_usd: Mapping[str, float] | None = None
+    basis: str = "nothing like it has run here; `darkroom probe` fills this in"
+    runs: int = 0
+    is_measured: bool = False
 
 
 class Forecasts:
@@ -70,6 +88,42 @@ class Forecasts:
     async def estimate(self, target: Target, ask: estimates.Ask) -> estimates.Estimate | None:
         """How long an edit takes there once the model is loaded. Raises `errors.StoreUnavailableError`."""
         return estimates.estimated((await self.samples(target.model)).get(target, ()), ask)
+
+    async def expected(self, target: Target, ask: estimates.Ask, pixels: int) -> Expected:
+        """What is to be expected of an edit of so many `pixels` there. Raises `errors.StoreUnavailableError`."""
+        model, gpu = self._known.models[target.model], self._known.gpu_types[target.gpu_type]
+        ran = (await self.samples(target.model)).get(target, ())
+        states = [state.get("state") for state in await self.states(target)]
+        here = Expected(
+            gpu_type=target.gpu_type,
+            region=target.region,
+            workers=len(states),
+            state=next((one for one in ("warm", "starting", "cold", "failed") if one in states), "no worker"),
+        )
+        found, cold_ms = estimates.estimated(ran, ask), estimates.cold_start_ms(ran)
+        if found is None:
+            return here
+        times = {"p10": found.p10, "p50": found.p50, "p90": found.p90}
+        return dataclasses.replace(
+            here,
+            warm_ms={name: round(value) for name, value in times.items()},
+            cold_ms=None if cold_ms is None else {name: round(value + cold_ms) for name, value in times.items()},
+            cost_usd={
+                name: round(estimates.price_usd(model, gpu, pixels=pixels, seconds=value / 1000), 6)
+                for name, value in times.items()
+            },
+            basis=found.sentence,
+            runs=found.runs,
+            is_measured=found.basis == "measured",
+        )
+
+    async def states(self, target: Target) -> list[Mapping[str, Any]]:
+        """What each worker of a target says of the model. Raises `errors.StoreUnavailableError`."""
+        return [
+            one["models"][target.model]
+            for one in (await self.fleet()).values()
+            if target.model in one["models"] and (one["gpu_type"], one["region"]) == (target.gpu_type, target.region)
+        ]
 
     async def eta_ms(self, found: generations.Generation) -> int | None:
         """Milliseconds until a queued or running generation is likely to be over; None when nothing is known.

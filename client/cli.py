@@ -1,6 +1,7 @@
 """The `darkroom` command line."""
 
 import argparse
+import csv
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from client import client
+from client import client, probe
 
 BAR = 24
 
@@ -27,6 +28,9 @@ def main() -> None:
     edit.add_argument("--out", type=Path, help="where to save; default: <id>.<format>")
     edit.add_argument("--model", default="flux-kontext-dev")
     edit.add_argument("--gpu", dest="gpu_type", help="run on this GPU type alone")
+    edit.add_argument("--region", help="run in this region alone")
+    edit.add_argument("--deadline", type=float, help="seconds after which it is over, one way or another")
+    edit.add_argument("--max-cost", type=float, dest="max_cost_usd", help="USD; run only where it costs no more")
     edit.add_argument("--seed", type=int)
     edit.add_argument("--steps", type=int, dest="num_inference_steps")
     edit.add_argument("--aspect-ratio", default="match_input_image")
@@ -37,6 +41,19 @@ def main() -> None:
     plan.add_argument("model")
     plan.add_argument("--gpu", dest="gpu_type", help="one GPU type; default: all")
     commands.add_parser("fleet", help="print the workers that are there")
+    probing = commands.add_parser("probe", help="run a standard request where too little is known for estimates")
+    probing.add_argument("models", nargs="*", help="default: all")
+    probing.add_argument("--gpu", dest="gpu_type", help="one GPU type; default: all")
+    probing.add_argument("--region", help="one region; default: all")
+    probing.add_argument("--runs", type=int, default=5, help="how many a target should have had")
+    probing.add_argument("--again", action="store_true", help="whatever has run before")
+    estimate = commands.add_parser("estimate", help="print what an edit is likely to take and cost")
+    estimate.add_argument("model")
+    estimate.add_argument("--gpu", dest="gpu_type", help="one GPU type; default: all")
+    estimate.add_argument("--region", help="one region; default: all")
+    estimate.add_argument("--steps", type=int, dest="num_inference_steps")
+    usage = commands.add_parser("usage", help="print what this key used, as comma-separated values")
+    usage.add_argument("--month", help="such as 2026-11; default: this one")
     asked = vars(parser.parse_args())
     url, key, command = asked.pop("url"), asked.pop("key"), asked.pop("command")
     if not key:
@@ -56,6 +73,14 @@ def _run(service: client.Client, command: str, asked: dict[str, Any]) -> None:
     elif command == "fleet":
         for worker in service.fleet():
             _print_worker(worker)
+    elif command == "probe":
+        for probed in probe.probed(service, **asked):
+            _print_probe(probed)
+    elif command == "estimate":
+        for expected in service.estimates(asked.pop("model"), **asked):
+            _print_expected(expected)
+    elif command == "usage":
+        _print_usage(service.usage(asked["month"]))
     elif command == "plan":
         for placement in service.placements(asked["model"], asked["gpu_type"]):
             _print_placement(placement)
@@ -82,10 +107,29 @@ def follow(service: client.Client, accepted: client.Accepted, *, limit_s: float 
 
 
 def _print_worker(worker: Mapping[str, Any]) -> None:
-    print(f"{worker['name']:<24} {worker['gpu_type']:<14} {'busy' if worker['busy'] else 'idle'}")
+    print(
+        f"{worker['name']:<24} {worker['gpu_type']:<14} {worker['region']:<12} {'busy' if worker['busy'] else 'idle'}"
+    )
     for model, state in worker["models"].items():
         more = " ".join(str(value) for name, value in state.items() if name != "state")
         print(f"  {model:<22} {state['state']:<14} {more}".rstrip())
+
+
+def _print_probe(found: probe.Probe) -> None:
+    times = " ".join(f"{one / 1000:.2f}" for one in found.times_ms)
+    print(f"{found.model:<24} {found.gpu_type:<14} {found.region:<12} {times} s  {found.fault or ''}".rstrip())
+
+
+def _print_expected(found: Mapping[str, Any]) -> None:
+    price = f"  ${found['cost_usd']['p50']:g}" if found["cost_usd"] else ""
+    print(f"{found['gpu_type']:<14} {found['region']:<12} {found['state']:<10} {found['basis']}{price}")
+
+
+def _print_usage(found: Mapping[str, Any]) -> None:
+    columns = ("model", "generations", "megapixels", "gpu_seconds", "cost_usd")
+    rows = csv.writer(sys.stdout)
+    rows.writerow(("month", *columns))
+    rows.writerows((found["month"], *(one[name] for name in columns)) for one in found["models"])
 
 
 def _print_placement(found: Mapping[str, Any]) -> None:

@@ -63,9 +63,9 @@ class Client:
         self._downloads.close()
 
     def enqueue(
-        self, image: Path | str, prompt: str, *, model: str = "flux-kontext-dev", **parameters: object
+        self, image: Path | str | None, prompt: str, *, model: str = "flux-kontext-dev", **parameters: object
     ) -> Accepted:
-        """Enqueue an edit of a file or a URL. Raises `ApiError`."""
+        """Enqueue an edit of a file or a URL; with `image` None a picture from text alone. Raises `ApiError`."""
         fields = {"model": model, "prompt": prompt, **{k: v for k, v in parameters.items() if v is not None}}
         if isinstance(image, Path):
             form = {
@@ -75,7 +75,8 @@ class Client:
                 "/api/ai/queue", data=form, files={"input_image": (image.name, image.read_bytes())}
             )
         else:
-            answer = self._http.post("/api/ai/queue", json={**fields, "input_image": image})
+            pictures = {} if image is None else {"input_image": image}
+            answer = self._http.post("/api/ai/queue", json={**fields, **pictures})
         body = _checked(answer)
         return Accepted(ids=tuple(one["generation_id"] for one in body["generations"]), cursor=body["cursor"])
 
@@ -117,6 +118,22 @@ class Client:
     def fleet(self) -> list[Mapping[str, Any]]:
         """The workers that are there. Raises `ApiError`."""
         return list(_checked(self._http.get("/api/ai/fleet"))["workers"])
+
+    def estimates(self, model: str, **asked: object) -> list[Mapping[str, Any]]:
+        """What an edit is likely to take and cost, target by target. Raises `ApiError`."""
+        query = {name: str(value) for name, value in asked.items() if value is not None}
+        found = _checked(self._http.get(f"/api/ai/models/{quote(model, safe='')}/estimate", params=query))
+        return list(found["targets"])
+
+    def model(self, name: str) -> Mapping[str, Any]:
+        """A model and the schema of its requests. Raises `ApiError`."""
+        found: Mapping[str, Any] = _checked(self._http.get(f"/api/ai/models/{quote(name, safe='')}"))
+        return found
+
+    def usage(self, month: str | None = None) -> Mapping[str, Any]:
+        """What this key used in a month such as `2026-11`; by default in this one. Raises `ApiError`."""
+        found: Mapping[str, Any] = _checked(self._http.get("/api/ai/usage", params={"month": month} if month else {}))
+        return found
 
     def placements(self, model: str, gpu_type: str | None = None) -> list[Mapping[str, Any]]:
         """How a model would be placed on a GPU type, or on each. Raises `ApiError`."""

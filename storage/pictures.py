@@ -19,6 +19,7 @@ MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 12_000
 MAX_ASPECT = 20
+TINY_PIXELS = 64 * 64
 MAX_JPEG_SCANS = 64
 """A progressive JPEG of 353 kB with 300 scans took 15.8 s to decode."""
 
@@ -71,13 +72,22 @@ def _too_many_pixels(field: str, got: str) -> errors.InvalidInputError:
 
 
 def _complete(image: Image.Image, format_: str, data: bytes) -> bool:
-    """Whether the file has its end. Cheap: no pixel is decoded."""
+    """Whether the file has its end. Cheap: no pixel is decoded, but of a tiny one."""
     if format_ == "PNG":
         try:
             image.verify()
         except Exception:
-            return False
+            # The single pixel of a published sample has a wrong checksum, and whatever shows pictures shows it.
+            return image.width * image.height <= TINY_PIXELS and _can_be_decoded(data)
         return b"IEND" in data
     if format_ == "JPEG":
         return b"\xff\xd9" in data[2:] and data.count(b"\xff\xda") <= MAX_JPEG_SCANS
+    return True
+
+
+def _can_be_decoded(data: bytes) -> bool:
+    try:
+        Image.open(io.BytesIO(data), formats=FORMATS).load()
+    except (OSError, ValueError, SyntaxError):
+        return False
     return True

@@ -132,7 +132,8 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             for model, how in wishes.items():
                 if how == "never":
                     conveyor.call_on_pipeline_thread(functools.partial(residency.let_go, model))
-                elif model not in residency.resident():
+                # What is kept loaded gives way to work, and comes back when there is none.
+                elif model not in residency.resident() and (how == "once" or not keeper.busy()):
                     conveyor.call_on_pipeline_thread(functools.partial(_warm, residency, model))
 
         stack.enter_context(every(WISHES_S, obey))

@@ -1,4 +1,7 @@
-"""OpenAI's Images API: blocking edits and generations, with partial pictures over a stream."""
+"""OpenAI's Images API: blocking edits and generations, with partial pictures over a stream.
+
+`/v1/models` is the forge dialect's: its answers have what OpenAI's clients read, too.
+"""
 
 import contextlib
 import json
@@ -7,7 +10,6 @@ import math
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 import anyio
@@ -20,7 +22,7 @@ from api import bodies, drafts, inputs, problems, submission, waiting
 from api.access import Held, IdempotencyKey, Tenant
 from api.dialects import Dialect
 from api.resources import Resources
-from storage.contracts import catalog, edits, errors, events, generations
+from storage.contracts import edits, errors, events, generations
 from storage.contracts.geometry import Canvas
 from storage.contracts.parameters import Declaration, Parameter
 from storage.ledger import calls
@@ -91,27 +93,6 @@ async def generate(request: Request, held: Held, tenant: Tenant, idempotency_key
     if any(body.fields.get(name) or body.files.get(name) for name in ("image", "image[]", "images", "mask")):
         raise errors.InvalidInputError("image: send pictures to /v1/images/edits", field="image")
     return await _run("image_generation", body, [], [], request, held, tenant, idempotency_key)
-
-
-@router.get("/models")
-async def models(held: Held, tenant: Tenant) -> Response:
-    """Every model."""
-    return JSONResponse(
-        {"object": "list", "data": [_model(name, model) for name, model in held.catalog.models.items()]}
-    )
-
-
-@router.get("/models/{model_id:path}")
-async def model(model_id: str, held: Held, tenant: Tenant) -> Response:
-    """One model."""
-    name = held.catalog.name_of(model_id)
-    return JSONResponse(_model(name, held.catalog.models[name]))
-
-
-def _model(name: str, found: catalog.Model) -> dict[str, Any]:
-    created = int(datetime.fromisoformat(found.released_at).timestamp())
-    licence = {"licence": found.weights.licence, "non_commercial": found.weights.non_commercial}
-    return {"id": name, "object": "model", "created": created, "owned_by": found.developer, **licence}
 
 
 async def _listed(value: Any, field: str) -> list[submission.Picture]:

@@ -17,8 +17,10 @@ NEAREST = 20
 """Runs that are scaled when there are too few of the same kind."""
 SAME_SIZE = 0.05
 """How far, as a logarithm, two numbers of pixels may be apart to count as the same."""
+DRIFT = 0.03
+"""By how much a range is widened on either side: machines are not the same from hour to hour."""
 UNSURE = 0.15
-"""By how much a range is widened on either side when its runs were scaled."""
+"""The same when its runs were scaled."""
 
 Basis = Literal["measured", "scaled"]
 
@@ -54,13 +56,13 @@ def estimated(samples: Sequence[Sample], ask: Ask) -> Estimate | None:
     made = [sample for sample in samples if sample.outcome == SUCCEEDED and sample.steps and sample.pixels]
     same = [sample for sample in made if _is_same(sample, ask)]
     if len(same) >= ENOUGH:
-        return _summed([sample.execute_ms for sample in same], "measured", "at this size and step count", 0)
+        return _summed([sample.execute_ms for sample in same], "measured", "at this size and step count", DRIFT)
     if not made:
         return None
     nearest = sorted(made, key=lambda sample: abs(math.log(_ask(sample).work / ask.work)))[:NEAREST]
     scaled = [sample.execute_ms * ask.work / _ask(sample).work for sample in nearest]
     first = nearest[0]
-    like = f"of {first.pixels / 2**20:.2f} megapixels, {first.steps} steps and the like, scaled"
+    like = f"of {first.pixels / 2**20:.2g} megapixels, {first.steps} steps and the like, scaled"
     return _summed(scaled, "scaled", like, UNSURE)
 
 
@@ -87,7 +89,7 @@ def _ask(sample: Sample) -> Ask:
 
 
 def _summed(times: Sequence[float], basis: Basis, like: str, unsure: float) -> Estimate:
-    p10, p50, p90 = (quantile(times, share) for share in (0.1, 0.5, 0.9))
-    p10, p90 = p10 * (1 - unsure), p90 * (1 + unsure)
+    p10, p50, p90 = (quantile(times, share, unseen=True) for share in (0.1, 0.5, 0.9))
+    p10, p90 = max(0.0, p10 * (1 - unsure)), p90 * (1 + unsure)
     sentence = f"p50 {p50 / 1000:.3g} s, p90 {p90 / 1000:.3g} s from {len(times)} runs {like}"
     return Estimate(p10=p10, p50=p50, p90=p90, runs=len(times), basis=basis, sentence=sentence)

@@ -86,11 +86,14 @@ class Statistics:
     latest_ms: int | None
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which this share (0 to 1) of at least one value lies, between neighbours in proportion."""
+def quantile(values: Sequence[float], share: float, *, unseen: bool = False) -> float:
+    """The value below which this share (0 to 1) of at least one value lies, between neighbours in proportion.
+
+    With `unseen` the share of what the next ones will be, for which a few values' ends are not the ends.
+    """
     if len(values) == 1:
         return float(values[0])
-    cuts = statistics.quantiles(values, n=1000, method="inclusive")
+    cuts = statistics.quantiles(values, n=1000, method="exclusive" if unseen else "inclusive")
     return float(cuts[max(0, min(len(cuts) - 1, round(share * 1000) - 1))])
 
 

@@ -541,7 +541,8 @@ Wish = Literal["once", "always", "never"]
 
 def want(target: samples.Target, how: Wish, *, seconds: float) -> Call[int]:
     """Ask for a model; its target's GPU type and region may be `any`. After `seconds` it is forgotten, unless for always."""
-    return Call(script="want", arguments=(target.name, how, int(seconds * 1000)), decode=int)
+    arguments = (target.model, target.gpu_type, target.region, how, int(seconds * 1000))
+    return Call(script="want", arguments=arguments, decode=int)
 
 
 def wanted(claimant: Claimant, models: Sequence[str]) -> Call[dict[str, Wish]]:

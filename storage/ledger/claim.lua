@@ -56,7 +56,7 @@ for i = FIRST, others - 1 do
 end
 for i = others, #ARGV do
   local waited = waited_ms(ARGV[i])
-  if waited > longest then impatient, longest = ARGV[i], waited end
+  if waited > longest and (i < deferred or waited >= tonumber(ARGV[8])) then impatient, longest = ARGV[i], waited end
 end
 local taken = impatient and take(impatient)
 for i = FIRST, #ARGV do

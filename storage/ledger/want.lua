@@ -1,4 +1,12 @@
--- A model is wanted on a target, once or until it is wanted no more; or it is to be let go.
--- ARGV: 1 target, 2 'once' | 'always' | 'never', 3 ms after which nobody need care any more
-redis.call('HSET', KEY.wanted, ARGV[1], cjson.encode({ how = ARGV[2], until_ms = now_ms() + tonumber(ARGV[3]) }))
+-- A model is wanted on a target, once or until it is wanted no more; or it is to be let go, wherever the target says.
+-- ARGV: 1 model, 2 GPU type or 'any', 3 region or 'any', 4 'once' | 'always' | 'never', 5 ms after which nobody need care any more
+if ARGV[4] == 'never' then
+  for _, target in ipairs(redis.call('HKEYS', KEY.wanted)) do
+    local model, gpu_type, region = string.match(target, '^(.+)|(.+)|(.+)$')
+    local covered = (ARGV[2] == 'any' or ARGV[2] == gpu_type) and (ARGV[3] == 'any' or ARGV[3] == region)
+    if model == ARGV[1] and covered then redis.call('HDEL', KEY.wanted, target) end
+  end
+end
+local wish = { how = ARGV[4], until_ms = now_ms() + tonumber(ARGV[5]) }
+redis.call('HSET', KEY.wanted, ARGV[1] .. '|' .. ARGV[2] .. '|' .. ARGV[3], cjson.encode(wish))
 return 1

@@ -1,6 +1,6 @@
 -- What a worker is to load, or to let go of. Of several workers one takes it, and another when that one is gone.
 -- ARGV: 1 worker, 2 its GPU type, 3 its region, 4... models it serves
--- Returns {model, 'once' | 'always' | 'never', ...}
+-- Returns {model, 'once' | 'always' | 'never', ...}; what is wanted once is told once
 local models, found = {}, {}
 for i = 4, #ARGV do models[ARGV[i]] = true end
 for target, text in pairs(named(redis.call('HGETALL', KEY.wanted))) do
@@ -13,7 +13,11 @@ for target, text in pairs(named(redis.call('HGETALL', KEY.wanted))) do
     found[#found + 1], found[#found + 2] = model, wish.how
   elseif mine and (not wish.worker or wish.worker == ARGV[1] or redis.call('EXISTS', KEY.alive .. wish.worker) == 0) then
     wish.worker = ARGV[1]
-    redis.call('HSET', KEY.wanted, target, cjson.encode(wish))
+    if wish.how == 'once' then
+      redis.call('HDEL', KEY.wanted, target)
+    else
+      redis.call('HSET', KEY.wanted, target, cjson.encode(wish))
+    end
     found[#found + 1], found[#found + 2] = model, wish.how
   end
 end

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.budgets import MICRO
-from api.forecasts import Forecasts
 from storage import provenance
-from storage.contracts import catalog, edits, errors, estimates, events, generations, samples
+from storage.contracts import catalog, edits, errors, events, generations
 from storage.contracts import placement as placements
 from storage.ledger import calls
 
@@ -221,45 +220,6 @@ def usage(month: str, used: Mapping[str, int], budget: int | None) -> dict[str, 
         "budget_usd": None if budget is None else budget / MICRO,
         "models": listed,
     }
-
-
-async def estimate(
-    target: samples.Target,
-    ask: estimates.Ask,
-    pixels: int,
-    known: catalog.Catalog,
-    forecasts: Forecasts,
-) -> dict[str, Any]:
-    """What is to be expected of an edit on one target; nothing where nothing has run."""
-    model, gpu = known.models[target.model], known.gpu_types[target.gpu_type]
-    ran = (await forecasts.samples(target.model)).get(target, ())
-    found, cold_ms = estimates.estimated(ran, ask), estimates.cold_start_ms(ran)
-    states = [
-        one["models"][target.model].get("state")
-        for one in (await forecasts.fleet()).values()
-        if target.model in one["models"] and (one["gpu_type"], one["region"]) == (target.gpu_type, target.region)
-    ]
-    answer: dict[str, Any] = {
-        "gpu_type": target.gpu_type,
-        "region": target.region,
-        "workers": len(states),
-        "state": next((state for state in ("warm", "starting", "cold", "failed") if state in states), "no worker"),
-        "warm_ms": None,
-        "cold_ms": None,
-        "cost_usd": None,
-        "basis": "nothing like it has run here; `darkroom probe` fills this in",
-    }
-    if found is None:
-        return answer
-    times = {"p10": found.p10, "p50": found.p50, "p90": found.p90}
-    answer["warm_ms"] = {name: round(value) for name, value in times.items()}
-    if cold_ms is not None:
-        answer["cold_ms"] = {name: round(value + cold_ms) for name, value in times.items()}
-    answer["cost_usd"] = {
-        name: round(estimates.price_usd(model, gpu, pixels=pixels, seconds=value / 1000), 6)
-        for name, value in times.items()
-    }
-    return answer | {"basis": found.sentence, "runs": found.runs, "is_measured": found.basis == "measured"}
 
 
 def credentials(found: provenance.Credentials | None) -> dict[str, Any]:

@@ -92,8 +92,8 @@ class Expected(BaseModel):
     cold_ms: dict[str, int] | None
     cost_usd: dict[str, float] | None
     basis: str
-    runs: int | None = None
-    is_measured: bool | None = None
+    runs: int
+    is_measured: bool
 
 
 class Estimates(BaseModel):

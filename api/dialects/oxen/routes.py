@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Mapping
@@ -322,7 +323,7 @@ async def estimate_edit(
     count = model.min_references if references is None else references
     ask = forecasts.asked(model, pixels, steps, count)
     targets = [
-        await answers.estimate(target, ask, pixels or ask.pixels, held.catalog, held.forecasts)
+        dataclasses.asdict(await held.forecasts.expected(target, ask, pixels or ask.pixels))
         for target in await held.forecasts.targets(name)
         if target.gpu_type in (pins.gpu_types or model.gpu_types) and pins.region in (None, target.region)
     ]

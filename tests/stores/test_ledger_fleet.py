@@ -1,0 +1,171 @@
+"""What the ledger does for the fleet: samples, routes, prepared models, budgets."""
+
+import pytest
+
+from storage import keys
+from storage.contracts import errors, generations, samples
+from storage.ledger import calls
+from tests.conftest import eventually
+from tests.stores.conftest import SAMPLE, TARGET, Desk, limits
+
+MONTH = "2026-11"
+
+
+def test_every_execution_leaves_a_sample_and_only_the_latest_are_kept(desk: Desk) -> None:
+    for _ in range(3):
+        desk.accept()
+        desk.finish(desk.claim())
+    assert desk.run(calls.samples_of("quick")) == {TARGET: (SAMPLE,) * 3}
+    assert desk.run(calls.samples_of("quic")) == {}
+    for _ in range(calls.MOST_SAMPLES):
+        desk.connection.lpush(keys.SAMPLES + TARGET.name, SAMPLE.model_dump_json())
+    desk.accept()
+    desk.finish(desk.claim())
+    assert desk.connection.llen(keys.SAMPLES + TARGET.name) == calls.MOST_SAMPLES
+
+
+def test_what_fails_leaves_one_too_and_so_does_a_worker_that_is_lost(desk: Desk) -> None:
+    desk.accept()
+    failed = samples.Sample(at_ms=1, outcome="out_of_memory")
+    claim = desk.claim()
+    desk.run(calls.fail(claim, errors.OutOfMemoryError("x"), rest_s=0, max_attempts=3, target=TARGET, sample=failed))
+    desk.run(calls.wake())
+    desk.claim(lease_ms=1)
+    sweep = calls.recover(lease_ms=1, stall_ms=60_000, max_attempts=3, max_losses=2)
+    eventually(lambda: desk.run(sweep))
+    lost, first = desk.run(calls.samples_of("quick"))[TARGET]
+    assert (lost.outcome, first) == ("worker_lost", failed)
+
+
+def test_a_record_says_where_it_runs(desk: Desk) -> None:
+    id_ = desk.accept()
+    desk.run(calls.claim(calls.Claimant(worker="w", gpu_type="h200", region="north"), 60_000, ["edits.quick.any"]))
+    found = desk.read(id_)
+    assert (found.worker, found.gpu_type, found.region, found.queue) == ("w", "h200", "north", "edits.quick.any")
+
+
+def test_work_that_others_are_ready_for_is_left_to_them_for_a_moment(desk: Desk) -> None:
+    id_ = desk.accept()
+
+    def claim(deferral_ms: int) -> generations.Claim | calls.Deferred | None:
+        return desk.run(
+            calls.claim(
+                calls.Claimant(worker="cold"),
+                60_000,
+                ["edits.quick.any"],
+                preferred=0,
+                deferred=1,
+                deferral_ms=deferral_ms,
+            )
+        )
+
+    assert claim(60_000) == calls.Deferred(queue="edits.quick.any")
+    taken = eventually(lambda: (one := claim(30)) and not isinstance(one, calls.Deferred) and one)
+    assert taken.id == id_
+    assert claim(0) is None
+
+
+CHAIN = ("edits.quick.h100", "edits.quick.h200", "edits.quick.cpu")
+
+
+def test_what_waits_for_workers_that_are_not_there_moves_to_the_next_that_are(desk: Desk) -> None:
+    id_ = desk.accept(queue=CHAIN[0], chain=CHAIN)
+    assert desk.run(calls.reroute([])) == {}
+    assert desk.run(calls.reroute(["edits.quick.cpu", "edits.quick.h200"])) == {id_: "edits.quick.h200"}
+    assert desk.run(calls.reroute(["edits.quick.cpu", "edits.quick.h200"])) == {}, "it waits where it is served"
+    assert desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, [CHAIN[0]])) is None
+    claim = desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, [CHAIN[1]]))
+    assert isinstance(claim, generations.Claim)
+    assert desk.run(calls.reroute(["edits.quick.cpu"])) == {}, "what runs stays where it is"
+    assert desk.connection.zcard(keys.CHAINED) == 0
+    assert not [row for row in desk.run(calls.backlog()) if row.pending]
+
+
+def test_what_has_one_way_only_never_moves(desk: Desk) -> None:
+    desk.accept(queue=CHAIN[0])
+    assert desk.run(calls.reroute([CHAIN[1]])) == {}
+
+
+def _wanted(desk: Desk, worker: str = "w1", gpu_type: str = "h100", region: str = "north") -> dict[str, calls.Wish]:
+    claimant = calls.Claimant(worker=worker, gpu_type=gpu_type, region=region)
+    return desk.run(calls.wanted(claimant, ["quick", "slow"]))
+
+
+def _want(desk: Desk, how: calls.Wish, gpu_type: str = "any", region: str = "any", seconds: float = 60) -> None:
+    desk.run(calls.want(samples.Target(model="quick", gpu_type=gpu_type, region=region), how, seconds=seconds))
+
+
+def test_a_model_that_is_wanted_once_is_told_to_one_worker_once(desk: Desk) -> None:
+    _want(desk, "once")
+    assert [_wanted(desk, worker) for worker in ("w1", "w2", "w1")] == [{"quick": "once"}, {}, {}]
+
+
+def test_a_model_that_is_kept_stays_with_its_worker_until_that_is_gone(desk: Desk) -> None:
+    _want(desk, "always")
+    assert _wanted(desk) == {"quick": "always"}
+    desk.connection.set(keys.ALIVE + "w1", "{}", ex=60)
+    assert (_wanted(desk, "w2"), _wanted(desk, "w1")) == ({}, {"quick": "always"})
+    desk.connection.delete(keys.ALIVE + "w1")
+    assert _wanted(desk, "w2") == {"quick": "always"}
+
+
+@pytest.mark.parametrize(("gpu_type", "region"), [("h200", "any"), ("any", "south")])
+def test_a_wish_for_another_place_is_not_told(desk: Desk, gpu_type: str, region: str) -> None:
+    _want(desk, "once", gpu_type, region)
+    assert _wanted(desk) == {}
+    assert _wanted(desk, "w2", *(one if one != "any" else "north" for one in (gpu_type, region))) == {"quick": "once"}
+
+
+def test_letting_go_ends_every_wish_it_covers_and_is_told_to_all(desk: Desk) -> None:
+    _want(desk, "always", "h100")
+    _want(desk, "once")
+    _want(desk, "never", seconds=0.05)
+    assert [_wanted(desk, worker) for worker in ("w1", "w2")] == [{"quick": "never"}] * 2
+    eventually(lambda: not _wanted(desk))
+    assert desk.connection.hlen(keys.WANTED) == 0
+
+
+def _spend(desk: Desk, *, budget: int, reserve: int = 100, count: int = 1) -> str:
+    return desk.receive(month=MONTH, budget=budget, reserve=reserve, count=count).ids[0]
+
+
+def _priced(desk: Desk, claim: generations.Claim, cost_usd: float) -> bool:
+    from tests.stores.conftest import a_result
+
+    result = a_result(claim).model_copy(update={"cost_usd": cost_usd})
+    return desk.run(calls.finish(claim, result, TARGET, SAMPLE))
+
+
+def test_a_budget_is_held_against_what_is_under_way_and_refuses_before_it_is_overdrawn(desk: Desk) -> None:
+    _spend(desk, budget=250, count=2)
+    with pytest.raises(errors.BudgetExceededError):
+        _spend(desk, budget=250)
+    assert desk.run(calls.usage("alice", MONTH))["reserved"] == 200
+    _priced(desk, desk.claim(), 0.00003)
+    assert desk.run(calls.usage("alice", MONTH)) == {
+        "reserved": 100, "spent": 30, "quick:count": 1, "quick:cost": 30, "quick:pixels": 4096, "quick:gpu_ms": 20,
+    }  # fmt: skip
+    _spend(desk, budget=250)
+    assert desk.receive(month="2026-12", budget=250, reserve=250).ids, "another month has its own"
+
+
+@pytest.mark.parametrize("ending", ["cancel", "fail"])
+def test_what_comes_to_nothing_costs_nothing(desk: Desk, ending: str) -> None:
+    id_ = _spend(desk, budget=100)
+    if ending == "cancel":
+        desk.run(calls.cancel(id_, "alice"))
+    else:
+        desk.fail(desk.claim(), errors.InternalError("x"), None)
+    assert desk.run(calls.usage("alice", MONTH)) == {"reserved": 0}
+    _spend(desk, budget=100)
+
+
+def test_a_retry_is_reserved_for_again_and_refused_without_means(desk: Desk) -> None:
+    id_ = _spend(desk, budget=100)
+    desk.fail(desk.claim(), errors.InternalError("x"), None)
+    other = _spend(desk, budget=100)
+    with pytest.raises(errors.BudgetExceededError):
+        desk.run(calls.retry(id_, "alice", limits(), budget=100))
+    desk.run(calls.cancel(other, "alice"))
+    desk.run(calls.retry(id_, "alice", limits(), budget=100))
+    assert desk.run(calls.usage("alice", MONTH))["reserved"] == 100
