@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-losses bench-placement soak clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-losses bench-fleet bench-placement soak clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -35,6 +35,9 @@ bench-subscribers: .venv/.dev  ## how late events reach a thousand subscribers
 
 bench-losses: .venv/.dev  ## what the naive service loses under the same faults
 	$(BIN)/python -m bench.losses
+
+bench-fleet: .venv/.dev  ## how work is given out over GPU types, models and tenants, and how good estimates are
+	$(BIN)/python -m bench.fleet
 
 bench-placement: .venv/.dev  ## on a CUDA GPU: a full-size edit of MODEL placed as on GPU, and its peak memory
 	$(BIN)/python -m bench.placement --model $(or $(MODEL),flux-kontext-dev) --gpu-type $(or $(GPU),h200)

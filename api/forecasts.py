@@ -156,7 +156,9 @@ class Forecasts:
         if found.status is generations.Status.PROCESSING:
             left = 1 - found.step / edit.steps
             return round(left * min(likely))
-        return round((found.position or 0) / rate + min(likely) + min(loading))
+        # Of what runs now, half is over on average.
+        half = 0.5 * min(likely) if all(one.get("busy") for one in serving) else 0
+        return round((found.position or 0) / rate + half + min(likely) + min(loading))
 
 
 def asked(model: catalog.Model, pixels: int | None, steps: int, references: int) -> estimates.Ask:

@@ -7,7 +7,7 @@ import redis
 
 from storage import keys
 
-ANNOUNCE_EVERY_S = 3.0
+ANNOUNCE_EVERY_S = 1.0
 
 
 def announce(connection: redis.Redis, name: str, facts: Mapping[str, object]) -> None:

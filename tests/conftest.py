@@ -26,7 +26,7 @@ DIALECT_TENANTS = ("ruth", "nina", "olga", "rita", "faye", "bella", "nadia", "il
 
 TENANTS = {
     name: f"key-of-{name}-{secrets.token_hex(8)}"
-    for name in ("alice", "bob", "carol", "dave", "erin", "frank", *DIALECT_TENANTS)
+    for name in ("alice", "bob", "carol", "dave", "erin", "frank", "penny", *DIALECT_TENANTS)
 }
 
 
@@ -67,6 +67,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
         tmp_path_factory.mktemp("stack"),
         DARKROOM_FETCH_ALLOWED=allowed,
         DARKROOM_NIM_TENANT="nina",
+        DARKROOM_BUDGETS='{"penny": 0.025}',
         TEST_IMAGE_PORT=str(image_port),
         TEST_BUCKET_PORT=str(bucket_port),
     ) as one:

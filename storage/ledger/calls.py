@@ -116,7 +116,7 @@ def create(order: Order) -> Call[Receipt]:
         "generations": [
             {
                 "id": id_,
-                "edit": edit.model_dump_json(),
+                "edit": edit.model_dump_json(exclude_none=True),
                 "submitted": json.dumps(submitted, separators=(",", ":")),
                 "results": f"results/{order.tenant}/{id_}/",
             }

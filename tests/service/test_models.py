@@ -32,6 +32,8 @@ def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
         "lethal",
         "heavy",
         "absent",
+        "priced",
+        "paced",
         "pinned",
         "large",
         "larger",

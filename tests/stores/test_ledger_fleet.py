@@ -125,6 +125,12 @@ def test_letting_go_ends_every_wish_it_covers_and_is_told_to_all(desk: Desk) -> 
     assert desk.connection.hlen(keys.WANTED) == 0
 
 
+def test_wanting_it_again_ends_the_letting_go(desk: Desk) -> None:
+    _want(desk, "never")
+    _want(desk, "once", "h100")
+    assert _wanted(desk) == {"quick": "once"}
+
+
 def _spend(desk: Desk, *, budget: int, reserve: int = 100, count: int = 1) -> str:
     return desk.receive(month=MONTH, budget=budget, reserve=reserve, count=count).ids[0]
 

@@ -2,10 +2,12 @@
 
 For benchmarks, fault tests and integration tests of clients. A model uses it by `pipeline = "stand_in"` in the catalog;
 `weights.source` says what it does: `"20"` sleeps 20 ms in all, `"20 hang at 3"` never finishes the third step, `"20 die at 3"`
-takes the process down there, `"20 loading 5000"` takes five seconds to load, `"20, h100 5"` sleeps 5 ms on that GPU type.
+takes the process down there, `"20 loading 5000"` takes five seconds to load, `"20, h100 5"` sleeps 5 ms on
+that GPU type; `"2 a step"` sleeps 2 ms for each step and sixteenth of a megapixel, give or take a tenth.
 """
 
 import os
+import random
 import re
 import signal
 import threading
@@ -23,14 +25,15 @@ BITS = 32
 STAMP_HEIGHT = 8
 """The topmost rows show the seed: 32 equal fields from the most significant bit on, white for one."""
 
-_SOURCE = re.compile(r"(\d+)(?: (hang|die) at (\d+))?(?: loading (\d+))?((?:, [\w-]+ \d+)*)")
+_SOURCE = re.compile(r"(\d+)( a step)?(?: (hang|die) at (\d+))?(?: loading (\d+))?((?:, [\w-]+ \d+)*)")
 
 
 class StandInPipeline:
     """Sleeps instead of denoising."""
 
-    def __init__(self, duration_s: float, fault: str | None, at_step: int) -> None:
+    def __init__(self, duration_s: float, fault: str | None, at_step: int, *, is_a_step: bool) -> None:
         self._duration_s = duration_s
+        self._is_a_step = is_a_step
         self._fault = fault
         self._at_step = at_step
 
@@ -44,12 +47,14 @@ class StandInPipeline:
 
     def edit(self, job: Job, on_step: OnStep, on_preview: OnPreview | None = None) -> Image.Image:
         """See `base.Pipeline`."""
-        began = time.perf_counter()
+        began, duration_s = time.perf_counter(), self._duration_s
+        if self._is_a_step:
+            duration_s *= job.steps * job.width * job.height / 2**16 * random.gauss(1, 0.05)
         for step in range(1, job.steps + 1):
             if step == self._at_step:
                 self._fail()
             # Against the clock, so that the sum of many short sleeps is not longer than the whole.
-            time.sleep(max(0.0, began + self._duration_s * step / job.steps - time.perf_counter()))
+            time.sleep(max(0.0, began + duration_s * step / job.steps - time.perf_counter()))
             on_step(step)
             if on_preview is not None:
                 on_preview(Image.new("RGB", (job.width // 16, job.height // 16), "grey"))
@@ -83,10 +88,10 @@ def load(
     if found is None:
         message = f"a stand-in's weights.source is like '20' or '20 hang at 3'; got {weights.source!r}"
         raise errors.ModelUnavailableError(message)
-    milliseconds, fault, step, loading, elsewhere = found.groups()
+    milliseconds, a_step, fault, step, loading, elsewhere = found.groups()
     by_gpu_type = dict(pair.split(" ") for pair in elsewhere.split(", ")[1:])
     milliseconds = by_gpu_type.get(gpu_type, milliseconds)
     for tenth in range(10):
         time.sleep(int(loading or 0) / 10_000)
         on_loaded((tenth + 1) / 10)
-    return StandInPipeline(int(milliseconds) / 1000, fault, int(step or 0))
+    return StandInPipeline(int(milliseconds) / 1000, fault, int(step or 0), is_a_step=a_step is not None)
