@@ -20,7 +20,7 @@ from training.lessons import Lesson, Lessons
 from training.pictures import Picture, as_array, as_image
 
 SEED = 1
-STEPS = 5_000
+STEPS = 3_500
 WINDOWS = ((64, 64),)
 NOISE = 0.05
 """Latents are shaken this much before they are decoded, so that an editor's small errors cost little."""

@@ -1,61 +1,27 @@
-"""Nebius Forge: a catalogue of models with what was measured of them on each GPU type, and one blocking route to run them.
-
-`/v1/models` is OpenAI's path too: each record has what both clients read.
-"""
+"""Forge's routes."""
 
 import asyncio
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api import bodies, drafts, forecasts, inputs, problems, routing, waiting
+from api import bodies, drafts, inputs, routing, waiting
 from api.access import Held, IdempotencyKey, Tenant
-from api.dialects import Dialect
+from api.dialects.forge import catalogue
 from api.resources import Resources
-from storage.contracts import catalog, edits, errors, estimates
+from storage.contracts import errors
 from storage.contracts.geometry import Canvas, Size
-from storage.contracts.parameters import Declaration, Parameter
-from storage.contracts.samples import SUCCEEDED, Sample, Target, statistics_of
+from storage.contracts.samples import Target
 from storage.ledger import calls
 
 router = APIRouter(prefix="/v1", tags=["forge"])
 
-RATIOS = ("1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16")
-PINS = ("image", "model", "model_version", "gpu_type", "region")
-PROMPT = Parameter(type="string", required=True, max_length=10_000, description="The instruction")
-SEED = Parameter(type="integer", default=0, minimum=0, maximum=edits.MAX_SEED, description="As it is; 0 too")
-GUIDANCE = Parameter(type="number", minimum=0, maximum=20, description="Guidance, for models that take it")
-KONTEXT = Declaration(
-    {
-        "prompt": PROMPT,
-        "seed": SEED,
-        "steps": Parameter(type="integer", default=30, minimum=1, maximum=50, description="Denoising steps"),
-        "guidance_scale": GUIDANCE,
-    },
-    also=PINS,
-)
-FLUX2 = Declaration(
-    {
-        "prompt": PROMPT,
-        "seed": SEED,
-        "steps": Parameter(type="integer", minimum=1, maximum=80, description="Denoising steps"),
-        "guidance_scale": GUIDANCE,
-        "width": Parameter(type="integer", default=1024, minimum=64, maximum=2048, description="In pixels"),
-        "height": Parameter(type="integer", default=1024, minimum=64, maximum=2048, description="In pixels"),
-        "aspect_ratio": Parameter(type="string", choices=RATIOS, description="Goes before width and height"),
-        "caption_upsample_temperature": Parameter(
-            type="number", minimum=0, maximum=2, description="Taken and not used: prompts are run as they are"
-        ),
-    },
-    also=PINS,
-)
 WARM_S = 900
 """How long a model that was started once is looked after."""
 LET_GO_S = 10
@@ -115,7 +81,7 @@ async def infer(
 
 async def _draft(name: str, sent: Mapping[str, Any], held: Resources) -> drafts.Draft:
     model = held.catalog.models[name]
-    checked = (KONTEXT if model.min_references else FLUX2).check(sent)
+    checked = (catalogue.KONTEXT if model.min_references else catalogue.FLUX2).check(sent)
     return drafts.Draft(
         model=name,
         prompt=checked["prompt"],
@@ -156,7 +122,7 @@ async def list_models(
         if (include_variants or model.version_of is None)
         and all(word in f"{name} {model.display_name} {model.summary}".lower() for word in words)
     ]
-    records = [await _record(name, held) for name in named[offset : offset + limit]]
+    records = [await catalogue.record_of(name, held) for name in named[offset : offset + limit]]
     return JSONResponse({"object": "list", "data": records, "models": records, "total": len(named)})
 
 
@@ -171,14 +137,14 @@ async def inference_routes(
 ) -> Response:
     """Where a model is run, and what is known of each target."""
     name = _named(slug, model_version, held)
-    rows, matches = _filtered(await _rows(name, held), gpu_type, region)
-    declared = KONTEXT if held.catalog.models[name].min_references else FLUX2
+    rows, matches = catalogue.filtered(await catalogue.rows_of(name, held), gpu_type, region)
+    declared = catalogue.KONTEXT if held.catalog.models[name].min_references else catalogue.FLUX2
     return JSONResponse(
         {
             "slug": slug,
             "model": name,
             "model_version": held.catalog.models[name].version,
-            "filters": _filters(model_version, gpu_type, region),
+            "filters": catalogue.filters(model_version, gpu_type, region),
             "filters_matched": matches,
             "routes": [{"endpoint": f"/v1/inference/{slug}", "method": "POST", "fields": declared.schema()}],
             "targets": rows,
@@ -200,8 +166,8 @@ async def reliability(
     When none matches the filters, `filters_matched` is false and the targets named are the nearest thing: those that work.
     """
     name = _named(slug, model_version, held)
-    every = await _rows(name, held)
-    rows, matches = _filtered(every, gpu_type, region)
+    every = await catalogue.rows_of(name, held)
+    rows, matches = catalogue.filtered(every, gpu_type, region)
     supported = [row for row in rows if row["status"] == "supported"]
     if not supported:
         matches, supported = False, [row for row in every if row["status"] == "supported"]
@@ -215,7 +181,7 @@ async def reliability(
             "reliability_status": "verified" if supported and matches else "unverified",
             "supported_rows": len([row for row in rows if row["status"] == "supported"]),
             "total_rows": len(rows),
-            "filters": _filters(model_version, gpu_type, region),
+            "filters": catalogue.filters(model_version, gpu_type, region),
             "filters_matched": matches,
             "status_counts": Counter(row["status"] for row in rows),
             "failure_reason_counts": failures,
@@ -239,9 +205,9 @@ async def run_estimate(
 ) -> Response:
     """What a request takes and costs, warm and with the first cold start, on each target."""
     name = _named(slug, model_version, held)
-    ask = _usual(held.catalog.models[name], steps)
+    ask = catalogue.usual(held.catalog.models[name], steps)
     every = [await held.forecasts.expected(target, ask, ask.pixels) for target in await held.forecasts.targets(name)]
-    wanted = [one for one in every if _is_wanted(one.gpu_type, one.region, gpu_type, region)]
+    wanted = [one for one in every if catalogue.is_wanted(one.gpu_type, one.region, gpu_type, region)]
     found: list[dict[str, Any]] = [
         {
             "gpu_type": one.gpu_type,
@@ -259,7 +225,7 @@ async def run_estimate(
         {
             "slug": slug,
             "model": name,
-            "filters": _filters(model_version, gpu_type, region),
+            "filters": catalogue.filters(model_version, gpu_type, region),
             "filters_matched": bool(wanted),
             "steps": ask.steps,
             "selected": best,
@@ -271,7 +237,7 @@ async def run_estimate(
 @router.get("/models/{slug:path}")
 async def read_model(slug: str, held: Held, tenant: Tenant) -> Response:
     """One model."""
-    return JSONResponse(await _record(held.catalog.name_of(slug), held))
+    return JSONResponse(await catalogue.record_of(held.catalog.name_of(slug), held))
 
 
 @router.get("/model-families/{slug:path}/status")
@@ -284,7 +250,7 @@ async def family_status(slug: str, held: Held, tenant: Tenant, version: Version 
         if one.get("role") == "gpu" and name in one["models"]
     ]
     found = {"slug": slug, "model": name, "version": held.catalog.models[name].version}
-    return JSONResponse({**found, "status": _state(workers), "workers": workers})
+    return JSONResponse({**found, "status": catalogue.state_of(workers), "workers": workers})
 
 
 @router.post("/model-families/{slug:path}/start")
@@ -336,7 +302,9 @@ async def stop(slug: str, request: Request, held: Held, tenant: Tenant) -> Respo
 async def read_family(slug: str, held: Held, tenant: Tenant) -> Response:
     """A model with all its versions."""
     versions = held.catalog.versions(held.catalog.name_of(slug))
-    return JSONResponse({"slug": slug, "versions": [await _record(name, held) for name in versions.values()]})
+    return JSONResponse(
+        {"slug": slug, "versions": [await catalogue.record_of(name, held) for name in versions.values()]}
+    )
 
 
 def _named(slug: str, version: Any, held: Resources) -> str:
@@ -375,138 +343,3 @@ async def _workers(target: Target, held: Resources) -> list[Mapping[str, Any]]:
         and target.gpu_type in ("any", one["gpu_type"])
         and target.region in ("any", one["region"])
     ]
-
-
-def _state(workers: Sequence[Mapping[str, Any]]) -> str:
-    states = [one["state"] for one in workers]
-    return next((state for state in ("warm", "starting", "failed") if state in states), "cold")
-
-
-def _usual(model: catalog.Model, steps: int | None = None) -> estimates.Ask:
-    usual = steps or drafts.default(model, "num_inference_steps")
-    return forecasts.asked(model, None, usual, model.min_references)
-
-
-def _filters(version: str | None, gpu_type: str | None, region: str | None) -> dict[str, str]:
-    asked = {"model_version": version, "gpu_type": gpu_type, "region": region}
-    return {name: value for name, value in asked.items() if value}
-
-
-def _is_wanted(gpu_type: str, region: str, wanted_type: str | None, wanted_region: str | None) -> bool:
-    return (wanted_type or gpu_type).lower() == gpu_type and (wanted_region or region) == region
-
-
-def _filtered(
-    rows: Sequence[Mapping[str, Any]], gpu_type: str | None, region: str | None
-) -> tuple[list[Mapping[str, Any]], bool]:
-    """The rows that were asked for, or all when none is; and which of both it is."""
-    wanted = [row for row in rows if _is_wanted(row["gpu_type"], row["region"], gpu_type, region)]
-    return (wanted, True) if wanted else (list(rows), False)
-
-
-async def _rows(name: str, held: Resources) -> list[dict[str, Any]]:
-    ran = await held.forecasts.samples(name)
-    return [await _row(target, ran.get(target, ()), held) for target in await held.forecasts.targets(name)]
-
-
-async def _row(target: Target, ran: Sequence[Sample], held: Resources) -> dict[str, Any]:
-    """What is known of a model on one GPU type in one region."""
-    model, gpu = held.catalog.models[target.model], held.catalog.gpu_types[target.gpu_type]
-    found = statistics_of(ran)
-    expected = await held.forecasts.expected(target, _usual(model), model.frame.usual_pixels)
-    last = next((one for one in ran if one.outcome != SUCCEEDED), None)
-    made = next((one for one in ran if one.outcome == SUCCEEDED), None)
-    status = "supported" if made else "probe_pending"
-    if made is None and last is not None:
-        status = "oom" if last.outcome == errors.OutOfMemoryError.code else "other_error"
-    return {
-        "gpu_type": target.gpu_type,
-        "region": target.region,
-        "status": status,
-        "is_compatible": status != "oom",
-        "state": expected.state,
-        "workers": expected.workers,
-        "request_ms": made.execute_ms if made else None,
-        "request_ms_p50": round(found.execute.p50) if found.execute else None,
-        "request_ms_p95": round(found.execute.p95) if found.execute else None,
-        "request_ms_p99": round(found.execute.p99) if found.execute else None,
-        "request_ms_samples": found.execute.count if found.execute else 0,
-        "startup_ms_probe": round(found.cold_start.p50) if found.cold_start else None,
-        "cost_per_gpu_hour_usd": gpu.price_per_hour,
-        "estimated_warm_request_cost_usd": expected.cost_usd["p50"] if expected.cost_usd else None,
-        "basis": expected.basis,
-        "placements": found.placements,
-        "observed_success_rate": found.success_rate,
-        "total_starts": found.cold_start.count if found.cold_start else 0,
-        "total_warm_starts": sum(one.outcome == SUCCEEDED and not one.load_ms for one in ran),
-        "total_failures": sum(found.failures.values()),
-        "failure_reasons": dict(found.failures),
-        "last_error": last.outcome if last else None,
-        "last_failed_at": _iso(last.at_ms if last else None),
-        "probed_at": _iso(found.latest_ms),
-        "vram_measured_gb": found.peak_gb,
-    }
-
-
-def _iso(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
-
-
-async def _record(name: str, held: Resources) -> dict[str, Any]:
-    """A model with the fields of Forge's catalogue, and OpenAI's `object`, `created` and `owned_by`."""
-    model = held.catalog.models[name]
-    workers = [one for one in (await held.forecasts.fleet()).values() if name in one["models"]]
-    rows = await _rows(name, held)
-    created = int(datetime.fromisoformat(model.released_at).timestamp())
-    declared = KONTEXT if model.min_references else FLUX2
-    return {
-        "id": name,
-        "object": "model",
-        "created": created,
-        "owned_by": model.developer,
-        "slug": name,
-        "name": model.display_name,
-        "model_family": model.version_of or name,
-        "version": model.version,
-        "version_key": model.version,
-        "status": _state([one["models"][name] for one in workers]),
-        "summary": model.summary,
-        "source_url": model.weights.licence_url,
-        "license": model.weights.licence,
-        "licence": model.weights.licence,
-        "non_commercial": model.weights.non_commercial,
-        "aliases": list(model.aliases),
-        "modality_input": ["text", "image"],
-        "modality_output": ["image"],
-        "capabilities": ["image-editing", *(["text-to-image"] if not model.min_references else [])],
-        "configured_regions": list(held.catalog.regions),
-        "supported_regions": sorted({row["region"] for row in rows if row["status"] == "supported"}),
-        "gpu_support": rows,
-        "weights": {"name": model.weights.name, "note": model.weights.note},
-        "created_at": model.released_at,
-        "playground_config": {
-            "api_mapping": {"endpoint": f"/v1/inference/{name}", "method": "POST"},
-            "input_fields": declared.schema(),
-            "output_display": {"type": "image", "format_hint": "png"},
-        },
-    }
-
-
-def _problem(request: Request, error: errors.DarkroomError) -> Response:
-    kind = "invalid_request_error" if problems.status(error) < 500 else "server_error"
-    body = {"message": error.message, "type": kind, "param": error.field, "code": error.code}
-    return JSONResponse(
-        {"error": body, "detail": error.message}, status_code=problems.status(error), headers=problems.headers(error)
-    )
-
-
-DIALECT = Dialect(
-    name="forge",
-    router=router,
-    problem=_problem,
-    aim=(
-        "export FORGE_API_BASE={url}",
-        "export FORGE_API_KEY=<key>",
-        'curl "$FORGE_API_BASE/v1/models/black-forest-labs-flux-2-dev/reliability" -H "Authorization: Bearer $FORGE_API_KEY"',
-    ),
-)
