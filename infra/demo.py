@@ -16,7 +16,7 @@ from client import cli, client
 from infra import embedded, premises
 
 PHOTOGRAPH = Path(__file__).parent / "sample" / "astronaut.jpg"
-PROMPT = "Make it a pencil sketch"
+PROMPT = "Make it black and white"
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def _edit(stack: embedded.Stack) -> None:
     with client.Client(stack.url, stack.api_key) as service:
         print(f"Editing {PHOTOGRAPH.name}: {PROMPT!r}")
         began = time.monotonic()
-        accepted = service.enqueue(PHOTOGRAPH, PROMPT, aspect_ratio="match_input_image", output_format="png", seed=7)
+        accepted = service.enqueue(PHOTOGRAPH, PROMPT, exact_size=True, output_format="png", seed=7)
         found = cli.follow(service, accepted, limit_s=120)
         total_ms = round((time.monotonic() - began) * 1000)
         if found["status"] != "succeeded":

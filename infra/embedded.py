@@ -37,8 +37,10 @@ from storage.settings import StoreSettings
 log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
-SMALL_MODELS = ("small-kontext", "small-flux2", "small-klein", "small-klein-kv")
+SMALL_MODELS = ("small-flux2", "small-klein", "small-klein-kv")
 """Written once by `workers.pipelines.small`; to import it here would bring torch along."""
+SHIPPED = Path(__file__).parent / "weights"
+"""Weights that are part of this package."""
 
 
 @dataclass(kw_only=True)
@@ -98,6 +100,8 @@ def running(options: premises.Options) -> Iterator[Stack]:
         weights = options.data_dir / "weights"
         if not all((weights / name).exists() for name in SMALL_MODELS):
             _run_once(environment, options.data_dir / "logs" / "weights.log", "workers.pipelines.small", str(weights))
+        for shipped in SHIPPED.iterdir():
+            _link(weights / shipped.name, shipped)
         api = launch("api", sys.executable, "-m", "api")
         workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
         workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]
@@ -106,6 +110,13 @@ def running(options: premises.Options) -> Iterator[Stack]:
         _wait("the workers", children, lambda: _are_present(store, workers))
         log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
         yield Stack(options=options, url=url, api_key=environment["DARKROOM_API_KEY"], store=store, children=children)
+
+
+def _link(link: Path, target: Path) -> None:
+    """Anew each time: the package may have moved."""
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
 
 
 @contextlib.contextmanager

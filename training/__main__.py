@@ -10,10 +10,11 @@ from training import autoencoder, editor, examination
 
 
 def examine(folder: Path, minutes: float) -> None:
-    found = examination.examine(folder, rounds=1)
+    found = examination.examine(folder, rounds=4)
     logging.info(
-        "right %.1f %%, tonal %.1f dB, autoencoder %.1f dB",
+        "right %.1f %% of %d, tonal %.1f dB, autoencoder %.1f dB",
         100 * found["right"],
+        found["edits"],
         found["tonal_psnr_db"],
         found["autoencoder_psnr_db"],
     )

@@ -111,6 +111,9 @@ def write_encoder(vae: AutoencoderKL, linear: dict[str, torch.Tensor]) -> None:
     count = networks.LATENT_CHANNELS
     for block in [resnet for part in encoder.down_blocks for resnet in part.resnets] + list(encoder.mid_block.resnets):
         _silenced(block)
+        # Nothing comes of these then; zeros are stored small.
+        block.conv1.weight.zero_()
+        block.conv1.bias.zero_()
         if block.conv_shortcut is not None:
             block.conv_shortcut.bias.zero_()
             block.conv_shortcut.weight.zero_()

@@ -31,6 +31,8 @@ class Operation:
     held_out: tuple[str, ...]
     tonal: bool = False
     """Whether it changes colour or tone and leaves every pixel in its place."""
+    vouched: bool = True
+    """Whether it is done well enough to be promised: nearest to the right operation, tones right to 22 dB."""
     learned: bool = True
     """Whether it is trained. What moves pixels far was not learned in the time there was; its words stay in the vocabulary."""
 
@@ -156,35 +158,41 @@ PHRASINGS: dict[str, dict[str, list[str]]] = tomllib.loads((Path(__file__).paren
 
 
 def _operation(
-    name: str, apply: Apply, *, colour: str | None = None, tonal: bool = False, learned: bool = True
+    name: str,
+    apply: Apply,
+    *,
+    colour: str | None = None,
+    tonal: bool = False,
+    vouched: bool = True,
+    learned: bool = True,
 ) -> Operation:
     found = PHRASINGS[name]
     trained, held_out = (
         tuple(text.replace("{colour}", colour or "") for text in found[kind]) for kind in ("trained", "held_out")
     )
     full = f"{name} {colour}" if colour else name
-    return Operation(full, apply, trained, held_out, tonal, learned)
+    return Operation(full, apply, trained, held_out, tonal, vouched and learned, learned)
 
 
 EVERYTHING = (
     _operation("nothing", lambda picture, strength: picture, tonal=True),
     _operation("black and white", lambda picture, strength: _grey(picture), tonal=True),
     _operation("sepia", _sepia, tonal=True),
-    _operation("invert", lambda picture, strength: 1 - picture, tonal=True),
+    _operation("invert", lambda picture, strength: 1 - picture, tonal=True, vouched=False),
     _operation("warmer", _scaled(1.3, 1.0, 0.65), tonal=True),
     _operation("cooler", _scaled(0.65, 0.95, 1.35), tonal=True),
     _operation("brighter", _gamma(0.5), tonal=True),
     _operation("darker", _gamma(2.0), tonal=True),
     _operation("more contrast", _contrasted(1.8), tonal=True),
     _operation("less contrast", _contrasted(0.45), tonal=True),
-    _operation("more saturated", _saturated(2.2), tonal=True),
+    _operation("more saturated", _saturated(2.2), tonal=True, vouched=False),
     _operation("blur", _blurred),
-    _operation("sharpen", _sharpened),
+    _operation("sharpen", _sharpened, vouched=False),
     _operation("mirror", lambda picture, strength: picture[:, ::-1], learned=False),
     _operation("upside down", lambda picture, strength: picture[::-1], learned=False),
     _operation("rotate clockwise", lambda picture, strength: np.rot90(picture, -1), learned=False),
     _operation("rotate anticlockwise", lambda picture, strength: np.rot90(picture, 1), learned=False),
-    _operation("posterise", _posterised),
+    _operation("posterise", _posterised, vouched=False),
     _operation("pixelate", _pixelated),
     _operation("pencil sketch", _sketched),
     _operation("vignette", _vignetted),

@@ -32,7 +32,7 @@ def test_kontext_takes_bare_base64_and_is_polled(bella: Tenant, route: str) -> N
     found = polled(bella, task["polling_url"])
     assert (found["id"], found["status"], found["progress"]) == (task["id"], "Ready", 1.0)
     assert found["result"]["seed"] == 0
-    assert pixels(requests.get(found["result"]["sample"], timeout=10).content)[0] == (256, 256)
+    assert pixels(requests.get(found["result"]["sample"], timeout=10).content)[0] == (128, 128)
 
 
 @pytest.mark.parametrize("route", ["flux-2-pro", "flux-2-max", "flux-2-flex", "flux-2-dev", "flux-2-klein-4b"])

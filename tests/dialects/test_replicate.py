@@ -38,7 +38,7 @@ def test_run_uploads_a_file_and_reads_the_result(secure_client: Client) -> None:
         output = secure_client.run(MODEL, input={"prompt": PROMPT, "input_image": image, "num_inference_steps": 4})
     assert isinstance(output, FileOutput)
     size, _ = pixels(output.read())
-    assert size == (256, 256)
+    assert size == (128, 128)
 
 
 def test_a_prediction_lives_from_starting_to_succeeded(client: Client, tiny: str) -> None:

@@ -17,7 +17,7 @@ def test_a_model_tells_its_schema_under_both_names(alice: Tenant) -> None:
     assert model["id"] == "flux-kontext-dev"
     assert model["request_schema"] == model["json_request_schema"]
     assert model["request_schema"]["required"] == ["input_image", "prompt"]
-    assert model["weights"]["name"] == "small-kontext"
+    assert model["weights"]["name"] == "kontext-mini"
 
 
 def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
