@@ -2,12 +2,15 @@
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from storage import fleet
 from storage.contracts import catalog, estimates, generations
-from storage.contracts.samples import Sample, Target
+from storage.contracts.geometry import Canvas
+from storage.contracts.samples import Sample, Statistics, Target, statistics_of
 from storage.ledger import calls
 from storage.queues import queues_of_worker
 
@@ -15,6 +18,16 @@ KEPT_S = 1.0
 """How long what was read is used again."""
 
 Fleet = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """A model's samples as they were read, and what was made of them since."""
+
+    at: float
+    samples: Mapping[Target, Sequence[Sample]]
+    statistics: dict[Target, Statistics] = field(default_factory=dict)
+    expected: dict[tuple[Target, estimates.Ask], estimates.Estimate | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +53,32 @@ class Forecasts:
         self._ledger = ledger
         self._known = known
         self._fleet: tuple[float, Fleet] = (-KEPT_S, {})
-        self._samples: dict[str, tuple[float, Mapping[Target, Sequence[Sample]]]] = {}
+        self._samples: dict[str, Read] = {}
 
     async def fleet(self) -> Fleet:
         """GPU workers by name. Raises `errors.StoreUnavailableError`."""
         if time.monotonic() - self._fleet[0] > KEPT_S:
-            present = await self._ledger.run(calls.present())
-            workers = {name: one for name, one in present.items() if one.get("role") == "gpu"}
+            workers = fleet.gpu_workers(await self._ledger.run(calls.present()))
             self._fleet = (time.monotonic(), workers)
         return self._fleet[1]
 
     async def samples(self, model: str) -> Mapping[Target, Sequence[Sample]]:
         """A model's samples by target. Raises `errors.StoreUnavailableError`."""
-        at, found = self._samples.get(model, (-KEPT_S, {}))
-        if time.monotonic() - at > KEPT_S:
-            found = await self._ledger.run(calls.samples_of(model))
-            self._samples[model] = (time.monotonic(), found)
-        return found
+        return (await self._read(model)).samples
+
+    async def _read(self, model: str) -> Read:
+        read = self._samples.get(model)
+        if read is None or time.monotonic() - read.at > KEPT_S:
+            read = Read(at=time.monotonic(), samples=await self._ledger.run(calls.samples_of(model)))
+            self._samples[model] = read
+        return read
+
+    async def statistics(self, target: Target) -> Statistics:
+        """A target's samples in short. Raises `errors.StoreUnavailableError`."""
+        read = await self._read(target.model)
+        if target not in read.statistics:
+            read.statistics[target] = statistics_of(read.samples.get(target, ()))
+        return read.statistics[target]
 
     async def served_queues(self) -> frozenset[str]:
         """Queues that some worker serves just now. Raises `errors.StoreUnavailableError`."""
@@ -87,12 +109,19 @@ class Forecasts:
 
     async def estimate(self, target: Target, ask: estimates.Ask) -> estimates.Estimate | None:
         """How long an edit takes there once the model is loaded. Raises `errors.StoreUnavailableError`."""
-        return estimates.estimated((await self.samples(target.model)).get(target, ()), ask)
+        read = await self._read(target.model)
+        if (target, ask) not in read.expected:
+            read.expected[target, ask] = estimates.estimated(read.samples.get(target, ()), ask)
+        return read.expected[target, ask]
 
-    async def expected(self, target: Target, ask: estimates.Ask, pixels: int) -> Expected:
-        """What is to be expected of an edit of so many `pixels` there. Raises `errors.StoreUnavailableError`."""
+    async def cold_start_ms(self, target: Target) -> float | None:
+        """How long the model takes to load there. Raises `errors.StoreUnavailableError`."""
+        found = (await self.statistics(target)).cold_start
+        return found.p50 if found else None
+
+    async def expected(self, target: Target, ask: estimates.Ask) -> Expected:
+        """What is to be expected of an edit there. Raises `errors.StoreUnavailableError`."""
         model, gpu = self._known.models[target.model], self._known.gpu_types[target.gpu_type]
-        ran = (await self.samples(target.model)).get(target, ())
         states = [state.get("state") for state in await self.states(target)]
         here = Expected(
             gpu_type=target.gpu_type,
@@ -100,7 +129,7 @@ class Forecasts:
             workers=len(states),
             state=next((one for one in ("warm", "starting", "cold", "failed") if one in states), "no worker"),
         )
-        found, cold_ms = estimates.estimated(ran, ask), estimates.cold_start_ms(ran)
+        found, cold_ms = await self.estimate(target, ask), await self.cold_start_ms(target)
         if found is None:
             return here
         times = {"p10": found.p10, "p50": found.p50, "p90": found.p90}
@@ -109,7 +138,7 @@ class Forecasts:
             warm_ms={name: round(value) for name, value in times.items()},
             cold_ms=None if cold_ms is None else {name: round(value + cold_ms) for name, value in times.items()},
             cost_usd={
-                name: round(estimates.price_usd(model, gpu, pixels=pixels, seconds=value / 1000), 6)
+                name: round(estimates.price_usd(model, gpu, pixels=ask.pixels, seconds=value / 1000), 6)
                 for name, value in times.items()
             },
             basis=found.sentence,
@@ -133,36 +162,44 @@ class Forecasts:
         model, edit = self._known.models.get(found.edit.model), found.edit
         if model is None or found.status.terminal:
             return None
-        ask = asked(model, edit.canvas.size.pixels if edit.canvas.size else None, edit.steps, len(edit.references))
+        ask = asked(model, edit.canvas, edit.passes, len(edit.references))
+        if found.status is generations.Status.PROCESSING:
+            return await self._left_ms(found, ask)
         serving = [
             one
             for one in (await self.fleet()).values()
             if found.queue in queues_of_worker(one["models"], one["gpu_type"], one["region"])
         ]
-        likely: list[float] = []
-        loading: list[float] = []
-        for one in serving:
-            target = Target(model=edit.model, gpu_type=one["gpu_type"], region=one["region"])
-            estimate = await self.estimate(target, ask)
-            if estimate is not None:
-                likely.append(estimate.p50)
-                is_warm = one["models"][edit.model].get("state") == "warm"
-                cold = estimates.cold_start_ms((await self.samples(edit.model)).get(target, ()))
-                loading.append(0 if is_warm else cold or 0)
+        targets = Counter(Target(model=edit.model, gpu_type=one["gpu_type"], region=one["region"]) for one in serving)
+        likely = {
+            target: estimate.p50 for target in targets if (estimate := await self.estimate(target, ask)) is not None
+        }
         if not likely:
             return None
-        # Workers together finish so many in a millisecond.
-        rate = sum(1 / one for one in likely)
-        if found.status is generations.Status.PROCESSING:
-            left = 1 - found.step / edit.steps
-            return round(left * min(likely))
-        # Of what runs now, half is over on average.
-        half = 0.5 * min(likely) if all(one.get("busy") for one in serving) else 0
-        return round((found.position or 0) / rate + half + min(likely) + min(loading))
+        # Workers together finish so many in a millisecond. Of what runs now, half is over on average.
+        rate = sum(targets[target] / p50 for target, p50 in likely.items())
+        quickest = min(likely.values())
+        half = quickest / 2 if all(one.get("busy") for one in serving) else 0
+        is_warm = any(one["models"][edit.model].get("state") == "warm" for one in serving)
+        loading = 0.0 if is_warm else min([await self.cold_start_ms(target) or 0.0 for target in likely])
+        return round((found.position or 0) / rate + half + quickest + loading)
+
+    async def _left_ms(self, found: generations.Generation, ask: estimates.Ask) -> int | None:
+        if found.gpu_type is None or found.region is None:
+            return None
+        target = Target(model=found.edit.model, gpu_type=found.gpu_type, region=found.region)
+        estimate = await self.estimate(target, ask)
+        if estimate is None:
+            return None
+        loading = 0.0
+        if found.phase is generations.Phase.LOADING:
+            loading = (await self.cold_start_ms(target) or 0.0) * (1 - found.loaded_percent / 100)
+        return round(estimate.p50 * (1 - min(1, found.step / found.edit.steps)) + loading)
 
 
-def asked(model: catalog.Model, pixels: int | None, steps: int, references: int) -> estimates.Ask:
+def asked(model: catalog.Model, canvas: Canvas, passes: int, references: int) -> estimates.Ask:
     """An edit as it is estimated: what is rendered, which for large ones is less than what comes out."""
-    usual = model.frame.usual_pixels
-    rendered = min(pixels or usual, model.frame.render_pixels or pixels or usual)
-    return estimates.Ask(pixels=rendered, steps=steps, references=references)
+    usual = canvas.pixels or model.frame.usual_pixels
+    pixels = canvas.size.pixels if canvas.size else usual
+    rendered = min(pixels, model.frame.render_pixels or pixels)
+    return estimates.Ask(pixels=rendered, steps=passes, references=min(1, references) if model.stitches else references)

@@ -92,20 +92,23 @@ async def _prices(
     forecasts: Forecasts,
 ) -> dict[str, float | None]:
     """The price of an edit that takes as long as one in ten does, by GPU type; None where nothing has run yet."""
-    model, size = known.models[edit.model], edit.canvas.size
-    ask = asked(model, size.pixels if size else None, edit.steps, references)
-    pixels = size.pixels if size else ask.pixels
+    model = known.models[edit.model]
+    ask = asked(model, edit.canvas, edit.passes, references)
+    regions = [pins.region] if pins.region else known.regions
     found: dict[str, float | None] = {}
     for gpu_type in gpu_types:
         gpu = known.gpu_types[gpu_type]
         fixed = model.price_per_image or model.price_per_megapixel or not gpu.price_per_hour
         if fixed:
-            found[gpu_type] = estimates.price_usd(model, gpu, pixels=pixels, seconds=0)
+            found[gpu_type] = estimates.price_usd(model, gpu, pixels=ask.pixels, seconds=0)
             continue
-        target = Target(model=edit.model, gpu_type=gpu_type, region=pins.region or known.regions[0])
-        estimate = await forecasts.estimate(target, ask)
-        seconds = estimate.p90 / 1000 if estimate else None
-        found[gpu_type] = None if seconds is None else estimates.price_usd(model, gpu, pixels=pixels, seconds=seconds)
+        targets = [Target(model=edit.model, gpu_type=gpu_type, region=region) for region in regions]
+        ran = [one for one in [await forecasts.estimate(target, ask) for target in targets] if one is not None]
+        # Wherever it may run, it must not cost more.
+        longest = max((one.p90 / 1000 for one in ran), default=None)
+        found[gpu_type] = (
+            None if longest is None else estimates.price_usd(model, gpu, pixels=ask.pixels, seconds=longest)
+        )
     return found
 
 

@@ -91,6 +91,9 @@ class ApiSettings(StoreSettings):
         for tenant in (*self.api_keys, *filter(None, [self.nim_tenant])):
             if not TENANT.fullmatch(tenant):
                 raise ValueError(f"DARKROOM_API_KEYS: a tenant's name is 1 to 64 of A-Z a-z 0-9 . _ -; got {tenant!r}")
+        strangers = set(self.budgets) - {*self.api_keys, "default"}
+        if strangers:
+            raise ValueError(f"DARKROOM_BUDGETS: no key is known of {', '.join(sorted(strangers))}")
         if len(set(keys)) < len(keys):
             raise ValueError("DARKROOM_API_KEY and DARKROOM_API_KEYS: two tenants have the same key")
         return self

@@ -214,7 +214,6 @@ def _fingerprint(request: Request) -> str:
         repr(
             (
                 request.edit.model_dump_json(exclude={"deliver"}),
-                request.route.gpu_types,
                 request.seed,
                 request.count,
                 sorted(request.submitted.items()),

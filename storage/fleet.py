@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import redis
 
 from storage import keys
 
 ANNOUNCE_EVERY_S = 1.0
+DEFAULT_REGION = "local"
+"""Of workers that name none."""
 
 
 def announce(connection: redis.Redis, name: str, facts: Mapping[str, object]) -> None:
@@ -17,6 +20,15 @@ def announce(connection: redis.Redis, name: str, facts: Mapping[str, object]) ->
         pipe.sadd(keys.FLEET, name)
         pipe.expire(keys.FLEET, keys.DAY_S)
         pipe.execute()
+
+
+def gpu_workers(present: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The GPU workers among those who are there, whichever version announces itself."""
+    return {
+        name: {"region": DEFAULT_REGION, **facts}
+        for name, facts in present.items()
+        if facts.get("role") == "gpu" and isinstance(facts.get("models"), dict) and "gpu_type" in facts
+    }
 
 
 def leave(connection: redis.Redis, name: str) -> None:

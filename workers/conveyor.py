@@ -25,7 +25,7 @@ IN_FLIGHT = 6
 """Generations held at once, preparing, running and waiting for an upload together. Then nothing new is claimed."""
 
 DELIVERIES = 32
-"""Results on their way to their callers' own buckets, off the belt: a slow bucket holds up nothing but its own result."""
+"""Results on their way to their callers' own buckets, off the belt: a slow bucket holds up other buckets at the worst."""
 
 PATIENCE_S = 1.0
 """How long an input may take to arrive before the next generation is claimed beside it."""
@@ -108,7 +108,7 @@ class Conveyor:
         if not self._serving.acquire(blocking=wait):
             return
         try:
-            while self._put_next_on_belt():
+            while self._put_next_on_belt(has_ticket=wait):
                 pass
         finally:
             self._serving.release()
@@ -133,9 +133,9 @@ class Conveyor:
         self._finishers.shutdown(wait=True)
         self._deliverers.shutdown(wait=True)
 
-    def _claim(self) -> Lease | None:
+    def _claim(self, *, has_ticket: bool) -> Lease | None:
         try:
-            return self._editing.claim()
+            return self._editing.claim(has_ticket=has_ticket)
         except errors.StoreUnavailableError as exc:
             log.warning("nothing claimed: %s", exc)
         except Exception:
@@ -143,10 +143,10 @@ class Conveyor:
             log.exception("a claim failed")
         return None
 
-    def _put_next_on_belt(self) -> bool:
+    def _put_next_on_belt(self, *, has_ticket: bool) -> bool:
         """Claim the next generation. Returns when the one after it should be claimed; False when nothing waits."""
         self._free.acquire()
-        lease = None if self._draining.is_set() else self._claim()
+        lease = None if self._draining.is_set() else self._claim(has_ticket=has_ticket)
         if lease is None:
             self._free.release()
             return False

@@ -153,8 +153,11 @@ class Editing:
         self._max_attempts = max_attempts
         self._rest_s = rest_s
 
-    def claim(self) -> Lease | None:
-        """Take the next generation; None when nothing waits. Raises `errors.StoreUnavailableError`."""
+    def claim(self, *, has_ticket: bool = True) -> Lease | None:
+        """Take the next generation; None when nothing waits, or only work that is left to others for a moment.
+
+        Raises `errors.StoreUnavailableError`.
+        """
         # Another queue goes first each time, so that a busy one does not starve the rest; those of loaded models before others,
         # and last those of models that are loaded elsewhere.
         self._queues.append(self._queues.pop(0))
@@ -175,9 +178,10 @@ class Editing:
         )
         claim = self._ledger.run(wanted)
         if isinstance(claim, calls.Deferred):
-            # The ticket was meant for whoever has the model loaded.
-            time.sleep(PASS_ON_S)
-            self._pass_on(claim.queue)
+            if has_ticket:
+                # It was meant for whoever has the model loaded.
+                time.sleep(PASS_ON_S)
+                self._pass_on(claim.queue)
             return None
         if claim is None:
             return None
@@ -297,8 +301,9 @@ class Editing:
     def _cost(self, prepared: Prepared, execution_ms: int) -> float:
         model = self._catalog.model(prepared.lease.claim.edit.model)
         gpu = self._catalog.gpu_types[self._claimant.gpu_type]
-        output = prepared.geometry.output
-        cost = estimates.price_usd(model, gpu, pixels=output.width * output.height, seconds=execution_ms / 1000)
+        # What is scaled up afterwards costs nothing.
+        pixels = prepared.geometry.render.pixels
+        cost = estimates.price_usd(model, gpu, pixels=pixels, seconds=execution_ms / 1000)
         return round(cost, 6)
 
     def _target(self, claim: generations.Claim) -> samples.Target:
@@ -310,7 +315,7 @@ class Editing:
             at_ms=round(time.time() * 1000),
             outcome=outcome,
             pixels=job.width * job.height,
-            steps=job.steps,
+            steps=prepared.lease.claim.edit.passes,
             references=len(job.references),
         )
 

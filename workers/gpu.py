@@ -4,7 +4,6 @@ Opens its connections, starts its threads, loads its models, and closes everythi
 """
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from storage.contracts.catalog import Catalog
 from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
+from workers.attendant import Attendant
 from workers.conveyor import Conveyor
 from workers.delivery import Delivery
 from workers.editing import Editing
@@ -126,17 +126,15 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         stack.enter_context(every(COOL_S, lambda: conveyor.call_on_pipeline_thread(residency.cool)))
         stack.enter_context(every(NEIGHBOURS_S, neighbours.look))
 
-        def obey() -> None:
-            wishes = RedisLedger(connection).run(calls.wanted(claimant, models))
-            residency.keep({model for model, how in wishes.items() if how == "always"})
-            for model, how in wishes.items():
-                if how == "never":
-                    conveyor.call_on_pipeline_thread(functools.partial(residency.let_go, model))
-                # What is kept loaded gives way to work, and comes back when there is none.
-                elif model not in residency.resident() and (how == "once" or not keeper.busy()):
-                    conveyor.call_on_pipeline_thread(functools.partial(_warm, residency, model))
-
-        stack.enter_context(every(WISHES_S, obey))
+        attendant = Attendant(
+            ledger=RedisLedger(connection),
+            claimant=claimant,
+            models=models,
+            residency=residency,
+            is_busy=keeper.busy,
+            on_pipeline=conveyor.call_on_pipeline_thread,
+        )
+        stack.enter_context(every(WISHES_S, attendant.look))
 
         def facts() -> dict[str, object]:
             states = {model: residency.state(model) for model in models}
@@ -147,6 +145,9 @@ def run_gpu_worker(settings: GpuSettings) -> None:
                 "memory_gb": known.gpu_types[settings.gpu_type].memory_gb,
                 "models": states,
                 "busy": keeper.busy(),
+                "left_to_others": [
+                    one for one in models if one not in residency.resident() and neighbours.has_warm(one)
+                ],
             }
 
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)
@@ -156,11 +157,6 @@ def run_gpu_worker(settings: GpuSettings) -> None:
 def _pass_on(app: celery.Celery, queue: str) -> None:
     with contextlib.suppress(errors.StoreUnavailableError):  # the housekeeping worker replaces it
         queues.send_ticket(app, queue)
-
-
-def _warm(residency: Residency, model: str) -> None:
-    with contextlib.suppress(errors.DarkroomError):  # its state says why
-        residency.pipeline(model)
 
 
 def _named(known: Catalog, name: str) -> str:

@@ -8,9 +8,10 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection
 
-from storage import connections, queues
+from storage import connections, fleet, queues
 from storage.contracts import errors
 from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 
 SILENCE_MS = 2500
 """When the sweep itself was silent for this long, Redis was not answering, and healthy workers could not renew either."""
+
+
+UNSERVED_S = 20.0
+"""How long a queue must be without workers before what waits there is moved."""
 
 
 class Housekeeping:
@@ -49,6 +54,7 @@ class Housekeeping:
         self._max_losses = max_losses
         self._missing: dict[str, int] = {}
         self._bucket_is_there = False
+        self._served_at: dict[str, float] = {}
 
     def run(self, stopping: threading.Event) -> None:
         """Sweep until told to stop.
@@ -68,6 +74,9 @@ class Housekeeping:
                 except errors.TransientError as exc:
                     # A store that does not answer is asked again next time.
                     log.warning("%s", exc)
+                except Exception:
+                    # Whatever is wrong with one sweep, the others keep what is promised.
+                    log.exception("a sweep failed; it is tried again")
 
     def ensure_bucket(self) -> None:
         """Create the bucket on a new object store. Raises `errors.ObjectsUnavailableError`."""
@@ -91,11 +100,16 @@ class Housekeeping:
 
     def reroute(self) -> None:
         """Move what waits for workers that are gone to others that may run it. Raises `errors.StoreUnavailableError`."""
-        fleet = [one for one in self._ledger.run(calls.present()).values() if one.get("role") == "gpu"]
+        now = time.monotonic()
         served = {
-            queue for one in fleet for queue in queues.queues_of_worker(one["models"], one["gpu_type"], one["region"])
+            queue
+            for one in fleet.gpu_workers(self._ledger.run(calls.present())).values()
+            for queue in queues.queues_of_worker(one["models"], one["gpu_type"], one["region"])
         }
-        for id_, queue in self._ledger.run(calls.reroute(sorted(served))).items():
+        self._served_at |= dict.fromkeys(served, now)
+        # After a silence of Redis nobody is there for a moment: that moves nothing.
+        lately = [queue for queue, at in self._served_at.items() if now - at < UNSERVED_S]
+        for id_, queue in self._ledger.run(calls.reroute(lately, sorted(served))).items():
             log.info("%s waits on %s now", id_, queue)
 
     def replace_tickets(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from storage import queues
+from storage import fleet, queues
 from storage.ledger import calls
 
 
@@ -17,9 +17,13 @@ class Neighbours:
 
     def look(self) -> None:
         """Read who is there. Raises `errors.StoreUnavailableError`."""
-        fleet = self._ledger.run(calls.present())
-        others = [one for name, one in fleet.items() if name != self._worker and one.get("role") == "gpu"]
+        workers = fleet.gpu_workers(self._ledger.run(calls.present()))
+        others = [one for name, one in workers.items() if name != self._worker]
         self._warm = tuple(queue for one in others for queue in _warm_queues(one))
+
+    def has_warm(self, model: str) -> bool:
+        """Whether some other worker has a model loaded."""
+        return any(queue in self._warm for queue in queues.queues_of_worker([model], queues.ANY_GPU, ""))
 
     def warm_queues(self) -> tuple[str, ...]:
         """Queues whose model some other worker has loaded, of those that it serves."""

@@ -1,12 +1,13 @@
 """Which models are on the device: loaded when work asks for them, kept warm for a while, evicted when another needs the room.
 
-Everything but `state`, `resident` and `keep` runs on the pipeline's thread.
+Everything but `state`, `resident`, `failed`, `keep` and `has_room` runs on the pipeline's thread.
 """
 
 import importlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class Residency:
     _kept: frozenset[str] = field(init=False, default=frozenset())
     _resident: dict[str, Resident] = field(init=False, default_factory=dict)
     _failed: dict[str, tuple[float, type[errors.DarkroomError], str]] = field(init=False, default_factory=dict)
+    _failures: Counter[str] = field(init=False, default_factory=Counter)
     _starting: tuple[str, float] | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
@@ -65,16 +67,30 @@ class Residency:
             if model in self._resident:
                 return {"state": "warm", "placement": self._resident[model].placement.name}
             if model in self._failed:
-                return {"state": "failed", "reason": self._failed[model][2]}
+                return {"state": "failed", "reason": self._failed[model][2], "failures": self._failures[model]}
             return {"state": "cold"}
 
-    def pipeline(self, model: str, on_loaded: base.OnLoaded = lambda share: None) -> base.Pipeline:
-        """The model's pipeline, loaded now if it is not yet.
+    def has_room(self, model: str) -> bool:
+        """Whether it fits beside the models that are kept or preloaded."""
+        staying = [
+            one.placement for name, one in list(self._resident.items()) if name in self.preloaded | self._kept - {model}
+        ]
+        found, gpu = (
+            planned(self.known.model(model), self.known.gpu_types[self.gpu_type]),
+            self.known.gpu_types[self.gpu_type],
+        )
+        return found is not None and total_gb([*staying, found]) <= gpu.memory_gb
+
+    def pipeline(
+        self, model: str, on_loaded: base.OnLoaded = lambda share: None, *, again: bool = False
+    ) -> base.Pipeline:
+        """The model's pipeline, loaded now if it is not yet; with `again` even if that failed a moment ago.
 
         Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`.
         """
         if model not in self._resident:
-            self._check_failed(model)
+            if not again:
+                self._check_failed(model)
             try:
                 self._load(model, on_loaded)
             except errors.DarkroomError as exc:
@@ -82,6 +98,7 @@ class Residency:
                 with self._lock:
                     # Not the exception itself: its traceback holds what was loaded so far.
                     self._failed[model] = (self.clock(), type(exc), exc.message)
+                    self._failures[model] += 1
                 raise
             finally:
                 with self._lock:

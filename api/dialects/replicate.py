@@ -150,7 +150,7 @@ async def version(owner: str, name: str, version: str, held: Held, tenant: Tenan
 @router.post("/files", status_code=201)
 async def upload(request: Request, held: Held, tenant: Tenant) -> Response:
     """Keep a picture for a day, to be named in an input by its URL."""
-    body = await bodies.read(request, files=("content",))
+    body = await bodies.read(request, files=("content", "metadata"))
     files = body.files.get("content", ())
     if len(files) != 1:
         raise errors.InvalidInputError("content is required: one uploaded picture", field="content")

@@ -63,6 +63,12 @@ class Edit(Frozen):
             return {**rest, "canvas": {"ratio": value["aspect_ratio"]}}
         return value
 
+    @property
+    def passes(self) -> int:
+        """How often the model is run: its steps, of which a strength below 1 leaves out some; twice for a negative prompt."""
+        steps = self.steps * (self.strength if self.mask is not None else 1)
+        return max(1, round(steps * (2 if self.true_guidance > 1 else 1)))
+
     model: str
     prompt: str
     references: tuple[Input, ...]

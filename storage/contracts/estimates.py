@@ -66,12 +66,6 @@ def estimated(samples: Sequence[Sample], ask: Ask) -> Estimate | None:
     return _summed(scaled, "scaled", like, UNSURE)
 
 
-def cold_start_ms(samples: Sequence[Sample]) -> float | None:
-    """How long the model takes to load, in the middle; None when it never was."""
-    loads = [sample.load_ms for sample in samples if sample.load_ms]
-    return quantile(loads, 0.5) if loads else None
-
-
 def price_usd(model: Model, gpu: GpuType, *, pixels: int, seconds: float) -> float:
     """What an edit costs its caller: by picture and megapixel where the catalog says so, else by the GPU's second."""
     if model.price_per_image or model.price_per_megapixel:

@@ -1,8 +1,9 @@
 """What executions were like: one sample each, kept for every target, from which statistics and estimates are made. Pure."""
 
+import contextlib
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from storage.contracts import errors
@@ -45,7 +46,8 @@ class Target(Frozen):
 class Sample(Frozen):
     """One execution as its worker saw it; times in milliseconds.
 
-    `outcome` is `succeeded` or an error's code. `pixels` were rendered, in `steps`, from so many `references`. `load_ms` is 0
+    `outcome` is `succeeded` or an error's code. `pixels` were rendered, in `steps` (as often as the
+    model was run), from so many `references`. `load_ms` is 0
     when the model was there. `peak_gb` is the GPU's own count of memory, where there is one.
     """
 
@@ -60,6 +62,13 @@ class Sample(Frozen):
     execute_ms: int = 0
     upload_ms: int = 0
     peak_gb: float | None = None
+
+
+def readable(texts: Iterable[str]) -> Iterator[Sample]:
+    """Those that this version can read, from JSON."""
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            yield Sample.model_validate_json(text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ local function enqueue(record, first)
   end
   redis.call('ZADD', pending, score, record.id)
   redis.call('HINCRBY', KEY.depths, record.queue, 1)
-  if record.chain then redis.call('ZADD', KEY.chained, record.sequence, record.id) end
+  if record.chain then redis.call('ZADD', KEY.chained, integer(now_ms()), record.id) end
 end
 
 local function one_less(queue)
@@ -96,7 +96,7 @@ end
 -- processing -> queued, at once or after a rest. `depths` counts what can be claimed, so the resting are not in it.
 local function requeue(record, rest_ms)
   redis.call('ZREM', KEY.leases, record.id)
-  redis.call('HSET', KEY.generation .. record.id, 'status', 'queued')
+  redis.call('HSET', KEY.generation .. record.id, 'status', 'queued', 'queued_ms', integer(now_ms() + rest_ms))
   redis.call('HDEL', KEY.generation .. record.id, 'started_ms', 'step', 'worker', 'phase', 'gpu_type', 'region')
   if rest_ms > 0 then
     redis.call('ZADD', KEY.due, integer(now_ms() + rest_ms), record.id)
@@ -133,8 +133,8 @@ end
 
 -- Millionths of a dollar that a tenant's month is held liable for until a generation is over.
 local function reserve(record, amount)
-  if not record.reserve then return end
-  redis.call('HINCRBY', KEY.usage .. record.tenant .. ':' .. record.month, 'reserved', amount)
+  if not record.reserve or amount == 0 then return end
+  redis.call('HINCRBY', KEY.usage .. record.tenant .. ':' .. record.month, 'reserved', integer(amount))
   redis.call('EXPIRE', KEY.usage .. record.tenant .. ':' .. record.month, LIFE.usage)
 end
 
@@ -151,7 +151,7 @@ local function settle(record, status, at_ms, delete_ms, fields)
   redis.call('HSET', key, 'status', status, 'completed_ms', integer(at_ms), unpack(fields))
   redis.call('EXPIRE', key, LIFE.record)
   count(record, status)
-  reserve(record, -tonumber(record.reserve or 0))
+  reserve(record, -1 * tonumber(record.reserve or 0))
   redis.call('ZREM', KEY.leases, record.id)
   redis.call('ZREM', KEY.deadlines, record.id)
   if record.chain then redis.call('ZREM', KEY.chained, record.id) end

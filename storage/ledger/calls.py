@@ -504,9 +504,9 @@ def present() -> Call[dict[str, dict[str, Any]]]:
     )
 
 
-def reroute(served: Sequence[str]) -> Call[dict[str, str]]:
-    """Move what waits for workers that are not there to another queue it may wait on; id to its new queue."""
-    return Call(script="reroute", arguments=(SWEEP, *served), decode=_by_id)
+def reroute(lately: Sequence[str], served: Sequence[str]) -> Call[dict[str, str]]:
+    """Move what waits where nobody has served `lately` to another queue it may wait on that is served; id to its new queue."""
+    return Call(script="reroute", arguments=(SWEEP, len(lately), *lately, *served), decode=_by_id)
 
 
 MOST_SAMPLES = 200
@@ -518,10 +518,7 @@ def samples_of(model: str) -> Call[dict[samples.Target, tuple[samples.Sample, ..
 
     def decode(reply: list[Any]) -> dict[samples.Target, tuple[samples.Sample, ...]]:
         pairs = zip(reply[::2], reply[1::2], strict=True)
-        return {
-            samples.Target.named(name): tuple(samples.Sample.model_validate_json(one) for one in found)
-            for name, found in pairs
-        }
+        return {samples.Target.named(name): tuple(samples.readable(found)) for name, found in pairs}
 
     return Call(script="samples", arguments=(model, MOST_SAMPLES), decode=decode)
 
@@ -539,9 +536,12 @@ Wish = Literal["once", "always", "never"]
 """How a model is wanted on a target: loaded once, kept loaded, let go."""
 
 
-def want(target: samples.Target, how: Wish, *, seconds: float) -> Call[int]:
-    """Ask for a model; its target's GPU type and region may be `any`. After `seconds` it is forgotten, unless for always."""
-    arguments = (target.model, target.gpu_type, target.region, how, int(seconds * 1000))
+def want(target: samples.Target, how: Wish, *, seconds: float, worker: str = "") -> Call[int]:
+    """Ask for a model, of a `worker` or of any; its target's GPU type and region may be `any`.
+
+    After `seconds` it is forgotten, unless for always.
+    """
+    arguments = (target.model, target.gpu_type, target.region, how, int(seconds * 1000), worker)
     return Call(script="want", arguments=arguments, decode=int)
 
 

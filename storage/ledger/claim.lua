@@ -10,8 +10,8 @@ local function waited_ms(queue)
   local longest = 0
   for _, tenant in ipairs(redis.call('LRANGE', KEY.ring .. queue, 0, 15)) do
     local head = redis.call('ZRANGE', KEY.pending .. queue .. ':' .. tenant, 0, 0)[1]
-    local created = head and redis.call('HGET', KEY.generation .. head, 'created_ms')
-    if created then longest = math.max(longest, now_ms() - tonumber(created)) end
+    local since = head and redis.call('HMGET', KEY.generation .. head, 'queued_ms', 'created_ms')
+    if since and since[2] then longest = math.max(longest, now_ms() - tonumber(since[1] or since[2])) end
   end
   return longest
 end
@@ -39,7 +39,7 @@ local function take(queue)
         end
         redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[4])), record.id)
         emit('media_generation_started', record, 'processing', { 'attempts', attempts })
-        local waited = integer(at - tonumber(record.created_ms))
+        local waited = integer(math.max(0, at - tonumber(record.queued_ms or record.created_ms)))
         return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit, waited }
       end
     end

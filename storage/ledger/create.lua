@@ -24,7 +24,7 @@ for i, generation in ipairs(request.generations) do ids[i] = generation.id end
 if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 then return { 'replayed', last_cursor(), 0, unpack(ids) } end
 
 local refused = refusal(request.tenant, #ids, request.max_active, request.max_queued)
-  or request.budget and overdraft(request.tenant, request.month, request.budget, #ids * request.reserve)
+  or request.budget and not request.refused and overdraft(request.tenant, request.month, request.budget, #ids * request.reserve)
 if refused then return refused end
 
 local at = now_ms()
@@ -40,7 +40,7 @@ for i, generation in ipairs(request.generations) do
     id = generation.id, tenant = request.tenant, model = request.model, queue = request.queue,
     priority = request.priority, sequence = sequence, results = generation.results, inputs = request.inputs,
     siblings = #ids > 1 and table.concat(ids, ' ') or nil, deadline_ms = request.deadline_ms and at + request.deadline_ms,
-    chain = request.chain, month = request.month, reserve = request.budget and request.reserve,
+    chain = request.chain, month = request.month, reserve = request.budget and not request.refused and request.reserve or nil,
   }
   redis.call('HSET', KEY.generation .. record.id,
     'id', record.id, 'tenant', record.tenant, 'model', record.model, 'queue', record.queue, 'status', 'queued',
@@ -52,7 +52,7 @@ for i, generation in ipairs(request.generations) do
   for _, name in ipairs({ 'chain', 'month', 'reserve' }) do
     if record[name] then redis.call('HSET', KEY.generation .. record.id, name, record[name]) end
   end
-  reserve(record, record.reserve)
+  reserve(record, record.reserve or 0)
   if record.siblings then redis.call('HSET', KEY.generation .. record.id, 'siblings', record.siblings) end
   if record.deadline_ms then redis.call('HSET', KEY.generation .. record.id, 'deadline_ms', integer(record.deadline_ms)) end
   if request.callback and i == 1 then

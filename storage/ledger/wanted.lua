@@ -1,7 +1,7 @@
 -- What a worker is to load, or to let go of. Of several workers one takes it, and another when that one is gone.
 -- ARGV: 1 worker, 2 its GPU type, 3 its region, 4... models it serves
 -- Returns {model, 'once' | 'always' | 'never', ...}; what is wanted once is told once
-local models, found = {}, {}
+local models, found, taken = {}, {}, false
 for i = 4, #ARGV do models[ARGV[i]] = true end
 for target, text in pairs(named(redis.call('HGETALL', KEY.wanted))) do
   local wish = cjson.decode(text)
@@ -11,7 +11,12 @@ for target, text in pairs(named(redis.call('HGETALL', KEY.wanted))) do
     redis.call('HDEL', KEY.wanted, target)
   elseif mine and wish.how == 'never' then
     found[#found + 1], found[#found + 2] = model, wish.how
-  elseif mine and (not wish.worker or wish.worker == ARGV[1] or redis.call('EXISTS', KEY.alive .. wish.worker) == 0) then
+  elseif mine and wish.worker == ARGV[1] then
+    found[#found + 1], found[#found + 2] = model, wish.how
+    if wish.how == 'once' then redis.call('HDEL', KEY.wanted, target) end
+  elseif mine and not taken and (not wish.worker or redis.call('EXISTS', KEY.alive .. wish.worker) == 0) then
+    -- One at a time: others may be idle, and not all may fit.
+    taken = true
     wish.worker = ARGV[1]
     if wish.how == 'once' then
       redis.call('HDEL', KEY.wanted, target)

@@ -106,6 +106,6 @@ def test_and_only_by_its_own_tenant(ilse: Tenant, ruth: Tenant, tiny: str) -> No
 
 def test_the_front_page_says_how_each_client_is_aimed_here(ilse: Tenant) -> None:
     told = requests.get(ilse.url, timeout=10).json()["dialects"]
-    assert set(told) == {"oxen", "runpod", "nim", "replicate", "bfl", "fal", "openai"}
+    assert set(told) == {"oxen", "runpod", "nim", "replicate", "bfl", "fal", "openai", "forge"}
     assert all(len(lines) == 3 for lines in told.values())
     assert f"export OPENAI_BASE_URL={ilse.url}/v1" in told["openai"]

@@ -70,20 +70,28 @@ CHAIN = ("edits.quick.h100", "edits.quick.h200", "edits.quick.cpu")
 
 def test_what_waits_for_workers_that_are_not_there_moves_to_the_next_that_are(desk: Desk) -> None:
     id_ = desk.accept(queue=CHAIN[0], chain=CHAIN)
-    assert desk.run(calls.reroute([])) == {}
-    assert desk.run(calls.reroute(["edits.quick.cpu", "edits.quick.h200"])) == {id_: "edits.quick.h200"}
-    assert desk.run(calls.reroute(["edits.quick.cpu", "edits.quick.h200"])) == {}, "it waits where it is served"
+    assert desk.run(calls.reroute([], [])) == {}
+    assert desk.run(calls.reroute([CHAIN[0]], [CHAIN[2]])) == {}, "its own workers were there a moment ago"
+    assert desk.run(calls.reroute([], [CHAIN[2], CHAIN[1]])) == {id_: CHAIN[1]}
+    assert desk.run(calls.reroute([], [CHAIN[2], CHAIN[1]])) == {}, "it waits where it is served"
     assert desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, [CHAIN[0]])) is None
     claim = desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, [CHAIN[1]]))
     assert isinstance(claim, generations.Claim)
-    assert desk.run(calls.reroute(["edits.quick.cpu"])) == {}, "what runs stays where it is"
+    assert desk.run(calls.reroute([], ["edits.quick.cpu"])) == {}, "what runs stays where it is"
     assert desk.connection.zcard(keys.CHAINED) == 0
     assert not [row for row in desk.run(calls.backlog()) if row.pending]
 
 
 def test_what_has_one_way_only_never_moves(desk: Desk) -> None:
     desk.accept(queue=CHAIN[0])
-    assert desk.run(calls.reroute([CHAIN[1]])) == {}
+    assert desk.run(calls.reroute([], [CHAIN[1]])) == {}
+
+
+def test_what_cannot_move_hides_nobody(desk: Desk) -> None:
+    for _ in range(calls.SWEEP + 20):
+        desk.accept(queue="edits.quick.b200", chain=("edits.quick.b200", "edits.quick.b300"))
+    id_ = desk.accept(queue=CHAIN[0], chain=CHAIN)
+    assert eventually(lambda: desk.run(calls.reroute([], [CHAIN[2]]))) == {id_: CHAIN[2]}
 
 
 def _wanted(desk: Desk, worker: str = "w1", gpu_type: str = "h100", region: str = "north") -> dict[str, calls.Wish]:
@@ -123,6 +131,25 @@ def test_letting_go_ends_every_wish_it_covers_and_is_told_to_all(desk: Desk) -> 
     assert [_wanted(desk, worker) for worker in ("w1", "w2")] == [{"quick": "never"}] * 2
     eventually(lambda: not _wanted(desk))
     assert desk.connection.hlen(keys.WANTED) == 0
+
+
+def test_to_be_kept_outlasts_being_wanted_once(desk: Desk) -> None:
+    _want(desk, "always")
+    _want(desk, "once")
+    assert [_wanted(desk) for _ in range(2)] == [{"quick": "always"}] * 2
+
+
+def test_a_worker_takes_one_wish_at_a_time_and_a_named_one_its_own(desk: Desk) -> None:
+    _want(desk, "always")
+    slow = samples.Target(model="slow", gpu_type="any", region="any")
+    desk.run(calls.want(slow, "always", seconds=60))
+    assert len(_wanted(desk)) == 1
+    assert len(_wanted(desk)) == 2
+    desk.run(calls.want(slow, "never", seconds=0))
+    desk.run(calls.want(slow, "once", seconds=60, worker="w2"))
+    desk.connection.set(keys.ALIVE + "w2", "{}", ex=60)
+    assert "slow" not in _wanted(desk)
+    assert _wanted(desk, "w2")["slow"] == "once"
 
 
 def test_wanting_it_again_ends_the_letting_go(desk: Desk) -> None:

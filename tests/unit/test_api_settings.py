@@ -14,6 +14,7 @@ from api.settings import ApiSettings
         ({"api_keys": {"my-team": ""}}, "at least 16 characters"),
         ({"api_keys": {"../alice": "a" * 16}}, "a tenant's name is"),
         ({"api_keys": {"alice/bob": "a" * 16}}, "a tenant's name is"),
+        ({"api_key": "a" * 16, "budgets": {"alcie": 5}}, "no key is known of alcie"),
         ({"api_keys": {"alice": "a" * 16, "bob": "a" * 16}}, "two tenants have the same key"),
         ({"api_key": "a" * 16, "api_keys": {"alice": "a" * 16}}, "two tenants have the same key"),
     ],

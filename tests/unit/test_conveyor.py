@@ -60,7 +60,7 @@ class Desk:
     dropped: list[int] = field(default_factory=list)
 
     # what the conveyor calls of the use case
-    def claim(self) -> Lease | None:
+    def claim(self, *, has_ticket: bool = True) -> Lease | None:
         if not self.waiting:
             return None
         self.waiting -= 1

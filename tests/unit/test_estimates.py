@@ -4,8 +4,12 @@ import random
 
 import pytest
 
+from api.budgets import Budgets
+from api.forecasts import asked
 from storage.contracts import estimates, samples
+from storage.contracts.geometry import Canvas, Size
 from storage.settings import StoreSettings
+from tests.stores.conftest import an_edit
 
 KNOWN = StoreSettings().read_catalog()
 ASK = estimates.Ask(pixels=2**20, steps=28, references=1)
@@ -65,6 +69,22 @@ def test_the_range_holds_most_of_what_then_happens() -> None:
         assert found
         within += found.p10 <= times[50] <= found.p90
     assert within >= 0.8 * 400
+
+
+def test_what_is_run_twice_or_in_part_counts_so() -> None:
+    plain = an_edit(steps=20)
+    assert [one.passes for one in (plain, an_edit(steps=20, true_guidance=2.5, negative_prompt="red"))] == [20, 40]
+    mask = {"kind": "stored", "key": "m"}
+    assert an_edit(steps=20, mask=mask, strength=0.3).passes == 6
+
+
+def test_large_canvases_and_stitched_references_are_asked_for_as_they_are_rendered() -> None:
+    kontext, flux2 = KNOWN.models["flux-kontext-dev"], KNOWN.models["flux-2-dev"]
+    assert asked(kontext, Canvas(pixels=2**21), 28, 4) == estimates.Ask(pixels=2**21, steps=28, references=1)
+    assert asked(flux2, Canvas(size=Size(width=512, height=512)), 28, 4).references == 4
+    budgets = Budgets({"alice": 1.0}, KNOWN)
+    whole = budgets.liability(an_edit(model="flux-kontext-dev"), ("h100",), 600)
+    assert whole == budgets.liability(an_edit(model="flux-kontext-dev", canvas={"as_input": True}), ("h100",), 600)
 
 
 def test_a_price_is_by_picture_or_megapixel_or_else_by_the_gpus_second() -> None:

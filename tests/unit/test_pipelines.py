@@ -324,7 +324,7 @@ def test_the_embedded_catalog_serves_every_family_on_a_cpu() -> None:
     for name, model in known.models.items():
         found = placement.planned(model, known.gpu_types["cpu"])
         assert found is not None, name
-        assert model.gpu_types == ("cpu",)
+        assert "cpu" in model.gpu_types
         assert model.weights.name in small.BUILDERS
 
 

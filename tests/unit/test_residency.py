@@ -122,7 +122,7 @@ def test_a_load_that_fails_is_a_state_with_its_reason_and_not_tried_again_at_onc
     for _ in range(3):
         with pytest.raises(errors.ModelUnavailableError, match="the weights are gone"):
             residency.pipeline("a")
-    assert residency.state("a") == {"state": "failed", "reason": "a: the weights are gone"}
+    assert residency.state("a") == {"state": "failed", "reason": "a: the weights are gone", "failures": 1}
     shelf.now = FAILED_FOR_S
     residency.pipeline("a")
     assert residency.state("a")["state"] == "warm"

@@ -7,8 +7,9 @@ from typing import Any
 from api import drafts, forecasts
 from api.resources import Resources
 from storage.contracts import catalog, edits, errors, estimates
+from storage.contracts.geometry import Canvas
 from storage.contracts.parameters import Declaration, Parameter
-from storage.contracts.samples import SUCCEEDED, Sample, Target, statistics_of
+from storage.contracts.samples import SUCCEEDED, Sample, Target
 
 RATIOS = ("1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16")
 PINS = ("image", "model", "model_version", "gpu_type", "region")
@@ -50,7 +51,7 @@ def state_of(workers: Sequence[Mapping[str, Any]]) -> str:
 def usual(model: catalog.Model, steps: int | None = None) -> estimates.Ask:
     """What the model is mostly asked for."""
     usual = steps or drafts.default(model, "num_inference_steps")
-    return forecasts.asked(model, None, usual, model.min_references)
+    return forecasts.asked(model, Canvas(), usual, model.min_references)
 
 
 def filters(version: str | None, gpu_type: str | None, region: str | None) -> dict[str, str]:
@@ -81,8 +82,8 @@ async def rows_of(name: str, held: Resources) -> list[dict[str, Any]]:
 async def _row(target: Target, ran: Sequence[Sample], held: Resources) -> dict[str, Any]:
     """What is known of a model on one GPU type in one region."""
     model, gpu = held.catalog.models[target.model], held.catalog.gpu_types[target.gpu_type]
-    found = statistics_of(ran)
-    expected = await held.forecasts.expected(target, usual(model), model.frame.usual_pixels)
+    found = await held.forecasts.statistics(target)
+    expected = await held.forecasts.expected(target, usual(model))
     last = next((one for one in ran if one.outcome != SUCCEEDED), None)
     made = next((one for one in ran if one.outcome == SUCCEEDED), None)
     status = "supported" if made else "probe_pending"

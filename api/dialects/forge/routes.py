@@ -15,6 +15,7 @@ from api import bodies, drafts, inputs, routing, waiting
 from api.access import Held, IdempotencyKey, Tenant
 from api.dialects.forge import catalogue
 from api.resources import Resources
+from storage import fleet
 from storage.contracts import errors
 from storage.contracts.geometry import Canvas, Size
 from storage.contracts.samples import Target
@@ -24,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["forge"])
 
 WARM_S = 900
 """How long a model that was started once is looked after."""
-LET_GO_S = 10
+LET_GO_S = 60
 LOOK_S = 0.3
 
 GpuType = Annotated[str | None, Query(max_length=100)]
@@ -206,7 +207,7 @@ async def run_estimate(
     """What a request takes and costs, warm and with the first cold start, on each target."""
     name = _named(slug, model_version, held)
     ask = catalogue.usual(held.catalog.models[name], steps)
-    every = [await held.forecasts.expected(target, ask, ask.pixels) for target in await held.forecasts.targets(name)]
+    every = [await held.forecasts.expected(target, ask) for target in await held.forecasts.targets(name)]
     wanted = [one for one in every if catalogue.is_wanted(one.gpu_type, one.region, gpu_type, region)]
     found: list[dict[str, Any]] = [
         {
@@ -246,8 +247,8 @@ async def family_status(slug: str, held: Held, tenant: Tenant, version: Version 
     name = _named(slug, version, held)
     workers = [
         {"worker": worker, "gpu_type": one["gpu_type"], "region": one["region"], **one["models"][name]}
-        for worker, one in sorted((await held.ledger.run(calls.present())).items())
-        if one.get("role") == "gpu" and name in one["models"]
+        for worker, one in sorted(fleet.gpu_workers(await held.ledger.run(calls.present())).items())
+        if name in one["models"]
     ]
     found = {"slug": slug, "model": name, "version": held.catalog.models[name].version}
     return JSONResponse({**found, "status": catalogue.state_of(workers), "workers": workers})
@@ -260,8 +261,7 @@ async def start(slug: str, request: Request, held: Held, tenant: Tenant) -> Resp
     Where no worker of that sort is there, 202 says so, and the first that comes loads it.
     """
     target, how = await _wish(slug, request, held)
-    began, was_warm = time.monotonic(), False
-    await held.ledger.run(calls.want(target, how, seconds=WARM_S))
+    began = time.monotonic()
     answer: dict[str, Any] = {
         "slug": slug,
         "model": target.model,
@@ -269,25 +269,36 @@ async def start(slug: str, request: Request, held: Held, tenant: Tenant) -> Resp
         "region": None if target.region == "any" else target.region,
         "keep_warm": how == "always",
     }
-    first = True
+    there = await _workers(target, held)
+    already = _warm(there, target)
+    if already is None or how == "always":
+        await held.ledger.run(calls.want(target, how, seconds=WARM_S, worker=already or ""))
+    failures = {name: _failures(one, target) for name, one in there.items()}
     while True:
-        there = await _workers(target, held)
-        warm = next((one for one in there if one["models"][target.model]["state"] == "warm"), None)
-        was_warm = was_warm or (first and warm is not None)
+        warm = _warm(there, target)
         if warm is not None:
-            startup_ms = 0 if was_warm else round((time.monotonic() - began) * 1000)
-            answer |= {"gpu_type": warm["gpu_type"], "region": warm["region"], "startup_ms": startup_ms}
-            return JSONResponse({**answer, "was_cold_start": not was_warm, "status": "warm"})
+            startup_ms = 0 if already else round((time.monotonic() - began) * 1000)
+            where = {"gpu_type": there[warm]["gpu_type"], "region": there[warm]["region"], "startup_ms": startup_ms}
+            return JSONResponse({**answer, **where, "was_cold_start": already is None, "status": "warm"})
         if not there:
             more = {"startup_ms": None, "was_cold_start": True, "status": "waiting_for_worker"}
             return JSONResponse({**answer, **more}, status_code=202)
-        failed = [one["models"][target.model] for one in there if one["models"][target.model]["state"] == "failed"]
-        if len(failed) == len(there):
-            raise errors.ModelUnavailableError(str(failed[0].get("reason", "The model could not be loaded")))
+        for name, one in there.items():
+            if _failures(one, target) > failures.get(name, 0):
+                raise errors.ModelUnavailableError(str(one["models"][target.model].get("reason")))
         if time.monotonic() - began > held.settings.blocking_limit_s:
             raise errors.TimedOutError("The model is still loading")
-        first = False
         await asyncio.sleep(LOOK_S)
+        there = await _workers(target, held)
+
+
+def _warm(workers: Mapping[str, Mapping[str, Any]], target: Target) -> str | None:
+    """The name of one that has it loaded."""
+    return next((name for name, one in workers.items() if one["models"][target.model].get("state") == "warm"), None)
+
+
+def _failures(worker: Mapping[str, Any], target: Target) -> int:
+    return int(worker["models"][target.model].get("failures", 0))
 
 
 @router.post("/model-families/{slug:path}/stop")
@@ -317,7 +328,7 @@ def _named(slug: str, version: Any, held: Resources) -> str:
 
 
 async def _wish(slug: str, request: Request, held: Resources) -> tuple[Target, calls.Wish]:
-    sent = (await bodies.read(request)).fields
+    sent = (await bodies.read(request)).fields if await request.body() else {}
     unknown = sorted(set(sent) - {"version", "gpu_type", "region", "run_until_stopped"})
     if unknown:
         raise errors.InvalidInputError(f"{unknown[0]} is not a known field", field=unknown[0])
@@ -333,13 +344,13 @@ async def _wish(slug: str, request: Request, held: Resources) -> tuple[Target, c
     return Target(model=name, gpu_type=gpu_type, region=pins.region or "any"), "always" if keep else "once"
 
 
-async def _workers(target: Target, held: Resources) -> list[Mapping[str, Any]]:
+async def _workers(target: Target, held: Resources) -> dict[str, Mapping[str, Any]]:
     """Workers that may load it, as they are now and not as they were a moment ago."""
-    return [
-        one
-        for one in (await held.ledger.run(calls.present())).values()
-        if one.get("role") == "gpu"
-        and target.model in one["models"]
+    present = fleet.gpu_workers(await held.ledger.run(calls.present()))
+    return {
+        name: one
+        for name, one in present.items()
+        if target.model in one["models"]
         and target.gpu_type in ("any", one["gpu_type"])
         and target.region in ("any", one["region"])
-    ]
+    }

@@ -190,6 +190,7 @@ def fleet(workers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             "region": facts["region"],
             "memory_gb": facts.get("memory_gb"),
             "busy": facts.get("busy", False),
+            "left_to_others": facts.get("left_to_others", []),
             "models": facts["models"],
         }
         for name, facts in sorted(workers.items())

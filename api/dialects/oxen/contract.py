@@ -45,13 +45,17 @@ class Enqueued(BaseModel):
 
 
 class Worker(BaseModel):
-    """A worker; `models` says of each it serves whether it is `cold`, `starting`, `warm` or `failed`."""
+    """A worker; `models` says of each it serves whether it is `cold`, `starting`, `warm` or `failed`.
+
+    `left_to_others`: models it does not have loaded while others do, so that it leaves them work for a moment.
+    """
 
     name: str
     gpu_type: str
     region: str
     memory_gb: float | None
     busy: bool
+    left_to_others: list[str]
     models: dict[str, dict[str, Any]]
 
 

@@ -18,6 +18,7 @@ from api.access import Held, IdempotencyKey, Tenant
 from api.dialects.oxen import answers, asking, contract, stream
 from api.resources import Resources
 from storage.contracts import errors, events, generations, parameters
+from storage.contracts.geometry import Canvas, Size
 from storage.ledger import calls
 
 POLL_AGAIN_S = 1
@@ -319,11 +320,11 @@ async def estimate_edit(
     pins = routing.pins_of({"gpu_type": gpu_type, "region": region})
     routing.check(pins, name, held.catalog)
     steps = num_inference_steps or drafts.default(model, "num_inference_steps")
-    pixels = width * height if width and height else None
     count = model.min_references if references is None else references
-    ask = forecasts.asked(model, pixels, steps, count)
+    canvas = Canvas(size=Size(width=width, height=height)) if width and height else Canvas()
+    ask = forecasts.asked(model, canvas, steps, count)
     targets = [
-        dataclasses.asdict(await held.forecasts.expected(target, ask, pixels or ask.pixels))
+        dataclasses.asdict(await held.forecasts.expected(target, ask))
         for target in await held.forecasts.targets(name)
         if target.gpu_type in (pins.gpu_types or model.gpu_types) and pins.region in (None, target.region)
     ]

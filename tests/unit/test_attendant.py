@@ -1,0 +1,83 @@
+"""Models that are wanted are loaded, kept and let go without getting in the way of work or of each other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from storage.contracts import errors
+from storage.ledger import calls
+from tests.unit.test_residency import Shelf
+from workers.attendant import Attendant
+from workers.residency import Residency
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    return Shelf(monkeypatch)
+
+
+@dataclass
+class Wishes:
+    """A ledger that has only these, for whoever can do something about them."""
+
+    wishes: dict[str, calls.Wish]
+    asked: list[Sequence[Any]] = field(default_factory=list)
+
+    def run(self, call: calls.Call[Any]) -> Any:
+        self.asked.append(call.arguments[3:])
+        return {model: how for model, how in self.wishes.items() if how == "never" or model in call.arguments[3:]}
+
+
+def _attendant(residency: Residency, wishes: Wishes, is_busy: Callable[[], bool] = lambda: False) -> Attendant:
+    return Attendant(
+        ledger=wishes, claimant=calls.Claimant(worker="w"), models=("a", "b", "c"), residency=residency, is_busy=is_busy,
+        on_pipeline=lambda action: action() and None,
+    )  # fmt: skip
+
+
+def test_two_kept_models_that_do_not_fit_together_do_not_take_turns(shelf: Shelf) -> None:
+    residency = shelf.residency(memory_gb=15)
+    attendant = _attendant(residency, Wishes({"a": "always", "b": "always"}))
+    for _ in range(5):
+        attendant.look()
+    assert len(shelf.log) <= 3, shelf.log
+    assert residency.resident()
+
+
+def test_what_is_kept_gives_way_to_work_and_comes_back_when_there_is_none(shelf: Shelf) -> None:
+    residency, busy = shelf.residency(memory_gb=15), [False]
+    attendant = _attendant(residency, Wishes({"a": "always"}), lambda: busy[0])
+    attendant.look()
+    residency.pipeline("b")
+    busy[0] = True
+    attendant.look()
+    assert residency.resident() == ("b",)
+    busy[0] = False
+    attendant.look()
+    assert residency.resident() == ("a",)
+
+
+def test_letting_go_waits_for_idleness_and_happens_once(shelf: Shelf) -> None:
+    residency, busy = shelf.residency(), [True]
+    attendant = _attendant(residency, Wishes({"a": "never"}), lambda: busy[0])
+    residency.pipeline("a")
+    attendant.look()
+    assert residency.resident() == ("a",)
+    busy[0] = False
+    attendant.look()
+    assert residency.resident() == ()
+    residency.pipeline("a")
+    attendant.look()
+    assert residency.resident() == ("a",), "work asked for it anew"
+
+
+def test_a_failure_is_counted_and_tried_again_when_somebody_asks(shelf: Shelf) -> None:
+    residency = shelf.residency()
+    attendant = _attendant(residency, Wishes({"a": "once"}))
+    shelf.failing = [errors.ModelUnavailableError("no weights")]
+    attendant.look()
+    assert residency.state("a") == {"state": "failed", "reason": "no weights", "failures": 1}
+    attendant.look()
+    assert residency.state("a")["state"] == "warm"

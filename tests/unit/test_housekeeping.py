@@ -1,0 +1,46 @@
+"""One sweep that fails stops no other."""
+
+import threading
+from typing import Any
+
+from storage.ledger import calls
+from workers.housekeeping import Housekeeping
+
+
+class Broken:
+    """A ledger whose fleet cannot be read by this version."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.enough = threading.Event()
+
+    def run(self, call: calls.Call[Any]) -> Any:
+        self.ran.append(call.script)
+        if self.ran.count("backlog") == 3:
+            self.enough.set()
+        if call.script == "present":
+            raise KeyError("region")
+        return {} if call.script in ("recover", "wake") else ()
+
+
+def test_recovery_goes_on_whatever_another_sweep_meets() -> None:
+    ledger, stopping = Broken(), threading.Event()
+    housekeeping = Housekeeping(
+        ledger=ledger, objects=None, send_ticket=lambda queue: None, known_queues=(), lease_s=1, sweep_s=0.01,  # type: ignore[arg-type]
+        max_attempts=1, max_losses=1,
+    )  # fmt: skip
+    sweeping = threading.Thread(target=housekeeping.run, args=[stopping])
+    sweeping.start()
+    assert ledger.enough.wait(10), ledger.ran
+    stopping.set()
+    sweeping.join(10)
+    assert ledger.ran.count("recover") >= 3
+
+
+def test_a_worker_that_names_no_region_is_in_the_usual_one() -> None:
+    from storage import fleet
+
+    old = {"role": "gpu", "gpu_type": "cpu", "models": {"quick": {"state": "warm"}}}
+    found = fleet.gpu_workers({"old": old, "h": {"role": "housekeeping"}, "odd": {"role": "gpu"}})
+    assert list(found) == ["old"]
+    assert found["old"]["region"] == "local"

@@ -1,0 +1,54 @@
+"""Loads models that are wanted ahead of work, keeps them, and lets them go."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+
+from storage.contracts import errors
+from storage.ledger import calls
+from workers.residency import Residency
+
+
+class Attendant:
+    """Sees to one worker's wishes. `on_pipeline` runs something where models are loaded, and waits for it."""
+
+    def __init__(
+        self,
+        *,
+        ledger: calls.Ledger,
+        claimant: calls.Claimant,
+        models: Sequence[str],
+        residency: Residency,
+        is_busy: Callable[[], bool],
+        on_pipeline: Callable[[Callable[[], object]], None],
+    ) -> None:
+        self._ledger = ledger
+        self._claimant = claimant
+        self._models = models
+        self._residency = residency
+        self._is_busy = is_busy
+        self._on_pipeline = on_pipeline
+        self._let_go: frozenset[str] = frozenset()
+
+    def look(self) -> None:
+        """Do what is wanted just now. Raises `errors.StoreUnavailableError`."""
+        residency = self._residency
+        can = [model for model in self._models if model in residency.resident() or residency.has_room(model)]
+        wishes = self._ledger.run(calls.wanted(self._claimant, can))
+        residency.keep(model for model, how in wishes.items() if how == "always")
+        gone = {model for model, how in wishes.items() if how == "never"}
+        self._let_go &= gone
+        for model in gone - self._let_go if not self._is_busy() else ():
+            # Once for each wish: what work asks for anew in the meantime is loaded anew.
+            self._let_go |= {model}
+            self._on_pipeline(functools.partial(residency.let_go, model))
+        for model, how in wishes.items():
+            if how == "never" or model in residency.resident():
+                continue
+            # What is kept gives way to work, and comes back when there is none.
+            if how == "once" or not (self._is_busy() or model in residency.failed()):
+                self._on_pipeline(functools.partial(self._load, model))
+
+    def _load(self, model: str) -> None:
+        with contextlib.suppress(errors.DarkroomError):  # its state says why
+            self._residency.pipeline(model, again=True)
