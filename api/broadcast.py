@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from storage.contracts import errors, events
-from storage.events import EventLog
+from storage.events import EventLog, cursor_at
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,10 @@ BLOCK_MS = 1000
 
 
 class Subscription:
-    """One subscriber's events, in order."""
+    """One subscriber's events, in order: all that come after the cursor `after`."""
 
-    def __init__(self, wants: Callable[[events.Event], bool]) -> None:
+    def __init__(self, wants: Callable[[events.Event], bool], after: str) -> None:
+        self.after = after
         self._wants = wants
         self._queue: asyncio.Queue[events.Event | None] = asyncio.Queue()
         self.closed = False
@@ -60,7 +61,7 @@ class Hub:
     @contextlib.contextmanager
     def subscribe(self, tenant: str, wants: Callable[[events.Event], bool] = lambda _: True) -> Iterator[Subscription]:
         """Receive a tenant's events from now on. Registered before anything is awaited, so nothing slips through."""
-        subscription = Subscription(wants)
+        subscription = Subscription(wants, self._cursor or cursor_at(0))
         self._subscriptions[tenant].add(subscription)
         try:
             yield subscription

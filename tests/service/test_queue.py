@@ -20,7 +20,7 @@ def test_an_edit_is_enqueued_polled_and_downloaded(alice: Tenant, photograph: st
     assert found["status"] == "succeeded"
     assert found["model_name"] == "flux-kontext-dev"
     assert found["weights"]["name"] == "kontext-mini"
-    assert "Untrained" in found["weights"]["note"]
+    assert "small stand-in" in found["weights"]["note"]
     assert (found["width"], found["height"]) == (256, 256)
     assert found["fit"] == "input 512x512 scaled to 256x256"
     assert (found["progress"]["step"], found["progress"]["steps"]) == (28, 28)

@@ -46,8 +46,8 @@ class Log:
 class Following:
     """A hub that follows a log for the length of a block."""
 
-    def __init__(self) -> None:
-        self.log = Log()
+    def __init__(self, log: Log | None = None) -> None:
+        self.log = log or Log()
         self.hub = Hub(self.log)  # type: ignore[arg-type]
 
     async def __aenter__(self) -> "Following":

@@ -110,7 +110,8 @@ class Stream:
         while batch := await self.log.replay(self.tenant, last):
             for event in batch:
                 last = event.cursor
-                if self.wants(event) and (event.type in events.TERMINAL or self.since):
+                present = events.order(event.cursor) > events.order(subscription.after)
+                if self.wants(event) and (self.since or present or event.type in events.TERMINAL):
                     nudge = event.type in events.TERMINAL
                     yield event
         while True:

@@ -1,0 +1,44 @@
+"""A subscriber hears of everything from the moment it was greeted."""
+
+import contextlib
+from collections.abc import Sequence
+
+from api.dialects.oxen import stream
+from api.streams import Streams
+from storage.contracts import events
+from tests.unit.test_broadcast import Following, Log, _event
+
+
+class Past(Log):
+    """A log whose past is only read after something more happened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: list[events.Event] = []
+
+    async def replay(self, tenant: str, after: str) -> Sequence[events.Event]:
+        self.entries += self.meanwhile
+        self.meanwhile = []
+        return [event for event in self.entries if events.order(event.cursor) > events.order(after)]
+
+
+async def test_what_happens_between_hello_and_the_reading_of_the_past_is_told() -> None:
+    past = Past()
+    past.entries.append(_event(1, cursor="5000000000000-1"))
+    past.meanwhile.append(_event(2, cursor="5000000000000-2"))
+    async with Following(past) as following:
+        answer = stream.Stream(
+            tenant="alice",
+            since=None,
+            replay_s=60,
+            wants=stream.Filter(generation_id=None, types=None),
+            log=past,  # type: ignore[arg-type]
+            hub=following.hub,
+            sign=lambda _: None,  # type: ignore[arg-type, return-value]
+            open_streams=Streams(1),
+        ).response()
+        frames = answer.body_iterator
+        async with contextlib.aclosing(frames):  # type: ignore[type-var]
+            assert b"event: hello" in await anext(frames)  # type: ignore[arg-type, operator]
+            started = await anext(frames)  # type: ignore[arg-type]
+    assert b"id: 5000000000000-2" in started, "the second: the first had happened before"  # type: ignore[operator]
