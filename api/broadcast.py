@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
+from storage import connections
 from storage.contracts import errors, events
 from storage.events import EventLog, cursor_at
 
@@ -73,7 +74,7 @@ class Hub:
 
     async def run(self) -> None:
         """Follow the log until cancelled. Whatever goes wrong is tried again: without this, nobody would be told anything."""
-        while True:
+        while not connections.is_cancelled():
             try:
                 await self._step()
             except errors.StoreUnavailableError as exc:

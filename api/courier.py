@@ -12,6 +12,7 @@ from functools import partial
 
 from api.dialects import Dialect
 from api.resources import Resources
+from storage import connections
 from storage.contracts import errors
 from storage.ledger import calls
 from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
@@ -44,7 +45,7 @@ class Courier:
     async def run(self) -> None:
         """Look for what is due until cancelled."""
         try:
-            while True:
+            while not connections.is_cancelled():
                 await self._look()
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:

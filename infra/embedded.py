@@ -66,8 +66,8 @@ def running(options: premises.Options) -> Iterator[Stack]:
     options.data_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_locked(options.data_dir))
-        port = premises.checked_port(options.port)
         kept = premises.keep(options)
+        port = premises.own_port(options.port, kept)
         children: dict[str, Child] = {}
         cleanup.callback(_stop, children)
         certificates.make(options.data_dir)

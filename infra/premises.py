@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from storage.settings import StoreSettings
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+STORE_PORTS = ("valkey_port", "s3_port")
 KEPT = "stack.json"
 """Below the data folder: ports and secrets that survive a restart."""
 
@@ -64,21 +65,31 @@ def checked_port(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def free_port() -> int:
-    """A port that is free at this moment."""
-    return checked_port(0)
+def own_port(port: int, kept: Mapping[str, str]) -> int:
+    """The API's port, free and none of those that are kept for the stores; 0 becomes one. Raises `StartError`."""
+    of_stores = [kept[name] for name in STORE_PORTS]
+    if str(port) in of_stores:
+        raise StartError(f"port {port} is kept for a store of this stack; set DARKROOM_PORT to another")
+    return checked_port(port) if port else _free_port(of_stores)
+
+
+def _free_port(besides: Collection[str]) -> int:
+    while str(port := checked_port(0)) in besides:
+        pass
+    return port
 
 
 def keep(options: Options) -> dict[str, str]:
     """Ports and secrets that survive a restart, so that URLs handed out stay good. Made on the first start."""
     file = options.data_dir / KEPT
     kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-    for name in ("valkey_port", "s3_port"):
+    for name in STORE_PORTS:
+        others = [kept[other] for other in STORE_PORTS if other != name and other in kept]
         try:
-            kept[name] = str(checked_port(int(kept.get(name, 0))))
+            kept[name] = str(checked_port(int(kept[name])) if name in kept else _free_port(others))
         except StartError:
             log.warning("%s %s is taken; using another: URLs handed out before will not work", name, kept[name])
-            kept[name] = str(checked_port(0))
+            kept[name] = str(_free_port(others))
     for name in ("valkey_password", "s3_access_key_id", "s3_secret_access_key", "secret"):
         kept.setdefault(name, secrets.token_hex(16))
     kept.setdefault("api_key", f"dk_dev_{secrets.token_urlsafe(24)}")
@@ -110,6 +121,9 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
         "DARKROOM_SIGNING_KEY": str(options.data_dir / "signing.key"),
         "DARKROOM_WEIGHTS_DIR": str(options.data_dir / "weights"),
         "HF_HUB_OFFLINE": "1",
+        # On a machine that does other things too, threads that spin for each other make an edit take ten times as long; waiting
+        # less of that costs a tenth where the machine is idle.
+        "GOMP_SPINCOUNT": "10000",
         # They would fill the logs with hints about optional packages.
         "TRANSFORMERS_VERBOSITY": "error",
         "TQDM_DISABLE": "1",

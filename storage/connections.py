@@ -5,6 +5,7 @@ without a bounded, blocking pool the 101st concurrent command of a process raise
 but for one at once, on a new connection, when the old one turns out to have been closed; the ledger's scripts bear it.
 """
 
+import asyncio
 from typing import Any
 
 import redis
@@ -36,6 +37,12 @@ def connect_async(settings: StoreSettings, *, timeout_s: float | None = None) ->
             **_options(settings, timeout_s or settings.redis_timeout_s),
         )
     )
+
+
+def is_cancelled() -> bool:
+    """Whether the task that runs was cancelled. redis-py loses what arrives while it connects; the task remembers."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _options(settings: StoreSettings, timeout_s: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Promise: the stack starts, says why when it cannot, and leaves nothing behind."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -81,6 +82,23 @@ def test_a_busy_port_is_said_to_be(stack: embedded.Stack, tmp_path: Path) -> Non
     assert f"port {port} cannot be used (Address already in use); set DARKROOM_PORT" in _complaint(
         tmp_path, DARKROOM_PORT=port
     )
+
+
+def test_an_api_whose_port_is_taken_ends(stack: embedded.Stack) -> None:
+    environment = {**os.environ, **stack.children["api"].environment}
+    command = [sys.executable, "-m", "api"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
+
+
+def test_the_api_is_given_no_port_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"valkey_port": "50001", "s3_port": "50002"}
+    free = iter([50001, 50002, 50003])
+    monkeypatch.setattr(premises, "checked_port", lambda port: next(free))
+    assert premises.own_port(0, kept) == 50003
+    with pytest.raises(premises.StartError, match="port 50002 is kept for a store"):
+        premises.own_port(50002, kept)
 
 
 def test_a_folder_in_use_is_said_to_be(stack: embedded.Stack) -> None:

@@ -100,6 +100,21 @@ async def test_a_fault_does_not_end_the_following(fault: Exception) -> None:
             assert await subscription.next(5) is not None
 
 
+async def test_a_cancellation_that_the_store_swallows_ends_it_all_the_same() -> None:
+    class Swallowing(Log):
+        async def follow(self, after: str, block_ms: int, count: int) -> Sequence[events.Event]:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise errors.StoreUnavailableError("so it seems") from None
+            return []
+
+    following = asyncio.create_task(Hub(Swallowing()).run())  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.wait_for(following, 5)
+
+
 async def test_after_a_gap_everyone_is_asked_to_resume() -> None:
     async with Following() as following:
         with following.hub.subscribe("alice") as subscription:
