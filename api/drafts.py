@@ -16,6 +16,11 @@ from storage import queues
 from storage.contracts import catalog, edits, errors, generations, parameters
 from storage.contracts.geometry import Canvas, Size
 
+UPSAMPLE_TEMPERATURE = 0.15
+"""How freely a prompt is written anew in dialects that only say that it is to be; what diffusers takes."""
+
+NOT_UPSAMPLED = "{} runs prompts as they are; its operator can offer more (docs/models.md)"
+
 NOT_ALLOWED = "the operator of this service does not allow this key to switch the filters off"
 
 
@@ -24,8 +29,8 @@ class Draft:
     """An edit in the making.
 
     `model` is a name in the catalog. `steps`, `guidance` and `seed` None: the model's default, and random. `image_field`,
-    `mask_field`, `guidance_field` and `size_field` (None: width and height) are what the dialect calls them, for errors. The
-    rest is as in `edits.Edit` and `submission.Request`.
+    `mask_field`, `guidance_field`, `upsample_field` and `size_field` (None: width and height) are what the dialect calls
+    them, for errors. The rest is as in `edits.Edit` and `submission.Request`.
     """
 
     model: str
@@ -42,6 +47,8 @@ class Draft:
     guidance_field: str = "guidance"
     negative_prompt: str | None = None
     strength: float = 1.0
+    upsample_temperature: float = 0.0
+    upsample_field: str = catalog.UPSAMPLING
     seed: int | None = None
     output_format: edits.OutputFormat = "png"
     quality: int = 95
@@ -92,6 +99,10 @@ def request_of(draft: Draft, held: Resources, tenant: str, *, idempotency_key: s
         raise errors.InvalidInputError(f"{draft.guidance_field}: {name} takes none", field=draft.guidance_field)
     if draft.negative_prompt and "negative_prompt" not in model.parameters:
         raise errors.InvalidInputError(f"negative_prompt: {name} takes none", field="negative_prompt")
+    if draft.upsample_temperature and not model.upsamples:
+        raise errors.InvalidInputError(
+            f"{draft.upsample_field}: {NOT_UPSAMPLED.format(name)}", field=draft.upsample_field
+        )
     if draft.canvas.size is not None:
         try:
             model.frame.check(draft.canvas.size)
@@ -118,6 +129,7 @@ def request_of(draft: Draft, held: Resources, tenant: str, *, idempotency_key: s
         true_guidance=NEGATIVE_GUIDANCE if draft.negative_prompt else 1.0,
         mask_channel=draft.mask_channel,
         strength=draft.strength,
+        upsample_temperature=draft.upsample_temperature,
         seed=0,
         output_format=draft.output_format,
         quality=draft.quality,

@@ -162,7 +162,8 @@ class Forecasts:
         model, edit = self._known.models.get(found.edit.model), found.edit
         if model is None or found.status.terminal:
             return None
-        ask = asked(model, edit.canvas, edit.passes, len(edit.references))
+        upsampled = edit.upsample_temperature > 0
+        ask = asked(model, edit.canvas, edit.passes, len(edit.references), upsampled=upsampled)
         if found.status is generations.Status.PROCESSING:
             return await self._left_ms(found, ask)
         serving = [
@@ -197,9 +198,12 @@ class Forecasts:
         return round(estimate.p50 * (1 - min(1, found.step / found.edit.steps)) + loading)
 
 
-def asked(model: catalog.Model, canvas: Canvas, passes: int, references: int) -> estimates.Ask:
+def asked(
+    model: catalog.Model, canvas: Canvas, passes: int, references: int, *, upsampled: bool = False
+) -> estimates.Ask:
     """An edit as it is estimated: what is rendered, which for large ones is less than what comes out."""
     usual = canvas.pixels or model.frame.usual_pixels
     pixels = canvas.size.pixels if canvas.size else usual
     rendered = min(pixels, model.frame.render_pixels or pixels)
-    return estimates.Ask(pixels=rendered, steps=passes, references=min(1, references) if model.stitches else references)
+    read = min(1, references) if model.stitches else references
+    return estimates.Ask(pixels=rendered, steps=passes, references=read, upsampled=upsampled)

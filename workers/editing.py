@@ -4,6 +4,7 @@ Each phase runs where the conveyor puts it. Nothing here knows how tickets trave
 """
 
 import contextlib
+import dataclasses
 import logging
 import math
 import random
@@ -90,6 +91,7 @@ class Edited:
     picture: Image.Image
     execution_ms: int
     facts: base.Facts
+    upsampled_prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,18 +249,31 @@ class Editing:
     def edit(self, prepared: Prepared, on_step: base.OnStep) -> Edited:
         """Run the pipeline. Raises `errors.DarkroomError`."""
         lease = prepared.lease
+        edit = lease.claim.edit
 
         def after_step(step: int) -> None:
             lease.advance(step)
             on_step(step)
 
-        pipeline = self._pipeline(lease.claim.edit.model, lease.loaded)
+        pipeline = self._pipeline(edit.model, lease.loaded)
         lease.begin_editing()
         began = time.monotonic()
-        picture = pipeline.edit(prepared.job, after_step, lease.show if lease.claim.edit.previews else None)
+        job, upsampled = prepared.job, None
+        if edit.upsample_temperature:
+            upsampled = pipeline.upsample(job, edit.upsample_temperature, lambda: lease.advance(0))
+            if edit.filtered:
+                self._filters.check_prompt(upsampled)
+            job = dataclasses.replace(job, prompt=upsampled)
+        picture = pipeline.edit(job, after_step, lease.show if edit.previews else None)
         execution_ms = round((time.monotonic() - began) * 1000)
         lease.end_editing()
-        return Edited(prepared=prepared, picture=picture, execution_ms=execution_ms, facts=pipeline.facts)
+        return Edited(
+            prepared=prepared,
+            picture=picture,
+            execution_ms=execution_ms,
+            facts=pipeline.facts,
+            upsampled_prompt=upsampled,
+        )
 
     def store(self, edited: Edited) -> Stored:
         """Encode, sign and upload. Raises `errors.DarkroomError`."""
@@ -292,6 +307,7 @@ class Editing:
             receipt=receipt,
             cost_usd=self._cost(prepared, edited.execution_ms),
             timings=timings,
+            upsampled_prompt=edited.upsampled_prompt,
         )
         sample = self._sample(prepared, samples.SUCCEEDED).model_copy(
             update={**timings.model_dump(), "placement": edited.facts.placement, "peak_gb": edited.facts.peak_gb}
@@ -317,6 +333,7 @@ class Editing:
             pixels=job.width * job.height,
             steps=prepared.lease.claim.edit.passes,
             references=len(job.references),
+            upsampled=prepared.lease.claim.edit.upsample_temperature > 0,
         )
 
     def publish(self, stored: Stored) -> bool:
@@ -355,6 +372,7 @@ class Editing:
             seed=edit.seed,
             steps=edit.steps,
             guidance=edit.guidance,
+            upsample_temperature=edit.upsample_temperature,
             rendered=str(edited.prepared.geometry.render),
             dtype=facts.dtype,
             placement=facts.placement,

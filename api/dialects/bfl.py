@@ -24,6 +24,7 @@ router = APIRouter(prefix="/v1", tags=["bfl"])
 
 MOST_PICTURES = 8
 PICTURES = ("input_image", *(f"input_image_{number}" for number in range(2, MOST_PICTURES + 1)))
+UPSAMPLING = Parameter(type="boolean", default=False, description="Write the prompt anew, where the model can")
 _COMMON = {
     "prompt": Parameter(type="string", required=True, max_length=10_000, description="The instruction"),
     "seed": Parameter(type="integer", minimum=0, maximum=edits.MAX_SEED, description="Absent: random"),
@@ -40,7 +41,7 @@ KONTEXT = Declaration(
         "safety_tolerance": Parameter(
             type="integer", default=2, minimum=0, maximum=6, description="One filter for all"
         ),
-        "prompt_upsampling": Parameter(type="boolean", default=False, description="Only false"),
+        "prompt_upsampling": UPSAMPLING,
     },
     also=PICTURES,
 )
@@ -53,7 +54,7 @@ FLUX2 = Declaration(
         "safety_tolerance": Parameter(
             type="integer", default=2, minimum=0, maximum=5, description="One filter for all"
         ),
-        "prompt_upsampling": Parameter(type="boolean", default=False, description="Only false"),
+        "prompt_upsampling": UPSAMPLING,
     },
     also=PICTURES,
 )
@@ -90,10 +91,6 @@ async def get_result(held: Held, tenant: Tenant, id_: Annotated[str, Query(alias
 async def _draft(name: str, model: catalog.Model, sent: Mapping[str, Any], base: str) -> drafts.Draft:
     kontext = model.min_references > 0
     checked = (KONTEXT if kontext else FLUX2).check(sent)
-    if checked["prompt_upsampling"]:
-        raise errors.InvalidInputError(
-            "prompt_upsampling must be false: prompts are run as they are", field="prompt_upsampling"
-        )
     secret = checked["webhook_secret"]
     return drafts.Draft(
         model=name,
@@ -107,6 +104,8 @@ async def _draft(name: str, model: catalog.Model, sent: Mapping[str, Any], base:
         canvas=_shape(checked["aspect_ratio"]) if kontext else _size(checked["width"], checked["height"]),
         steps=checked["steps"],
         guidance=checked["guidance"],
+        upsample_temperature=drafts.UPSAMPLE_TEMPERATURE if checked["prompt_upsampling"] else 0.0,
+        upsample_field="prompt_upsampling",
         seed=checked["seed"],
         output_format=checked["output_format"],
         submitted=inputs.shown({field: value for field, value in sent.items() if field != "webhook_secret"}),
@@ -150,7 +149,7 @@ def _task(found: generations.Generation, held: Resources) -> dict[str, Any]:
         started_ms, completed_ms = times.started_ms or times.created_ms, times.completed_ms or times.created_ms
         result = {
             "sample": held.objects.signed_url(found.result.key, times.expires_at),
-            "prompt": found.edit.prompt,
+            "prompt": found.result.upsampled_prompt or found.edit.prompt,
             "seed": found.edit.seed,
             "start_time": started_ms / 1000,
             "end_time": completed_ms / 1000,

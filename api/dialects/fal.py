@@ -53,8 +53,10 @@ INPUT = Declaration(
         "acceleration": Parameter(
             type="string", default="none", choices=("none", "regular", "high"), description="The operator's choice"
         ),
-        "enhance_prompt": Parameter(type="boolean", default=False, description="Only false"),
-        "enable_prompt_expansion": Parameter(type="boolean", default=False, description="Only false"),
+        "enhance_prompt": Parameter(type="boolean", default=False, description="The same, by Kontext's name"),
+        "enable_prompt_expansion": Parameter(
+            type="boolean", default=False, description="Write the prompt anew, where the model can"
+        ),
     },
     also=(*PICTURES, "image_size"),
 )
@@ -170,9 +172,8 @@ async def _draft(
     model = held.catalog.models[name]
     sent = (await bodies.read(request)).fields
     checked = INPUT.check(sent)
-    for field in ("enhance_prompt", "enable_prompt_expansion"):
-        if checked[field]:
-            raise errors.InvalidInputError(f"{field} must be false: prompts are run as they are", field=field)
+    # Kontext's name for it, and FLUX.2's.
+    expanding = next((field for field in ("enhance_prompt", "enable_prompt_expansion") if checked[field]), None)
     return drafts.Draft(
         model=name,
         prompt=checked["prompt"],
@@ -183,6 +184,8 @@ async def _draft(
         steps=checked["num_inference_steps"],
         guidance=checked["guidance_scale"],
         guidance_field="guidance_scale",
+        upsample_temperature=drafts.UPSAMPLE_TEMPERATURE if expanding else 0.0,
+        upsample_field=expanding or "",
         negative_prompt=checked["negative_prompt"].strip() or None,
         seed=checked["seed"],
         output_format=checked["output_format"] or ("jpeg" if model.min_references else "png"),

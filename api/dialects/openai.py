@@ -203,6 +203,8 @@ async def _datum(found: generations.Generation, wanted: str | None, held: Resour
     if fault is not None or found.result is None or found.times.expires_at is None:
         raise fault or errors.InternalError("The generation has no result")
     datum: dict[str, Any] = {"seed": found.edit.seed}
+    if found.result.upsampled_prompt is not None:
+        datum["revised_prompt"] = found.result.upsampled_prompt
     if wanted != "b64_json":
         datum["url"] = held.objects.signed_url(found.result.key, found.times.expires_at)
     if wanted != "url":

@@ -17,6 +17,9 @@ from storage.contracts.values import Frozen
 
 Precision = Literal["bf16", "fp8"]
 
+UPSAMPLING = "caption_upsample_temperature"
+"""The parameter that asks for a prompt to be written anew, as diffusers calls it."""
+
 
 class Weights(Frozen):
     """Where a model's weights are, and what they are.
@@ -30,6 +33,8 @@ class Weights(Frozen):
     lora: str | None = None
     text_layers: tuple[int, ...] = ()
     """Which hidden states of the text encoder are read; empty is what the family's published weights have."""
+    whole_text_encoder: bool = False
+    """Whether what no edit reads of the text encoder is loaded too: with it prompts can be written anew (FLUX.2 [dev])."""
     note: str | None = None
     licence: str
     licence_url: str | None = None
@@ -39,7 +44,8 @@ class Weights(Frozen):
 class Memory(Frozen):
     """What a model needs on a GPU, in GB (10^9 bytes) of bf16 weights, and for activations at one megapixel.
 
-    `text_encoder` counts the layers that are read. `block` is the largest part that is streamed at once.
+    `text_encoder` counts what is loaded of it: the layers that are read, or all. `block` is the largest part that is streamed
+    at once.
     """
 
     transformer: Annotated[float, Field(gt=0)]
@@ -83,6 +89,19 @@ class Model(Frozen):
     price_per_megapixel: Annotated[float, Field(ge=0)] = 0.0
     """In USD. With neither, callers pay for the GPU's seconds."""
     parameters: dict[str, Parameter]
+
+    @model_validator(mode="after")
+    def _upsamples_as_it_says(self) -> "Model":
+        if (UPSAMPLING in self.parameters) != self.weights.whole_text_encoder:
+            raise ValueError(f"parameters.{UPSAMPLING} and weights.whole_text_encoder go together")
+        if self.weights.whole_text_encoder and self.pipeline != "flux2":
+            raise ValueError("weights.whole_text_encoder is for the pipeline flux2")
+        return self
+
+    @property
+    def upsamples(self) -> bool:
+        """Whether it can write prompts anew in more words."""
+        return UPSAMPLING in self.parameters
 
     @functools.cached_property
     def _declaration(self) -> Declaration:

@@ -51,6 +51,7 @@ class Edit(Frozen):
     `strength` (above 0 to 1) says how freely.
     `seed` is always concrete, so that a second attempt makes the same picture. `quality` is 0 to 100 and means nothing for
     PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks so far.
+    With `upsample_temperature` above 0 the model's language model writes the prompt anew first, the more freely the higher.
     `filtered` False passes by the filters, for callers whom the operator allows that. `deliver` puts the result elsewhere too.
     """
 
@@ -80,6 +81,7 @@ class Edit(Frozen):
     mask: Input | None = None
     mask_channel: MaskChannel = "luminance"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
+    upsample_temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     parent: str | None = None
     previews: bool = False
     filtered: bool = True

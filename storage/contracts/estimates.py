@@ -27,11 +27,12 @@ Basis = Literal["measured", "scaled"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What is estimated: rendered pixels, steps and references."""
+    """What is estimated: rendered pixels, steps and references, and whether the prompt is written anew first."""
 
     pixels: int
     steps: int
     references: int
+    upsampled: bool = False
 
     @property
     def work(self) -> float:
@@ -59,7 +60,8 @@ def estimated(samples: Sequence[Sample], ask: Ask) -> Estimate | None:
         return _summed([sample.execute_ms for sample in same], "measured", "at this size and step count", DRIFT)
     if not made:
         return None
-    nearest = sorted(made, key=lambda sample: abs(math.log(_ask(sample).work / ask.work)))[:NEAREST]
+    alike = [sample for sample in made if sample.upsampled == ask.upsampled] or made
+    nearest = sorted(alike, key=lambda sample: abs(math.log(_ask(sample).work / ask.work)))[:NEAREST]
     scaled = [sample.execute_ms * ask.work / _ask(sample).work for sample in nearest]
     first = nearest[0]
     like = f"of {first.pixels / 2**20:.2g} megapixels, {first.steps} steps and the like, scaled"
@@ -74,12 +76,12 @@ def price_usd(model: Model, gpu: GpuType, *, pixels: int, seconds: float) -> flo
 
 
 def _is_same(sample: Sample, ask: Ask) -> bool:
-    alike = (sample.steps, sample.references) == (ask.steps, ask.references)
+    alike = (sample.steps, sample.references, sample.upsampled) == (ask.steps, ask.references, ask.upsampled)
     return alike and abs(math.log(sample.pixels / ask.pixels)) <= SAME_SIZE
 
 
 def _ask(sample: Sample) -> Ask:
-    return Ask(pixels=sample.pixels, steps=sample.steps, references=sample.references)
+    return Ask(pixels=sample.pixels, steps=sample.steps, references=sample.references, upsampled=sample.upsampled)
 
 
 def _summed(times: Sequence[float], basis: Basis, like: str, unsure: float) -> Estimate:

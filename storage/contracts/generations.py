@@ -84,8 +84,8 @@ class Phase(enum.StrEnum):
 class MadeWith(Frozen):
     """What a result was made with, so that it can be made again: the receipt.
 
-    `seed`, `steps` and `guidance` as they were used; `revision` of the weights; `dtype` and `placement` of the model on the
-    `gpu`; `libraries` by name.
+    `seed`, `steps`, `guidance` and `upsample_temperature` as they were used; `revision` of the weights; `dtype` and
+    `placement` of the model on the `gpu`; `libraries` by name.
     """
 
     model: str
@@ -95,6 +95,7 @@ class MadeWith(Frozen):
     seed: int
     steps: int
     guidance: float
+    upsample_temperature: float = 0.0
     rendered: str
     dtype: str
     placement: str
@@ -128,6 +129,8 @@ class Result(Frozen):
     receipt: MadeWith | None = None
     cost_usd: float | None = None
     timings: "Timings | None" = None
+    upsampled_prompt: str | None = None
+    """What the model was told instead of the prompt, when that was written anew."""
     delivered: bool | None = None
     """Whether it also lies in the caller's own bucket; None: that was not asked for."""
 

@@ -47,7 +47,7 @@ class Sample(Frozen):
     """One execution as its worker saw it; times in milliseconds.
 
     `outcome` is `succeeded` or an error's code. `pixels` were rendered, in `steps` (as often as the
-    model was run), from so many `references`. `load_ms` is 0
+    model was run), from so many `references`, the prompt `upsampled` or not. `load_ms` is 0
     when the model was there. `peak_gb` is the GPU's own count of memory, where there is one.
     """
 
@@ -57,6 +57,7 @@ class Sample(Frozen):
     pixels: int = 0
     steps: int = 0
     references: int = 0
+    upsampled: bool = False
     queue_ms: int = 0
     load_ms: int = 0
     execute_ms: int = 0

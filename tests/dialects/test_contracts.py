@@ -168,6 +168,7 @@ CONTRACTS = {
             "safety_tolerance": ((0, 5), (-1, 6)),
             "output_format": (("png", "jpeg"), ("webp",)),
             "width": ((0,), (-1, 2049, 64)),
+            "prompt_upsampling": ((True, False), ("yes",)),
         },
         422,
     ),

@@ -138,7 +138,15 @@ def test_flux_2_makes_pictures_of_the_size_and_shape_asked_for(
     body = {"prompt": "a bird", "steps": 1, "model_version": "diffusers-bf16", **asked}
     answer = forge.post(f"/v1/inference/{FLUX2}", body).json()
     assert pixels(base64.b64decode(answer["artifacts"][0]["base64"]))[0] == size
-    assert bool(answer["notes"]) == ("caption_upsample_temperature" in asked), "what is not used is said"
+    assert bool(answer["upsampled_prompt"]) == ("caption_upsample_temperature" in asked)
+    assert answer["notes"] == []
+
+
+def test_what_a_model_makes_no_use_of_is_said(forge: Tenant) -> None:
+    body = {"prompt": "a bird", "steps": 1, "width": 96, "height": 64, "caption_upsample_temperature": 0.2}
+    answer = forge.post("/v1/inference/flux-2-klein-4b", body).json()
+    assert answer["upsampled_prompt"] is None
+    assert "caption_upsample_temperature changes nothing: flux-2-klein-4b runs prompts" in answer["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +185,7 @@ def test_the_catalogue_is_searched_page_by_page_and_openais_clients_read_it_too(
 
 def test_a_family_has_its_versions(forge: Tenant) -> None:
     versions = {one["version"] for one in forge.get(f"/v1/model-families/{FLUX2}").json()["versions"]}
-    assert versions == {"diffusers-bf16", "diffusers-fp8"}
+    assert versions == {"diffusers-bf16", "diffusers-fp8", "diffusers-bf16-upsampling"}
     status = forge.get(f"/v1/model-families/{FLUX2}/status?version=diffusers-fp8").json()
     assert (status["model"], status["version"]) == ("flux-2-dev-fp8", "diffusers-fp8")
 

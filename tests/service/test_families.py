@@ -52,6 +52,21 @@ def test_pictures_from_text_alone(alice: Tenant, model: str) -> None:
     assert found["fit"] == ""
 
 
+def test_a_prompt_is_written_anew_when_asked_to(alice: Tenant) -> None:
+    plain = {"model": "flux-2-dev", "aspect_ratio": "1:1", "num_inference_steps": 2}
+    untouched, as_it_is = _made(alice, **plain)
+    first, written = _made(alice, **plain, caption_upsample_temperature=0.2)
+    again, same = _made(alice, **plain, caption_upsample_temperature=0.2)
+    assert untouched["upsampled_prompt"] is None
+    assert first["upsampled_prompt"] not in (None, "", "a red fox")
+    assert (first["prompt"], first["receipt"]["upsample_temperature"]) == ("a red fox", 0.2)
+    assert first["upsampled_prompt"] == again["upsampled_prompt"]
+    assert as_it_is.tobytes() != written.tobytes() == same.tobytes()
+    for model in ("flux-2-klein-4b", "flux-2-klein-9b"):
+        told = _refused(alice, model=model, caption_upsample_temperature=0.2)
+        assert told.startswith("caption_upsample_temperature is not a known parameter")
+
+
 @pytest.mark.parametrize("model", FLUX2)
 def test_several_references(alice: Tenant, model: str, photograph: str, wide: str) -> None:
     one, _ = _made(alice, model=model, input_image=wide, aspect_ratio="match_input_image")
@@ -240,7 +255,7 @@ def _bytes(uri: str) -> bytes:
 
 
 def test_whoever_waits_for_a_model_sees_it_being_loaded(alice: Tenant, tiny: str) -> None:
-    id_ = alice.enqueue(tiny, model="heavy")
+    id_ = alice.enqueue(tiny, model="bulky")
 
     def loading() -> int | None:
         found = alice.get(f"/api/ai/queue/{id_}").json()
@@ -249,7 +264,7 @@ def test_whoever_waits_for_a_model_sees_it_being_loaded(alice: Tenant, tiny: str
     assert 0 < eventually(loading) <= 100
     found = alice.finished(id_)
     assert found["status"] == "succeeded"
-    assert alice.finished(alice.enqueue(tiny, model="heavy"))["delay_ms"] < 2000, "warm now"
+    assert alice.finished(alice.enqueue(tiny, model="bulky"))["delay_ms"] < 2000, "warm now"
 
 
 def test_weights_that_cannot_be_loaded_fail_with_the_reason_and_the_worker_lives(alice: Tenant, tiny: str) -> None:

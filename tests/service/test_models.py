@@ -22,7 +22,14 @@ def test_a_model_tells_its_schema_under_both_names(alice: Tenant) -> None:
 
 def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
     ids = [model["id"] for model in alice.get("/api/ai/models").json()["data"]]
-    families = ["flux-kontext-dev", "flux-2-dev", "flux-2-dev-fp8", "flux-2-klein-4b", "flux-2-klein-9b"]
+    families = [
+        "flux-kontext-dev",
+        "flux-2-dev",
+        "flux-2-dev-fp8",
+        "flux-2-dev-upsampling",
+        "flux-2-klein-4b",
+        "flux-2-klein-9b",
+    ]
     assert ids == [
         *families,
         "quick",
@@ -31,6 +38,7 @@ def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
         "hanging",
         "lethal",
         "heavy",
+        "bulky",
         "absent",
         "priced",
         "paced",

@@ -21,8 +21,8 @@ def test_an_edit_is_enqueued_polled_and_downloaded(alice: Tenant, photograph: st
     assert found["model_name"] == "flux-kontext-dev"
     assert found["weights"]["name"] == "kontext-mini"
     assert "small stand-in" in found["weights"]["note"]
-    assert (found["width"], found["height"]) == (256, 256)
-    assert found["fit"] == "input 512x512 scaled to 256x256"
+    assert (found["width"], found["height"]) == (128, 128)
+    assert found["fit"] == "input 512x512 scaled to 128x128"
     assert (found["progress"]["step"], found["progress"]["steps"]) == (28, 28)
     assert found["attempts"] == 1
     assert found["expires_at"] == found["completed_at"] + 7 * 24 * 3600
@@ -31,7 +31,7 @@ def test_an_edit_is_enqueued_polled_and_downloaded(alice: Tenant, photograph: st
     assert found["execution_ms"] > 0
     assert found["error_code"] is None
     picture = Image.open(io.BytesIO(requests.get(found["result_url"], timeout=10).content))
-    assert (picture.format, picture.size) == ("PNG", (256, 256))
+    assert (picture.format, picture.size) == ("PNG", (128, 128))
 
 
 def test_the_same_seed_and_request_give_the_same_pixels(alice: Tenant, photograph: str) -> None:

@@ -1,5 +1,7 @@
 """Finishing is patient: the GPU's work is done, and a store's hiccup should not cost it."""
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -56,21 +58,86 @@ class Stores:
         return 1
 
 
-def _editing(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> editing.Editing:
+def _editing(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, *, pipeline: Any = None, words: Sequence[str] = ()
+) -> editing.Editing:
     monkeypatch.setattr(editing, "FIRST_PAUSE_S", 0.001)
     return editing.Editing(
         claimant=calls.Claimant(worker="w"), queues=["q"], known=StoreSettings().read_catalog(), ledger=stores, objects=stores,
         fetch=lambda _, field: b"", deliver=lambda *_: True,
-        filters=Filters(words=WordFilter([]), images=None), pipeline=lambda model, on_loaded: None,  # type: ignore[arg-type, return-value]
+        filters=Filters(words=WordFilter(words), images=None), pipeline=lambda model, on_loaded: pipeline,  # type: ignore[arg-type]
         keeper=Keeper.__new__(Keeper), max_attempts=3, rest_s=10,
     )  # fmt: skip
 
 
-def _edited() -> editing.Edited:
+def _prepared(claim: generations.Claim = CLAIM) -> editing.Prepared:
     job = Job(prompt="x", references=(), width=8, height=8, steps=4, guidance=1, seed=1)
     size = Size(width=8, height=8)
     geometry = Geometry(references=(), render=size, output=size, note="")
-    prepared = editing.Prepared(lease=Lease(CLAIM), job=job, geometry=geometry)
+    return editing.Prepared(lease=Lease(claim), job=job, geometry=geometry)
+
+
+class Writer:
+    """A pipeline that writes prompts anew, and draws grey."""
+
+    facts = Facts(pipeline="p", dtype="d", placement="here", device="cpu", libraries={})
+
+    def __init__(self, written: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.written = written
+        self.meanwhile = meanwhile
+        self.drawn: list[str] = []
+
+    def upsample(self, job: Job, temperature: float, on_token: Callable[[], None]) -> str:
+        self.meanwhile()
+        on_token()
+        return f"{self.written} at {temperature}"
+
+    def edit(self, job: Job, on_step: Callable[[int], None], on_preview: object = None) -> Image.Image:
+        self.drawn.append(job.prompt)
+        return Image.new("RGB", (8, 8))
+
+
+def _upsampled(**changes: Any) -> generations.Claim:
+    edit = EDIT.model_copy(update={"upsample_temperature": 0.3, **changes})
+    return dataclasses.replace(CLAIM, edit=edit)
+
+
+def test_a_prompt_that_is_to_be_written_anew_is_what_is_drawn_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, stores = Writer("a fox"), Stores()
+    use_case = _editing(stores, monkeypatch, pipeline=writer)
+    steps: list[int] = []
+    edited = use_case.edit(_prepared(_upsampled()), steps.append)
+    assert writer.drawn == ["a fox at 0.3"]
+    assert steps == [], "a word is no step"
+    stored = use_case.store(edited)
+    assert stored.result.upsampled_prompt == "a fox at 0.3"
+    assert stored.sample.upsampled
+    assert stored.result.receipt is not None
+    assert stored.result.receipt.upsample_temperature == 0.3
+    plain = use_case.edit(_prepared(), steps.append)
+    assert (writer.drawn[-1], plain.upsampled_prompt) == ("x", None)
+
+
+def test_a_prompt_that_is_no_longer_wanted_is_not_written_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = _prepared(_upsampled())
+    writer = Writer("a fox", prepared.lease.stop)
+    with pytest.raises(errors.CancelledError):
+        _editing(Stores(), monkeypatch, pipeline=writer).edit(prepared, lambda step: None)
+    assert writer.drawn == []
+
+
+def test_words_that_the_model_comes_up_with_are_filtered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer("a forbidden fox")
+    use_case = _editing(Stores(), monkeypatch, pipeline=writer, words=["forbidden"])
+    with pytest.raises(errors.ContentFilteredError):
+        use_case.edit(_prepared(_upsampled()), lambda step: None)
+    assert writer.drawn == []
+    use_case.edit(_prepared(_upsampled(filtered=False)), lambda step: None)
+    assert len(writer.drawn) == 1
+
+
+def _edited() -> editing.Edited:
+    prepared = _prepared()
     facts = Facts(pipeline="p", dtype="d", placement="here", device="cpu", libraries={})
     return editing.Edited(prepared=prepared, picture=Image.new("RGB", (8, 8)), execution_ms=1, facts=facts)
 

@@ -1,5 +1,6 @@
 """The real pipeline classes, small and untrained: every parameter reaches them, and what they say about themselves is so."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,9 @@ def _job(**changes: Any) -> Job:
 def _ignore(step: int) -> None:
     pass
 
+
+STREAMED_TEXT = placement.Placement(weights="bf16", encoder="streamed", transformer="gpu")
+SHORT = 3
 
 everyone = pytest.mark.parametrize("name", FAMILIES)
 
@@ -149,6 +153,57 @@ def test_a_prompt_remembered_gives_the_same_pixels_without_the_text_encoder(weig
     assert pipeline.edit(_job(), _ignore).tobytes() == fresh
 
 
+@pytest.fixture(scope="module")
+def writer(weights: Path) -> Pipeline:
+    return _writer(weights)
+
+
+def _writer(weights: Path, where: placement.Placement = placement.RESIDENT) -> Pipeline:
+    whole = _weights("small-flux2").model_copy(update={"whole_text_encoder": True})
+    return flux2.load(whole, weights / "small-flux2", "cpu", where, lambda share: None)
+
+
+def test_a_prompt_is_written_anew_as_seed_references_and_temperature_have_it(weights: Path, writer: Pipeline) -> None:
+    before = torch.get_rng_state()
+    # With this seed it ends after a hundred tokens.
+    first, again = (writer.upsample(_job(seed=SHORT), 0.2, lambda: None) for _ in range(2))
+    assert first == again != "make it blue"
+    assert torch.equal(before, torch.get_rng_state()), "everybody else's chance is left alone"
+    others = [
+        writer.upsample(_job(seed=SHORT, references=[]), 0.2, lambda: None),
+        writer.upsample(_job(seed=SHORT, references=[_photograph(), _photograph(64, 96)]), 0.2, lambda: None),
+        writer.upsample(_job(seed=SHORT + 1), 0.2, lambda: None),
+        writer.upsample(_job(seed=SHORT), 2.0, lambda: None),
+    ]
+    assert len({first, *others}) == 5
+    assert _writer(weights, STREAMED_TEXT).upsample(_job(seed=SHORT), 0.2, lambda: None) == first
+
+
+def test_writing_a_prompt_ends_within_a_token(writer: Pipeline) -> None:
+    tokens: list[int] = []
+
+    def two() -> None:
+        tokens.append(1)
+        if len(tokens) == 2:
+            raise errors.CancelledError("enough")
+
+    with pytest.raises(errors.CancelledError):
+        writer.upsample(_job(), 0.2, two)
+    assert len(tokens) == 2
+    assert writer.edit(_job(), _ignore).size == (128, 128)
+    assert len(tokens) == 2, "nobody listens any more"
+
+
+def test_the_whole_text_encoder_gives_the_same_picture(loaded: Callable[[str], Pipeline], writer: Pipeline) -> None:
+    assert writer.edit(_job(), _ignore).tobytes() == loaded("small-flux2").edit(_job(), _ignore).tobytes()
+
+
+def test_the_reader_that_the_published_weights_name_loads_without_torchvision(weights: Path) -> None:
+    index = json.loads((weights / "small-flux2" / "model_index.json").read_text())
+    assert index["tokenizer"] == ["transformers", "PixtralProcessor"]
+    assert type(_load(weights, "small-flux2").pipe.tokenizer).__name__ == "PixtralProcessor"
+
+
 @pytest.mark.parametrize("name", ["small-flux2", "small-klein"])
 def test_the_layers_that_are_left_out_change_nothing(weights: Path, name: str) -> None:
     whole = small.built(name)
@@ -160,7 +215,6 @@ def test_the_layers_that_are_left_out_change_nothing(weights: Path, name: str) -
     torch.testing.assert_close(found, expected)
 
 
-STREAMED_TEXT = placement.Placement(weights="bf16", encoder="streamed", transformer="gpu")
 STREAMED = placement.Placement(weights="bf16", encoder="streamed", transformer="streamed")
 EIGHT_BITS = placement.Placement(weights="fp8", encoder="gpu", transformer="gpu")
 

@@ -35,6 +35,8 @@ EIGHT_BITS_STREAMED_TEXT = "fp8, resident, text encoder streamed"
         ("flux-2-dev", "h200", RESIDENT, 108.22),
         ("flux-2-dev", "b200", RESIDENT, 108.22),
         ("flux-2-dev", "b300", RESIDENT, 108.22),
+        ("flux-2-dev-upsampling", "rtx-pro-6000", "fp8, resident", 90.28),
+        ("flux-2-dev-upsampling", "h200", RESIDENT, 121.54),
         ("flux-2-klein-4b", "rtx-4090", RESIDENT, 20.86),
         ("flux-2-klein-9b", "rtx-4090", EIGHT_BITS_STREAMED_TEXT, 18.98),
         ("flux-2-klein-9b", "l40s", RESIDENT, 37.7),

@@ -9,6 +9,9 @@ from PIL import Image
 OnStep = Callable[[int], None]
 """Told how many denoising steps are done. What it raises ends the edit at once and leaves the pipeline usable."""
 
+OnToken = Callable[[], None]
+"""Called before each token of a prompt that is written anew. What it raises ends that at once."""
+
 OnPreview = Callable[[Image.Image], None]
 """Shown how the picture looks so far, a pixel for every sixteen."""
 
@@ -53,6 +56,14 @@ class Facts:
 
 class Pipeline(Protocol):
     """A loaded model."""
+
+    def upsample(self, job: Job, temperature: float, on_token: OnToken) -> str:
+        """The job's prompt, written anew in more words by the model's own language model, which sees the references too.
+
+        `temperature` is above 0, to 2. The same job and temperature give the same words. Only asked of models whose weights
+        are loaded with the whole text encoder. Raises as `edit`, and whatever `on_token` raises.
+        """
+        ...
 
     @property
     def facts(self) -> Facts:

@@ -1,11 +1,12 @@
 """What all pipelines of diffusers share: the step callback, cancelling, faults, prompt embeddings kept, previews, the receipt."""
 
+import contextlib
 import dataclasses
 import functools
 import gc
 import platform
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from storage.contracts import errors
 from storage.contracts.placement import Placement
 from workers.pipelines import faults
-from workers.pipelines.base import Facts, Job, OnPreview, OnStep
+from workers.pipelines.base import Facts, Job, OnPreview, OnStep, OnToken
 from workers.pipelines.previews import Projection
 
 PROMPTS_KEPT = 64
@@ -64,6 +65,10 @@ class Denoising:
         """A picture as the denoiser sees it: (tokens, channels), a token for sixteen by sixteen pixels, row by row."""
         raise NotImplementedError
 
+    def upsample(self, job: Job, temperature: float, on_token: OnToken) -> str:
+        """See `base.Pipeline`. The catalog lets no model promise it whose family does not write it."""
+        raise NotImplementedError
+
     @functools.cached_property
     def _projection(self) -> Projection:
         return Projection.fitted_to(torch.inference_mode()(self.tokens))
@@ -107,22 +112,30 @@ class Denoising:
                 before.append(tensors["latents"])
             return {}
 
+        with self.working():
+            pipe, arguments = self.call(job)
+            output = pipe(
+                width=job.width,
+                height=job.height,
+                num_inference_steps=job.steps,
+                generator=torch.Generator("cpu").manual_seed(job.seed),
+                callback_on_step_end=after_step,
+                # Without previews no tensor is handed out: reading one would make the GPU wait.
+                callback_on_step_end_tensor_inputs=["latents"] if on_preview else [],
+                **arguments,
+            )
+        picture: Image.Image = output.images[0]
+        return picture
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """While the device computes: faults in our words, memory given back after one, the peak written down."""
         on_gpu = torch.cuda.is_available()
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         try:
             with faults.translated():
-                pipe, arguments = self.call(job)
-                output = pipe(
-                    width=job.width,
-                    height=job.height,
-                    num_inference_steps=job.steps,
-                    generator=torch.Generator("cpu").manual_seed(job.seed),
-                    callback_on_step_end=after_step,
-                    # Without previews no tensor is handed out: reading one would make the GPU wait.
-                    callback_on_step_end_tensor_inputs=["latents"] if on_preview else [],
-                    **arguments,
-                )
+                yield
         except errors.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise
@@ -131,8 +144,6 @@ class Denoising:
             self.pipe.maybe_free_model_hooks()
         if on_gpu:
             self._peak_gb = torch.cuda.max_memory_allocated() / 1e9
-        picture: Image.Image = output.images[0]
-        return picture
 
 
 def _foreseen(scheduler: Any, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

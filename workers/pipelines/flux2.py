@@ -10,8 +10,8 @@ from PIL import Image
 
 from storage.contracts.catalog import Weights
 from storage.contracts.placement import Placement
-from workers.pipelines import loading
-from workers.pipelines.base import Job, OnLoaded
+from workers.pipelines import loading, processors
+from workers.pipelines.base import Job, OnLoaded, OnToken
 from workers.pipelines.denoising import Denoising
 
 TEXT_LAYERS = (10, 20, 30)
@@ -56,12 +56,27 @@ class Flux2DevPipeline(Flux2):
         pipe, arguments = super().call(job)
         return pipe, {**arguments, "guidance_scale": job.guidance}
 
+    def upsample(self, job: Job, temperature: float, on_token: OnToken) -> str:
+        """See `base.Pipeline`. What samples is seeded with the job's seed, in a generator of its own."""
+        pictures = [list(job.references)] if job.references else None
+        listening = self.pipe.text_encoder.register_forward_pre_hook(lambda *_: on_token())
+        try:
+            with self.working(), torch.inference_mode(), torch.random.fork_rng():
+                torch.manual_seed(job.seed)
+                (written,) = self.pipe.upsample_prompt(
+                    job.prompt, images=pictures, temperature=temperature, device=self.pipe._execution_device
+                )
+        finally:
+            listening.remove()
+        return str(written).strip() or job.prompt
+
 
 def load(
     weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
 ) -> Flux2DevPipeline:
     """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
+    processors.pixtral()
     layers = weights.text_layers or TEXT_LAYERS
-    special = {"text_encoder": loading.without_unread_layers(max(layers))}
+    special = {} if weights.whole_text_encoder else {"text_encoder": loading.without_unread_layers(max(layers))}
     pipe = loading.pipeline(weights, folder, (Flux2Pipeline,), gpu_type, placement, on_loaded, special)
     return Flux2DevPipeline(pipe, placement, layers)

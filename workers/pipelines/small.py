@@ -28,6 +28,7 @@ from transformers import (
     CLIPTokenizer,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
+    PixtralImageProcessorPil,
     PreTrainedTokenizerFast,
     Qwen2TokenizerFast,
     Qwen3Config,
@@ -36,6 +37,8 @@ from transformers import (
     T5EncoderModel,
     T5TokenizerFast,
 )
+
+from workers.pipelines import processors
 
 SEED = 20250626
 WIDTH = 32
@@ -182,11 +185,18 @@ def flux2() -> Flux2Pipeline:
     config = Mistral3Config(
         text_config=language, vision_config=vision, vision_feature_layer=-1, image_token_index=7, **tokens
     )
+    processor = processors.pixtral()(
+        image_processor=PixtralImageProcessorPil(patch_size=config.vision_config.patch_size),
+        tokenizer=tokenizer,
+        patch_size=config.vision_config.patch_size,
+        spatial_merge_size=config.spatial_merge_size,
+        chat_template=tokenizer.chat_template,
+    )
     return Flux2Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=_autoencoder(AutoencoderKLFlux2),
         text_encoder=Mistral3ForConditionalGeneration(config),
-        tokenizer=tokenizer,
+        tokenizer=processor,
         transformer=_flux2_transformer(guidance=True),
     )
 

@@ -19,7 +19,7 @@ from PIL import Image
 from storage.contracts import errors
 from storage.contracts.catalog import Weights
 from storage.contracts.placement import Placement
-from workers.pipelines.base import Facts, Job, OnLoaded, OnPreview, OnStep
+from workers.pipelines.base import Facts, Job, OnLoaded, OnPreview, OnStep, OnToken
 
 BITS = 32
 STAMP_HEIGHT = 8
@@ -44,6 +44,10 @@ class StandInPipeline:
 
     def close(self) -> None:
         """See `base.Pipeline`."""
+
+    def upsample(self, job: Job, temperature: float, on_token: OnToken) -> str:
+        """See `base.Pipeline`."""
+        raise NotImplementedError
 
     def edit(self, job: Job, on_step: OnStep, on_preview: OnPreview | None = None) -> Image.Image:
         """See `base.Pipeline`."""

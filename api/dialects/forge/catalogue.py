@@ -34,8 +34,8 @@ FLUX2 = Declaration(
         "width": Parameter(type="integer", default=1024, minimum=64, maximum=2048, description="In pixels"),
         "height": Parameter(type="integer", default=1024, minimum=64, maximum=2048, description="In pixels"),
         "aspect_ratio": Parameter(type="string", choices=RATIOS, description="Goes before width and height"),
-        "caption_upsample_temperature": Parameter(
-            type="number", minimum=0, maximum=2, description="Taken and not used: prompts are run as they are"
+        catalog.UPSAMPLING: Parameter(
+            type="number", minimum=0, maximum=2, description="Above 0 the prompt is written anew, where the model can"
         ),
     },
     also=PINS,

@@ -17,6 +17,7 @@ from api.dialects.forge import catalogue
 from api.resources import Resources
 from storage import fleet
 from storage.contracts import errors
+from storage.contracts.catalog import UPSAMPLING
 from storage.contracts.geometry import Canvas, Size
 from storage.contracts.samples import Target
 from storage.ledger import calls
@@ -62,7 +63,7 @@ async def infer(
         "finishReason": "SUCCESS",
         "seed": found.edit.seed,
     }
-    notes = ["Prompts are run as they are: caption_upsample_temperature changes nothing"]
+    ignored = sent.get(UPSAMPLING) and not held.catalog.models[name].upsamples
     answer = {
         "artifacts": [artifact],
         "generation_id": found.id,
@@ -75,7 +76,8 @@ async def infer(
         "height": found.result.height,
         "cost_usd": found.result.cost_usd,
         "timings": found.result.timings.model_dump() if found.result.timings else None,
-        "notes": notes if sent.get("caption_upsample_temperature") is not None else [],
+        "upsampled_prompt": found.result.upsampled_prompt,
+        "notes": [f"{UPSAMPLING} changes nothing: {drafts.NOT_UPSAMPLED.format(name)}"] if ignored else [],
     }
     return JSONResponse(answer, headers={"x-model-time-ms": str(found.result.execution_ms)})
 
@@ -91,6 +93,8 @@ async def _draft(name: str, sent: Mapping[str, Any], held: Resources) -> drafts.
         steps=checked["steps"],
         guidance=checked["guidance_scale"],
         guidance_field="guidance_scale",
+        # The published sample asks for it whatever the model; where that cannot, the answer's notes say so.
+        upsample_temperature=(checked.get(UPSAMPLING) or 0.0) if model.upsamples else 0.0,
         seed=checked["seed"],
         output_format="png",
         submitted=inputs.shown({field: value for field, value in sent.items() if field != "image"}),

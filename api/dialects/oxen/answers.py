@@ -67,6 +67,7 @@ def generation(found: generations.Generation, known: catalog.Catalog, sign: Sign
         "width": result.width if result else None,
         "height": result.height if result else None,
         "fit": result.fit if result else None,
+        "upsampled_prompt": result.upsampled_prompt if result else None,
         "attempts": found.attempts,
         "delay_ms": times.delay_ms,
         "execution_ms": found.execution_ms,

@@ -132,6 +132,7 @@ def _edit(name: str, model: catalog.Model, sent: Mapping[str, Any], *, first: bo
         negative_prompt=negative,
         true_guidance=true_guidance,
         strength=checked.get("strength", 1.0),
+        upsample_temperature=checked.get(catalog.UPSAMPLING) or 0.0,
         seed=0,
         output_format=FORMATS[checked["output_format"]],
         quality=checked["output_quality"],

@@ -174,6 +174,7 @@ class GenerationAnswer(BaseModel):
     width: int | None
     height: int | None
     fit: str | None
+    upsampled_prompt: str | None
     attempts: int
     delay_ms: int | None
     execution_ms: int | None

@@ -313,6 +313,7 @@ async def estimate_edit(
     width: Annotated[int | None, Query(ge=16, le=8192)] = None,
     height: Annotated[int | None, Query(ge=16, le=8192)] = None,
     references: Annotated[int | None, Query(ge=0, le=16)] = None,
+    upsampled: bool = False,
 ) -> Response:
     """How long an edit is likely to take and what it costs, warm and cold, on each target; with what that is taken from."""
     name = held.catalog.name_of(model_id)
@@ -322,7 +323,7 @@ async def estimate_edit(
     steps = num_inference_steps or drafts.default(model, "num_inference_steps")
     count = model.min_references if references is None else references
     canvas = Canvas(size=Size(width=width, height=height)) if width and height else Canvas()
-    ask = forecasts.asked(model, canvas, steps, count)
+    ask = forecasts.asked(model, canvas, steps, count, upsampled=upsampled)
     targets = [
         dataclasses.asdict(await held.forecasts.expected(target, ask))
         for target in await held.forecasts.targets(name)
