@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Collection
 from starlette.requests import Request
 
 from api.broadcast import Hub
+from api.resources import Resources
 from storage.contracts import errors, events, generations
 from storage.ledger import calls
 
@@ -65,23 +66,17 @@ async def happenings(
 
 
 async def all_terminal(
-    request: Request,
-    receipt: calls.Receipt,
-    tenant: str,
-    *,
-    hub: Hub,
-    ledger: calls.AsyncLedger,
-    limit_s: float,
-    keep: bool,
+    request: Request, receipt: calls.Receipt, tenant: str, held: Resources, *, keep: bool = False
 ) -> list[generations.Generation] | None:
     """Every generation of a blocking request once it is terminal. A client that hangs up cancels them, unless `keep`.
 
-    None: it hung up, and they are kept. Raises `errors.TimedOutError` after `limit_s` seconds.
+    None: it hung up, and they are kept. Raises `errors.TimedOutError` after the settings' `blocking_limit_s`.
     """
+    limit_s, ledger = held.settings.blocking_limit_s, held.ledger
     deadline = time.monotonic() + limit_s
     finished = []
     for id_ in receipt.ids:
-        found = await until_terminal_or_hung_up(request, id_, tenant, hub=hub, ledger=ledger, deadline=deadline)
+        found = await until_terminal_or_hung_up(request, id_, tenant, hub=held.hub, ledger=ledger, deadline=deadline)
         if found is None and keep:
             return None
         if found is None or not found.status.terminal:

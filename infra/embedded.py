@@ -97,11 +97,8 @@ def running(options: premises.Options) -> Iterator[Stack]:
             launch("s3", *command, str(objects_dir), extra={"RCLONE_AUTH_KEY": secret, "RCLONE_CONFIG": os.devnull})
         store = premises.store_settings({**environment, **premises.addresses(options, kept, lambda port: port)})
         _wait("the stores", children, lambda: _stores_answer(store))
-        weights = options.data_dir / "weights"
-        if not all((weights / name).exists() for name in SMALL_MODELS):
-            _run_once(environment, options.data_dir / "logs" / "weights.log", "workers.pipelines.small", str(weights))
-        for shipped in SHIPPED.iterdir():
-            _link(weights / shipped.name, shipped)
+        if "DARKROOM_WEIGHTS_DIR" not in options.environment:
+            _furnish(options.data_dir, environment)
         api = launch("api", sys.executable, "-m", "api")
         workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
         workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]
@@ -110,6 +107,15 @@ def running(options: premises.Options) -> Iterator[Stack]:
         _wait("the workers", children, lambda: _are_present(store, workers))
         log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
         yield Stack(options=options, url=url, api_key=environment["DARKROOM_API_KEY"], store=store, children=children)
+
+
+def _furnish(data_dir: Path, environment: Mapping[str, str]) -> None:
+    """Small weights, built and shipped, for those who bring none."""
+    weights = data_dir / "weights"
+    if not all((weights / name).exists() for name in SMALL_MODELS):
+        _run_once(environment, data_dir / "logs" / "weights.log", "workers.pipelines.small", str(weights))
+    for shipped in SHIPPED.iterdir():
+        _link(weights / shipped.name, shipped)
 
 
 def _link(link: Path, target: Path) -> None:

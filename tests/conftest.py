@@ -1,10 +1,12 @@
 """Fixtures: one embedded stack for the whole run, tenants on it, and pictures to send."""
 
 import contextlib
+import functools
 import io
 import json
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +32,18 @@ TENANTS = {
 }
 
 
+@functools.cache
+def _weights() -> tempfile.TemporaryDirectory[str]:
+    """What the embedded stack makes for itself, once for all stacks of the tests."""
+    from workers.pipelines import small
+
+    folder = tempfile.TemporaryDirectory(prefix="darkroom-weights-")
+    small.write(Path(folder.name))
+    for shipped in embedded.SHIPPED.iterdir():
+        (Path(folder.name) / shipped.name).symlink_to(shipped)
+    return folder
+
+
 def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
     """A stack of the tests' own: a free port, short leases, models that only sleep."""
     shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
@@ -41,10 +55,13 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
         "DARKROOM_PORT": "0",
         "DARKROOM_DATA_DIR": str(data_dir),
         "DARKROOM_API_KEYS": json.dumps(TENANTS),
+        "DARKROOM_WEIGHTS_DIR": _weights().name,
         "DARKROOM_CATALOG": f"{shipped}:{Path(__file__).parent / 'catalog.toml'}",
         "DARKROOM_LEASE_S": "3",
         "DARKROOM_BEAT_S": "0.5",
         "DARKROOM_SWEEP_S": "0.5",
+        "DARKROOM_REST_S": "0.2",
+        "DARKROOM_LOAD_REST_S": "1",
         "DARKROOM_FETCH_LIMIT_S": "3",
         **extra,
     }

@@ -90,6 +90,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             weights_dir=settings.weights_dir,
             gpu_type=settings.gpu_type,
             keep_warm_s=settings.keep_warm_s,
+            load_rest_s=settings.load_rest_s,
             preloaded=frozenset(preload),
         )
         filters = _filters(settings)

@@ -18,9 +18,6 @@ from workers.pipelines import base
 
 log = logging.getLogger(__name__)
 
-FAILED_FOR_S = 10.0
-"""A model that could not be loaded is not tried again sooner, nor is work for it claimed: another worker may do better."""
-
 
 @dataclass
 class Resident:
@@ -33,12 +30,16 @@ class Resident:
 
 @dataclass
 class Residency:
-    """The models of one worker. `preloaded` ones stay until it stops."""
+    """The models of one worker. `preloaded` ones stay until it stops.
+
+    A model that could not be loaded is not tried again for `load_rest_s` seconds, nor is work for it claimed.
+    """
 
     known: catalog.Catalog
     weights_dir: Path
     gpu_type: str
     keep_warm_s: float = 900.0
+    load_rest_s: float = 10.0
     preloaded: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic
     _kept: frozenset[str] = field(init=False, default=frozenset())
@@ -57,7 +58,7 @@ class Residency:
     def failed(self) -> tuple[str, ...]:
         """Models that could not be loaded a moment ago."""
         with self._lock:
-            return tuple(model for model, (at, *_) in self._failed.items() if self.clock() - at < FAILED_FOR_S)
+            return tuple(model for model, (at, *_) in self._failed.items() if self.clock() - at < self.load_rest_s)
 
     def state(self, model: str) -> dict[str, object]:
         """`cold`, `starting` with a percentage, `warm`, or `failed` with the reason."""

@@ -69,6 +69,9 @@ class GpuSettings(WorkerSettings):
     rest_s: Annotated[float, Field(ge=0)] = 2
     """Seconds a generation rests before it is tried again; doubled with each attempt, halved at most by chance."""
 
+    load_rest_s: Annotated[float, Field(ge=0)] = 10
+    """Seconds in which a worker claims no work for a model that it could not load: another one may do better."""
+
     stall_limit_s: Annotated[float, Field(gt=0)] = 300
     """A pipeline that finishes no step for this long hangs, and its process is ended. Compiling may take minutes."""
 

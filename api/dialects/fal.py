@@ -99,9 +99,7 @@ async def run(
     draft = await _draft(app, request, held, None, "", "normal", start_timeout)
     receipt = await held.submission.submit(drafts.request_of(draft, held, tenant, idempotency_key=idempotency_key))
     keep = idempotency_key is not None
-    finished = await waiting.all_terminal(
-        request, receipt, tenant, hub=held.hub, ledger=held.ledger, limit_s=held.settings.blocking_limit_s, keep=keep
-    )
+    finished = await waiting.all_terminal(request, receipt, tenant, held, keep=keep)
     if finished is None:
         return Response(status_code=499)
     return JSONResponse(await _payload(finished, held), headers={"x-fal-request-id": receipt.ids[0]})

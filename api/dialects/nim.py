@@ -81,9 +81,7 @@ async def infer(request: Request, held: Held, tenant: Caller) -> Response:
     name = held.catalog.name_of(held.settings.default_model)
     draft = await _draft(name, held.catalog.models[name], (await bodies.read(request)).fields)
     receipt = await held.submission.submit(drafts.request_of(draft, held, tenant))
-    finished = await waiting.all_terminal(
-        request, receipt, tenant, hub=held.hub, ledger=held.ledger, limit_s=held.settings.blocking_limit_s, keep=False
-    )
+    finished = await waiting.all_terminal(request, receipt, tenant, held)
     assert finished is not None  # noqa: S101  (only what is kept ends so)
     found = finished[0]
     if found.error_code == errors.ContentFilteredError.code:

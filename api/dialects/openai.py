@@ -178,15 +178,7 @@ async def _answered(
 ) -> Response:
     headers = {"x-request-id": receipt.ids[0]}
     try:
-        finished = await waiting.all_terminal(
-            request,
-            receipt,
-            tenant,
-            hub=held.hub,
-            ledger=held.ledger,
-            limit_s=held.settings.blocking_limit_s,
-            keep=keep,
-        )
+        finished = await waiting.all_terminal(request, receipt, tenant, held, keep=keep)
         if finished is None:
             return Response(status_code=499)
         data = [await _datum(found, checked["response_format"], held) for found in finished]

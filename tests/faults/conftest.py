@@ -16,7 +16,6 @@ from tests.conftest import TENANTS, Tenant, stack_environment
 SLEEPERS = {
     # No torch: a worker that is killed is back in a second.
     "DARKROOM_MODELS": '["quick", "slow", "hanging", "lethal"]',
-    "DARKROOM_REST_S": "0.2",
     "DARKROOM_STALL_LIMIT_S": "2",
     "DARKROOM_GRACE_S": "10",
 }

@@ -17,11 +17,15 @@ from infra import embedded, premises
 from tests.conftest import TENANTS, Tenant, eventually, running_stack, stack_environment
 from tests.web import free_port
 
+NO_TORCH = {"DARKROOM_MODELS": '["quick"]'}
+"""A worker that starts in a second."""
+
 
 @contextlib.contextmanager
 def _up(data_dir: Path, **extra: str) -> Iterator[subprocess.Popen[str]]:
     """`make up`, killed at the end should it still run."""
-    environment = {**stack_environment(data_dir), **extra}
+    environment = {**stack_environment(data_dir), **NO_TORCH, **extra}
+    del environment["DARKROOM_WEIGHTS_DIR"]
     command = [sys.executable, "-u", "-m", "infra.embedded"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -47,6 +51,7 @@ def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
         assert f"ready at http://127.0.0.1:{port}" in lines
         assert "my-own-development-key" in lines
         assert str(tmp_path) in lines
+        assert {one.name for one in (tmp_path / "weights").iterdir()} >= {"small-flux2", "small-klein", "kontext-mini"}
         family = psutil.Process(process.pid).children(recursive=True)
         listening = [conn for child in family for conn in child.net_connections() if conn.status == psutil.CONN_LISTEN]
         ports = {conn.laddr.port for conn in listening}
@@ -118,12 +123,12 @@ def test_a_port_that_is_none_is_said_to_be(tmp_path: Path, value: str) -> None:
 def test_two_stacks_side_by_side_do_not_touch_each_other_and_data_survives_a_restart(
     stack: embedded.Stack, tmp_path: Path, tiny: str
 ) -> None:
-    with running_stack(tmp_path) as second:
+    with running_stack(tmp_path, **NO_TORCH) as second:
         other = Tenant(second.url, "alice", TENANTS["alice"])
         id_ = other.enqueue(tiny)
         url = other.finished(id_)["result_url"]
         assert Tenant(stack.url, "alice", TENANTS["alice"]).get(f"/api/ai/queue/{id_}").status_code == 404
-    with running_stack(tmp_path) as again:
+    with running_stack(tmp_path, **NO_TORCH) as again:
         other = Tenant(again.url, "alice", TENANTS["alice"])
         assert other.finished(id_)["status"] == "succeeded"
         assert requests.get(url, timeout=10).status_code == 200, "a URL handed out before the restart stays good"

@@ -147,7 +147,7 @@ def test_no_walk_through_the_ledger_breaks_an_invariant(settings: StoreSettings)
     with contextlib.closing(connections.connect(settings)) as connection:
         machine = walk(Desk(RedisLedger(connection), connection))
         bounds = hypothesis.settings(
-            max_examples=60,
+            max_examples=40,
             stateful_step_count=40,
             deadline=None,
             database=None,

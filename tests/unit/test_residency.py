@@ -10,7 +10,7 @@ from storage.contracts import errors
 from storage.contracts.catalog import Catalog
 from storage.settings import StoreSettings
 from workers.pipelines import stand_in
-from workers.residency import FAILED_FOR_S, Residency
+from workers.residency import Residency
 
 
 @dataclass
@@ -123,7 +123,7 @@ def test_a_load_that_fails_is_a_state_with_its_reason_and_not_tried_again_at_onc
         with pytest.raises(errors.ModelUnavailableError, match="the weights are gone"):
             residency.pipeline("a")
     assert residency.state("a") == {"state": "failed", "reason": "a: the weights are gone", "failures": 1}
-    shelf.now = FAILED_FOR_S
+    shelf.now = residency.load_rest_s
     residency.pipeline("a")
     assert residency.state("a")["state"] == "warm"
 

@@ -44,15 +44,7 @@ async def infer(
     pins = routing.pins_of(sent)
     route = await routing.routed(pins, asked.edit, len(asked.references), known=held.catalog, forecasts=held.forecasts)
     receipt = await held.submission.submit(dataclasses.replace(asked, route=route))
-    finished = await waiting.all_terminal(
-        request,
-        receipt,
-        tenant,
-        hub=held.hub,
-        ledger=held.ledger,
-        limit_s=held.settings.blocking_limit_s,
-        keep=idempotency_key is not None,
-    )
+    finished = await waiting.all_terminal(request, receipt, tenant, held, keep=idempotency_key is not None)
     if finished is None:
         return Response(status_code=499)
     found = finished[0]

@@ -208,15 +208,7 @@ async def edit_and_wait(
     asked = await _asked(body, held, tenant, idempotency_key, late=False)
     receipt = await held.submission.submit(asked)
     # Whoever hangs up with a key may come back with it, and then wants the edit.
-    finished = await waiting.all_terminal(
-        request,
-        receipt,
-        tenant,
-        hub=held.hub,
-        ledger=held.ledger,
-        limit_s=held.settings.blocking_limit_s,
-        keep=idempotency_key is not None,
-    )
+    finished = await waiting.all_terminal(request, receipt, tenant, held, keep=idempotency_key is not None)
     if finished is None:
         return Response(status_code=499)
     images = [await _image(found, wanted, held) for found in finished]

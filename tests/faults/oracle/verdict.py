@@ -49,7 +49,7 @@ def reach(stack: embedded.Stack, book: Book, *, settle_s: float) -> Verdict:
     known = {id_: found for id_, found in polled.items() if found is not None}
     verdict.violations += _check_events(stack, book, known, verdict)
     verdict.violations += _check_list(tenant, known)
-    verdict.violations += _check_stores(stack, known)
+    verdict.violations += _check_stores(stack, known, patience_s=min(20, settle_s))
     verdict.violations += [f"lost: {id_}" for id_ in verdict.lost] + [f"stuck: {id_}" for id_ in verdict.stuck]
     return verdict
 
@@ -139,9 +139,9 @@ def _check_list(tenant: Tenant, known: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def _check_stores(stack: embedded.Stack, known: dict[str, Any]) -> list[str]:
+def _check_stores(stack: embedded.Stack, known: dict[str, Any], *, patience_s: float) -> list[str]:
     wrong = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         wrong = _left_over(stack, known)
         if not wrong:
