@@ -70,10 +70,11 @@ def own_port(port: int, kept: Mapping[str, str]) -> int:
     of_stores = [kept[name] for name in STORE_PORTS]
     if str(port) in of_stores:
         raise StartError(f"port {port} is kept for a store of this stack; set DARKROOM_PORT to another")
-    return checked_port(port) if port else _free_port(of_stores)
+    return checked_port(port) if port else free_port(of_stores)
 
 
-def _free_port(besides: Collection[str]) -> int:
+def free_port(besides: Collection[str] = ()) -> int:
+    """A port that is free at this moment, and none of these."""
     while str(port := checked_port(0)) in besides:
         pass
     return port
@@ -86,10 +87,10 @@ def keep(options: Options) -> dict[str, str]:
     for name in STORE_PORTS:
         others = [kept[other] for other in STORE_PORTS if other != name and other in kept]
         try:
-            kept[name] = str(checked_port(int(kept[name])) if name in kept else _free_port(others))
+            kept[name] = str(checked_port(int(kept[name])) if name in kept else free_port(others))
         except StartError:
             log.warning("%s %s is taken; using another: URLs handed out before will not work", name, kept[name])
-            kept[name] = str(_free_port(others))
+            kept[name] = str(free_port(others))
     for name in ("valkey_password", "s3_access_key_id", "s3_secret_access_key", "secret"):
         kept.setdefault(name, secrets.token_hex(16))
     kept.setdefault("api_key", f"dk_dev_{secrets.token_urlsafe(24)}")

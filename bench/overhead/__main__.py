@@ -177,6 +177,8 @@ def main() -> None:
         os.environ |= {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(folder / "stack")}
         with embedded.running(premises.Options.from_environment(os.environ)) as stack:
             os.environ["DARKROOM_WEIGHTS_DIR"] = str(folder / "stack" / "weights")
+            # The same for the peer and the loop as for the worker.
+            os.environ["GOMP_SPINCOUNT"] = stack.children["worker-1"].environment["GOMP_SPINCOUNT"]
             environment = {**os.environ, "REDIS_URL": stack.store.redis_url.get_secret_value(), "HF_HUB_OFFLINE": "1"}
             with naive_service(environment, folder) as service:
                 rows = asyncio.run(run(stack, service.url, rounds))

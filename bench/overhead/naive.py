@@ -35,10 +35,10 @@ async def enqueue(request: dict[str, str]) -> dict[str, str]:
 
 @api.get("/edits/{job}")
 async def wait(job: str) -> dict[str, float]:
-    return json.loads((await store.blpop([f"done:{job}"]))[1])  # type: ignore[no-any-return]
+    return json.loads((await store.blpop([f"done:{job}"]))[1])  # type: ignore[no-any-return, index]
 
 
-@tasks.task
+@tasks.task  # type: ignore[untyped-decorator]
 def edit(job: str) -> None:
     with redis.Redis.from_url(URL, decode_responses=True) as results:
         request = results.hgetall(job)
