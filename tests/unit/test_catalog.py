@@ -140,6 +140,10 @@ def test_an_aspect_ratio_becomes_the_nearest_preferred_size(
     assert (found.width, found.height) == size
 
 
+WHOLE = {"source": "x", "name": "x", "licence": "none", "whole_text_encoder": True}
+UPSAMPLED = {catalog.UPSAMPLING: {"type": "number", "description": "", "minimum": 0, "maximum": 2}}
+
+
 def _tables(**model: Any) -> list[dict[str, Any]]:
     base = {
         "display_name": "m",
@@ -166,6 +170,11 @@ def _tables(**model: Any) -> list[dict[str, Any]]:
             "models.m.parameters.n",
         ),
         ({"extends": "other"}, "models.m.extends"),
+        (
+            {"weights": WHOLE, "pipeline": "flux2"},
+            "models.m: Value error, parameters.caption_upsample_temperature and weights.whole_text_encoder go together",
+        ),
+        ({"weights": WHOLE, "parameters": UPSAMPLED}, "weights.whole_text_encoder is for the pipeline flux2"),
     ],
 )
 def test_a_wrong_catalog_names_table_and_key(wrong: dict[str, Any], named: str) -> None:

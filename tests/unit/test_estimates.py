@@ -55,6 +55,16 @@ def test_the_nearest_runs_are_scaled_not_all() -> None:
     assert found.p90 < 200
 
 
+def test_runs_that_wrote_their_prompts_anew_are_kept_apart() -> None:
+    asked = estimates.Ask(pixels=ASK.pixels, steps=ASK.steps, references=ASK.references, upsampled=True)
+    plain, written = [ran(100) for _ in range(9)], [ran(700, upsampled=True, steps=14)]
+    found, without = (estimates.estimated([*plain, *written], ask) for ask in (asked, ASK))
+    assert found
+    assert (found.p50, found.runs, found.basis) == (pytest.approx(1400), 1, "scaled")
+    assert without
+    assert (without.p50, without.basis) == (100, "measured")
+
+
 def test_nothing_is_expected_where_nothing_has_run() -> None:
     assert estimates.estimated([], ASK) is None
     assert estimates.estimated([ran(1, outcome="out_of_memory")], ASK) is None
