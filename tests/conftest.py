@@ -6,6 +6,8 @@ import io
 import json
 import os
 import secrets
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,10 +37,9 @@ TENANTS = {
 @functools.cache
 def _weights() -> tempfile.TemporaryDirectory[str]:
     """What the embedded stack makes for itself, once for all stacks of the tests."""
-    from workers.pipelines import small
-
     folder = tempfile.TemporaryDirectory(prefix="darkroom-weights-")
-    small.write(Path(folder.name))
+    # In a process of its own: torch is large, and many tests need none.
+    subprocess.run([sys.executable, "-m", "workers.pipelines.small", folder.name], check=True, capture_output=True)
     for shipped in embedded.SHIPPED.iterdir():
         (Path(folder.name) / shipped.name).symlink_to(shipped)
     return folder
