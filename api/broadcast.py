@@ -89,7 +89,7 @@ class Hub:
             # Whoever subscribed before this cursor was known may have missed something, and is asked to resume.
             self._cursor = await self._log.latest()
             self.close()
-        while batch := await self._log.follow(self._cursor, BLOCK_MS, BATCH):
+        while not connections.is_cancelled() and (batch := await self._log.follow(self._cursor, BLOCK_MS, BATCH)):
             for event in batch:
                 self._cursor = event.cursor
                 for subscription in tuple(self._subscriptions.get(event.tenant, ())):

@@ -198,9 +198,7 @@ class Forecasts:
         return round(estimate.p50 * (1 - min(1, found.step / found.edit.steps)) + loading)
 
 
-def asked(
-    model: catalog.Model, canvas: Canvas, passes: int, references: int, *, upsampled: bool = False
-) -> estimates.Ask:
+def asked(model: catalog.Model, canvas: Canvas, passes: int, references: int, *, upsampled: bool) -> estimates.Ask:
     """An edit as it is estimated: what is rendered, which for large ones is less than what comes out."""
     usual = canvas.pixels or model.frame.usual_pixels
     pixels = canvas.size.pixels if canvas.size else usual

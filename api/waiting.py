@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from api.broadcast import Hub
 from api.resources import Resources
+from storage import connections
 from storage.contracts import errors, events, generations
 from storage.ledger import calls
 
@@ -33,6 +34,8 @@ async def until_terminal(
             pause_s = LOOK_AGAIN_S
             try:
                 generation = await ledger.run(calls.read(id_, tenant))
+                if connections.is_cancelled():
+                    raise asyncio.CancelledError
                 if generation.status.terminal or time.monotonic() >= deadline:
                     return generation
             except errors.TransientError as exc:

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 START_LIMIT_S = 120.0
 SMALL_MODELS = ("small-flux2", "small-klein", "small-klein-kv")
 """Written once by `workers.pipelines.small`; to import it here would bring torch along."""
+SMALL_EDITION = "2"
+"""Raised when they are built otherwise: folders of an earlier one are built anew."""
 SHIPPED = Path(__file__).parent / "weights"
 """Weights that are part of this package."""
 
@@ -112,8 +114,12 @@ def running(options: premises.Options) -> Iterator[Stack]:
 def _furnish(data_dir: Path, environment: Mapping[str, str]) -> None:
     """Small weights, built and shipped, for those who bring none."""
     weights = data_dir / "weights"
-    if not all((weights / name).exists() for name in SMALL_MODELS):
+    built = weights / "built"
+    if not built.exists() or built.read_text() != SMALL_EDITION:
+        for name in SMALL_MODELS:
+            shutil.rmtree(weights / name, ignore_errors=True)
         _run_once(environment, data_dir / "logs" / "weights.log", "workers.pipelines.small", str(weights))
+        built.write_text(SMALL_EDITION)
     for shipped in SHIPPED.iterdir():
         _link(weights / shipped.name, shipped)
 

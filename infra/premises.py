@@ -85,7 +85,7 @@ def keep(options: Options) -> dict[str, str]:
     file = options.data_dir / KEPT
     kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     for name in STORE_PORTS:
-        others = [kept[other] for other in STORE_PORTS if other != name and other in kept]
+        others = [str(options.port), *(kept[other] for other in STORE_PORTS if other != name and other in kept)]
         try:
             kept[name] = str(checked_port(int(kept[name])) if name in kept else free_port(others))
         except StartError:

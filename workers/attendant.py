@@ -28,25 +28,25 @@ class Attendant:
         self._residency = residency
         self._is_busy = is_busy
         self._on_pipeline = on_pipeline
-        self._let_go: frozenset[str] = frozenset()
+        self._let_go: frozenset[tuple[str, calls.Wanted]] = frozenset()
 
     def look(self) -> None:
         """Do what is wanted just now. Raises `errors.StoreUnavailableError`."""
         residency = self._residency
         can = [model for model in self._models if model in residency.resident() or residency.has_room(model)]
         wishes = self._ledger.run(calls.wanted(self._claimant, can))
-        residency.keep(model for model, how in wishes.items() if how == "always")
-        gone = {model for model, how in wishes.items() if how == "never"}
+        residency.keep(model for model, wish in wishes.items() if wish.how == "always")
+        gone = {(model, wish) for model, wish in wishes.items() if wish.how == "never"}
         self._let_go &= gone
-        for model in gone - self._let_go if not self._is_busy() else ():
+        for model, wish in gone - self._let_go if not self._is_busy() else ():
             # Once for each wish: what work asks for anew in the meantime is loaded anew.
-            self._let_go |= {model}
+            self._let_go |= {(model, wish)}
             self._on_pipeline(functools.partial(residency.let_go, model))
-        for model, how in wishes.items():
-            if how == "never" or model in residency.resident():
+        for model, wish in wishes.items():
+            if wish.how == "never" or model in residency.resident():
                 continue
             # What is kept gives way to work, and comes back when there is none.
-            if how == "once" or not (self._is_busy() or model in residency.failed()):
+            if wish.how == "once" or not (self._is_busy() or model in residency.failed()):
                 self._on_pipeline(functools.partial(self._load, model))
 
     def _load(self, model: str) -> None:

@@ -264,6 +264,7 @@ class Editing:
             if edit.filtered:
                 self._filters.check_prompt(upsampled)
             job = dataclasses.replace(job, prompt=upsampled)
+            upsampled = upsampled if upsampled != prepared.job.prompt else None
         picture = pipeline.edit(job, after_step, lease.show if edit.previews else None)
         execution_ms = round((time.monotonic() - began) * 1000)
         lease.end_editing()
@@ -372,7 +373,7 @@ class Editing:
             seed=edit.seed,
             steps=edit.steps,
             guidance=edit.guidance,
-            upsample_temperature=edit.upsample_temperature,
+            upsample_temperature=edit.upsample_temperature or None,
             rendered=str(edited.prepared.geometry.render),
             dtype=facts.dtype,
             placement=facts.placement,

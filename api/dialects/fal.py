@@ -294,7 +294,7 @@ async def _payload(found: Sequence[generations.Generation], held: Resources) -> 
         "timings": {"inference": sum(one.execution_ms or 0 for one in found) / 1000},
         "seed": first.edit.seed,
         "has_nsfw_concepts": [False] * len(images),
-        "prompt": first.edit.prompt,
+        "prompt": (first.result and first.result.upsampled_prompt) or first.edit.prompt,
     }
 
 

@@ -23,6 +23,7 @@ from api.access import Held, IdempotencyKey, Tenant
 from api.dialects import Dialect
 from api.resources import Resources
 from storage.contracts import edits, errors, events, generations
+from storage.contracts.catalog import UPSAMPLING
 from storage.contracts.geometry import Canvas
 from storage.contracts.parameters import Declaration, Parameter
 from storage.ledger import calls
@@ -63,6 +64,13 @@ FIELDS = Declaration(
         "num_inference_steps": Parameter(type="integer", minimum=1, maximum=50, description="Instead of quality"),
         "guidance": Parameter(type="number", minimum=0, maximum=10, description="Guidance scale"),
         "negative_prompt": Parameter(type="string", max_length=10_000, description="What not to show"),
+        UPSAMPLING: Parameter(
+            type="number",
+            default=0,
+            minimum=0,
+            maximum=2,
+            description="Above 0 the prompt is written anew, where the model can",
+        ),
     },
     also=("image", "image[]", "images", "mask"),
 )
@@ -142,6 +150,7 @@ async def _run(
         steps=steps,
         guidance=checked["guidance"],
         negative_prompt=checked["negative_prompt"],
+        upsample_temperature=checked[UPSAMPLING],
         seed=checked["seed"],
         output_format=checked["output_format"],
         quality=checked["output_compression"],

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from storage.contracts.geometry import Canvas
 from storage.contracts.values import Frozen
@@ -63,6 +63,14 @@ class Edit(Frozen):
             rest = {name: one for name, one in value.items() if name != "aspect_ratio"}
             return {**rest, "canvas": {"ratio": value["aspect_ratio"]}}
         return value
+
+    @model_serializer(mode="wrap")
+    def _as_earlier_versions_read_it(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # Workers of the version before refuse what they do not know, and requests repeated after an upgrade are the same.
+        found: dict[str, object] = plain(self)
+        if not self.upsample_temperature:
+            found.pop("upsample_temperature", None)
+        return found
 
     @property
     def passes(self) -> int:

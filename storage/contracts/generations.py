@@ -95,7 +95,7 @@ class MadeWith(Frozen):
     seed: int
     steps: int
     guidance: float
-    upsample_temperature: float = 0.0
+    upsample_temperature: float | None = None
     rendered: str
     dtype: str
     placement: str

@@ -2,7 +2,7 @@
 
 GB are 10^9 bytes. The order of arrangements, best first: everything on the GPU; the text encoder, used once an edit, streamed
 through it block by block; the transformer kept in 8 bits (computing stays bf16); both; the transformer streamed too, with
-copies behind the computing. Where the text encoder writes prompts, the transformer is kept in 8 bits before that is streamed.
+copies behind the computing. A text encoder that writes prompts is never streamed.
 Moving whole models in and out for every edit is not among them: it costs the bus 28 times the weights.
 """
 
@@ -76,8 +76,8 @@ def arrangements(model: Model) -> Iterator[Placement]:
         ("bf16", "streamed", "streamed"),
     )
     if model.upsamples:
-        # Every word that it writes would bring the whole encoder over the bus.
-        choices = tuple(sorted(choices, key=lambda choice: choice[1] == "streamed"))
+        # Streamed, every word that it writes would bring the whole encoder over the bus: minutes for a prompt.
+        choices = tuple(choice for choice in choices if choice[1] == "gpu")
     for weights, encoder, transformer in choices:
         kept = memory.transformer * (FP8_SHARE if weights == "fp8" else 1)
         parts = (

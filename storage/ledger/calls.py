@@ -238,7 +238,15 @@ def finish(
     kept_ms = int(generations.RESULT_LIFETIME.total_seconds() * 1000)
     noted = (target.name, sample.model_dump_json(exclude_defaults=True), sample.pixels, sample.execute_ms)
     cost = round((result.cost_usd or 0) * 1_000_000)
-    arguments = (claim.id, claim.token, result.model_dump_json(), kept_ms, claim.edit.steps, *noted, cost)
+    arguments = (
+        claim.id,
+        claim.token,
+        result.model_dump_json(exclude_defaults=True),
+        kept_ms,
+        claim.edit.steps,
+        *noted,
+        cost,
+    )
     return Call(script="finish", arguments=arguments, decode=lambda reply: reply == "done")
 
 
@@ -545,11 +553,20 @@ def want(target: samples.Target, how: Wish, *, seconds: float, worker: str = "")
     return Call(script="want", arguments=arguments, decode=int)
 
 
-def wanted(claimant: Claimant, models: Sequence[str]) -> Call[dict[str, Wish]]:
+@dataclass(frozen=True)
+class Wanted:
+    """A wish as a worker is told of it; one that is renewed has another end, in milliseconds since 1970."""
+
+    how: Wish
+    until_ms: int
+
+
+def wanted(claimant: Claimant, models: Sequence[str]) -> Call[dict[str, Wanted]]:
     """What a worker is to load or to let go of, by model."""
 
-    def decode(reply: list[Any]) -> dict[str, Wish]:
-        return dict(zip(reply[::2], reply[1::2], strict=True))
+    def decode(reply: list[Any]) -> dict[str, Wanted]:
+        told = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        return {model: Wanted(how, int(until_ms)) for model, how, until_ms in told}
 
     arguments = (claimant.worker, claimant.gpu_type, claimant.region, *models)
     return Call(script="wanted", arguments=arguments, decode=decode)

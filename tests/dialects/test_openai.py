@@ -125,6 +125,12 @@ def test_a_filtered_edit_is_blocked_and_not_run_again(client: openai.OpenAI) -> 
     assert blocked.value.request_id
 
 
+def test_a_prompt_written_anew_is_told_as_revised(olga: Tenant) -> None:
+    body = {"prompt": "a bird", "model": "flux-2-dev", "num_inference_steps": 1, "caption_upsample_temperature": 0.2}
+    (datum,) = olga.post("/v1/images/generations", body).json()["data"]
+    assert datum["revised_prompt"] not in ("", "a bird")
+
+
 def test_what_failed_after_it_was_accepted_is_not_submitted_again(client: openai.OpenAI, olga: Tenant) -> None:
     def count() -> int:
         return int(olga.get("/api/ai/queue?status=failed&model=absent").json()["count"])

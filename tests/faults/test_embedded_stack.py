@@ -106,6 +106,15 @@ def test_the_api_is_given_no_port_of_the_stores(tmp_path: Path, monkeypatch: pyt
         premises.own_port(50002, kept)
 
 
+def test_small_weights_of_an_earlier_edition_are_built_anew(tmp_path: Path) -> None:
+    old = tmp_path / "weights" / "small-flux2" / "model_index.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    with _up(tmp_path) as process:
+        _first_lines(process, 4)
+        assert "PixtralProcessor" in old.read_text()
+
+
 def test_a_folder_in_use_is_said_to_be(stack: embedded.Stack) -> None:
     assert "another stack uses" in _complaint(stack.options.data_dir)
 

@@ -96,7 +96,7 @@ def test_what_cannot_move_hides_nobody(desk: Desk) -> None:
 
 def _wanted(desk: Desk, worker: str = "w1", gpu_type: str = "h100", region: str = "north") -> dict[str, calls.Wish]:
     claimant = calls.Claimant(worker=worker, gpu_type=gpu_type, region=region)
-    return desk.run(calls.wanted(claimant, ["quick", "slow"]))
+    return {model: wish.how for model, wish in desk.run(calls.wanted(claimant, ["quick", "slow"])).items()}
 
 
 def _want(desk: Desk, how: calls.Wish, gpu_type: str = "any", region: str = "any", seconds: float = 60) -> None:

@@ -23,11 +23,13 @@ class Wishes:
     """A ledger that has only these, for whoever can do something about them."""
 
     wishes: dict[str, calls.Wish]
+    until_ms: int = 1
     asked: list[Sequence[Any]] = field(default_factory=list)
 
     def run(self, call: calls.Call[Any]) -> Any:
         self.asked.append(call.arguments[3:])
-        return {model: how for model, how in self.wishes.items() if how == "never" or model in call.arguments[3:]}
+        told = {model: how for model, how in self.wishes.items() if how == "never" or model in call.arguments[3:]}
+        return {model: calls.Wanted(how, self.until_ms) for model, how in told.items()}
 
 
 def _attendant(residency: Residency, wishes: Wishes, is_busy: Callable[[], bool] = lambda: False) -> Attendant:
@@ -61,7 +63,8 @@ def test_what_is_kept_gives_way_to_work_and_comes_back_when_there_is_none(shelf:
 
 def test_letting_go_waits_for_idleness_and_happens_once(shelf: Shelf) -> None:
     residency, busy = shelf.residency(), [True]
-    attendant = _attendant(residency, Wishes({"a": "never"}), lambda: busy[0])
+    wishes = Wishes({"a": "never"})
+    attendant = _attendant(residency, wishes, lambda: busy[0])
     residency.pipeline("a")
     attendant.look()
     assert residency.resident() == ("a",)
@@ -71,6 +74,9 @@ def test_letting_go_waits_for_idleness_and_happens_once(shelf: Shelf) -> None:
     residency.pipeline("a")
     attendant.look()
     assert residency.resident() == ("a",), "work asked for it anew"
+    wishes.until_ms = 2
+    attendant.look()
+    assert residency.resident() == (), "and somebody said again that it is to go"
 
 
 def test_a_failure_is_counted_and_tried_again_when_somebody_asks(shelf: Shelf) -> None:

@@ -118,6 +118,13 @@ def test_a_prompt_that_is_to_be_written_anew_is_what_is_drawn_and_told(monkeypat
     assert (writer.drawn[-1], plain.upsampled_prompt) == ("x", None)
 
 
+def test_a_prompt_that_stays_as_it_is_is_not_told_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer("a fox")
+    monkeypatch.setattr(writer, "upsample", lambda job, temperature, on_token: job.prompt)
+    edited = _editing(Stores(), monkeypatch, pipeline=writer).edit(_prepared(_upsampled()), lambda step: None)
+    assert (writer.drawn, edited.upsampled_prompt) == (["x"], None)
+
+
 def test_a_prompt_that_is_no_longer_wanted_is_not_written_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = _prepared(_upsampled())
     writer = Writer("a fox", prepared.lease.stop)

@@ -51,6 +51,14 @@ def test_the_best_arrangement_that_fits_is_chosen(
     assert found.total_gb <= known.gpu_types[gpu_type].memory_gb
 
 
+def test_a_text_encoder_that_writes_is_never_streamed(known: Catalog) -> None:
+    assert placement.planned(known.model("flux-2-dev-upsampling"), known.gpu_types["h100"]) is None
+    told = placement.refusal(known, "flux-2-dev-upsampling", "h100")
+    assert told.message == (
+        "flux-2-dev-upsampling needs 90.3 GB at the least and h100 has 85.5; the smallest that does is rtx-pro-6000"
+    )
+
+
 def test_a_precision_asked_for_is_kept(known: Catalog) -> None:
     model, l40s = known.model("flux-2-dev"), known.gpu_types["l40s"]
     found = placement.planned(model, l40s, precision="bf16")

@@ -1,6 +1,14 @@
 """Records that an earlier version wrote can still be read."""
 
 from storage.contracts import edits, generations
+from tests.stores.conftest import an_edit
+
+
+def test_an_edit_that_asks_for_nothing_new_is_written_as_earlier_versions_read_it() -> None:
+    assert "upsample_temperature" not in an_edit().model_dump_json()
+    assert (
+        edits.Edit.model_validate_json(an_edit(upsample_temperature=0.2).model_dump_json()).upsample_temperature == 0.2
+    )
 
 
 def test_an_edit_that_named_its_aspect_ratio() -> None:

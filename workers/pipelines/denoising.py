@@ -51,6 +51,7 @@ class Denoising:
         self.pipe.set_progress_bar_config(disable=True)
         self._placement = placement
         self._peak_gb: float | None = None
+        self._peak_goes_on = False
         self.embeddings = PromptMemory(torch.inference_mode()(self.encode))
 
     def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
@@ -127,12 +128,17 @@ class Denoising:
         picture: Image.Image = output.images[0]
         return picture
 
+    def peak_goes_on(self) -> None:
+        """What comes next belongs to the same edit: the peak of memory is that of both."""
+        self._peak_goes_on = True
+
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """While the device computes: faults in our words, memory given back after one, the peak written down."""
         on_gpu = torch.cuda.is_available()
-        if on_gpu:
+        if on_gpu and not self._peak_goes_on:
             torch.cuda.reset_peak_memory_stats()
+        self._peak_goes_on = False
         try:
             with faults.translated():
                 yield

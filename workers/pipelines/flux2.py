@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import Flux2Pipeline
+from diffusers.pipelines.flux2 import pipeline_flux2 as flux2
 from PIL import Image
 
 from storage.contracts.catalog import Weights
@@ -18,6 +19,20 @@ TEXT_LAYERS = (10, 20, 30)
 """Which hidden states of the text encoder are read, unless the weights say otherwise."""
 
 
+PICTURE_MARK = "[IMG]"
+"""Stands for a picture in what the text encoder reads; in a prompt it would count as one that is not there."""
+
+MOST_TOKENS = 2048
+"""Of instructions, pictures and prompt together, when a prompt is to be written anew; diffusers cuts off the rest."""
+
+
+def without_marks(prompt: str) -> str:
+    """A prompt that stands for no picture, however it is put together."""
+    while PICTURE_MARK in prompt:
+        prompt = prompt.replace(PICTURE_MARK, "")
+    return prompt
+
+
 class Flux2(Denoising):
     """What the pipelines of the FLUX.2 family share."""
 
@@ -27,7 +42,7 @@ class Flux2(Denoising):
 
     def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
         """Embeddings per token."""
-        per_token, _ = self.pipe.encode_prompt(prompt=prompt, text_encoder_out_layers=self._text_layers)
+        per_token, _ = self.pipe.encode_prompt(prompt=without_marks(prompt), text_encoder_out_layers=self._text_layers)
         return (per_token,)
 
     def call(self, job: Job) -> tuple[Any, Mapping[str, Any]]:
@@ -57,18 +72,35 @@ class Flux2DevPipeline(Flux2):
         return pipe, {**arguments, "guidance_scale": job.guidance}
 
     def upsample(self, job: Job, temperature: float, on_token: OnToken) -> str:
-        """See `base.Pipeline`. What samples is seeded with the job's seed, in a generator of its own."""
-        pictures = [list(job.references)] if job.references else None
+        """See `base.Pipeline`. What samples is seeded with the job's seed; nobody else's chance is touched.
+
+        A prompt so long that it would be cut stays as it is.
+        """
+        prompt, pictures = without_marks(job.prompt), [list(job.references)] if job.references else None
+        if self._tokens_of(prompt, pictures) > MOST_TOKENS:
+            return job.prompt
         listening = self.pipe.text_encoder.register_forward_pre_hook(lambda *_: on_token())
         try:
             with self.working(), torch.inference_mode(), torch.random.fork_rng():
                 torch.manual_seed(job.seed)
                 (written,) = self.pipe.upsample_prompt(
-                    job.prompt, images=pictures, temperature=temperature, device=self.pipe._execution_device
+                    prompt, images=pictures, temperature=temperature, device=self.pipe._execution_device
                 )
         finally:
             listening.remove()
+        self.peak_goes_on()
         return str(written).strip() or job.prompt
+
+    def _tokens_of(self, prompt: str, pictures: list[list[Image.Image]] | None) -> int:
+        system = flux2.SYSTEM_MESSAGE_UPSAMPLING_I2I if pictures else flux2.SYSTEM_MESSAGE_UPSAMPLING_T2I
+        shown = pictures and flux2._validate_and_process_images(
+            pictures, self.pipe.image_processor, self.pipe.upsampling_max_image_size
+        )
+        messages = flux2.format_input([prompt], system, shown)
+        read = self.pipe.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        return len(read["input_ids"][0])
 
 
 def load(

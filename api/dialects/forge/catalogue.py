@@ -51,7 +51,7 @@ def state_of(workers: Sequence[Mapping[str, Any]]) -> str:
 def usual(model: catalog.Model, steps: int | None = None) -> estimates.Ask:
     """What the model is mostly asked for."""
     usual = steps or drafts.default(model, "num_inference_steps")
-    return forecasts.asked(model, Canvas(), usual, model.min_references)
+    return forecasts.asked(model, Canvas(), usual, model.min_references, upsampled=False)
 
 
 def filters(version: str | None, gpu_type: str | None, region: str | None) -> dict[str, str]:
