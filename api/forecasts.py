@@ -162,8 +162,7 @@ class Forecasts:
         model, edit = self._known.models.get(found.edit.model), found.edit
         if model is None or found.status.terminal:
             return None
-        upsampled = edit.upsample_temperature > 0
-        ask = asked(model, edit.canvas, edit.passes, len(edit.references), upsampled=upsampled)
+        ask = asked(model, edit.canvas, edit.passes, len(edit.references), upsampled=edit.upsampled)
         if found.status is generations.Status.PROCESSING:
             return await self._left_ms(found, ask)
         serving = [

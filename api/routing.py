@@ -93,7 +93,7 @@ async def _prices(
 ) -> dict[str, float | None]:
     """The price of an edit that takes as long as one in ten does, by GPU type; None where nothing has run yet."""
     model = known.models[edit.model]
-    ask = asked(model, edit.canvas, edit.passes, references, upsampled=edit.upsample_temperature > 0)
+    ask = asked(model, edit.canvas, edit.passes, references, upsampled=edit.upsampled)
     regions = [pins.region] if pins.region else known.regions
     found: dict[str, float | None] = {}
     for gpu_type in gpu_types:

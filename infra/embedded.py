@@ -100,7 +100,7 @@ def running(options: premises.Options) -> Iterator[Stack]:
         store = premises.store_settings({**environment, **premises.addresses(options, kept, lambda port: port)})
         _wait("the stores", children, lambda: _stores_answer(store))
         if "DARKROOM_WEIGHTS_DIR" not in options.environment:
-            _furnish(options.data_dir, environment)
+            furnish(options.data_dir, environment)
         api = launch("api", sys.executable, "-m", "api")
         workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
         workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]
@@ -111,8 +111,8 @@ def running(options: premises.Options) -> Iterator[Stack]:
         yield Stack(options=options, url=url, api_key=environment["DARKROOM_API_KEY"], store=store, children=children)
 
 
-def _furnish(data_dir: Path, environment: Mapping[str, str]) -> None:
-    """Small weights, built and shipped, for those who bring none."""
+def furnish(data_dir: Path, environment: Mapping[str, str]) -> None:
+    """Small weights, built and shipped, for those who bring none: `weights` in the data folder. Raises `premises.StartError`."""
     weights = data_dir / "weights"
     built = weights / "built"
     if not built.exists() or built.read_text() != SMALL_EDITION:

@@ -6,8 +6,6 @@ import io
 import json
 import os
 import secrets
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,10 +36,7 @@ TENANTS = {
 def _weights() -> tempfile.TemporaryDirectory[str]:
     """What the embedded stack makes for itself, once for all stacks of the tests."""
     folder = tempfile.TemporaryDirectory(prefix="darkroom-weights-")
-    # In a process of its own: torch is large, and many tests need none.
-    subprocess.run([sys.executable, "-m", "workers.pipelines.small", folder.name], check=True, capture_output=True)
-    for shipped in embedded.SHIPPED.iterdir():
-        (Path(folder.name) / shipped.name).symlink_to(shipped)
+    embedded.furnish(Path(folder.name), os.environ)
     return folder
 
 
@@ -56,7 +51,7 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
         "DARKROOM_PORT": "0",
         "DARKROOM_DATA_DIR": str(data_dir),
         "DARKROOM_API_KEYS": json.dumps(TENANTS),
-        "DARKROOM_WEIGHTS_DIR": _weights().name,
+        "DARKROOM_WEIGHTS_DIR": str(Path(_weights().name) / "weights"),
         "DARKROOM_CATALOG": f"{shipped}:{Path(__file__).parent / 'catalog.toml'}",
         "DARKROOM_LEASE_S": "3",
         "DARKROOM_BEAT_S": "0.5",

@@ -259,12 +259,12 @@ class Editing:
         lease.begin_editing()
         began = time.monotonic()
         job, upsampled = prepared.job, None
-        if edit.upsample_temperature:
-            upsampled = pipeline.upsample(job, edit.upsample_temperature, lambda: lease.advance(0))
-            if edit.filtered:
-                self._filters.check_prompt(upsampled)
-            job = dataclasses.replace(job, prompt=upsampled)
-            upsampled = upsampled if upsampled != prepared.job.prompt else None
+        if edit.upsampled:
+            written = pipeline.upsample(job, edit.upsample_temperature, lambda: lease.advance(0))
+            if written != job.prompt:
+                if edit.filtered:
+                    self._filters.check_prompt(written)
+                job, upsampled = dataclasses.replace(job, prompt=written), written
         picture = pipeline.edit(job, after_step, lease.show if edit.previews else None)
         execution_ms = round((time.monotonic() - began) * 1000)
         lease.end_editing()
@@ -334,7 +334,7 @@ class Editing:
             pixels=job.width * job.height,
             steps=prepared.lease.claim.edit.passes,
             references=len(job.references),
-            upsampled=prepared.lease.claim.edit.upsample_temperature > 0,
+            upsampled=prepared.lease.claim.edit.upsampled,
         )
 
     def publish(self, stored: Stored) -> bool:

@@ -76,10 +76,8 @@ class Residency:
         staying = [
             one.placement for name, one in list(self._resident.items()) if name in self.preloaded | self._kept - {model}
         ]
-        found, gpu = (
-            planned(self.known.model(model), self.known.gpu_types[self.gpu_type]),
-            self.known.gpu_types[self.gpu_type],
-        )
+        gpu = self.known.gpu_types[self.gpu_type]
+        found = planned(self.known.model(model), gpu)
         return found is not None and total_gb([*staying, found]) <= gpu.memory_gb
 
     def pipeline(

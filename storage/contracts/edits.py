@@ -68,7 +68,7 @@ class Edit(Frozen):
     def _as_earlier_versions_read_it(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
         # Workers of the version before refuse what they do not know, and requests repeated after an upgrade are the same.
         found: dict[str, object] = plain(self)
-        if not self.upsample_temperature:
+        if not self.upsampled:
             found.pop("upsample_temperature", None)
         return found
 
@@ -77,6 +77,11 @@ class Edit(Frozen):
         """How often the model is run: its steps, of which a strength below 1 leaves out some; twice for a negative prompt."""
         steps = self.steps * (self.strength if self.mask is not None else 1)
         return max(1, round(steps * (2 if self.true_guidance > 1 else 1)))
+
+    @property
+    def upsampled(self) -> bool:
+        """Whether the prompt is written anew first."""
+        return self.upsample_temperature > 0
 
     model: str
     prompt: str

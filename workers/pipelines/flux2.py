@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import Flux2Pipeline
-from diffusers.pipelines.flux2 import pipeline_flux2 as flux2
+from diffusers.pipelines.flux2 import pipeline_flux2
 from PIL import Image
 
 from storage.contracts.catalog import Weights
@@ -17,7 +17,6 @@ from workers.pipelines.denoising import Denoising
 
 TEXT_LAYERS = (10, 20, 30)
 """Which hidden states of the text encoder are read, unless the weights say otherwise."""
-
 
 PICTURE_MARK = "[IMG]"
 """Stands for a picture in what the text encoder reads; in a prompt it would count as one that is not there."""
@@ -92,11 +91,13 @@ class Flux2DevPipeline(Flux2):
         return str(written).strip() or job.prompt
 
     def _tokens_of(self, prompt: str, pictures: list[list[Image.Image]] | None) -> int:
-        system = flux2.SYSTEM_MESSAGE_UPSAMPLING_I2I if pictures else flux2.SYSTEM_MESSAGE_UPSAMPLING_T2I
-        shown = pictures and flux2._validate_and_process_images(
+        system = (
+            pipeline_flux2.SYSTEM_MESSAGE_UPSAMPLING_I2I if pictures else pipeline_flux2.SYSTEM_MESSAGE_UPSAMPLING_T2I
+        )
+        shown = pictures and pipeline_flux2._validate_and_process_images(
             pictures, self.pipe.image_processor, self.pipe.upsampling_max_image_size
         )
-        messages = flux2.format_input([prompt], system, shown)
+        messages = pipeline_flux2.format_input([prompt], system, shown)
         read = self.pipe.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=True
         )
