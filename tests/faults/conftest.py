@@ -34,6 +34,12 @@ class Victim:
     def pid(self, name: str) -> int:
         return self.stack.children[name].pid
 
+    def listening(self, name: str) -> Callable[[], str]:
+        """What its log says from now on."""
+        log_file = self.stack.children[name].log_file
+        begun = log_file.stat().st_size
+        return lambda: log_file.read_bytes()[begun:].decode(errors="replace")
+
     def signal(self, name: str, number: signal.Signals) -> int:
         pid = self.pid(name)
         os.kill(pid, number)

@@ -78,12 +78,13 @@ def test_a_worker_asked_twice_hands_its_work_back_at_once(victim: Victim, tiny: 
     id_ = victim.alice.enqueue(tiny, model="slow")
     under_way(victim, id_)
     worker = running_on(victim, id_)
+    said = victim.listening(worker)
     old = victim.signal(worker, signal.SIGTERM)
-    eventually(lambda: "stopping: finishing" in victim.stack.children[worker].last_words())
+    eventually(lambda: "stopping: finishing" in said())
     os.kill(old, signal.SIGTERM)
     found = victim.alice.finished(id_)
     assert (found["status"], found["attempts"]) == ("succeeded", 1), "handing back is not blamed"
-    assert f"{id_} handed back while editing" in victim.stack.children[worker].last_words()
+    assert f"{id_} handed back while editing" in said()
 
 
 def test_a_stopping_api_says_goodbye_with_a_cursor_to_resume_from(victim: Victim, tiny: str) -> None:
