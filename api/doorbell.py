@@ -4,6 +4,7 @@ What cannot be sent is not retried here; the housekeeping worker tops tickets up
 """
 
 import logging
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,19 +24,23 @@ class Doorbell:
         self._app = app
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="doorbell")
         self._waiting: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def ring(self, queue: str) -> None:
         """Have a ticket sent. Returns at once; more rings than a queue holds tickets are one too many."""
-        if self._waiting[queue] < MAX_TICKETS:
+        with self._lock:
+            if self._waiting[queue] >= MAX_TICKETS:
+                return
             self._waiting[queue] += 1
-            self._thread.submit(self._send, queue)
+        self._thread.submit(self._send, queue)
 
     def close(self) -> None:
         """Send what waits and end the thread."""
         self._thread.shutdown(wait=True)
 
     def _send(self, queue: str) -> None:
-        self._waiting[queue] -= 1
+        with self._lock:
+            self._waiting[queue] -= 1
         try:
             queues.send_ticket(self._app, queue)
         except errors.StoreUnavailableError as exc:

@@ -29,21 +29,23 @@ async def until_terminal(
     def ends_it(event: events.Event) -> bool:
         return event.generation_id == id_ and event.type in events.TERMINAL
 
-    with hub.subscribe(tenant, ends_it) as subscription:
-        while True:
-            pause_s = LOOK_AGAIN_S
-            try:
-                generation = await ledger.run(calls.read(id_, tenant))
-                if connections.is_cancelled():
-                    raise asyncio.CancelledError
-                if generation.status.terminal or time.monotonic() >= deadline:
-                    return generation
-            except errors.TransientError as exc:
-                if time.monotonic() >= deadline:
-                    raise
-                pause_s = exc.retry_after
-            with contextlib.suppress(TimeoutError):
-                await subscription.next(max(0.0, min(deadline - time.monotonic(), pause_s)))
+    while True:
+        # Anew whenever this process lost its place in the log.
+        with hub.subscribe(tenant, ends_it) as subscription:
+            while not subscription.closed:
+                pause_s = LOOK_AGAIN_S
+                try:
+                    generation = await ledger.run(calls.read(id_, tenant))
+                    if connections.is_cancelled():
+                        raise asyncio.CancelledError
+                    if generation.status.terminal or time.monotonic() >= deadline:
+                        return generation
+                except errors.TransientError as exc:
+                    if time.monotonic() >= deadline:
+                        raise
+                    pause_s = exc.retry_after
+                with contextlib.suppress(TimeoutError):
+                    await subscription.next(max(0.0, min(deadline - time.monotonic(), pause_s)))
 
 
 async def happenings(

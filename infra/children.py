@@ -19,13 +19,14 @@ QUICK_DEATHS = 5
 """After so many in a row it is started again only every `REST_S`."""
 REST_S = 2.0
 _PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+"""Looked up here: between fork and exec nothing may be loaded."""
 
 
 def _die_with_parent() -> None:
     """Runs in the child: should the stack be killed outright, the kernel ends its children."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:

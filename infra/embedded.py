@@ -205,7 +205,10 @@ def _api_answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health/ready", timeout=2):  # noqa: S310  (our own address)
             return True
-    except (urllib.error.URLError, OSError):
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return False
+    except OSError:
         return False
 
 

@@ -39,15 +39,20 @@ class Attendant:
         gone = {(model, wish) for model, wish in wishes.items() if wish.how == "never"}
         self._let_go &= gone
         for model, wish in gone - self._let_go if not self._is_busy() else ():
-            # Once for each wish: what work asks for anew in the meantime is loaded anew.
-            self._let_go |= {(model, wish)}
-            self._on_pipeline(functools.partial(residency.let_go, model))
+            self._on_pipeline(functools.partial(self._evict, model, wish))
         for model, wish in wishes.items():
             if wish.how == "never" or model in residency.resident():
                 continue
             # What is kept gives way to work, and comes back when there is none.
             if wish.how == "once" or not (self._is_busy() or model in residency.failed()):
                 self._on_pipeline(functools.partial(self._load, model))
+
+    def _evict(self, model: str, wish: calls.Wanted) -> None:
+        # Where work that was claimed meanwhile would have loaded it just now.
+        if not self._is_busy():
+            # Once for each wish: what work asks for anew later is loaded anew.
+            self._let_go |= {(model, wish)}
+            self._residency.let_go(model)
 
     def _load(self, model: str) -> None:
         with contextlib.suppress(errors.DarkroomError):  # its state says why

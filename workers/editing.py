@@ -160,9 +160,8 @@ class Editing:
 
         Raises `errors.StoreUnavailableError`.
         """
-        # Another queue goes first each time, so that a busy one does not starve the rest; those of loaded models before others,
+        # The queue served last goes last, so that a busy one does not starve the rest; those of loaded models before others,
         # and last those of models that are loaded elsewhere.
-        self._queues.append(self._queues.pop(0))
         loaded, closed, elsewhere = self._warm_queues(), self._closed_queues(), self._warm_elsewhere()
         deferred = {queue for queue in elsewhere if queue not in loaded}
         ordered = sorted(
@@ -187,6 +186,8 @@ class Editing:
             return None
         if claim is None:
             return None
+        self._queues.remove(claim.queue)
+        self._queues.append(claim.queue)
         log.info("%s claimed, attempt %d", claim.id, claim.attempt)
         return self._keeper.hold(claim)
 

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 SILENCE_MS = 2500
 """When the sweep itself was silent for this long, Redis was not answering, and healthy workers could not renew either."""
 
+MOST_DELETED = 100
+"""Object prefixes deleted in one go, before the stop is looked at again."""
 
 UNSERVED_S = 20.0
 """How long a queue must be without workers before what waits there is moved."""
@@ -126,13 +128,19 @@ class Housekeeping:
 
     def delete_expired(self) -> None:
         """Remove objects whose time is over. Raises `errors.TransientError`."""
-        for prefix in self._ledger.run(calls.expired()):
+        failed = 0
+        for _ in range(MOST_DELETED):
+            # Asked for one by one: a generation that is tried anew keeps what its prefix will hold.
+            prefix = self._ledger.run(calls.expired(failed))
+            if prefix is None:
+                return
             try:
                 self._objects.delete_prefix(prefix)
             except errors.ObjectsUnavailableError as exc:
                 log.warning("%s is not deleted yet: %s", prefix, exc)
+                failed += 1
             else:
-                self._ledger.run(calls.forget([prefix]))
+                self._ledger.run(calls.forget(prefix))
 
 
 def run_housekeeping(settings: WorkerSettings) -> None:

@@ -169,7 +169,7 @@ class Keeper:
             try:
                 if self._ledger.run(calls.release(lease.claim)):
                     log.warning("%s handed back while %s", lease.claim.id, lease.phase)
-            except errors.StoreUnavailableError:
+            except errors.TransientError:
                 log.warning("%s could not be handed back; its lease will run out", lease.claim.id)
 
     def close(self) -> None:
@@ -209,8 +209,11 @@ class Keeper:
             )
             if not self._ledger.run(told):
                 lease.stop()
-        except errors.StoreUnavailableError as exc:
+        except errors.TransientError as exc:
             log.warning("lease of %s not renewed: %s", lease.claim.id, exc)
+        except Exception:
+            # Without this thread every lease would run out.
+            log.exception("lease of %s not renewed", lease.claim.id)
 
     def _end_hanging(self, lease: Lease) -> None:
         """A thread cannot be ended, a process can. What else it holds goes back; the supervisor starts a new one."""
@@ -219,7 +222,7 @@ class Keeper:
             if lease.overtime_s > HANGING_S:
                 self._ledger.run(calls.fail(lease.claim, lease.timed_out(), rest_s=None, max_attempts=1))
             # Otherwise its lease runs out, and it counts as one that took its worker down.
-        except errors.StoreUnavailableError:
+        except errors.TransientError:
             log.warning("%s could not be recorded as failed; its lease will run out", lease.claim.id)
         self.drop(lease)
         self.hand_back()

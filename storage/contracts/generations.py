@@ -256,6 +256,7 @@ class Claim:
     attempt: int
     execution_limit_s: float
     edit: edits.Edit
+    queue: str
     waited_ms: int = 0
 
     @property

@@ -194,7 +194,7 @@ def claim(
             return None
         if reply[0] == "deferred":
             return Deferred(queue=reply[1])
-        id_, tenant, token, attempt, limit_s, edit, waited_ms = reply
+        id_, tenant, token, attempt, limit_s, edit, waited_ms, queue = reply
         return generations.Claim(
             id=id_,
             tenant=tenant,
@@ -203,6 +203,7 @@ def claim(
             execution_limit_s=float(limit_s),
             edit=edits.Edit.model_validate_json(edit),
             waited_ms=int(waited_ms),
+            queue=queue,
         )
 
     first = len(queues) if preferred is None else preferred
@@ -493,14 +494,14 @@ def backlog() -> Call[tuple[Backlog, ...]]:
     return Call(script="backlog", arguments=(), decode=decode)
 
 
-def expired() -> Call[list[str]]:
-    """Object prefixes that are to be deleted now."""
-    return Call(script="expired", arguments=(100,), decode=list)
+def expired(passed_over: int = 0) -> Call[str | None]:
+    """An object prefix that is to be deleted now, after so many others."""
+    return Call(script="expired", arguments=(passed_over,), decode=lambda reply: reply[0] if reply else None)
 
 
-def forget(prefixes: Sequence[str]) -> Call[int]:
-    """These prefixes were deleted."""
-    return Call(script="forget", arguments=tuple(prefixes), decode=int)
+def forget(prefix: str) -> Call[int]:
+    """This prefix was deleted; it stays listed should it have been given more time meanwhile."""
+    return Call(script="forget", arguments=(prefix,), decode=int)
 
 
 def present() -> Call[dict[str, dict[str, Any]]]:

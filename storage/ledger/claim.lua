@@ -1,7 +1,7 @@
 -- queued -> processing, for the generation whose turn it is: queue by queue, round robin over tenants, then priority and age.
 -- ARGV: 1 worker, 2 its GPU type, 3 its region, 4 lease in ms, 5 how many queues are preferred, 6 patience of the others in ms,
 --       7 how many of the last queues are deferred, 8 for how long in ms, 9... queues
--- Returns {id, tenant, token, attempts, execution_limit_s, edit, ms it waited}, or {'deferred', queue} when only deferred work
+-- Returns {id, tenant, token, attempts, execution_limit_s, edit, ms it waited, queue}, or {'deferred', queue} when only deferred work
 -- waits, or false when nothing does.
 local FIRST = 9
 
@@ -40,7 +40,7 @@ local function take(queue)
         redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[4])), record.id)
         emit('media_generation_started', record, 'processing', { 'attempts', attempts })
         local waited = integer(math.max(0, at - tonumber(record.queued_ms or record.created_ms)))
-        return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit, waited }
+        return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit, waited, queue }
       end
     end
     tenant = redis.call('LPOP', KEY.ring .. queue)

@@ -20,6 +20,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', integer(at),
   else
     -- Counted apart from attempts: a payload that kills its worker must not tour the fleet.
     local losses = redis.call('HINCRBY', KEY.generation .. id, 'losses', 1)
+    -- Nobody is to wait for what it had loaded. If it lives it says so again in a moment.
+    redis.call('DEL', KEY.alive .. record.worker)
     if record.gpu_type then
       local lost = cjson.encode({ at_ms = at, outcome = 'worker_lost' })
       note_sample(record.model .. '|' .. record.gpu_type .. '|' .. record.region, lost)

@@ -79,6 +79,23 @@ def test_letting_go_waits_for_idleness_and_happens_once(shelf: Shelf) -> None:
     assert residency.resident() == (), "and somebody said again that it is to go"
 
 
+def test_work_that_is_claimed_as_a_model_is_to_go_keeps_it(shelf: Shelf) -> None:
+    residency, busy = shelf.residency(), [False]
+    attendant = _attendant(residency, Wishes({"a": "never"}), lambda: busy[0])
+    residency.pipeline("a")
+
+    def claimed_meanwhile(action: Callable[[], object]) -> None:
+        busy[0] = True
+        action()
+
+    at_once, attendant._on_pipeline = attendant._on_pipeline, claimed_meanwhile
+    attendant.look()
+    assert residency.resident() == ("a",)
+    busy[0], attendant._on_pipeline = False, at_once
+    attendant.look()
+    assert residency.resident() == ()
+
+
 def test_a_failure_is_counted_and_tried_again_when_somebody_asks(shelf: Shelf) -> None:
     residency = shelf.residency()
     attendant = _attendant(residency, Wishes({"a": "once"}))

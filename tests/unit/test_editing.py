@@ -1,7 +1,8 @@
 """Finishing is patient: the GPU's work is done, and a store's hiccup should not cost it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from storage.ledger import calls
 from storage.settings import StoreSettings
 from workers import editing
 from workers.filters import Filters, WordFilter
-from workers.leases import Keeper, Lease
+from workers.leases import Lease
 from workers.pipelines.base import Facts, Job
 
 EDIT = edits.Edit(
@@ -26,7 +27,7 @@ EDIT = edits.Edit(
     output_format="png",
     quality=80,
 )
-CLAIM = generations.Claim(id="g", tenant="t", token=1, attempt=2, execution_limit_s=60, edit=EDIT)
+CLAIM = generations.Claim(id="g", tenant="t", token=1, attempt=2, execution_limit_s=60, edit=EDIT, queue="q")
 
 
 class Stores:
@@ -59,14 +60,19 @@ class Stores:
 
 
 def _editing(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch, *, pipeline: Any = None, words: Sequence[str] = ()
+    stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    pipeline: Any = None,
+    words: Sequence[str] = (),
+    queues: Sequence[str] = ("q",),
 ) -> editing.Editing:
     monkeypatch.setattr(editing, "FIRST_PAUSE_S", 0.001)
     return editing.Editing(
-        claimant=calls.Claimant(worker="w"), queues=["q"], known=StoreSettings().read_catalog(), ledger=stores, objects=stores,
+        claimant=calls.Claimant(worker="w"), queues=queues, known=StoreSettings().read_catalog(), ledger=stores, objects=stores,
         fetch=lambda _, field: b"", deliver=lambda *_: True,
         filters=Filters(words=WordFilter(words), images=None), pipeline=lambda model, on_loaded: pipeline,  # type: ignore[arg-type]
-        keeper=Keeper.__new__(Keeper), max_attempts=3, rest_s=10,
+        keeper=SimpleNamespace(lease_ms=1000, hold=Lease), max_attempts=3, rest_s=10,
     )  # fmt: skip
 
 
@@ -75,6 +81,24 @@ def _prepared(claim: generations.Claim = CLAIM) -> editing.Prepared:
     size = Size(width=8, height=8)
     geometry = Geometry(references=(), render=size, output=size, note="")
     return editing.Prepared(lease=Lease(claim), job=job, geometry=geometry)
+
+
+class Backlog(Stores):
+    """A ledger with work for these queues, without end."""
+
+    def __init__(self, busy: Collection[str]) -> None:
+        super().__init__()
+        self._busy = busy
+
+    def run(self, call: Any) -> Any:
+        queue = next(one for one in call.arguments if one in self._busy)
+        return dataclasses.replace(CLAIM, queue=queue)
+
+
+def test_queues_that_are_always_full_are_served_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_case = _editing(Backlog(("b", "c")), monkeypatch, queues=["a", "b", "c", "d", "e"])
+    taken = (use_case.claim() for _ in range(6))
+    assert [lease.claim.queue for lease in taken if lease] == ["b", "c"] * 3
 
 
 class Writer:

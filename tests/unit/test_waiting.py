@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import time
+from types import SimpleNamespace
 
 from api import waiting
 from api.broadcast import Hub
+from storage.contracts import events
 from tests.unit.test_broadcast import Following, _event
 
 
@@ -26,3 +30,25 @@ async def test_records_are_looked_at_again_when_nothing_is_heard() -> None:
     happenings = waiting.happenings(["1"], "alice", hub=hub, look_again_s=0.001)
     async with contextlib.aclosing(happenings), asyncio.timeout(5):
         assert [await anext(happenings) for _ in range(3)] == [None] * 3
+
+
+async def test_whoever_waits_for_an_ending_hears_of_it_after_subscribers_were_dropped() -> None:
+    looks: asyncio.Queue[None] = asyncio.Queue()
+
+    class Desk:
+        async def run(self, call: object) -> object:
+            looks.put_nowait(None)
+            return SimpleNamespace(status=SimpleNamespace(terminal=ended))
+
+    ended = False
+    async with Following() as following, asyncio.timeout(5):
+        deadline = time.monotonic() + 60
+        found = asyncio.create_task(
+            waiting.until_terminal("1", "alice", hub=following.hub, ledger=Desk(), deadline=deadline)  # type: ignore[arg-type]
+        )
+        await looks.get()
+        following.hub.close()
+        await looks.get()
+        ended = True
+        following.log.entries.append(dataclasses.replace(_event(1), type=events.EventType.COMPLETED))
+        await found
