@@ -25,7 +25,7 @@ class Reader:
     def of(self, id_: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["data"].get("generation_id") == id_]
 
-    def wait_for(self, name: str, id_: str | None = None, *, within_s: float = 20) -> dict[str, Any]:
+    def wait_for(self, name: str, id_: str | None = None, *, within_s: float = 60) -> dict[str, Any]:
         def found() -> dict[str, Any] | None:
             named = (event for event in list(self.events) if event["event"] == name)
             return next((event for event in named if id_ in (None, event["data"].get("generation_id"))), None)
@@ -46,7 +46,7 @@ def reading(tenant: Tenant, query: str = "", headers: dict[str, str] | None = No
     def run() -> None:
         fields: dict[str, str] = {}
         with contextlib.suppress(requests.RequestException, AttributeError, ValueError, OSError):
-            for line in response.iter_lines(chunk_size=1, decode_unicode=True):
+            for line in response.iter_lines(chunk_size=None, decode_unicode=True):
                 if line.startswith(":"):
                     continue
                 if line:

@@ -78,7 +78,7 @@ def secure(stack: embedded.Stack, tmp_path_factory: pytest.TempPathFactory) -> I
     url = f"https://127.0.0.1:{port}"
 
     def ready() -> bool:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.RequestException):
             return requests.get(f"{url}/health/ready", timeout=2, verify=str(authority)).status_code == 200
         return False
 

@@ -91,7 +91,7 @@ def test_what_was_probed_is_found_reliable_whatever_is_asked_for(forge: Tenant, 
     told = _shell(forge, FASTEST, "quick", filters)
     gpu_type, region, request_ms, cost, rate, supported, _ = told.split()
     assert (gpu_type, region, cost, rate) == ("cpu", "local", "0.0", "100%")
-    assert 15 <= int(request_ms) <= 200
+    assert 15 <= int(request_ms) <= 1000
     assert int(supported) == 1
 
 

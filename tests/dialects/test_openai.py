@@ -81,7 +81,13 @@ def test_without_a_model_one_that_can_is_chosen(client: openai.OpenAI) -> None:
 def test_partial_pictures_come_before_the_finished_one(client: openai.OpenAI) -> None:
     with PHOTOGRAPH.open("rb") as image:
         stream = client.images.edit(
-            model="flux-kontext-dev", image=image, prompt=PROMPT, stream=True, partial_images=2, extra_body={"seed": 5}
+            model="flux-kontext-dev",
+            image=image,
+            prompt=PROMPT,
+            stream=True,
+            partial_images=2,
+            # Long enough for each to be seen, however busy the machine is.
+            extra_body={"seed": 5, "num_inference_steps": 50},
         )
         events = list(stream)
     assert [event.type for event in events] == [*["image_edit.partial_image"] * 2, "image_edit.completed"]

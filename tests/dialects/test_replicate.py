@@ -79,10 +79,11 @@ def test_a_prediction_ends_after_the_time_it_was_given(rita: Tenant, tiny: str) 
     ("prefer", "waits"), [("wait=30", True), ("respond-async, wait=30", True), ("no-wait=30", False), ("", False)]
 )
 def test_a_wait_is_asked_for_by_its_name(rita: Tenant, tiny: str, prefer: str, waits: bool) -> None:
-    asked = {"version": "quick", "input": {"prompt": PROMPT, "input_image": tiny}}
+    asked = {"version": "quick" if waits else "slow", "input": {"prompt": PROMPT, "input_image": tiny}}
     made = rita.post("/v1/predictions", asked, headers={"Prefer": prefer}).json()
     assert (made["status"] == "succeeded") == waits
-    assert rita.finished(made["id"])["status"] == "succeeded"
+    rita.post(f"/v1/predictions/{made['id']}/cancel")
+    assert rita.finished(made["id"])["status"] == ("succeeded" if waits else "cancelled")
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=61", "wait=x", "wait=9999"])

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from infra import embedded, premises
-from tests.conftest import TENANTS, Tenant, stack_environment
+from tests.conftest import TENANTS, Tenant, eventually, stack_environment
+
+WORKERS = ("worker-1", "worker-2")
 
 SLEEPERS = {
     # No torch: a worker that is killed is back in a second.
     "DARKROOM_MODELS": '["quick", "slow", "hanging", "lethal"]',
-    "DARKROOM_STALL_LIMIT_S": "2",
+    "DARKROOM_STALL_LIMIT_S": "4",
     "DARKROOM_GRACE_S": "10",
 }
 
@@ -44,6 +46,19 @@ class Victim:
         pid = self.pid(name)
         os.kill(pid, number)
         return pid
+
+    @contextmanager
+    def no_worker_moves(self) -> Iterator[None]:
+        """Both are stopped for as long as the block lasts."""
+        # One that another test killed may still be on its way back.
+        eventually(lambda: all(self.stack.children[worker].alive for worker in WORKERS))
+        try:
+            for worker in WORKERS:
+                self.signal(worker, signal.SIGSTOP)
+            yield
+        finally:
+            for worker in WORKERS:
+                self.signal(worker, signal.SIGCONT)
 
 
 @contextmanager

@@ -19,21 +19,14 @@ def test_an_edit_ends_at_its_limit_and_is_not_tried_again(victim: Victim, tiny: 
     found = victim.alice.finished(victim.alice.enqueue(tiny, model="slow", execution_timeout=1, num_inference_steps=40))
     assert (found["status"], found["error_code"], found["attempts"]) == ("failed", "timed_out", 1)
     assert found["error_message"] == "The edit took longer than 1 seconds"
-    assert 1000 <= found["execution_ms"] < 3000
+    assert 1000 <= found["execution_ms"] < 5000
 
 
 def test_what_waits_too_long_fails_with_an_event(victim: Victim, tiny: str) -> None:
-    workers = ("worker-1", "worker-2")
-    for worker in workers:
-        victim.signal(worker, signal.SIGSTOP)
-    try:
-        with reading(victim.alice) as stream:
-            id_ = victim.alice.enqueue(tiny, queue_ttl=1)
-            event = stream.wait_for("media_generation_completed", id_)
+    with victim.no_worker_moves(), reading(victim.alice) as stream:
+        id_ = victim.alice.enqueue(tiny, queue_ttl=1)
+        event = stream.wait_for("media_generation_completed", id_)
         assert event["data"]["error_code"] == "expired_in_queue"
-    finally:
-        for worker in workers:
-            victim.signal(worker, signal.SIGCONT)
     assert victim.alice.finished(id_)["error_code"] == "expired_in_queue"
 
 

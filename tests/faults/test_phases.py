@@ -80,21 +80,8 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
         yield one
 
 
-@contextlib.contextmanager
-def no_worker_moves(victim: Victim) -> Iterator[None]:
-    # One that another test killed may still be on its way back.
-    eventually(lambda: all(victim.stack.children[worker].alive for worker in ("worker-1", "worker-2")))
-    try:
-        for worker in ("worker-1", "worker-2"):
-            victim.signal(worker, signal.SIGSTOP)
-        yield
-    finally:
-        for worker in ("worker-1", "worker-2"):
-            victim.signal(worker, signal.SIGCONT)
-
-
 def test_a_worker_that_died_as_it_claimed(patient: Patient, tiny: str) -> None:
-    with no_worker_moves(patient.victim):
+    with patient.victim.no_worker_moves():
         id_ = patient.victim.alice.enqueue(tiny)
         # The script ran; who asked for it was gone before the answer.
         claim = RedisLedger(patient.store).run(calls.claim(calls.Claimant(worker="gone"), 3000, ["edits.quick.any"]))
@@ -105,7 +92,7 @@ def test_a_worker_that_died_as_it_claimed(patient: Patient, tiny: str) -> None:
 
 def test_a_worker_killed_while_it_prepares(patient: Patient, tiny: str) -> None:
     with contextlib.ExitStack() as held:
-        with no_worker_moves(patient.victim):
+        with patient.victim.no_worker_moves():
             id_ = patient.victim.alice.enqueue(tiny)
             held.enter_context(patient.objects.frozen())
         worker = running_on(patient.victim, id_)
@@ -160,7 +147,7 @@ def test_connections_that_died_without_a_word_are_noticed_on_both_sides(fresh_pa
         stranded = time.monotonic()
         id_ = eventually(lambda: _accepted(patient, tiny))
         stream.wait_for(COMPLETED, id_)
-        assert time.monotonic() - stranded < 15
+        assert time.monotonic() - stranded < 30
     patient.check_it_ended_once(id_, attempts=(1,))
 
 

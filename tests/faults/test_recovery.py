@@ -15,9 +15,13 @@ COMPLETED = "media_generation_completed"
 def running_on(victim: Victim, id_: str) -> str:
     """The child that runs a generation."""
     with contextlib.closing(connections.connect(victim.stack.store)) as connection:
-        worker = eventually(lambda: connection.hget(keys.GENERATION + id_, "worker"))
-    pid = int(str(worker).rpartition("-")[2])
-    return next(name for name, child in victim.stack.children.items() if child.pid == pid)
+
+        def name() -> str | None:
+            worker = connection.hget(keys.GENERATION + id_, "worker")
+            pid = str(worker).rpartition("-")[2]
+            return next((name for name, child in victim.stack.children.items() if str(child.pid) == pid), None)
+
+        return str(eventually(name))
 
 
 def under_way(victim: Victim, id_: str) -> None:
@@ -33,7 +37,7 @@ def test_a_killed_workers_generation_is_finished_by_another_within_a_lease_and_a
         victim.signal(running_on(victim, id_), signal.SIGKILL)
         killed = time.monotonic()
         eventually(lambda: victim.alice.get(f"/api/ai/queue/{id_}").json()["attempts"] == 2)
-        assert time.monotonic() - killed < 3 + 0.5 + 5, "a lease, a sweep, and room for a busy machine"
+        assert time.monotonic() - killed < 15, "a lease, a sweep, and room for a busy machine"
         found = victim.alice.finished(id_)
         stream.wait_for(COMPLETED, id_)
     assert (found["status"], found["attempts"]) == ("succeeded", 2)
@@ -66,17 +70,11 @@ def test_a_worker_told_to_end_finishes_what_it_runs(victim: Victim, tiny: str) -
 
 
 def test_tickets_that_vanish_are_replaced(victim: Victim, tiny: str) -> None:
-    workers = ("worker-1", "worker-2")
-    for worker in workers:
-        victim.signal(worker, signal.SIGSTOP)
-    try:
+    with victim.no_worker_moves():
         ids = [victim.alice.enqueue(tiny) for _ in range(3)]
         with contextlib.closing(connections.connect(victim.stack.store)) as connection:
             # The housekeeping worker puts them back; what matters is that somebody gets to these three.
             connection.delete(keys.BROKER + "edits.quick.any")
-    finally:
-        for worker in workers:
-            victim.signal(worker, signal.SIGCONT)
     assert {victim.alice.finished(id_)["status"] for id_ in ids} == {"succeeded"}
 
 
@@ -112,7 +110,7 @@ def test_while_the_store_is_gone_requests_are_refused_in_time_and_then_work_agai
     try:
         began = time.monotonic()
         answer = victim.alice.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": tiny})
-        assert time.monotonic() - began < 2.2
+        assert time.monotonic() - began < 4
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
         assert int(answer.headers["Retry-After"]) >= 1
     finally:
@@ -174,5 +172,5 @@ def test_a_stall_of_the_store_costs_no_healthy_edit_a_second_run(victim: Victim,
     ids = [victim.alice.enqueue(tiny, model="slow") for _ in range(2)]
     for id_ in ids:
         eventually(
-            lambda id_=id_: victim.alice.get(f"/api/ai/queue/{id_}").json()["progress"]["step"] >= 1, within_s=12
+            lambda id_=id_: victim.alice.get(f"/api/ai/queue/{id_}").json()["progress"]["step"] >= 1, within_s=25
         )

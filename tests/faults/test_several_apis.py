@@ -31,7 +31,7 @@ def second_api(victim: Victim) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
 
     def ready() -> bool:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.RequestException):
             return requests.get(f"{url}/health/ready", timeout=2).status_code == 200
         return False
 

@@ -101,23 +101,23 @@ def test_an_estimate_is_taken_from_what_ran_and_scaled_for_what_did_not(alice: T
         return dict(found)
 
     usual = eventually(lambda: (one := expected())["is_measured"] and one)
-    assert 600 <= usual["warm_ms"]["p50"] <= 700
+    assert 600 <= usual["warm_ms"]["p50"] <= 1000
     assert usual["basis"].endswith("runs at this size and step count")
     half = expected(num_inference_steps=14)
     assert (half["is_measured"], "scaled" in str(half["basis"])) == (False, True)
     assert half["warm_ms"]["p50"] < usual["warm_ms"]["p50"]  # type: ignore[index]
     (elsewhere,) = alice.get("/api/ai/models/paced/estimate?gpu_type=h100").json()["targets"]
     assert (elsewhere["warm_ms"], elsewhere["state"]) == (None, "no worker")
-    assert "p50 0.6" in _darkroom(alice, "estimate", "paced", "--gpu", "cpu")
+    assert f"p50 {usual['warm_ms']['p50'] / 1000:.1f}" in _darkroom(alice, "estimate", "paced", "--gpu", "cpu")
 
 
 def test_what_waits_is_told_when_it_is_likely_to_be_over(alice: Tenant, tiny: str) -> None:
-    alice.finished(alice.enqueue(tiny, model="slow"))
-    eventually(lambda: alice.get("/api/ai/models/slow/estimate").json()["targets"][0]["warm_ms"])
-    ids = [alice.enqueue(tiny, model="slow") for _ in range(3)]
+    alice.finished(alice.enqueue(tiny, model="lasting"))
+    usual = eventually(lambda: alice.get("/api/ai/models/lasting/estimate").json()["targets"][0]["warm_ms"])
+    ids = [alice.enqueue(tiny, model="lasting") for _ in range(3)]
     eventually(lambda: alice.get(f"/api/ai/queue/{ids[0]}").json()["status"] == "processing")
     etas = [alice.get(f"/api/ai/queue/{id_}").json()["eta_ms"] for id_ in ids[1:]]
-    assert 4000 <= etas[0] < etas[1] <= 20_000
+    assert 0.9 * usual["p50"] <= etas[0] < etas[1] <= 4 * usual["p50"]
     for id_ in ids:
         alice.delete(f"/api/ai/queue/{id_}")
     assert alice.get(f"/api/ai/queue/{ids[0]}").json()["eta_ms"] is None

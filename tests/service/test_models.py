@@ -38,6 +38,7 @@ def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
         "hanging",
         "lethal",
         "heavy",
+        "lasting",
         "bulky",
         "absent",
         "priced",

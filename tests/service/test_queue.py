@@ -168,7 +168,8 @@ def test_a_queued_generation_knows_its_place_and_can_be_cancelled(alice: Tenant,
     eventually(lambda: alice.get(f"/api/ai/queue/{running}").json()["status"] == "processing")
     waiting = [alice.enqueue(tiny, model="slow") for _ in range(3)]
     places = [alice.get(f"/api/ai/queue/{id_}").json()["queue_position"] for id_ in waiting]
-    assert places in ([0, 1, 2], [None, 0, 1])
+    # The first may be claimed ahead, between any two looks.
+    assert places in ([0, 1, 2], [0, 1, 1], [0, 0, 1], [None, 0, 1])
     for id_ in waiting:
         answer = alice.delete(f"/api/ai/queue/{id_}")
         assert (answer.status_code, answer.json()) == (200, {"status": "success", "generation_id": id_})
@@ -178,12 +179,12 @@ def test_a_queued_generation_knows_its_place_and_can_be_cancelled(alice: Tenant,
 
 
 def test_a_running_generation_stops_within_a_step_and_frees_the_worker(alice: Tenant, tiny: str) -> None:
-    running = alice.enqueue(tiny, model="slow", num_inference_steps=50)
+    running = alice.enqueue(tiny, model="slower", num_inference_steps=50)
     eventually(lambda: alice.get(f"/api/ai/queue/{running}").json()["progress"]["step"] > 1)
     alice.delete(f"/api/ai/queue/{running}")
     began = time.monotonic()
     assert alice.finished(alice.enqueue(tiny))["status"] == "succeeded"
-    assert time.monotonic() - began < 2, "the slow edit would have run for nearly four seconds more"
+    assert time.monotonic() - began < 5, "the slow edit would have run for nearly eight seconds more"
     found = alice.finished(running)
     assert (found["status"], found["result_url"]) == ("cancelled", None)
 

@@ -127,7 +127,7 @@ def test_a_wish_for_another_place_is_not_told(desk: Desk, gpu_type: str, region:
 def test_letting_go_ends_every_wish_it_covers_and_is_told_to_all(desk: Desk) -> None:
     _want(desk, "always", "h100")
     _want(desk, "once")
-    _want(desk, "never", seconds=0.05)
+    _want(desk, "never", seconds=1)
     assert [_wanted(desk, worker) for worker in ("w1", "w2")] == [{"quick": "never"}] * 2
     eventually(lambda: not _wanted(desk))
     assert desk.connection.hlen(keys.WANTED) == 0

@@ -25,16 +25,16 @@ def _listeners(desk: Desk) -> int:
 def test_whoever_runs_a_generation_is_told_at_once_that_it_is_cancelled(desk: Desk, settings: StoreSettings) -> None:
     told = threading.Event()
     others = _listeners(desk)
+    running = desk.accept()
     with contextlib.closing(connections.connect(settings)) as connection:
         listener = StopListener(connection, lambda id_: told.set() if id_ == running else None)
         with contextlib.closing(listener):
             eventually(lambda: _listeners(desk) > others)
-            running = desk.accept()
             desk.claim()
             began = time.monotonic()
             desk.run(calls.cancel(running, "alice"))
             assert told.wait(5)
-            assert time.monotonic() - began < 0.3
+            assert time.monotonic() - began < 1
 
 
 def test_a_listener_to_whom_nothing_is_said_keeps_its_connection(
@@ -50,7 +50,7 @@ def test_a_listener_to_whom_nothing_is_said_keeps_its_connection(
 
     with contextlib.closing(connections.connect(settings)) as connection:
         connection.pubsub = lambda: Counting(connection.connection_pool)  # type: ignore[method-assign]
-        with contextlib.closing(StopListener(connection, lambda _: None, ping_s=0.6)):
+        with contextlib.closing(StopListener(connection, lambda _: None, ping_s=0.9)):
             eventually(lambda: asked > 3)
     assert "not listening" not in caplog.text
 

@@ -134,7 +134,7 @@ Belt = Callable[[Desk, float], Conveyor]
 
 
 def test_the_next_is_prepared_while_the_pipeline_runs_and_results_leave_meanwhile(belt: Belt) -> None:
-    desk = Desk(waiting=3)
+    desk = Desk(waiting=3, step_s=0.2)
     desk.finish_gate.set()
     belt(desk, 10).serve()
     eventually(lambda: len(desk.dropped) == 3)
@@ -206,7 +206,7 @@ def test_what_fails_leaves_the_belt_and_the_rest_goes_on(belt: Belt) -> None:
 
 
 def test_draining_finishes_what_is_on_the_belt_and_claims_no_more(belt: Belt) -> None:
-    desk = Desk(waiting=10)
+    desk = Desk(waiting=10, step_s=0.2)
     desk.finish_gate.set()
     conveyor = belt(desk, 0)
     serving = threading.Thread(target=conveyor.serve)

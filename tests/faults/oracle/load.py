@@ -80,9 +80,10 @@ class Submitter(threading.Thread):
 
     def _cancel(self, http: requests.Session, id_: str) -> None:
         time.sleep(self._random.uniform(0, 0.3))
+        # It may be heard even when no answer comes.
+        self._book.cancelled.add(id_)
         with contextlib.suppress(requests.RequestException):
             http.delete(f"{self._url}/api/ai/queue/{id_}", headers=HEADERS, timeout=8)
-            self._book.cancelled.add(id_)
 
 
 class Listener(threading.Thread):
@@ -111,7 +112,7 @@ class Listener(threading.Thread):
             if answer.status_code != 200:
                 return
             fields: dict[str, str] = {}
-            for number, line in enumerate(answer.iter_lines(chunk_size=1, decode_unicode=True)):
+            for number, line in enumerate(answer.iter_lines(chunk_size=None, decode_unicode=True)):
                 if number > hang_up_after or self.stopping.is_set():
                     return
                 name, _, value = line.partition(": ")

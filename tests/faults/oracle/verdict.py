@@ -4,6 +4,7 @@ import contextlib
 import io
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,9 +48,10 @@ def reach(stack: embedded.Stack, book: Book, *, settle_s: float) -> Verdict:
             verdict.second_attempts += found["attempts"] > 1
             verdict.violations += _check_generation(found, book)
     known = {id_: found for id_, found in polled.items() if found is not None}
-    verdict.violations += _check_events(stack, book, known, verdict)
+    patience_s = min(20, settle_s)
+    verdict.violations += _patiently(lambda: _check_events(stack, book, known, verdict), patience_s)
     verdict.violations += _check_list(tenant, known)
-    verdict.violations += _check_stores(stack, known, patience_s=min(20, settle_s))
+    verdict.violations += _patiently(lambda: _check_stores(stack, known), patience_s)
     verdict.violations += [f"lost: {id_}" for id_ in verdict.lost] + [f"stuck: {id_}" for id_ in verdict.stuck]
     return verdict
 
@@ -90,7 +92,7 @@ def _check_generation(found: dict[str, Any], book: Book) -> list[str]:
 
 
 def _check_events(stack: embedded.Stack, book: Book, known: dict[str, Any], verdict: Verdict) -> list[str]:
-    wrong = []
+    wrong, verdict.doubled = [], []
     with contextlib.closing(connections.connect(stack.store)) as connection:
         log: Any = connection.xrange(keys.EVENTS + TENANT)
     verdict.recovery_ms = recoveries(log)
@@ -139,18 +141,15 @@ def _check_list(tenant: Tenant, known: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def _check_stores(stack: embedded.Stack, known: dict[str, Any], *, patience_s: float) -> list[str]:
-    wrong = []
+def _patiently(look: Callable[[], list[str]], patience_s: float) -> list[str]:
+    """What is still wrong when it has had time: readers come back, objects are deleted."""
     deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        wrong = _left_over(stack, known)
-        if not wrong:
-            break
+    while (wrong := look()) and time.monotonic() < deadline:
         time.sleep(0.5)
     return wrong
 
 
-def _left_over(stack: embedded.Stack, known: dict[str, Any]) -> list[str]:
+def _check_stores(stack: embedded.Stack, known: dict[str, Any]) -> list[str]:
     wrong = []
     with contextlib.closing(connections.connect(stack.store)) as connection:
         for key in (keys.LEASES, keys.DEPTHS, keys.DUE, keys.DEADLINES, keys.ACTIVE + TENANT):
