@@ -78,13 +78,6 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
         beats = stack.enter_context(contextlib.closing(connections.connect(settings)))
-        keeper = stack.enter_context(contextlib.closing(_keeper(settings, RedisLedger(beats))))
-        stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
-        store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
-        allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
-        fetcher = stack.enter_context(contextlib.closing(Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed)))
-        delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
-        stack.callback(delivery.close)
         residency = Residency(
             known,
             weights_dir=settings.weights_dir,
@@ -93,6 +86,13 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             load_rest_s=settings.load_rest_s,
             preloaded=frozenset(preload),
         )
+        keeper = stack.enter_context(contextlib.closing(_keeper(settings, RedisLedger(beats), residency)))
+        stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
+        store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
+        allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
+        fetcher = stack.enter_context(contextlib.closing(Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed)))
+        delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
+        stack.callback(delivery.close)
         filters = _filters(settings)
         neighbours = Neighbours(RedisLedger(connection), settings.worker_name)
         editing = Editing(
@@ -181,13 +181,14 @@ def _filters(settings: GpuSettings) -> Filters:
     return Filters(words=WordFilter.from_file(settings.filtered_words), images=classifier)
 
 
-def _keeper(settings: GpuSettings, ledger: RedisLedger) -> Keeper:
+def _keeper(settings: GpuSettings, ledger: RedisLedger, residency: Residency) -> Keeper:
     return Keeper(
         ledger,
         lease_s=settings.lease_s,
         beat_s=settings.beat_s,
         stall_limit_s=settings.stall_limit_s,
         load_limit_s=settings.load_limit_s,
+        loading_s=lambda: residency.loading_s,
     )
 
 

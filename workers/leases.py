@@ -89,12 +89,6 @@ class Lease:
         """Seconds since the pipeline finished a step; 0 while it does not run."""
         return 0.0 if self._editing_since is None else time.monotonic() - self._advanced_at
 
-    @property
-    def loading_s(self) -> float:
-        """Seconds its model has been loading; 0 while none is."""
-        since = self._loading_since
-        return 0.0 if since is None else time.monotonic() - since
-
     def timed_out(self) -> errors.TimedOutError:
         """What it fails with when its limit is over."""
         return errors.TimedOutError(f"The edit took longer than {self.claim.execution_limit_s:g} seconds")
@@ -120,6 +114,7 @@ class Keeper:
         beat_s: float,
         stall_limit_s: float,
         load_limit_s: float = float("inf"),
+        loading_s: Callable[[], float] = lambda: 0.0,
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._ledger = ledger
@@ -127,6 +122,7 @@ class Keeper:
         self._beat_s = beat_s
         self._stall_limit_s = stall_limit_s
         self._load_limit_s = load_limit_s
+        self._loading_s = loading_s
         self._end_process = end_process
         # By id and token: this very worker may be given a generation anew while it still winds up the lost attempt.
         self._leases: dict[tuple[str, int], Lease] = {}
@@ -184,11 +180,13 @@ class Keeper:
     def _run(self) -> None:
         beaten: dict[Lease, tuple[float, int]] = {}
         while not self._closing.wait(PROGRESS_EVERY_S):
+            if self._loading_s() > self._load_limit_s:
+                self._end_loading()
+                return
             held = self._held()
             now = time.monotonic()
             for lease in held:
-                hanging = lease.overtime_s > HANGING_S or lease.still_s > self._stall_limit_s
-                if hanging or lease.loading_s > self._load_limit_s:
+                if lease.overtime_s > HANGING_S or lease.still_s > self._stall_limit_s:
                     self._end_hanging(lease)
                     return
                 at, step = beaten.get(lease, (0.0, 0))
@@ -225,5 +223,14 @@ class Keeper:
         except errors.TransientError:
             log.warning("%s could not be recorded as failed; its lease will run out", lease.claim.id)
         self.drop(lease)
+        self.hand_back()
+        self._end_process(EXIT_HANGING)
+
+    def _end_loading(self) -> None:
+        """The same for a load. Whoever waits for it counts as one that took its worker down, or it would tour the fleet."""
+        log.error("a model has been loading for more than %g s; ending this process", self._load_limit_s)
+        for lease in self._held():
+            if lease.phase is generations.Phase.LOADING:
+                self.drop(lease)
         self.hand_back()
         self._end_process(EXIT_HANGING)

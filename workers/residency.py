@@ -1,6 +1,6 @@
 """Which models are on the device: loaded when work asks for them, kept warm for a while, evicted when another needs the room.
 
-Everything but `state`, `resident`, `failed`, `keep` and `has_room` runs on the pipeline's thread.
+Everything but `state`, `resident`, `failed`, `loading_s`, `keep` and `has_room` runs on the pipeline's thread.
 """
 
 import importlib
@@ -47,6 +47,7 @@ class Residency:
     _failed: dict[str, tuple[float, type[errors.DarkroomError], str]] = field(init=False, default_factory=dict)
     _failures: Counter[str] = field(init=False, default_factory=Counter)
     _starting: tuple[str, float] | None = field(init=False, default=None)
+    _starting_since: float | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def resident(self) -> tuple[str, ...]:
@@ -59,6 +60,12 @@ class Residency:
         """Models that could not be loaded a moment ago."""
         with self._lock:
             return tuple(model for model, (at, *_) in self._failed.items() if self.clock() - at < self.load_rest_s)
+
+    @property
+    def loading_s(self) -> float:
+        """Seconds a model has been loading; 0 while none is."""
+        since = self._starting_since
+        return 0.0 if since is None else self.clock() - since
 
     def state(self, model: str) -> dict[str, object]:
         """`cold`, `starting` with a percentage, `warm`, or `failed` with the reason."""
@@ -101,7 +108,7 @@ class Residency:
                 raise
             finally:
                 with self._lock:
-                    self._starting = None
+                    self._starting, self._starting_since = None, None
         found = self._resident[model]
         found.used_at = self.clock()
         return found.pipeline
@@ -127,7 +134,7 @@ class Residency:
             raise kind(message)
 
     def _load(self, model: str, on_loaded: base.OnLoaded) -> None:
-        began = self.clock()
+        began = self._starting_since = self.clock()
         found = self.known.model(model)
         gpu = self.known.gpu_types[self.gpu_type]
         staying = [one.placement for name, one in self._resident.items() if name in self.preloaded]

@@ -17,8 +17,10 @@ WORKERS = ("worker-1", "worker-2")
 
 SLEEPERS = {
     # No torch: a worker that is killed is back in a second.
-    "DARKROOM_MODELS": '["quick", "slow", "hanging", "lethal"]',
+    "DARKROOM_MODELS": '["quick", "slow", "hanging", "lethal", "heavy"]',
     "DARKROOM_STALL_LIMIT_S": "4",
+    # Heavy takes longer.
+    "DARKROOM_LOAD_LIMIT_S": "1.5",
     "DARKROOM_GRACE_S": "10",
 }
 

@@ -45,6 +45,12 @@ def test_a_pipeline_that_hangs_past_its_limit_is_ended_with_its_process(victim: 
     assert victim.alice.finished(victim.alice.enqueue(tiny))["status"] == "succeeded"
 
 
+def test_a_load_that_hangs_is_ended_with_its_process(victim: Victim, tiny: str) -> None:
+    found = victim.alice.finished(victim.alice.enqueue(tiny, model="heavy"))
+    assert (found["status"], found["error_code"], found["attempts"]) == ("failed", "worker_lost", 2)
+    assert "while loading" in found["error_message"]
+
+
 def _admin(victim: Victim, *arguments: str) -> str:
     environment = {**os.environ, "DARKROOM_DATA_DIR": str(victim.stack.options.data_dir)}
     command = [str(Path(sys.executable).parent / "darkroom-admin"), *arguments]

@@ -1,5 +1,7 @@
 """Leases are renewed whatever the store answers."""
 
+import dataclasses
+import queue
 import threading
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from storage.contracts import errors
 from tests.unit.test_editing import CLAIM
-from workers.leases import Keeper
+from workers.leases import EXIT_HANGING, Keeper
 
 
 @pytest.mark.parametrize(
@@ -29,5 +31,28 @@ def test_a_fault_of_any_kind_does_not_end_the_renewing(fault: Exception) -> None
     try:
         keeper.hold(CLAIM)
         assert renewed.wait(10)
+    finally:
+        keeper.close()
+
+
+def test_a_load_that_hangs_ends_the_process_and_is_blamed_on_who_waits_for_it() -> None:
+    returned: list[str] = []
+    begun, ended = threading.Event(), queue.Queue[int]()
+
+    class Ledger:
+        def run(self, call: Any) -> bool:
+            if call.script == "release":
+                returned.append(call.arguments[0])
+            return True
+
+    keeper = Keeper(
+        Ledger(), lease_s=3, beat_s=1, stall_limit_s=60, load_limit_s=5, loading_s=lambda: 6 * begun.is_set(),
+        end_process=ended.put,
+    )  # fmt: skip
+    try:
+        keeper.hold(dataclasses.replace(CLAIM, id="waiting")).loaded(0.5)
+        keeper.hold(dataclasses.replace(CLAIM, id="preparing"))
+        begun.set()
+        assert (ended.get(timeout=10), returned) == (EXIT_HANGING, ["preparing"])
     finally:
         keeper.close()

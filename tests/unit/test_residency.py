@@ -1,5 +1,6 @@
 """Models come when work asks for them, stay a while, and make room for each other."""
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,19 @@ def test_a_model_too_large_for_the_device_is_refused_with_the_sum(shelf: Shelf) 
         errors.ModelUnavailableError, match=r"a needs 6.5 GB at the least and cpu has 2; no listed GPU type does"
     ):
         shelf.residency(memory_gb=2).pipeline("a")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_how_long_a_load_has_taken_is_told_until_it_is_over(shelf: Shelf, fails: bool) -> None:
+    residency, told = shelf.residency(), []
+
+    def loaded(share: float) -> None:
+        shelf.now += 2
+        told.append(residency.loading_s)
+        if fails:
+            raise errors.ModelUnavailableError("damaged")
+
+    with contextlib.suppress(errors.ModelUnavailableError):
+        residency.pipeline("a", loaded)
+    assert told[0] == 2
+    assert residency.loading_s == 0
