@@ -22,10 +22,11 @@ NO_TORCH = {"DARKROOM_MODELS": '["quick"]'}
 
 
 @contextlib.contextmanager
-def _up(data_dir: Path, **extra: str) -> Iterator[subprocess.Popen[str]]:
+def _up(data_dir: Path, *, with_weights: bool = True, **extra: str) -> Iterator[subprocess.Popen[str]]:
     """`make up`, killed at the end should it still run."""
     environment = {**stack_environment(data_dir), **NO_TORCH, **extra}
-    del environment["DARKROOM_WEIGHTS_DIR"]
+    if not with_weights:
+        del environment["DARKROOM_WEIGHTS_DIR"]
     command = [sys.executable, "-u", "-m", "infra.embedded"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -51,7 +52,6 @@ def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
         assert f"ready at http://127.0.0.1:{port}" in lines
         assert "my-own-development-key" in lines
         assert str(tmp_path) in lines
-        assert {one.name for one in (tmp_path / "weights").iterdir()} >= {"small-flux2", "small-klein", "kontext-mini"}
         family = psutil.Process(process.pid).children(recursive=True)
         listening = [conn for child in family for conn in child.net_connections() if conn.status == psutil.CONN_LISTEN]
         ports = {conn.laddr.port for conn in listening}
@@ -106,13 +106,14 @@ def test_the_api_is_given_no_port_of_the_stores(tmp_path: Path, monkeypatch: pyt
         premises.own_port(50002, kept)
 
 
-def test_small_weights_of_an_earlier_edition_are_built_anew(tmp_path: Path) -> None:
+def test_weights_are_furnished_and_small_ones_of_an_earlier_edition_built_anew(tmp_path: Path) -> None:
     old = tmp_path / "weights" / "small-flux2" / "model_index.json"
     old.parent.mkdir(parents=True)
     old.write_text("{}")
-    with _up(tmp_path) as process:
+    with _up(tmp_path, with_weights=False) as process:
         _first_lines(process, 4)
         assert "PixtralProcessor" in old.read_text()
+        assert {one.name for one in (tmp_path / "weights").iterdir()} >= {"small-flux2", "small-klein", "kontext-mini"}
 
 
 def test_a_folder_in_use_is_said_to_be(stack: embedded.Stack) -> None:

@@ -42,3 +42,10 @@ async def test_what_happens_between_hello_and_the_reading_of_the_past_is_told() 
             assert b"event: hello" in await anext(frames)  # type: ignore[arg-type, operator]
             started = await anext(frames)  # type: ignore[arg-type]
     assert b"id: 5000000000000-2" in started, "the second: the first had happened before"  # type: ignore[operator]
+
+
+def test_padding_fills_a_block_of_a_reader_with_lines_that_fit_into_one() -> None:
+    lines = stream.PADDING.splitlines()
+    assert len(stream.PADDING) >= 4096
+    assert {len(line) for line in lines if line} == {63}
+    assert all(line.startswith(b": ") for line in lines if line)

@@ -1,8 +1,8 @@
 """The event stream, framed so that every published client can read it.
 
 LF line ends, `event:` before `data:`, compact JSON. After a terminal event come 4 KiB of comment, because mawk (Debian's
-awk) holds back shorter input, and a moment later one more line, because curl notices only when writing that its reader
-has gone.
+awk) holds back shorter input, in short lines, because it holds back more once it has met a longer one; and a moment
+later one more line, because curl notices only when writing that its reader has gone.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from storage import events as event_log
 from storage.contracts import errors, events
 
 NUDGE = ServerSentEvent(comment="", sep="\n").encode()
-PADDING = ServerSentEvent(comment="." * 4096, sep="\n").encode()
+PADDING = ServerSentEvent(comment="\n".join(["." * 61] * 65), sep="\n").encode()
 NUDGE_S = 0.25
 KEEP_ALIVE_S = 15
 SLOW_READER_S = 15
