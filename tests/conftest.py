@@ -51,7 +51,7 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
         "DARKROOM_PORT": "0",
         "DARKROOM_DATA_DIR": str(data_dir),
         "DARKROOM_API_KEYS": json.dumps(TENANTS),
-        "DARKROOM_WEIGHTS_DIR": str(Path(_weights().name) / "weights"),
+        "DARKROOM_WEIGHTS_DIR": extra.get("DARKROOM_WEIGHTS_DIR") or str(Path(_weights().name) / "weights"),
         "DARKROOM_CATALOG": f"{shipped}:{Path(__file__).parent / 'catalog.toml'}",
         "DARKROOM_LEASE_S": "3",
         "DARKROOM_BEAT_S": "0.5",

@@ -39,7 +39,8 @@ def run(
         proxies["redis" if not proxies else "objects"] = proxy
         return proxy.port
 
-    environment = stack_environment(folder, DARKROOM_WORKERS="2", **SLEEPERS)
+    # Stand-ins need no weights.
+    environment = stack_environment(folder, DARKROOM_WORKERS="2", DARKROOM_WEIGHTS_DIR=str(folder), **SLEEPERS)
     options = replace(premises.Options.from_environment(environment), through=through)
     with embedded.running(options) as stack:
         book, stopping = load.Book(), threading.Event()
