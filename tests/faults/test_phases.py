@@ -147,7 +147,7 @@ def test_connections_that_died_without_a_word_are_noticed_on_both_sides(fresh_pa
         stranded = time.monotonic()
         id_ = eventually(lambda: _accepted(patient, tiny))
         stream.wait_for(COMPLETED, id_)
-        assert time.monotonic() - stranded < 30
+        assert time.monotonic() - stranded < 15
     patient.check_it_ended_once(id_, attempts=(1,))
 
 

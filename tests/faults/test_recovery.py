@@ -37,7 +37,7 @@ def test_a_killed_workers_generation_is_finished_by_another_within_a_lease_and_a
         victim.signal(running_on(victim, id_), signal.SIGKILL)
         killed = time.monotonic()
         eventually(lambda: victim.alice.get(f"/api/ai/queue/{id_}").json()["attempts"] == 2)
-        assert time.monotonic() - killed < 15, "a lease, a sweep, and room for a busy machine"
+        assert time.monotonic() - killed < 3 + 0.5 + 5, "a lease, a sweep, and room for a busy machine"
         found = victim.alice.finished(id_)
         stream.wait_for(COMPLETED, id_)
     assert (found["status"], found["attempts"]) == ("succeeded", 2)
