@@ -14,6 +14,7 @@ import httpx
 from client import client, probe
 
 BAR = 24
+PROFILES = ("exact", "fast")
 
 
 def main() -> None:
@@ -27,6 +28,7 @@ def main() -> None:
     edit.add_argument("prompt")
     edit.add_argument("--out", type=Path, help="where to save; default: <id>.<format>")
     edit.add_argument("--model", default="flux-kontext-dev")
+    edit.add_argument("--profile", choices=PROFILES, help="how it computes; default: the model's own")
     edit.add_argument("--gpu", dest="gpu_type", help="run on this GPU type alone")
     edit.add_argument("--region", help="run in this region alone")
     edit.add_argument("--deadline", type=float, help="seconds after which it is over, one way or another")
@@ -37,9 +39,10 @@ def main() -> None:
     edit.add_argument("--format", choices=("webp", "jpg", "png"), dest="output_format", default="webp")
     for name, text in (("status", "print a generation"), ("cancel", "cancel a generation")):
         commands.add_parser(name, help=text).add_argument("generation_id")
-    plan = commands.add_parser("plan", help="print how a model fits on GPU types, in GB")
+    plan = commands.add_parser("plan", help="print a model's execution plan on GPU types, with its sums in GB")
     plan.add_argument("model")
     plan.add_argument("--gpu", dest="gpu_type", help="one GPU type; default: all")
+    plan.add_argument("--profile", choices=PROFILES, help="default: the model's own")
     commands.add_parser("fleet", help="print the workers that are there")
     probing = commands.add_parser("probe", help="run a standard request where too little is known for estimates")
     probing.add_argument("models", nargs="*", help="default: all")
@@ -49,6 +52,7 @@ def main() -> None:
     probing.add_argument("--again", action="store_true", help="whatever has run before")
     estimate = commands.add_parser("estimate", help="print what an edit is likely to take and cost")
     estimate.add_argument("model")
+    estimate.add_argument("--profile", choices=PROFILES, help="default: the model's own")
     estimate.add_argument("--gpu", dest="gpu_type", help="one GPU type; default: all")
     estimate.add_argument("--region", help="one region; default: all")
     estimate.add_argument("--steps", type=int, dest="num_inference_steps")
@@ -82,8 +86,7 @@ def _run(service: client.Client, command: str, asked: dict[str, Any]) -> None:
     elif command == "usage":
         _print_usage(service.usage(asked["month"]))
     elif command == "plan":
-        for placement in service.placements(asked["model"], asked["gpu_type"]):
-            _print_placement(placement)
+        _print_plan(service.plan(asked.pop("model"), **asked))
     else:
         image, out = asked.pop("image"), asked.pop("out")
         source = image if image.startswith(("http://", "https://")) else Path(image)
@@ -132,11 +135,18 @@ def _print_usage(found: Mapping[str, Any]) -> None:
     rows.writerows((found["month"], *(one[name] for name in columns)) for one in found["models"])
 
 
+def _print_plan(found: Mapping[str, Any]) -> None:
+    for placement in found["placements"]:
+        _print_placement(placement)
+    if found["stand_in"]:
+        print("This service loads a small stand-in; the sums are of the published weights.")
+
+
 def _print_placement(found: Mapping[str, Any]) -> None:
     print(f"{found['gpu_type']:<14} {found['memory_gb']:>6g} GB   {found['placement'] or found['reason']}")
-    if found["placement"] and found["parts_gb"]:
-        parts = " + ".join(f"{part} {gb:g}" for part, gb in found["parts_gb"].items())
-        print(f"{'':<14} {found['total_gb']:>6g} GB = {parts}")
+    if found["placement"] and found["phases_gb"]:
+        phases = ", ".join(f"{phase} {gb:.1f}" for phase, gb in found["phases_gb"].items())
+        print(f"{'':<14} {found['total_gb']:>6g} GB = the most of {phases}; host memory {found['host_gb']:.1f}")
 
 
 def _print_events(events: Iterable[client.Event]) -> None:

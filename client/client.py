@@ -135,11 +135,13 @@ class Client:
         found: Mapping[str, Any] = _checked(self._http.get("/api/ai/usage", params={"month": month} if month else {}))
         return found
 
-    def placements(self, model: str, gpu_type: str | None = None) -> list[Mapping[str, Any]]:
-        """How a model would be placed on a GPU type, or on each. Raises `ApiError`."""
-        query = {"gpu_type": gpu_type} if gpu_type else {}
-        found = _checked(self._http.get(f"/api/ai/models/{quote(model, safe='')}/placement", params=query))
-        return list(found["placements"])
+    def plan(self, model: str, *, gpu_type: str | None = None, profile: str | None = None) -> Mapping[str, Any]:
+        """How a model runs on a GPU type, or on each: the answer's `placements`. Raises `ApiError`."""
+        query = {name: value for name, value in (("gpu_type", gpu_type), ("profile", profile)) if value}
+        found: Mapping[str, Any] = _checked(
+            self._http.get(f"/api/ai/models/{quote(model, safe='')}/placement", params=query)
+        )
+        return found
 
     def cancel(self, id_: str) -> None:
         """Cancel a generation. Raises `ApiError`."""

@@ -312,7 +312,7 @@ class Editing:
             upsampled_prompt=edited.upsampled_prompt,
         )
         sample = self._sample(prepared, samples.SUCCEEDED).model_copy(
-            update={**timings.model_dump(), "placement": edited.facts.placement, "peak_gb": edited.facts.peak_gb}
+            update={**timings.model_dump(), "placement": edited.facts.plan, "peak_gb": edited.facts.peak_gb}
         )
         return Stored(lease=prepared.lease, result=result, sample=sample, body=body)
 
@@ -369,7 +369,7 @@ class Editing:
         return generations.MadeWith(
             model=edit.model,
             weights=weights.name,
-            revision=weights.revision,
+            revision=facts.revision or weights.revision,
             pipeline=facts.pipeline,
             seed=edit.seed,
             steps=edit.steps,
@@ -377,7 +377,8 @@ class Editing:
             upsample_temperature=edit.upsample_temperature or None,
             rendered=str(edited.prepared.geometry.render),
             dtype=facts.dtype,
-            placement=facts.placement,
+            profile=facts.profile,
+            placement=facts.plan,
             gpu_type=self._claimant.gpu_type,
             gpu=facts.device,
             libraries=dict(facts.libraries),

@@ -22,6 +22,7 @@ from storage.contracts.catalog import Catalog
 from storage.ledger import calls
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
+from workers import host
 from workers.attendant import Attendant
 from workers.conveyor import Conveyor
 from workers.delivery import Delivery
@@ -62,10 +63,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     if not models:
         raise ValueError(f"the catalog lists no model for GPU type {settings.gpu_type!r}")
     if settings.gpu_type != "cpu" and any(known.models[model].pipeline != "stand_in" for model in models):
-        # A GPU that is not there is noticed now, not by failing whatever is claimed.
-        from workers.pipelines import device
-
-        device.check(settings.gpu_type, known.gpu_types[settings.gpu_type].device_name)
+        _check_gpu(settings, known)
     if settings.region not in known.regions:
         raise ValueError(f"DARKROOM_REGION {settings.region!r} is not in the catalog: {', '.join(known.regions)}")
 
@@ -85,6 +83,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             keep_warm_s=settings.keep_warm_s,
             load_rest_s=settings.load_rest_s,
             preloaded=frozenset(preload),
+            host_gb=_host_gb(settings),
         )
         keeper = stack.enter_context(contextlib.closing(_keeper(settings, RedisLedger(beats), residency)))
         stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
@@ -158,6 +157,22 @@ def run_gpu_worker(settings: GpuSettings) -> None:
 def _pass_on(app: celery.Celery, queue: str) -> None:
     with contextlib.suppress(errors.StoreUnavailableError):  # the housekeeping worker replaces it
         queues.send_ticket(app, queue)
+
+
+def _host_gb(settings: GpuSettings) -> float | None:
+    """What weights may be kept in besides the GPU; not counted where everything is in the machine's memory anyway."""
+    return None if settings.gpu_type == "cpu" else host.memory_gb()
+
+
+def _check_gpu(settings: GpuSettings, known: Catalog) -> None:
+    """A GPU that is not there is noticed now, not by failing whatever is claimed."""
+    # Not above: a worker of stand-ins goes without torch.
+    from workers import compiling
+    from workers.pipelines import device
+
+    device.check(settings.gpu_type, known.gpu_types[settings.gpu_type])
+    if settings.compile_cache is not None:
+        compiling.keep_in(settings.compile_cache)
 
 
 def _named(known: Catalog, name: str) -> str:
@@ -268,4 +283,6 @@ def _host_and_port(url: str) -> str:
 if __name__ == "__main__":
     # A worker loads what the catalog names; telling the hub about it is not its business.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Freed pieces are put together again: edits of many sizes would leave memory in pieces too small for the next.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     start(GpuSettings, run_gpu_worker)

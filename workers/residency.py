@@ -3,17 +3,17 @@
 Everything but `state`, `resident`, `failed`, `loading_s`, `keep` and `has_room` runs on the pipeline's thread.
 """
 
-import importlib
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.contracts import catalog, errors
-from storage.contracts.placement import Placement, planned, refusal, total_gb
+from storage.contracts import catalog, errors, plans
+from storage.contracts.plans import Plan
+from workers import loader
 from workers.pipelines import base
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,9 @@ class Resident:
     """A model on the device."""
 
     pipeline: base.Pipeline
-    placement: Placement
+    plan: Plan
     used_at: float
+    cold_start: loader.ColdStart
 
 
 @dataclass
@@ -41,7 +42,10 @@ class Residency:
     keep_warm_s: float = 900.0
     load_rest_s: float = 10.0
     preloaded: frozenset[str] = frozenset()
+    host_gb: float | None = None
+    """Memory of the machine, in GB, that weights may be kept in; None does not count it."""
     clock: Callable[[], float] = time.monotonic
+    _lowered: dict[str, Plan] = field(init=False, default_factory=dict)
     _kept: frozenset[str] = field(init=False, default=frozenset())
     _resident: dict[str, Resident] = field(init=False, default_factory=dict)
     _failed: dict[str, tuple[float, type[errors.DarkroomError], str]] = field(init=False, default_factory=dict)
@@ -73,19 +77,25 @@ class Residency:
             if self._starting and self._starting[0] == model:
                 return {"state": "starting", "percent": round(100 * self._starting[1])}
             if model in self._resident:
-                return {"state": "warm", "placement": self._resident[model].placement.name}
+                return {"state": "warm", "placement": self._resident[model].plan.name}
             if model in self._failed:
                 return {"state": "failed", "reason": self._failed[model][2], "failures": self._failures[model]}
             return {"state": "cold"}
 
     def has_room(self, model: str) -> bool:
         """Whether it fits beside the models that are kept or preloaded."""
-        staying = [
-            one.placement for name, one in list(self._resident.items()) if name in self.preloaded | self._kept - {model}
-        ]
-        gpu = self.known.gpu_types[self.gpu_type]
-        found = planned(self.known.model(model), gpu)
-        return found is not None and total_gb([*staying, found]) <= gpu.memory_gb
+        kept = self.preloaded | self._kept - {model}
+        staying = [one.plan for name, one in list(self._resident.items()) if name in kept]
+        plan = self._plan(model, [])
+        return plan is not None and plans.total_gb([*staying, plan]) <= self._gpu.memory_gb
+
+    def would_evict(self, model: str) -> frozenset[str]:
+        """Which models loading this one now would take off the device: none when it is there already, or fits beside them."""
+        resident = list(self._resident.items())
+        plan = self._plan(model, self._preloaded_plans())
+        if model in dict(resident) or plan is None:
+            return frozenset()
+        return frozenset(self._in_the_way(plan, resident))
 
     def pipeline(
         self, model: str, on_loaded: base.OnLoaded = lambda share: None, *, again: bool = False
@@ -113,6 +123,25 @@ class Residency:
         found.used_at = self.clock()
         return found.pipeline
 
+    def relieve(self, model: str) -> bool:
+        """Make what ran out of memory need less: alone on the device, or else by the next plan; False when there is none.
+
+        The plan is remembered as long as the worker runs.
+        """
+        others = [name for name in self._resident if name not in self.preloaded | {model}]
+        for other in others:
+            self._evict(other, "out of memory")
+        if others:
+            return True
+        current = self._resident[model].plan
+        lower = plans.below(current, self.known.model(model), self._gpu, host_gb=self.host_gb)
+        if lower is None:
+            return False
+        log.warning("%s ran out of memory as %r; from now on %r", model, current.name, lower.name)
+        self._lowered[model] = lower
+        self._evict(model, "out of memory")
+        return True
+
     def cool(self) -> None:
         """Let go of what has not been used for long."""
         for model, found in list(self._resident.items()):
@@ -135,57 +164,86 @@ class Residency:
 
     def _load(self, model: str, on_loaded: base.OnLoaded) -> None:
         began = self._starting_since = self.clock()
-        found = self.known.model(model)
-        gpu = self.known.gpu_types[self.gpu_type]
-        staying = [one.placement for name, one in self._resident.items() if name in self.preloaded]
-        room = gpu.memory_gb - (total_gb(staying) - total_gb([])) if staying else gpu.memory_gb
-        placement = planned(found, gpu.model_copy(update={"memory_gb": room}))
-        if placement is None:
-            raise refusal(self.known, model, self.gpu_type)
+        plan = self._plan(model, self._preloaded_plans())
+        if plan is None:
+            raise plans.refusal(self.known, model, self.gpu_type, host_gb=self.host_gb)
         self._report(model, 0.0, on_loaded)
-        self._make_room(placement, gpu)
-        pipeline = self._first_try(found, placement, lambda share: self._report(model, share, on_loaded))
-        if pipeline is None:
-            # The sum was too hopeful, or the card is shared: once more with nothing else on it.
-            for other in [name for name in self._resident if name not in self.preloaded]:
-                self._evict(other, "out of memory")
-            pipeline = self._read(found, placement, lambda share: self._report(model, share, on_loaded))
+        resident: Resident | None = None
+        while resident is None:
+            self._make_room(plan)
+            resident = self._attempt(model, plan, on_loaded)
+            if resident is None:
+                plan = self._lower(model, plan)
         with self._lock:
             self._failed.pop(model, None)
-            self._resident[model] = Resident(pipeline, placement, self.clock())
-        log.info("%s loaded in %.1f s (%s, %s)", model, self.clock() - began, found.weights.name, placement.name)
+            self._resident[model] = resident
+        on_loaded(1.0)
+        name = self.known.model(model).weights.name
+        log.info("%s loaded in %.1f s (%s, %s): %s", model, self.clock() - began, name, plan.name, resident.cold_start)
 
-    def _first_try(self, found: catalog.Model, placement: Placement, on_loaded: base.OnLoaded) -> base.Pipeline | None:
+    def _attempt(self, model: str, plan: Plan, on_loaded: base.OnLoaded) -> Resident | None:
         """None when there was no memory; what was half placed is gone with the exception when this returns."""
         try:
-            return self._read(found, placement, on_loaded)
+            pipeline, cold_start = loader.loaded(
+                self.known.model(model),
+                self.weights_dir,
+                self.gpu_type,
+                plan,
+                lambda share: self._report(model, share, on_loaded),
+                self.clock,
+            )
         except errors.OutOfMemoryError:
             return None
+        return Resident(pipeline, plan, self.clock(), cold_start)
 
-    def _read(self, found: catalog.Model, placement: Placement, on_loaded: base.OnLoaded) -> base.Pipeline:
-        weights = found.weights
-        folder = self.weights_dir / weights.source
-        if weights.lora is not None and (self.weights_dir / weights.lora).is_dir():
-            weights = weights.model_copy(update={"lora": str(self.weights_dir / weights.lora)})
-        # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
-        family = importlib.import_module(f"workers.pipelines.{found.pipeline}")
-        loaded: base.Pipeline = family.load(
-            weights, folder if folder.is_dir() else None, self.gpu_type, placement, on_loaded
-        )
-        return loaded
+    def _lower(self, model: str, plan: Plan) -> Plan:
+        """What to try after a plan for which memory did not suffice: the sum was too hopeful, or the card is shared."""
+        others = [name for name in self._resident if name not in self.preloaded]
+        for other in others:
+            self._evict(other, "out of memory")
+        lower = plan if others else plans.below(plan, self.known.model(model), self._gpu, host_gb=self.host_gb)
+        if lower is None:
+            raise errors.OutOfMemoryError(f"{model} does not fit on this GPU, not even as {plan.name!r}")
+        if lower is not plan:
+            log.warning("%s could not be loaded as %r; trying %r", model, plan.name, lower.name)
+            self._lowered[model] = lower
+        return lower
+
+    @property
+    def _gpu(self) -> catalog.GpuType:
+        return self.known.gpu_types[self.gpu_type]
+
+    def _preloaded_plans(self) -> list[Plan]:
+        return [one.plan for name, one in list(self._resident.items()) if name in self.preloaded]
+
+    def _plan(self, model: str, staying: Sequence[Plan]) -> Plan | None:
+        """The best plan beside those that stay, or what was found to work here."""
+        if model in self._lowered:
+            return self._lowered[model]
+        # Phases do not coincide: what rests beside it is all that it cannot have.
+        room = self._gpu.memory_gb - sum(plan.phases.resting for plan in staying)
+        return plans.planned(self.known.model(model), self._gpu, room_gb=room, host_gb=self.host_gb)
 
     def _report(self, model: str, share: float, on_loaded: base.OnLoaded) -> None:
         with self._lock:
             self._starting = (model, share)
         on_loaded(share)
 
-    def _make_room(self, placement: Placement, gpu: catalog.GpuType) -> None:
-        while True:
-            together = [placement, *(one.placement for one in self._resident.values())]
-            evictable = [model for model in self._resident if model not in self.preloaded]
-            if total_gb(together) <= gpu.memory_gb or not evictable:
-                return
-            self._evict(min(evictable, key=lambda model: self._resident[model].used_at), "its room is needed")
+    def _make_room(self, plan: Plan) -> None:
+        for model in self._in_the_way(plan, list(self._resident.items())):
+            self._evict(model, "its room is needed")
+
+    def _in_the_way(self, plan: Plan, resident: Sequence[tuple[str, Resident]]) -> list[str]:
+        """Who has to go so that a plan has room: the least recently used first, none that was preloaded."""
+        staying = dict(resident)
+        evictable = sorted(
+            (name for name in staying if name not in self.preloaded), key=lambda name: staying[name].used_at
+        )
+        gone = []
+        while evictable and plans.total_gb([plan, *(one.plan for one in staying.values())]) > self._gpu.memory_gb:
+            gone.append(evictable.pop(0))
+            del staying[gone[-1]]
+        return gone
 
     def _evict(self, model: str, reason: str) -> None:
         with self._lock:

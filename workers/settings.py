@@ -59,6 +59,9 @@ class GpuSettings(WorkerSettings):
     load_limit_s: Annotated[float, Field(gt=0)] = 1800
     """A model that takes longer to load hangs, and its process is ended."""
 
+    compile_cache: Path | None = None
+    """Folder in which compiled code is kept between starts; None leaves it where torch puts it, in a temporary folder."""
+
     weights_dir: Path = Path("weights")
     """Folder of local weights; a model whose `source` is no folder in it is loaded from the hub."""
 

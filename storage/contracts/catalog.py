@@ -15,10 +15,57 @@ from storage.contracts.geometry import Frame
 from storage.contracts.parameters import Declaration, Parameter, shown
 from storage.contracts.values import Frozen
 
-Precision = Literal["bf16", "fp8"]
+Profile = Literal["exact", "fast"]
+"""How a model computes: `exact` differs from the published pipeline by rounding alone; `fast` multiplies in fewer bits, within a
+bound on what that changes (docs/performance.md)."""
 
 UPSAMPLING = "caption_upsample_temperature"
 """The parameter that asks for a prompt to be written anew, as diffusers calls it."""
+
+
+WeightFormat = Literal["bf16", "nf4"]
+
+
+class Layers(Frozen):
+    """Layers of one kind: how many, and GB of bf16 weights of each; `quantised` of them may be kept in fewer bits."""
+
+    count: Annotated[int, Field(ge=1)]
+    gb: Annotated[float, Field(gt=0)]
+    quantised: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Part(Frozen):
+    """A transformer or a text encoder: its repeated layers in the order in which they run, and GB of weights `outside` them."""
+
+    outside: Annotated[float, Field(ge=0)] = 0.0
+    layers: Annotated[tuple[Layers, ...], Field(min_length=1)]
+    activations: Annotated[float, Field(ge=0)] = 0.0
+    """GB of a text encoder's activations for a prompt of full length."""
+    stays: bool = False
+    """Whether no layer is streamed. A text encoder that writes prompts would cross the bus for every word: minutes for a prompt."""
+
+    @property
+    def count(self) -> int:
+        """How many layers there are."""
+        return sum(layer.count for layer in self.layers)
+
+
+class Memory(Frozen):
+    """What a model needs on a GPU: GB (10^9 bytes) of bf16 weights by part, and activations. `python -m bench.plans` counts them.
+
+    `text_encoder` counts what is loaded of it: the layers that are read, or all. Activations are KB for each token that the
+    transformer sees (text, picture, references), and for each pixel that the autoencoder encodes or decodes.
+    """
+
+    transformer: Part
+    text_encoder: Part
+    vae: Annotated[float, Field(gt=0)]
+    token_kb: Annotated[float, Field(gt=0)]
+    text_tokens: Annotated[int, Field(ge=0)] = 512
+    reference_tokens: Annotated[int, Field(ge=0)] = 4150
+    """Of a reference picture at the most: a megapixel, a token for 256 pixels."""
+    encode_kb_per_pixel: Annotated[float, Field(gt=0)] = 1.28
+    decode_kb_per_pixel: Annotated[float, Field(gt=0)] = 1.54
 
 
 class Weights(Frozen):
@@ -33,29 +80,16 @@ class Weights(Frozen):
     lora: str | None = None
     text_layers: tuple[int, ...] = ()
     """Which hidden states of the text encoder are read; empty is what the family's published weights have."""
+    format: WeightFormat = "bf16"
+    """What transformer and text encoder are kept in where they come from: `nf4` are 4 bits as bitsandbytes writes them."""
     whole_text_encoder: bool = False
     """Whether what no edit reads of the text encoder is loaded too: with it prompts can be written anew (FLUX.2 [dev])."""
+    memory: Memory | None = None
+    """What these weights need where they stand in for the published ones, to which the model's own `memory` belongs."""
     note: str | None = None
     licence: str
     licence_url: str | None = None
     non_commercial: bool = False
-
-
-class Memory(Frozen):
-    """What a model needs on a GPU, in GB (10^9 bytes) of bf16 weights, and for activations at one megapixel.
-
-    `text_encoder` counts what is loaded of it: the layers that are read, or all. `block` is the largest part that is streamed
-    at once.
-    """
-
-    transformer: Annotated[float, Field(gt=0)]
-    text_encoder: Annotated[float, Field(gt=0)]
-    vae: Annotated[float, Field(gt=0)]
-    block: Annotated[float, Field(gt=0)]
-    activations: Annotated[float, Field(gt=0)]
-    activations_per_reference: Annotated[float, Field(ge=0)] = 0.0
-    references: Annotated[int, Field(ge=0)] = 1
-    """For how many references room is kept; edits of more may run out of memory where it is tight."""
 
 
 class Model(Frozen):
@@ -70,13 +104,13 @@ class Model(Frozen):
     """What this entry is called among the versions of its model."""
     version_of: str | None = None
     """The model of which this is another version; what it does not say itself is as there."""
-    precision: Precision | None = None
-    """Of the transformer's weights on the GPU; None: bf16 where it fits, else fp8."""
+    profile: Profile = "exact"
+    """How it computes. Another profile of a model is a version of it."""
     pipeline: Literal["kontext", "flux2", "klein", "stand_in"]
     weights: Weights
     gpu_types: tuple[str, ...]
     memory: Memory | None = None
-    """None: so small that it fits everywhere."""
+    """Of the published weights. None: so small that it fits everywhere."""
     min_references: Annotated[int, Field(ge=0)] = 1
     """With 0 it also makes pictures from text alone."""
     max_references: Annotated[int, Field(ge=1)] = 1
@@ -94,6 +128,10 @@ class Model(Frozen):
     def _upsamples_as_it_says(self) -> "Model":
         if (UPSAMPLING in self.parameters) != self.weights.whole_text_encoder:
             raise ValueError(f"parameters.{UPSAMPLING} and weights.whole_text_encoder go together")
+        if self.weights.whole_text_encoder and self.loaded_memory and not self.loaded_memory.text_encoder.stays:
+            raise ValueError("weights.whole_text_encoder needs memory.text_encoder.stays = true")
+        if self.weights.format != "bf16" and self.profile != "fast":
+            raise ValueError("weights.format nf4 is no exact profile")
         if self.weights.whole_text_encoder and self.pipeline != "flux2":
             raise ValueError("weights.whole_text_encoder is for the pipeline flux2")
         return self
@@ -102,6 +140,19 @@ class Model(Frozen):
     def upsamples(self) -> bool:
         """Whether it can write prompts anew in more words."""
         return UPSAMPLING in self.parameters
+
+    @property
+    def loaded_memory(self) -> Memory | None:
+        """What the weights that are really loaded need."""
+        return self.weights.memory or self.memory
+
+    @property
+    def published(self) -> "Model":
+        """The same with the published weights, where others stand in for them."""
+        weights = self.weights.model_copy(update={"memory": None})
+        return self.model_copy(
+            update={"weights": weights, "frame": self.frame.model_copy(update={"render_pixels": None})}
+        )
 
     @functools.cached_property
     def _declaration(self) -> Declaration:
@@ -135,7 +186,10 @@ class GpuType(Frozen):
     memory_gb: Annotated[float, Field(gt=0)]
     """Usable memory in GB (10^9 bytes)."""
     device_name: str = ""
-    """Part of what the driver calls it; a worker that finds another device does not start. Empty: any will do."""
+    """What the driver calls it, a maker's prefix and a memory size aside; a worker that finds another device does not start.
+    Empty: any will do."""
+    capability: Annotated[float, Field(gt=0)] | None = None
+    """CUDA's compute capability, such as 9.0; None: not a CUDA device, nothing is compiled for it."""
     price_per_hour: Annotated[float, Field(ge=0)] = 0.0
     """What an operator pays, in USD."""
 
@@ -187,6 +241,23 @@ class Catalog(Frozen):
             message = f"model_version must be one of {', '.join(found)} for {name}; got {shown(version)}"
             raise errors.ModelNotFoundError(message, field="model_version")
         return found[version]
+
+    def profiled(self, name: str, profile: str) -> str:
+        """The name of the version of a model that computes so. Raises `errors.InvalidInputError` when there is none."""
+        found = self.profiles_of(name)
+        if profile in found:
+            return found[profile]
+        raise errors.InvalidInputError(
+            f"profile must be one of {', '.join(found)} for {name}; got {shown(profile)}", field="profile"
+        )
+
+    def profiles_of(self, name: str) -> dict[str, str]:
+        """The profiles that a model is offered in: profile to the name of its version."""
+        own = self.models[self.name_of(name)]
+        found: dict[str, str] = {own.profile: self.name_of(name)}
+        for other in self.versions(self.name_of(name)).values():
+            found.setdefault(self.models[other].profile, other)
+        return dict(sorted(found.items()))
 
     @functools.cached_property
     def _names(self) -> dict[str, str]:

@@ -84,8 +84,8 @@ class Phase(enum.StrEnum):
 class MadeWith(Frozen):
     """What a result was made with, so that it can be made again: the receipt.
 
-    `seed`, `steps`, `guidance` and `upsample_temperature` as they were used; `revision` of the weights; `dtype` and
-    `placement` of the model on the `gpu`; `libraries` by name.
+    `seed`, `steps`, `guidance` and `upsample_temperature` as they were used; `revision` of the weights; `dtype`, `profile` and
+    `placement` (the execution plan in short) of the model on the `gpu`; `libraries` by name.
     """
 
     model: str
@@ -98,6 +98,7 @@ class MadeWith(Frozen):
     upsample_temperature: float | None = None
     rendered: str
     dtype: str
+    profile: str = "exact"
     placement: str
     gpu_type: str
     gpu: str

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from storage.contracts import catalog, errors, placement
+from storage.contracts import catalog, errors, plans
 from storage.settings import StoreSettings
 
 
@@ -203,9 +203,9 @@ def test_a_version_is_the_model_but_for_what_it_says() -> None:
     assert known.version("flux-2-dev-fp8", "diffusers-bf16") == "flux-2-dev"
     smaller = known.model("flux-2-dev-fp8")
     assert (smaller.frame, smaller.aliases) == (known.model("flux-2-dev").frame, ())
-    placed = placement.planned(smaller, known.gpu_types["h200"])
-    assert placed
-    assert placed.weights == "fp8", "though bf16 would fit"
+    plan = plans.planned(smaller, known.gpu_types["h200"])
+    assert plan
+    assert plan.transformer.format == "fp8", "though bf16 would fit"
 
 
 def test_an_unknown_version_is_refused_with_those_there_are() -> None:

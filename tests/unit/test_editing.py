@@ -104,7 +104,7 @@ def test_queues_that_are_always_full_are_served_in_turn(monkeypatch: pytest.Monk
 class Writer:
     """A pipeline that writes prompts anew, and draws grey."""
 
-    facts = Facts(pipeline="p", dtype="d", placement="here", device="cpu", libraries={})
+    facts = Facts(pipeline="p", dtype="d", plan="here", profile="exact", device="cpu", libraries={})
 
     def __init__(self, written: str, meanwhile: Callable[[], None] = lambda: None) -> None:
         self.written = written
@@ -169,7 +169,7 @@ def test_words_that_the_model_comes_up_with_are_filtered_too(monkeypatch: pytest
 
 def _edited() -> editing.Edited:
     prepared = _prepared()
-    facts = Facts(pipeline="p", dtype="d", placement="here", device="cpu", libraries={})
+    facts = Facts(pipeline="p", dtype="d", plan="here", profile="exact", device="cpu", libraries={})
     return editing.Edited(prepared=prepared, picture=Image.new("RGB", (8, 8)), execution_ms=1, facts=facts)
 
 

@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 
 from storage.contracts import errors
-from storage.contracts.catalog import Catalog
+from storage.contracts.catalog import Catalog, Layers, Memory, Part
 from storage.settings import StoreSettings
 from workers.pipelines import stand_in
 from workers.residency import Residency
+
+TEN_GB = Memory(
+    transformer=Part(layers=(Layers(count=9, gb=1),)),
+    text_encoder=Part(layers=(Layers(count=9, gb=0.1),), activations=0.5),
+    vae=0.1,
+    token_kb=0.001,
+    decode_kb_per_pixel=3e6 / 1_800_000,
+)
 
 
 @dataclass
@@ -42,13 +50,13 @@ class Shelf:
         known = StoreSettings().read_catalog()
         base = known.model("flux-kontext-dev")
         models = {
-            # 10 GB of weights each, 3 GB of activations, 0.7 GB of context.
+            # 10 GB of weights each, 3 GB of activations, 1 GB of context.
             name: base.model_copy(
                 update={
                     "pipeline": "stand_in",
                     "aliases": (),
                     "weights": base.weights.model_copy(update={"source": "1", "name": name}),
-                    "memory": base.memory.model_copy(update={"transformer": 9, "text_encoder": 0.9, "vae": 0.1}),  # type: ignore[union-attr]
+                    "memory": TEN_GB,
                 }
             )
             for name in ("a", "b", "c")
@@ -142,7 +150,7 @@ def test_out_of_memory_while_loading_clears_the_device_and_tries_once_more(shelf
 
 def test_a_model_too_large_for_the_device_is_refused_with_the_sum(shelf: Shelf) -> None:
     with pytest.raises(
-        errors.ModelUnavailableError, match=r"a needs 6.5 GB at the least and cpu has 2; no listed GPU type does"
+        errors.ModelUnavailableError, match=r"a needs 14.0 GB at the least and cpu has 2; no listed GPU type does"
     ):
         shelf.residency(memory_gb=2).pipeline("a")
 

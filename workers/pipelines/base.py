@@ -1,7 +1,7 @@
 """What a pipeline is to the rest of the worker."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL import Image
@@ -41,17 +41,24 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a loaded pipeline is, for receipts: its class, precision, where its parts are, the device and the libraries.
+    """What a loaded pipeline is, for receipts: its class, precision, execution plan, the device and the libraries.
 
-    `peak_gb` is the most memory that its last edit took, where the device counts it.
+    `phases_gb` is the most memory that each phase of its last edit (encode, denoise, decode) took, where the device counts it.
     """
 
     pipeline: str
     dtype: str
-    placement: str
+    plan: str
+    profile: str
     device: str
     libraries: Mapping[str, str]
-    peak_gb: float | None = None
+    revision: str | None = None
+    phases_gb: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def peak_gb(self) -> float | None:
+        """The most of all phases."""
+        return max(self.phases_gb.values(), default=None)
 
 
 class Pipeline(Protocol):
@@ -74,6 +81,14 @@ class Pipeline(Protocol):
         """Run the denoising loop. Returns an RGB picture of exactly `job.width` x `job.height`.
 
         Raises `errors.OutOfMemoryError`, `errors.GpuFaultError` and whatever `on_step` raises.
+        """
+        ...
+
+    def warm_up(self, job: Job) -> None:
+        """Run a job of the usual size once, so that what is compiled or tuned at the first call is ready before work is timed.
+
+        Where this machine cannot compile, or lacks an attention kernel, it computes without from now on, and its `facts` say so.
+        Raises as `edit`.
         """
         ...
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import logging
 import platform
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +15,13 @@ import torch
 from PIL import Image
 
 from storage.contracts import errors
-from storage.contracts.placement import Placement
+from storage.contracts.plans import Plan
 from workers.pipelines import faults
 from workers.pipelines.base import Facts, Job, OnPreview, OnStep, OnToken
+from workers.pipelines.execution import Applied
 from workers.pipelines.previews import Projection
+
+log = logging.getLogger(__name__)
 
 PROMPTS_KEPT = 64
 """Embeddings of prompts are 4 to 16 MB each, in the memory of the machine."""
@@ -44,14 +48,15 @@ class PromptMemory:
 
 
 class Denoising:
-    """A pipeline of diffusers on one device. A family says how it is called (`arguments`) and how it packs pixels (`tokens`)."""
+    """A pipeline of diffusers on one device. A family says how it is called (`call`) and how it packs pixels (`tokens`)."""
 
-    def __init__(self, pipe: Any, placement: Placement) -> None:
-        self.pipe = pipe
+    def __init__(self, applied: Applied, plan: Plan, revision: str | None = None) -> None:
+        self.applied = applied
+        self.pipe = applied.pipe
         self.pipe.set_progress_bar_config(disable=True)
-        self._placement = placement
-        self._peak_gb: float | None = None
-        self._peak_goes_on = False
+        self.plan = plan
+        self._revision = revision
+        self._peaks = Peaks()
         self.embeddings = PromptMemory(torch.inference_mode()(self.encode))
 
     def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
@@ -77,7 +82,13 @@ class Denoising:
     @property
     def facts(self) -> Facts:
         """See `base.Pipeline`."""
-        return dataclasses.replace(self._lasting, peak_gb=self._peak_gb)
+        return dataclasses.replace(
+            self._lasting, pipeline=self._ran or self._lasting.pipeline, plan=self._plan_name, phases_gb=self._peaks.gb
+        )
+
+    @property
+    def _plan_name(self) -> str:
+        return self.plan.name + (", compiled" if self.plan.compiled else "")
 
     @functools.cached_property
     def _lasting(self) -> Facts:
@@ -86,13 +97,16 @@ class Denoising:
         return Facts(
             pipeline=type(self.pipe).__name__,
             dtype=str(self.pipe.transformer.dtype).removeprefix("torch."),
-            placement=self._placement.name,
+            plan=self._plan_name,
+            profile=self.plan.profile,
             device=name,
             libraries={library: version(library) for library in ("torch", "diffusers", "transformers")},
+            revision=self._revision,
         )
 
     def close(self) -> None:
         """See `base.Pipeline`."""
+        self.applied.close()
         self.pipe = None
         self.__dict__.clear()
         # Hooks and parts refer to each other in circles.
@@ -100,12 +114,17 @@ class Denoising:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    _ran: str = ""
+    """The class that ran the last job: a mask asks for another than the one that was loaded."""
+
     def edit(self, job: Job, on_step: OnStep, on_preview: OnPreview | None = None) -> Image.Image:
         """See `base.Pipeline`. The same job gives the same pixels on the same kind of device."""
         before: list[torch.Tensor] = []
 
         def after_step(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             on_step(index + 1)
+            if index + 1 == pipe.num_timesteps:
+                self._peaks.ended("denoise")
             if on_preview is not None:
                 if before:
                     clean = _foreseen(pipe.scheduler, before.pop(), tensors["latents"])
@@ -115,6 +134,9 @@ class Denoising:
 
         with self.working():
             pipe, arguments = self.call(job)
+            self._ran = type(pipe).__name__
+            self.applied.encoded()
+            self._peaks.ended("encode")
             output = pipe(
                 width=job.width,
                 height=job.height,
@@ -123,33 +145,76 @@ class Denoising:
                 callback_on_step_end=after_step,
                 # Without previews no tensor is handed out: reading one would make the GPU wait.
                 callback_on_step_end_tensor_inputs=["latents"] if on_preview else [],
+                output_type="pt",
                 **arguments,
             )
-        picture: Image.Image = output.images[0]
+            picture = _picture(output.images[0])
+            self._peaks.ended("decode")
         return picture
 
-    def peak_goes_on(self) -> None:
-        """What comes next belongs to the same edit: the peak of memory is that of both."""
-        self._peak_goes_on = True
+    def warm_up(self, job: Job) -> None:
+        """See `base.Pipeline`."""
+        try:
+            self.edit(job, lambda step: None)
+        except errors.DarkroomError:
+            raise
+        except Exception as exc:
+            if not self.plan.compiled and self.plan.attention == "native":
+                raise
+            log.warning("compiled code does not run here; computing without: %s", str(exc).partition("\n")[0][:300])
+            self.applied.simplify()
+            self.plan = dataclasses.replace(self.plan, compiled=False, attention="native")
+            self.edit(job, lambda step: None)
+
+    def same_edit_goes_on(self) -> None:
+        """What comes next belongs to the same edit: the peak of its encode phase is that of both."""
+        self._peaks.keep()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """While the device computes: faults in our words, memory given back after one, the peak written down."""
-        on_gpu = torch.cuda.is_available()
-        if on_gpu and not self._peak_goes_on:
-            torch.cuda.reset_peak_memory_stats()
-        self._peak_goes_on = False
-        try:
-            with faults.translated():
+        """While the device computes: faults in our words, memory given back after one, peaks written down."""
+        self._peaks.start()
+        with faults.translated():
+            try:
                 yield
-        except errors.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            raise
-        finally:
-            # An exception skips the pipeline's own clean-up, and what a step cache holds would enter the next picture.
-            self.pipe.maybe_free_model_hooks()
-        if on_gpu:
-            self._peak_gb = torch.cuda.max_memory_allocated() / 1e9
+            finally:
+                # An exception skips the pipeline's own clean-up, and what a step cache holds would enter the next picture.
+                self.pipe.maybe_free_model_hooks()
+
+
+class Peaks:
+    """The most memory that each phase of an edit took, by the allocator's own count, in GB without the CUDA context."""
+
+    def __init__(self) -> None:
+        self.gb: dict[str, float] = {}
+        self._kept = False
+
+    def start(self) -> None:
+        """An edit starts, unless it was said to go on."""
+        if not self._kept:
+            self.gb = {}
+            self._reset()
+        self._kept = False
+
+    def keep(self) -> None:
+        """What starts next belongs to the same edit."""
+        self._kept = True
+
+    def ended(self, phase: str) -> None:
+        """A phase is over, as far as memory is concerned: allocations happen when work is queued, not when it is done."""
+        if torch.cuda.is_available():
+            self.gb[phase] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
+            self._reset()
+
+    def _reset(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+
+def _picture(pixels: torch.Tensor) -> Image.Image:
+    """Pixels (3, height, width) from 0 to 1 as a picture, rounded as diffusers does, but on the device: fewer bytes to copy."""
+    levels = (pixels.float() * 255).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def _foreseen(scheduler: Any, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

@@ -1,19 +1,31 @@
-"""Which torch device a GPU type is, in which precision it computes, and how a pipeline is put there."""
+"""Which torch device a GPU type is, in which precision it computes, and whether this machine has it."""
 
-from typing import Any
+import re
 
 import torch
 
-from storage.contracts.placement import Placement
+from storage.contracts.catalog import GpuType
+
+MEMORY_TOLERANCE = 0.06
+"""How far the driver's count of memory may be from the catalog's: ECC and the driver's own part differ a little."""
+
+OTHER_CARDS = re.compile(r"\b(laptop|mig|max-q|d)\b")
+"""Words after which a name means a slower card of the same number, or a slice of one."""
 
 
-def check(gpu_type: str, device_name: str) -> None:
-    """Whether this machine's GPU is what it is said to be. Raises `ValueError`."""
+def check(gpu_type: str, expected: GpuType) -> None:
+    """Whether this machine's GPU is what it is said to be, by its name, word for word, and its memory. Raises `ValueError`."""
     of(gpu_type)
-    if gpu_type != "cpu":
-        found = torch.cuda.get_device_name()
-        if device_name.lower() not in found.lower():
-            raise ValueError(f"DARKROOM_GPU_TYPE is {gpu_type} ({device_name}), but the device here is {found}")
+    if gpu_type == "cpu":
+        return
+    found, memory_gb = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 1e9
+    named = re.search(rf"(?<![\w-]){re.escape(expected.device_name.lower())}(?![\w-])", found.lower())
+    if expected.device_name and (named is None or OTHER_CARDS.search(found.lower()[named.end() :])):
+        raise ValueError(f"DARKROOM_GPU_TYPE is {gpu_type} ({expected.device_name}), but the device here is {found}")
+    if abs(memory_gb / expected.memory_gb - 1) > MEMORY_TOLERANCE:
+        raise ValueError(
+            f"DARKROOM_GPU_TYPE is {gpu_type} with {expected.memory_gb:g} GB, but {found} here has {memory_gb:.1f} GB"
+        )
 
 
 def of(gpu_type: str) -> tuple[str, torch.dtype]:
@@ -23,34 +35,3 @@ def of(gpu_type: str) -> tuple[str, torch.dtype]:
     if not torch.cuda.is_available():
         raise ValueError(f"DARKROOM_GPU_TYPE is {gpu_type}, but torch sees no CUDA device")
     return "cuda", torch.bfloat16
-
-
-def placed(pipe: Any, placement: Placement, device: str, dtype: torch.dtype) -> Any:
-    """Put every part where the placement says: on the device, or streamed to it block by block with overlapped copies."""
-    if placement.weights == "fp8":
-        pipe.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
-    for name, part in pipe.components.items():
-        if not isinstance(part, torch.nn.Module):
-            continue
-        streamed = placement.transformer == "streamed" if name == "transformer" else placement.encoder == "streamed"
-        if name == "vae" or not streamed:
-            part.to(device)
-        else:
-            _stream(part, device)
-    return pipe
-
-
-def _stream(part: torch.nn.Module, device: str) -> None:
-    from diffusers.hooks import apply_group_offloading
-
-    overlapped = device == "cuda"
-    apply_group_offloading(
-        part,
-        onload_device=torch.device(device),
-        offload_device=torch.device("cpu"),
-        offload_type="block_level",
-        num_blocks_per_group=1,
-        use_stream=overlapped,
-        record_stream=overlapped,
-        non_blocking=overlapped,
-    )

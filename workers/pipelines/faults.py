@@ -1,19 +1,45 @@
 """What torch raises, in our words."""
 
 import contextlib
+import gc
+import logging
+import traceback
 from collections.abc import Iterator
 
 import torch
 
 from storage.contracts import errors
 
+log = logging.getLogger(__name__)
+
+EXHAUSTED = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "out of memory",
+)
+"""In the message of a RuntimeError: a library of CUDA found no memory for its workspace."""
+
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raises `errors.OutOfMemoryError` and `errors.GpuFaultError` for what the block meets."""
+    """Raises `errors.OutOfMemoryError` and `errors.GpuFaultError` for what the block meets.
+
+    When memory ran out, what the block had computed so far is gone from the GPU before the error is raised.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as exc:
-        raise errors.OutOfMemoryError("The GPU ran out of memory", retry_after=1.0) from exc
-    except torch.AcceleratorError as exc:
-        raise errors.GpuFaultError("The GPU reported a fault") from exc
+    except RuntimeError as exc:  # the root of torch's own errors
+        if not isinstance(exc, torch.OutOfMemoryError) and not any(words in str(exc) for words in EXHAUSTED):
+            if isinstance(exc, torch.AcceleratorError):
+                raise errors.GpuFaultError("The GPU reported a fault") from exc
+            raise
+        log.warning("out of memory: %s", str(exc).partition("\n")[0][:300])
+        # The frames that the traceback passes through hold the activations.
+        traceback.clear_frames(exc.__traceback__)
+    else:
+        return
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise errors.OutOfMemoryError("The GPU ran out of memory", retry_after=1.0)

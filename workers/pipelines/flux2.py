@@ -10,10 +10,11 @@ from diffusers.pipelines.flux2 import pipeline_flux2
 from PIL import Image
 
 from storage.contracts.catalog import Weights
-from storage.contracts.placement import Placement
+from storage.contracts.plans import Plan
 from workers.pipelines import loading, processors
 from workers.pipelines.base import Job, OnLoaded, OnToken
 from workers.pipelines.denoising import Denoising
+from workers.pipelines.execution import Applied
 
 TEXT_LAYERS = (10, 20, 30)
 """Which hidden states of the text encoder are read, unless the weights say otherwise."""
@@ -35,8 +36,8 @@ def without_marks(prompt: str) -> str:
 class Flux2(Denoising):
     """What the pipelines of the FLUX.2 family share."""
 
-    def __init__(self, pipe: Any, placement: Placement, text_layers: tuple[int, ...]) -> None:
-        super().__init__(pipe, placement)
+    def __init__(self, applied: Applied, plan: Plan, text_layers: tuple[int, ...]) -> None:
+        super().__init__(applied, plan)
         self._text_layers = text_layers
 
     def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
@@ -87,7 +88,7 @@ class Flux2DevPipeline(Flux2):
                 )
         finally:
             listening.remove()
-        self.peak_goes_on()
+        self.same_edit_goes_on()
         return str(written).strip() or job.prompt
 
     def _tokens_of(self, prompt: str, pictures: list[list[Image.Image]] | None) -> int:
@@ -104,12 +105,10 @@ class Flux2DevPipeline(Flux2):
         return len(read["input_ids"][0])
 
 
-def load(
-    weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
-) -> Flux2DevPipeline:
+def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_loaded: OnLoaded) -> Flux2DevPipeline:
     """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
     processors.pixtral()
     layers = weights.text_layers or TEXT_LAYERS
     special = {} if weights.whole_text_encoder else {"text_encoder": loading.without_unread_layers(max(layers))}
-    pipe = loading.pipeline(weights, folder, (Flux2Pipeline,), gpu_type, placement, on_loaded, special)
-    return Flux2DevPipeline(pipe, placement, layers)
+    pipe = loading.pipeline(weights, folder, (Flux2Pipeline,), gpu_type, plan, on_loaded, special)
+    return Flux2DevPipeline(pipe, plan, layers)

@@ -7,7 +7,7 @@ from typing import Any
 from diffusers import Flux2KleinKVPipeline, Flux2KleinPipeline
 
 from storage.contracts.catalog import Weights
-from storage.contracts.placement import Placement
+from storage.contracts.plans import Plan
 from workers.pipelines import loading
 from workers.pipelines.base import Job, OnLoaded
 from workers.pipelines.flux2 import Flux2
@@ -26,12 +26,10 @@ class KleinPipeline(Flux2):
         return pipe, arguments
 
 
-def load(
-    weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
-) -> KleinPipeline:
+def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_loaded: OnLoaded) -> KleinPipeline:
     """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
     layers = weights.text_layers or TEXT_LAYERS
     special = {"text_encoder": loading.without_unread_layers(max(layers))}
     kinds = (Flux2KleinPipeline, Flux2KleinKVPipeline)
-    pipe = loading.pipeline(weights, folder, kinds, gpu_type, placement, on_loaded, special)
-    return KleinPipeline(pipe, placement, layers)
+    pipe = loading.pipeline(weights, folder, kinds, gpu_type, plan, on_loaded, special)
+    return KleinPipeline(pipe, plan, layers)

@@ -11,7 +11,7 @@ from diffusers.pipelines.flux.pipeline_flux_kontext import retrieve_latents
 from PIL import Image
 
 from storage.contracts.catalog import Weights
-from storage.contracts.placement import Placement
+from storage.contracts.plans import Plan
 from workers.pipelines import loading
 from workers.pipelines.base import Job, OnLoaded
 from workers.pipelines.denoising import Denoising
@@ -69,9 +69,7 @@ class KontextPipeline(Denoising):
         return packed
 
 
-def load(
-    weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
-) -> KontextPipeline:
+def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_loaded: OnLoaded) -> KontextPipeline:
     """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
-    pipe = loading.pipeline(weights, folder, (FluxKontextPipeline,), gpu_type, placement, on_loaded)
-    return KontextPipeline(pipe, placement)
+    pipe = loading.pipeline(weights, folder, (FluxKontextPipeline,), gpu_type, plan, on_loaded)
+    return KontextPipeline(pipe, plan)

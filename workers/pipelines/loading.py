@@ -13,8 +13,8 @@ import transformers
 
 from storage.contracts import errors
 from storage.contracts.catalog import Weights
-from storage.contracts.placement import Placement
-from workers.pipelines import device, faults
+from storage.contracts.plans import Plan
+from workers.pipelines import device, execution, faults
 from workers.pipelines.base import OnLoaded
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ def pipeline(
     folder: Path | None,
     allowed: tuple[type[Any], ...],
     gpu_type: str,
-    placement: Placement,
+    plan: Plan,
     on_loaded: OnLoaded,
     special: Mapping[str, Part] | None = None,
 ) -> Any:
-    """Load from a local folder, or from the hub when `folder` is None, and put it where the placement says.
+    """Load from a local folder, or from the hub when `folder` is None, and carry out its execution plan.
 
     `special` loads named parts in other ways. Raises `errors.ModelUnavailableError` saying what is wrong with the weights,
     `errors.OutOfMemoryError` and `errors.GpuFaultError`.
@@ -44,7 +44,7 @@ def pipeline(
     where, dtype = device.of(gpu_type)
     with faults.translated():
         pipe = _read(weights, folder, allowed, dtype, on_loaded, special or {})
-        placed = device.placed(pipe, placement, where, dtype)
+        placed = execution.applied(pipe, plan, where)
     on_loaded(1.0)
     return placed
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from storage.contracts import errors
 from storage.contracts.catalog import Weights
-from storage.contracts.placement import Placement
+from storage.contracts.plans import Plan
 from workers.pipelines.base import Facts, Job, OnLoaded, OnPreview, OnStep, OnToken
 
 BITS = 32
@@ -31,16 +31,23 @@ _SOURCE = re.compile(r"(\d+)( a step)?(?: (hang|die) at (\d+))?(?: loading (\d+)
 class StandInPipeline:
     """Sleeps instead of denoising."""
 
-    def __init__(self, duration_s: float, fault: str | None, at_step: int, *, is_a_step: bool) -> None:
+    def __init__(self, duration_s: float, fault: str | None, at_step: int, plan: Plan, *, is_a_step: bool) -> None:
         self._duration_s = duration_s
         self._is_a_step = is_a_step
         self._fault = fault
         self._at_step = at_step
+        self._plan = plan
 
     @property
     def facts(self) -> Facts:
         """See `base.Pipeline`."""
-        return Facts(pipeline="StandInPipeline", dtype="none", placement="nowhere", device="none", libraries={})
+        plan = self._plan
+        return Facts(
+            pipeline="StandInPipeline", dtype="none", plan=plan.name, profile=plan.profile, device="none", libraries={}
+        )
+
+    def warm_up(self, job: Job) -> None:
+        """See `base.Pipeline`. Sleeping needs none."""
 
     def close(self) -> None:
         """See `base.Pipeline`."""
@@ -84,9 +91,7 @@ def stamped_seed(picture: Image.Image) -> int:
     return sum(1 << BITS - 1 - n for n, level in enumerate(fields.tobytes()) if level > 127)
 
 
-def load(
-    weights: Weights, folder: Path | None, gpu_type: str, placement: Placement, on_loaded: OnLoaded
-) -> StandInPipeline:
+def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_loaded: OnLoaded) -> StandInPipeline:
     """Read `weights.source`. Raises `errors.ModelUnavailableError` when it cannot be read."""
     found = _SOURCE.fullmatch(weights.source)
     if found is None:
@@ -98,4 +103,4 @@ def load(
     for tenth in range(10):
         time.sleep(int(loading or 0) / 10_000)
         on_loaded((tenth + 1) / 10)
-    return StandInPipeline(int(milliseconds) / 1000, fault, int(step or 0), is_a_step=a_step is not None)
+    return StandInPipeline(int(milliseconds) / 1000, fault, int(step or 0), plan, is_a_step=a_step is not None)

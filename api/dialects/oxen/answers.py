@@ -7,8 +7,7 @@ from typing import Any
 
 from api.budgets import MICRO
 from storage import provenance
-from storage.contracts import catalog, edits, errors, events, generations
-from storage.contracts import placement as placements
+from storage.contracts import catalog, edits, errors, events, generations, plans
 from storage.ledger import calls
 
 Sign = Callable[[str, datetime], str]
@@ -170,6 +169,7 @@ def model(name: str, found: catalog.Model) -> dict[str, Any]:
         "source_model": None,
         "image_url": None,
         "released_at": found.released_at,
+        "profile": found.profile,
         "aliases": list(found.aliases),
         "version": found.version,
         "version_of": found.version_of,
@@ -231,17 +231,27 @@ def credentials(found: provenance.Credentials | None) -> dict[str, Any]:
     return {"signed": True, **dataclasses.asdict(found)}
 
 
-def placement(known: catalog.Catalog, model: str, gpu_type: str, precision: catalog.Precision | None) -> dict[str, Any]:
-    """Where a model goes on a GPU type, as a sum; or why it does not."""
-    planned = placements.planned(known.models[model], known.gpu_types[gpu_type], precision=precision)
-    answer: dict[str, Any] = {"gpu_type": gpu_type, "memory_gb": known.gpu_types[gpu_type].memory_gb}
-    if planned is None:
-        return answer | {
-            "placement": None,
-            "reason": placements.refusal(known, model, gpu_type, precision=precision).message,
-        }
-    parts = {part: round(gb, 2) for part, gb in planned.parts}
-    return answer | {"placement": planned.name, "parts_gb": parts, "total_gb": planned.total_gb}
+def placement(known: catalog.Catalog, name: str, gpu_type: str) -> dict[str, Any]:
+    """A model's execution plan on a GPU type, with its sums in GB; or why there is none."""
+    model, gpu = known.models[name].published, known.gpu_types[gpu_type]
+    plan = plans.planned(model, gpu)
+    answer: dict[str, Any] = {"gpu_type": gpu_type, "memory_gb": gpu.memory_gb, "profile": model.profile}
+    if plan is None:
+        return answer | {"placement": None, "reason": plans.refusal(known, name, gpu_type, model=model).message}
+    phases = {
+        phase: round(gb + plans.CONTEXT_GB, 2)
+        for phase, gb in dataclasses.asdict(plan.phases).items()
+        if phase not in ("host", "resting")
+    }
+    return answer | {
+        "placement": plan.name,
+        "compiled": plan.compiled,
+        "attention": plan.attention,
+        "phases_gb": phases,
+        "resting_gb": round(plan.phases.resting, 2),
+        "host_gb": round(plan.phases.host, 2),
+        "total_gb": plan.peak_gb,
+    }
 
 
 def _pictures(model: catalog.Model) -> dict[str, Any]:

@@ -13,7 +13,7 @@ PICTURES = ("input_image", "mask_image")
 ENVELOPE = frozenset(
     {
         *PICTURES, "model", "num_generations", "target_namespace", "parent_generation_id", "response_format", "queue_ttl",
-        "execution_timeout", "deadline", "model_version", "gpu_type", "region", "max_cost_usd",
+        "execution_timeout", "deadline", "model_version", "profile", "gpu_type", "region", "max_cost_usd",
     }
 )  # fmt: skip
 """Fields that are not the model's own parameters."""
@@ -70,6 +70,8 @@ async def request_of(
     name = known.name_of(_string(fields, "model"))
     if "model_version" in fields:
         name = known.version(name, _string(fields, "model_version"))
+    if "profile" in fields:
+        name = known.profiled(name, _string(fields, "profile"))
     model = known.models[name]
     own = {field: value for field, value in fields.items() if field not in ENVELOPE}
     if body.textual:
@@ -297,6 +299,7 @@ def _echo(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, object
         "execution_timeout",
         "deadline",
         "model_version",
+        "profile",
         "gpu_type",
         "region",
         "max_cost_usd",

@@ -146,6 +146,7 @@ class Receipt(BaseModel):
     guidance: float
     rendered: str
     dtype: str
+    profile: str
     placement: str
     gpu_type: str
     gpu: str
@@ -243,20 +244,30 @@ class ModelList(BaseModel):
 
 
 class Placement(BaseModel):
-    """Where a model goes on one GPU type: an arrangement with its sum in GB, or the reason why there is none."""
+    """A model's execution plan on one GPU type with its sums in GB, or the reason why there is none.
+
+    `phases_gb` are the most on the GPU while it loads, encodes the prompt, denoises and decodes, of the largest edit that the
+    model accepts; `resting_gb` between edits; `host_gb` of the machine's memory; `total_gb` is the most of all phases.
+    """
 
     gpu_type: str
     memory_gb: float
+    profile: str
     placement: str | None
-    parts_gb: dict[str, float] = {}
+    compiled: bool | None = None
+    attention: str | None = None
+    phases_gb: dict[str, float] = {}
+    resting_gb: float | None = None
+    host_gb: float | None = None
     total_gb: float | None = None
     reason: str | None = None
 
 
 class PlacementList(BaseModel):
-    """A model's placements."""
+    """A model's execution plans. `stand_in`: they are the published weights', and this service loads small ones instead."""
 
     model: str
+    stand_in: bool
     placements: list[Placement]
 
 
@@ -353,6 +364,11 @@ _COMMON = {
     "max_cost_usd": {"type": "number", "exclusiveMinimum": 0, "description": "Run only where it costs no more"},
     "deadline": {"type": "number", "minimum": 1, "description": "Seconds from now after which it is over"},
     "model_version": {"type": "string", "description": "A version of the model; models list theirs"},
+    "profile": {
+        "type": "string",
+        "enum": ["exact", "fast"],
+        "description": "How it computes; models list what they offer",
+    },
     "parent_generation_id": {"type": "string", "description": "Its result is the first input"},
     "queue_ttl": {"type": "number", "minimum": 1, "description": "Seconds to wait for a worker at the most"},
     "execution_timeout": {"type": "number", "minimum": 1, "description": "Seconds to run at the most"},

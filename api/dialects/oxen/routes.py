@@ -283,15 +283,20 @@ async def plan_placement(
     held: Held,
     tenant: Tenant,
     gpu_type: str | None = None,
-    precision: Literal["bf16", "fp8"] | None = None,
+    profile: Literal["exact", "fast"] | None = None,
 ) -> Response:
-    """How a model would be placed on a GPU type, or on each: the best arrangement that fits, with its sum in GB."""
-    name, known = held.catalog.name_of(model_id), held.catalog
+    """How a model runs on a GPU type, or on each: the best execution plan that fits, with its sums in GB.
+
+    Sums are of the published weights; where stand-ins are loaded instead, `stand_in` says so.
+    """
+    known = held.catalog
+    name = known.profiled(model_id, profile) if profile else known.name_of(model_id)
     if gpu_type is not None and gpu_type not in known.gpu_types:
         message = f"gpu_type must be one of {', '.join(known.gpu_types)}; got {parameters.shown(gpu_type)}"
         raise errors.InvalidInputError(message, field="gpu_type")
-    plans = [answers.placement(known, name, one, precision) for one in ([gpu_type] if gpu_type else known.gpu_types)]
-    return JSONResponse({"model": name, "placements": plans})
+    plans = [answers.placement(known, name, one) for one in ([gpu_type] if gpu_type else known.gpu_types)]
+    stand_in = known.models[name].weights.memory is not None
+    return JSONResponse({"model": name, "stand_in": stand_in, "placements": plans})
 
 
 @router.get("/api/ai/models/{model_id:path}/estimate", responses=contract.ESTIMATES)
@@ -306,9 +311,10 @@ async def estimate_edit(
     height: Annotated[int | None, Query(ge=16, le=8192)] = None,
     references: Annotated[int | None, Query(ge=0, le=16)] = None,
     upsampled: bool = False,
+    profile: Literal["exact", "fast"] | None = None,
 ) -> Response:
     """How long an edit is likely to take and what it costs, warm and cold, on each target; with what that is taken from."""
-    name = held.catalog.name_of(model_id)
+    name = held.catalog.profiled(model_id, profile) if profile else held.catalog.name_of(model_id)
     model = held.catalog.models[name]
     pins = routing.pins_of({"gpu_type": gpu_type, "region": region})
     routing.check(pins, name, held.catalog)
@@ -321,7 +327,12 @@ async def estimate_edit(
         for target in await held.forecasts.targets(name)
         if target.gpu_type in (pins.gpu_types or model.gpu_types) and pins.region in (None, target.region)
     ]
-    return JSONResponse({"model": name, "steps": steps, "references": count, "pixels": ask.pixels, "targets": targets})
+    return JSONResponse(
+        {
+            "model": name, "profile": model.profile, "steps": steps, "references": count, "pixels": ask.pixels,
+            "targets": targets,
+        }
+    )  # fmt: skip
 
 
 @router.get("/api/ai/models/{model_id:path}", responses=contract.MODEL)

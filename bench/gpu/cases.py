@@ -1,0 +1,218 @@
+"""What is measured, in the order of what it tells."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bench.gpu import building, measuring
+from bench.gpu.measuring import Row
+from storage.contracts import plans
+from storage.contracts.catalog import Catalog, GpuType
+from storage.contracts.plans import Plan, Workload
+from workers.pipelines.denoising import Denoising
+
+FEW_STEPS = 6
+"""Denoising steps where only a step's time is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where this runs, and as what: full-size models on a GPU, or shrunk ones on a CPU."""
+
+    known: Catalog
+    gpu_type: str
+    device: str
+    dtype: torch.dtype
+    side: int
+    steps_scale: float
+    runs: int
+    roof: float
+
+    @property
+    def gpu(self) -> GpuType:
+        """The catalog's entry."""
+        return self.known.gpu_types[self.gpu_type]
+
+    def plan(
+        self,
+        model: str,
+        profile: str,
+        references: int,
+        gpu: GpuType | None = None,
+        *,
+        text_encoder_streamed: bool = False,
+    ) -> Plan:
+        """The plan that a worker would take here (of those with a streamed text encoder), with its sums for this very edit."""
+        wanted = self.known.models[self.known.profiled(model, profile)]
+        gpu = gpu or self.gpu
+        work = Workload(pixels=self.side**2, references=references)
+        # What fits the heaviest edit is chosen; what this one takes is compared with.
+        for chosen, plan in zip(plans.ladder(wanted, gpu), plans.ladder(wanted, gpu, work), strict=True):
+            if plans.fits(chosen, gpu) and plan.text_encoder.streamed >= text_encoder_streamed:
+                return plan if self.device == "cuda" else dataclasses.replace(plan, attention="native")
+        raise ValueError(f"{model} does not fit on {gpu.display_name}")
+
+    def steps(self, steps: int) -> int:
+        """Of an edit here."""
+        return max(2, math.ceil(steps * self.steps_scale))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A few rows that share a model on the device."""
+
+    name: str
+    rows: Callable[[Machine], Iterator[Row]]
+
+
+def _edited(machine: Machine, row: Row, pipeline: Denoising, steps: int, runs: int) -> Row:
+    """Fill a row in by running edits."""
+    row.steps = machine.steps(steps)
+    row.warm_up_s = measuring.timed(lambda: pipeline.warm_up(measuring.job(row.references, machine.side, 2)))
+    seconds, gaps = measuring.edits(pipeline, machine.device, row.references, machine.side, row.steps, runs)
+    row.edit_s, row.edits, row.step_ms = measuring.p50(seconds), runs, measuring.p50(gaps)
+    row.plan, row.peaks = pipeline.facts.plan, dict(pipeline.facts.phases_gb)
+    row.planned = measuring.sums(pipeline.plan.phases)
+    rings = {"text encoder": pipeline.applied.text_encoder, "transformer": pipeline.applied.transformer}
+    row.groups = {part: len(ring) for part, ring in rings.items() if ring is not None}
+    return _with_share(machine, row)
+
+
+def _with_share(machine: Machine, row: Row) -> Row:
+    if row.step_ms and machine.roof:
+        row.share = measuring.step_flops(row.model, row.references, machine.side) / (row.step_ms / 1000) / machine.roof
+    return row
+
+
+def _plain(machine: Machine, model: str, pipe: Any, references: int, steps: int) -> Row:
+    row = Row(model=model, label="plain diffusers", references=references, steps=machine.steps(steps))
+    measuring.plain(model, pipe, machine.device, references, machine.side, 2)
+    row.edit_s, gaps = measuring.plain(model, pipe, machine.device, references, machine.side, row.steps)
+    row.edits, row.step_ms = 1, measuring.p50(gaps)
+    return _with_share(machine, row)
+
+
+def _levers(machine: Machine, model: str, pipeline: Denoising, references: int) -> Iterator[Row]:
+    """One lever at a time, on the transformer as it lies: attention, compilation."""
+    transformer, layers = pipeline.pipe.transformer, list(pipeline.applied.compiled)
+    compiled = [layer._compiled_call_impl for layer in layers]
+    cases = [("eager", "native", False), ("compiled", "native", True)]
+    if machine.device == "cuda":
+        cases.insert(1, ("eager, cuDNN attention", "_native_cudnn", False))
+    for label, attention, compiling in cases:
+        transformer.set_attention_backend(attention)
+        for layer, code in zip(layers, compiled, strict=True):
+            layer._compiled_call_impl = code if compiling else None
+        row = _edited(machine, Row(model=model, label=label, references=references), pipeline, FEW_STEPS, 1)
+        yield dataclasses.replace(row, plan=label, edit_s=None)
+    transformer.set_attention_backend("_native_cudnn" if pipeline.plan.attention == "cudnn" else "native")
+    for layer, code in zip(layers, compiled, strict=True):
+        layer._compiled_call_impl = code
+
+
+def kontext(machine: Machine) -> Iterator[Row]:
+    """Kontext with a reference: plain, exact, each lever, fast with its error."""
+    model = "flux-kontext-dev"
+    pipe = building.pipe(model, machine.device, machine.dtype)
+    yield _plain(machine, model, pipe, 1, 28)
+    yield from _exact_and_fast(machine, model, pipe, (1,), 28)
+
+
+def flux2(machine: Machine) -> Iterator[Row]:
+    """FLUX.2 [dev] without a reference, with one and with three. Plain diffusers runs where the whole fits."""
+    model = "flux-2-dev"
+    exact = machine.plan(model, "exact", 0)
+    streamed = exact.text_encoder.streamed > 0
+    pipe = building.pipe(model, machine.device, machine.dtype, encoder_on="cpu" if streamed else None)
+    if not streamed:
+        yield _plain(machine, model, pipe, 0, 28)
+    yield from _exact_and_fast(machine, model, pipe, (0, 1, 3), 28)
+
+
+def _exact_and_fast(machine: Machine, model: str, pipe: Any, references: tuple[int, ...], steps: int) -> Iterator[Row]:
+    first = references[0]
+    exact = building.loaded(model, pipe, machine.plan(model, "exact", first), machine.device)
+    yield _edited(machine, Row(model=model, label="exact", references=first), exact, steps, machine.runs)
+    expected = measuring.step_output(model, exact.pipe.transformer, machine.device, machine.dtype, 1024)
+    for count in references[1:]:
+        exact.plan = machine.plan(model, "exact", count)
+        few = steps if count < 2 else FEW_STEPS
+        yield _edited(machine, Row(model=model, label="exact", references=count), exact, few, 1)
+    yield from _levers(machine, model, exact, first)
+    exact.applied.simplify()
+    yield from _fast(machine, model, exact, expected, references, steps)
+
+
+def _fast(
+    machine: Machine, model: str, exact: Denoising, expected: torch.Tensor, references: tuple[int, ...], steps: int
+) -> Iterator[Row]:
+    """The same weights in fp8. A text encoder that is streamed goes on streaming."""
+    ring = exact.applied.text_encoder
+
+    def planned(count: int) -> Plan:
+        return machine.plan(model, "fast", count, text_encoder_streamed=ring is not None)
+
+    here = dataclasses.replace(planned(references[0]), text_encoder=plans.PartPlan())
+    fast = building.loaded(model, exact.pipe, here, machine.device)
+    fast.applied.text_encoder = ring
+    for count in references:
+        fast.plan = planned(count)
+        first = count == references[0]
+        row = Row(model=model, label="fast", references=count)
+        runs, few = machine.runs if first else 1, steps if count < 2 else FEW_STEPS
+        row = _edited(machine, row, fast, few, runs)
+        if first:
+            found = measuring.step_output(model, fast.pipe.transformer, machine.device, machine.dtype, 1024)
+            row.error = measuring.relative_error(found, expected)
+        yield row
+
+
+def klein(machine: Machine) -> Iterator[Row]:
+    """Klein 4B, four steps: the whole job."""
+    model = "flux-2-klein-4b"
+    pipe = building.pipe(model, machine.device, machine.dtype)
+    yield _plain(machine, model, pipe, 1, 4)
+    exact = building.loaded(model, pipe, machine.plan(model, "exact", 1), machine.device)
+    yield _edited(machine, Row(model=model, label="exact", references=1), exact, 4, 5 * machine.runs)
+
+
+def capped(machine: Machine) -> Iterator[Row]:
+    """FLUX.2 [dev] as on a card of 48 GB: memory is capped, layers are streamed."""
+    model, gpu = "flux-2-dev", machine.known.gpu_types["l40s"]
+    for profile, steps in (("fast", 28), ("exact", FEW_STEPS)):
+        pipe = building.pipe(model, machine.device, machine.dtype, encoder_on="cpu")
+        # Made and quantised where random numbers are quick; only the edits have to do with less.
+        pipeline = building.loaded(model, pipe, machine.plan(model, profile, 0, gpu), machine.device)
+        del pipe
+        building.free()
+        with _memory_of(machine, gpu):
+            row = Row(model=model, label=f"{profile}, as on {gpu.display_name}", references=0)
+            yield _edited(machine, row, pipeline, steps, 1)
+        pipeline.close()
+        del pipeline
+        building.free()
+
+
+@contextlib.contextmanager
+def _memory_of(machine: Machine, gpu: GpuType) -> Iterator[None]:
+    if machine.device == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gpu.memory_gb * 1e9 / total))
+    try:
+        yield
+    finally:
+        if machine.device == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+CASES = (
+    Case(name="kontext", rows=kontext),
+    Case(name="flux2", rows=flux2),
+    Case(name="klein", rows=klein),
+    Case(name="capped", rows=capped),
+)

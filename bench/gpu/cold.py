@@ -1,0 +1,84 @@
+"""From nothing to the first picture, in four parts, each in a process of its own as a worker starts."""
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.gpu import building, measuring
+from bench.gpu.cases import Machine
+from bench.gpu.measuring import Row
+
+MODEL = "flux-2-klein-4b"
+RAM_DISK = Path("/dev/shm")  # noqa: S108  (weights that are read from a disk measure the disk)
+
+
+def rows(machine: Machine) -> Iterator[Row]:
+    """Klein 4B's weights from files: with nothing compiled before, and once more with the first run's compile cache."""
+    with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
+        weights = Path(folder) / "weights"
+        pipe = building.pipe(MODEL, machine.device, machine.dtype)
+        pipe.save_pretrained(weights / "klein", safe_serialization=True)
+        del pipe
+        building.free()
+        for label in ("cold start", "cold start, compile cache"):
+            found = _started(machine, weights, Path(folder) / "cache")
+            parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found.items())
+            yield Row(model=MODEL, label=label, references=1, edit_s=sum(found.values()), edits=1, note=parts)
+
+
+def _started(machine: Machine, weights: Path, cache: Path) -> dict[str, float]:
+    asked = {
+        "weights": str(weights), "cache": str(cache), "gpu_type": machine.gpu_type, "side": machine.side,
+        "shrunk": machine.device == "cpu",
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "bench.gpu.cold", json.dumps(asked)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-500:])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main(asked: Mapping[str, Any]) -> dict[str, float]:
+    """What the started process does. Returns seconds by part."""
+    began = time.monotonic()
+    # Imported here: how long that takes is part of the answer.
+    from storage.contracts import plans
+    from storage.settings import StoreSettings
+    from workers import compiling, loader
+
+    known = StoreSettings().read_catalog()
+    model, gpu = known.models[MODEL], known.gpu_types[asked["gpu_type"]]
+    update: dict[str, Any] = {"source": "klein"}
+    if asked["shrunk"]:
+        update["text_layers"] = building.SHRUNK_TEXT_LAYERS
+        frame = model.frame.model_copy(update={"sizes": ("128x128",), "reference_pixels": 128 * 128})
+        model = model.model_copy(update={"frame": frame})
+    model = model.model_copy(update={"weights": model.weights.model_copy(update=update)})
+    plan = plans.planned(model, gpu)
+    assert plan is not None
+    if asked["shrunk"]:
+        plan = dataclasses.replace(plan, attention="native")
+    compiling.keep_in(Path(asked["cache"]))
+    imported = time.monotonic()
+    kind = "cpu" if asked["shrunk"] else asked["gpu_type"]
+    pipeline, cold_start = loader.loaded(model, Path(asked["weights"]), kind, plan, lambda share: None)
+    first = measuring.timed(lambda: pipeline.edit(measuring.job(1, asked["side"], 4), lambda step: None))
+    return {
+        "import": imported - began + cold_start.import_s,
+        "read": cold_start.read_s,
+        "compile": cold_start.warm_up_s,
+        "first image": first,
+    }
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[1])
+    with building.shrunk() if settings["shrunk"] else contextlib.nullcontext():
+        print(json.dumps(main(settings)))

@@ -1,1 +1,0 @@
-"""Full-size pipelines with random weights on a real GPU: whether arrangements need what the planner says."""

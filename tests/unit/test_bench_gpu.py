@@ -1,0 +1,43 @@
+"""The GPU benchmark runs from end to end with shrunk models, so that the one call on a real GPU does not fail for a slip."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.gpu.__main__ import ALL
+
+
+@pytest.mark.timeout(600)
+def test_every_case_of_the_gpu_benchmark_runs_with_shrunk_models(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.gpu", "--shrunk", "--out", str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    assert found["notes"] == {}
+    measured = {(row["model"], row["label"], row["references"]) for row in found["rows"]}
+    assert measured >= {
+        ("flux-kontext-dev", "plain diffusers", 1),
+        ("flux-kontext-dev", "exact", 1),
+        ("flux-kontext-dev", "eager", 1),
+        ("flux-kontext-dev", "compiled", 1),
+        ("flux-kontext-dev", "fast", 1),
+        *(("flux-2-dev", label, references) for label in ("exact", "fast") for references in (0, 1, 3)),
+        ("flux-2-klein-4b", "plain diffusers", 1),
+        ("flux-2-klein-4b", "exact", 1),
+        ("flux-2-dev", "fast, as on NVIDIA L40S", 0),
+        ("flux-2-klein-4b", "cold start", 1),
+    }
+    for row in found["rows"]:
+        if row["label"] == "fast" and "error" in row:
+            assert 0 < row["error"] < 0.05
+    (streamed,) = (row for row in found["rows"] if row["label"].startswith("fast, as on"))
+    assert streamed["groups"] == {"text encoder": 3, "transformer": 1}
+
+
+def test_the_most_telling_cases_come_first() -> None:
+    assert [case.name for case in ALL][:2] == ["kontext", "flux2"]

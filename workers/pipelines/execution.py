@@ -1,0 +1,118 @@
+"""Carries out an execution plan: formats, streamed layers, attention, compilation. One function, `applied`."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from storage.contracts.plans import SLOTS, PartPlan, Plan
+from workers.pipelines import fp8, streams
+
+log = logging.getLogger(__name__)
+
+ATTENTION = {"native": "native", "cudnn": "_native_cudnn"}
+"""What diffusers calls the attention backends."""
+
+
+RECOMPILATIONS = 64
+"""Of one kind of layer in this process: for each model, format, size (two, then any) and attention. PyTorch's default, eight, is
+less than two models of a family need, after which it computes eagerly."""
+
+
+@dataclass
+class Applied:
+    """A pipeline that is where its plan says. `text_encoder` and `transformer` are the rings of streamed layers, if any are."""
+
+    pipe: Any
+    text_encoder: streams.Ring | None = None
+    transformer: streams.Ring | None = None
+    quantised: int = 0
+    """Linear layers that multiply in fp8."""
+    compiled: list[torch.nn.Module] = field(default_factory=list)
+
+    def encoded(self) -> None:
+        """The prompt is encoded: what that took of the GPU is free for denoising."""
+        if self.text_encoder is not None:
+            self.text_encoder.release()
+
+    def simplify(self) -> None:
+        """Compute eagerly and with PyTorch's own attention from now on: what a driver or compiler cannot do otherwise."""
+        for layer in self.compiled:
+            layer._compiled_call_impl = None
+        self.compiled.clear()
+        self.pipe.transformer.set_attention_backend(ATTENTION["native"])
+
+    def close(self) -> None:
+        """Unpin host memory."""
+        for ring in (self.text_encoder, self.transformer):
+            if ring is not None:
+                ring.close()
+
+
+def stacks(part: torch.nn.Module) -> list[torch.nn.ModuleList]:
+    """A part's repeated layers: a transformer's stacks in the order in which they run, or a text encoder's one."""
+    top = [child for child in part.children() if isinstance(child, torch.nn.ModuleList)]
+    if top:
+        return top
+    inner = [module for module in part.modules() if isinstance(module, torch.nn.ModuleList)]
+    return [max(inner, key=lambda stack: sum(weight.numel() for weight in stack.parameters()))] if inner else []
+
+
+def applied(pipe: Any, plan: Plan, device: str) -> Applied:
+    """Put every part where the plan says, in the format it says.
+
+    Weights that are quantised when this is called (4 bits, a checkpoint's own) stay as they are. Raises what torch raises when
+    memory runs out.
+    """
+    result = Applied(pipe)
+    transformer = pipe.transformer
+    layers = [layer for stack in stacks(transformer) for layer in stack]
+    if plan.transformer.format == "fp8":
+        result.quantised = _quantised(layers, _turns(plan.transformer, len(layers)), device)
+    if plan.attention != "native":
+        transformer.set_attention_backend(ATTENTION[plan.attention])
+    if plan.compiled:
+        for layer in layers:
+            layer.compile()
+            result.compiled.append(layer)
+        torch._dynamo.config.recompile_limit = RECOMPILATIONS
+    result.transformer = _streamed(transformer, plan.transformer, device)
+    for name in ("text_encoder_2", "text_encoder"):
+        encoder = getattr(pipe, name, None)
+        if encoder is not None and result.text_encoder is None:
+            # With two of them the second is the large one (T5 beside CLIP).
+            result.text_encoder = _streamed(encoder, plan.text_encoder, device)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module) and not getattr(part, "is_quantized", False):
+            part.to(device)
+    pipe.vae.to(memory_format=torch.channels_last)
+    if plan.tiled:
+        pipe.vae.enable_tiling()
+    return result
+
+
+def _turns(plan: PartPlan, count: int) -> tuple[int, ...]:
+    """Which of a part's layers are streamed; of a part with another number of layers than planned for, the same share."""
+    streamed = plan.streamed if count == plan.layers else math.ceil(count * plan.streamed / max(plan.layers, 1))
+    return PartPlan(layers=count, streamed=streamed).streamed_layers
+
+
+def _quantised(layers: Sequence[torch.nn.Module], streamed: Sequence[int], device: str) -> int:
+    """Quantised on the device, a linear layer at a time; what is streamed goes back."""
+    done = 0
+    for index, layer in enumerate(layers):
+        done += fp8.quantise(layer, device)
+        if index in streamed:
+            layer.to("cpu")
+    return done
+
+
+def _streamed(part: torch.nn.Module, plan: PartPlan, device: str) -> streams.Ring | None:
+    if not plan.streamed:
+        return None
+    found = stacks(part)
+    turns = _turns(plan, sum(len(stack) for stack in found))
+    return streams.streamed(found, turns, device, SLOTS) if turns else None
