@@ -43,8 +43,9 @@ class Attendant:
         for model, wish in wishes.items():
             if wish.how == "never" or model in residency.resident():
                 continue
-            # What is kept gives way to work, and comes back when there is none.
-            if wish.how == "once" or not (self._is_busy() or model in residency.failed()):
+            # What is kept gives way to work, and comes back when there is none; what work under way needs does not go for a wish.
+            in_the_way = self._is_busy() and bool(residency.would_evict(model))
+            if (wish.how == "once" and not in_the_way) or not (self._is_busy() or model in residency.failed()):
                 self._on_pipeline(functools.partial(self._load, model))
 
     def _evict(self, model: str, wish: calls.Wanted) -> None:

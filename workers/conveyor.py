@@ -1,14 +1,12 @@
 """Overlaps the phases of successive generations, so that the pipeline is never idle while work waits.
 
-One thread claims, a few prepare, one runs the pipeline, two encode, upload and publish. The next generation is claimed only
-when the running edit is nearly done: earlier would keep it from a GPU that is idle now. An input that takes long to arrive is
-not waited for: another generation is claimed meanwhile.
+One thread claims (when: `lookahead`), a few prepare, one runs the pipeline (in which order: `order`), two encode, upload and
+publish.
 """
 
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,6 +14,8 @@ from typing import TypeVar
 from storage.contracts import errors
 from workers.editing import Edited, Editing, Prepared, Stored
 from workers.leases import Keeper, Lease
+from workers.lookahead import Entry, Lookahead
+from workers.order import Order, WouldEvict
 
 log = logging.getLogger(__name__)
 
@@ -33,46 +33,6 @@ PATIENCE_S = 1.0
 EXIT_GPU_FAULT = 71
 
 
-class Running:
-    """How far an edit is: preparing, then so many seconds from its end."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-        self._began: float | None = None
-        self._remaining_s: float | None = None
-        self._prepared = False
-        self._changed = threading.Condition()
-
-    def prepared(self) -> None:
-        """It waits for the pipeline."""
-        with self._changed:
-            self._prepared = True
-            self._changed.notify_all()
-
-    def begin(self) -> None:
-        """The pipeline starts on it."""
-        self._began = time.monotonic()
-
-    def advance(self, step: int) -> None:
-        """`step` steps are done."""
-        elapsed = time.monotonic() - (self._began or time.monotonic())
-        with self._changed:
-            self._remaining_s = elapsed / step * (self._steps - step)
-            self._changed.notify_all()
-
-    def end(self) -> None:
-        """It is over, one way or the other."""
-        with self._changed:
-            self._prepared, self._remaining_s = True, 0
-            self._changed.notify_all()
-
-    def wait_until_within(self, seconds: float, *, patience_s: float) -> None:
-        """Block until no more than this remains. One whose inputs take longer than `patience_s` is not waited for."""
-        with self._changed:
-            if self._changed.wait_for(lambda: self._prepared, patience_s):
-                self._changed.wait_for(lambda: self._remaining_s is not None and self._remaining_s <= seconds)
-
-
 class Conveyor:
     """A GPU worker's threads."""
 
@@ -82,11 +42,13 @@ class Conveyor:
         keeper: Keeper,
         *,
         look_ahead_s: float,
+        would_evict: WouldEvict = lambda model: frozenset(),
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._editing = editing
         self._keeper = keeper
-        self._look_ahead_s = look_ahead_s
+        self._lookahead = Lookahead(look_ahead_s, most=IN_FLIGHT - 1, patience_s=PATIENCE_S)
+        self._order: Order[Lease] = Order(would_evict)
         self._end_process = end_process
         self._preparers = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="prepare")
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
@@ -99,6 +61,11 @@ class Conveyor:
     def call_on_pipeline_thread(self, function: Callable[[], object]) -> None:
         """Run something where the pipeline runs, and wait for it: loading a model, for one."""
         self._pipeline.submit(function).result()
+
+    @property
+    def idle_ms(self) -> tuple[float, ...]:
+        """How long the pipeline was idle before each of the last edits while that one had been waiting."""
+        return self._lookahead.idle_ms
 
     def serve(self, *, wait: bool = True) -> None:
         """Serve until nothing waits, or until told to drain. Returns with the last edits still on the belt.
@@ -150,29 +117,44 @@ class Conveyor:
         if lease is None:
             self._free.release()
             return False
-        running = Running(lease.claim.edit.steps)
+        edit = lease.claim.edit
+        entry = self._lookahead.claimed(edit.model, edit.steps, lease.claim.waited_ms / 1000)
+        self._order.hold(lease, edit.model)
         # The model may be loading while the input is on its way.
-        self._pipeline.submit(self._editing.warm, lease)
-        self._preparers.submit(self._prepare, lease, running)
-        running.wait_until_within(self._look_ahead_s, patience_s=PATIENCE_S)
+        self._pipeline.submit(self._in_order, lease, lambda: self._editing.warm(lease))
+        self._preparers.submit(self._prepare, lease, entry)
+        self._lookahead.wait_for_next()
         return True
 
-    def _prepare(self, lease: Lease, running: Running) -> None:
+    def _in_order(self, lease: Lease, action: Callable[[], object]) -> None:
+        """Do something on the device, once no earlier claim's model would have to go for it."""
+        if self._order.admits(lease, action):
+            action()
+
+    def _prepare(self, lease: Lease, entry: Entry) -> None:
         prepared = self._attempt(lease, lambda: self._editing.prepare(lease))
         if prepared is None:
-            running.end()
+            entry.end()
+            for waiting, action in self._order.settle(lease):
+                self._pipeline.submit(self._in_order, waiting, action)
         else:
-            self._pipeline.submit(self._edit, prepared, running)
-            running.prepared()
+            entry.prepared()
+            self._pipeline.submit(self._in_order, lease, lambda: self._edit(prepared, entry))
 
-    def _edit(self, prepared: Prepared, running: Running) -> None:
-        running.begin()
+    def _edit(self, prepared: Prepared, entry: Entry) -> None:
+        lease = prepared.lease
+        loaded_before = lease.load_ms
+        entry.begin()
+        edited = None
         try:
-            edited = self._attempt(prepared.lease, lambda: self._editing.edit(prepared, running.advance))
+            edited = self._attempt(lease, lambda: self._editing.edit(prepared, entry.advance))
         finally:
-            running.end()
+            entry.end(is_typical=edited is not None and lease.load_ms == loaded_before)
         if edited is not None:
             self._finishers.submit(self._finish, edited)
+        # On this thread, which is the pipeline's: when the conveyor is being closed it takes nothing new.
+        for waiting, action in self._order.settle(lease):
+            self._in_order(waiting, action)
 
     def _finish(self, edited: Edited) -> None:
         stored = self._attempt(edited.prepared.lease, lambda: self._editing.store(edited))
@@ -194,17 +176,24 @@ class Conveyor:
             return phase()
         except errors.GpuFaultError as exc:
             log.exception("the GPU failed; ending this process")
-            self._editing.give_up(lease, exc)
+            self._give_up(lease, exc)
             self._keeper.drop(lease)
             self._keeper.hand_back()
             self._end_process(EXIT_GPU_FAULT)
         except errors.DarkroomError as exc:
-            self._editing.give_up(lease, exc)
+            self._give_up(lease, exc)
         except Exception:
             log.exception("%s failed", lease.claim.id)
-            self._editing.give_up(lease, errors.InternalError("The edit failed on our side"))
+            self._give_up(lease, errors.InternalError("The edit failed on our side"))
         self._let_go(lease, on_belt=on_belt)
         return None
+
+    def _give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
+        """Whatever happens here, the generation is let go of: its lease runs out, and the housekeeping worker sees to it."""
+        try:
+            self._editing.give_up(lease, error)
+        except Exception:
+            log.exception("%s: could not be recorded as failed; its lease will run out", lease.claim.id)
 
     def _let_go(self, lease: Lease, *, on_belt: bool) -> None:
         self._keeper.drop(lease)

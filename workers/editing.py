@@ -125,6 +125,7 @@ class Editing:
         fetch: Callable[[str, str], bytes],
         deliver: Callable[[str, str, bytes, str], bool],
         pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
+        relieve: Callable[[str], bool] = lambda model: False,
         warm_queues: Callable[[], Sequence[str]] = tuple,
         closed_queues: Callable[[], Sequence[str]] = tuple,
         warm_elsewhere: Callable[[], Sequence[str]] = tuple,
@@ -133,6 +134,7 @@ class Editing:
         defer_s: float = 0,
         keeper: Keeper,
         max_attempts: int,
+        max_losses: int = 2,
         rest_s: float,
     ) -> None:
         self._claimant = claimant
@@ -145,6 +147,7 @@ class Editing:
         self._fetch = fetch
         self._deliver = deliver
         self._pipeline = pipeline
+        self._relieve = relieve
         self._warm_queues = warm_queues
         self._closed_queues = closed_queues
         self._warm_elsewhere = warm_elsewhere
@@ -153,6 +156,7 @@ class Editing:
         self._defer_ms = int(defer_s * 1000)
         self._keeper = keeper
         self._max_attempts = max_attempts
+        self._max_losses = max_losses
         self._rest_s = rest_s
 
     def claim(self, *, has_ticket: bool = True) -> Lease | None:
@@ -183,6 +187,10 @@ class Editing:
                 # It was meant for whoever has the model loaded.
                 time.sleep(PASS_ON_S)
                 self._pass_on(claim.queue)
+            return None
+        if isinstance(claim, calls.Unreadable):
+            state = self._ledger.run(calls.release_unreadable(claim))
+            log.error("%s cannot be read by this version: %s", claim.id, state)
             return None
         if claim is None:
             return None
@@ -256,17 +264,19 @@ class Editing:
             lease.advance(step)
             on_step(step)
 
-        pipeline = self._pipeline(edit.model, lease.loaded)
-        lease.begin_editing()
-        began = time.monotonic()
-        job, upsampled = prepared.job, None
-        if edit.upsampled:
-            written = pipeline.upsample(job, edit.upsample_temperature, lambda: lease.advance(0))
-            if written != job.prompt:
-                if edit.filtered:
-                    self._filters.check_prompt(written)
-                job, upsampled = dataclasses.replace(job, prompt=written), written
-        picture = pipeline.edit(job, after_step, lease.show if edit.previews else None)
+        while True:
+            pipeline = self._pipeline(edit.model, lease.loaded)
+            lease.begin_editing()
+            began = time.monotonic()
+            try:
+                job, upsampled = self._upsampled(pipeline, prepared)
+                picture = pipeline.edit(job, after_step, lease.show if edit.previews else None)
+                break
+            except errors.OutOfMemoryError:
+                # At once and by a plan that needs less: the same again would end the same.
+                lease.pause_editing()
+                if not self._relieve(edit.model):
+                    raise
         execution_ms = round((time.monotonic() - began) * 1000)
         lease.end_editing()
         return Edited(
@@ -276,6 +286,19 @@ class Editing:
             facts=pipeline.facts,
             upsampled_prompt=upsampled,
         )
+
+    def _upsampled(self, pipeline: base.Pipeline, prepared: Prepared) -> tuple[base.Job, str | None]:
+        """The job with its prompt written anew, and that prompt, if that is asked for and changes it."""
+        lease, job = prepared.lease, prepared.job
+        edit = lease.claim.edit
+        if not edit.upsampled:
+            return job, None
+        written = pipeline.upsample(job, edit.upsample_temperature, lambda: lease.advance(0))
+        if written == job.prompt:
+            return job, None
+        if edit.filtered:
+            self._filters.check_prompt(written)
+        return dataclasses.replace(job, prompt=written), written
 
     def store(self, edited: Edited) -> Stored:
         """Encode, sign and upload. Raises `errors.DarkroomError`."""
@@ -401,6 +424,8 @@ class Editing:
             max_attempts=self._max_attempts,
             target=self._target(claim),
             sample=sample,
+            # After a fault of the GPU its process ends: another payload like that would tour the fleet.
+            max_losses=self._max_losses if isinstance(error, errors.GpuFaultError) else None,
         )
         try:
             state = self._ledger.run(fail)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import statistics
 import threading
 from collections.abc import Iterable
 from types import FrameType
@@ -105,6 +106,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             filters=filters,
             signer=provenance.signer_of(settings),
             pipeline=residency.pipeline,
+            relieve=residency.relieve,
             closed_queues=lambda: queues_of(residency.failed()),
             warm_queues=lambda: queues_of(residency.resident()),
             warm_elsewhere=neighbours.warm_queues,
@@ -113,10 +115,13 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             defer_s=settings.defer_s,
             keeper=keeper,
             max_attempts=settings.max_attempts,
+            max_losses=settings.max_losses,
             rest_s=settings.rest_s,
         )
         conveyor = stack.enter_context(
-            contextlib.closing(Conveyor(editing, keeper, look_ahead_s=settings.look_ahead_s))
+            contextlib.closing(
+                Conveyor(editing, keeper, look_ahead_s=settings.look_ahead_s, would_evict=residency.would_evict)
+            )
         )
         for model in preload:
             try:
@@ -145,6 +150,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
                 "memory_gb": known.gpu_types[settings.gpu_type].memory_gb,
                 "models": states,
                 "busy": keeper.busy(),
+                "idle_ms": round(statistics.median(conveyor.idle_ms), 1) if conveyor.idle_ms else None,
                 "left_to_others": [
                     one for one in models if one not in residency.resident() and neighbours.has_warm(one)
                 ],

@@ -64,6 +64,12 @@ class Lease:
         self._editing_since = self._advanced_at = time.monotonic()
         self.phase = generations.Phase.EDITING
 
+    def pause_editing(self) -> None:
+        """The pipeline stopped, and is to begin anew; time is not limited meanwhile."""
+        self._editing_since = None
+        self.step = 0
+        self.phase = generations.Phase.PREPARING
+
     def advance(self, step: int) -> None:
         """`step` denoising steps are done. Raises `errors.CancelledError` and `errors.TimedOutError`."""
         self.step = step

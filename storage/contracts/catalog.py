@@ -42,7 +42,7 @@ class Part(Frozen):
     activations: Annotated[float, Field(ge=0)] = 0.0
     """GB of a text encoder's activations for a prompt of full length."""
     stays: bool = False
-    """Whether no layer is streamed. A text encoder that writes prompts would cross the bus for every word: minutes for a prompt."""
+    """Whether no layer is streamed. A text encoder that writes prompts would cross the bus for every word."""
 
     @property
     def count(self) -> int:

@@ -24,6 +24,10 @@ from pydantic import model_validator
 from storage.contracts import edits
 from storage.contracts.values import Frozen
 
+RECORD_VERSION = 2
+"""Of what the API writes into a record for workers to read. To be raised whenever an `Edit` may have a field that workers of the
+last release refuse: they leave newer records to newer workers. Records of version 1 have no number."""
+
 RESULT_LIFETIME = timedelta(days=7)
 """How long a result can be downloaded after completion; SigV4 signs for no longer than 604 800 s."""
 
@@ -204,7 +208,8 @@ class Generation:
             id=record["id"],
             tenant=record["tenant"],
             status=Status(record["status"]),
-            edit=edits.Edit.model_validate_json(record["edit"]),
+            # What a newer release wrote is shown as far as this one knows it.
+            edit=edits.Edit.model_validate_json(record["edit"], extra="ignore"),
             submitted=json.loads(record["submitted"]),
             times=Timeline(
                 created_ms=int(record["created_ms"]),
@@ -213,7 +218,7 @@ class Generation:
             ),
             attempts=int(record["attempts"]),
             step=int(record.get("step", 0)),
-            result=Result.model_validate_json(result) if result else None,
+            result=Result.model_validate_json(result, extra="ignore") if result else None,
             error_code=record.get("error_code"),
             error_message=record.get("error_message"),
             error_details=json.loads(record["error_details"]) if record.get("error_details") else None,

@@ -97,7 +97,7 @@ class Plan:
     """How a model runs on a GPU.
 
     `compiled` by TorchInductor, layer by layer; `attention` is `native` (PyTorch's) or `cudnn`; `tiled` decodes in tiles, which
-    may show at their seams.
+    may show at their seams. `stepped_down`: a better one ran out of memory.
     """
 
     profile: Profile = "exact"
@@ -106,6 +106,7 @@ class Plan:
     attention: Literal["native", "cudnn"] = "native"
     compiled: bool = False
     tiled: bool = False
+    stepped_down: bool = False
     phases: Phases = NOTHING
 
     @property
@@ -122,6 +123,8 @@ class Plan:
             words.append("text encoder streamed")
         if self.tiled:
             words.append("decoded in tiles")
+        if self.stepped_down:
+            words.append("after running out of memory")
         return ", ".join(words)
 
     @property
@@ -241,7 +244,7 @@ def below(plan: Plan, model: Model, gpu: GpuType, *, host_gb: float | None = Non
         # What was learnt at run time (not to compile, say) is not part of the order.
         same = (other.transformer, other.text_encoder, other.tiled)
         if after and other.peak_gb <= 0.95 * plan.peak_gb and fits(other, gpu, host_gb=host_gb):
-            return other
+            return replace(other, stepped_down=True)
         after = after or same == (plan.transformer, plan.text_encoder, plan.tiled)
     return None
 

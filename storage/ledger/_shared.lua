@@ -180,7 +180,7 @@ local function revive(record, queue_ttl_ms)
   local key, at = KEY.generation .. record.id, now_ms()
   record.attempts = 0
   record.queue_ttl_ms = queue_ttl_ms
-  redis.call('HSET', key, 'attempts', 0, 'losses', 0, 'queue_ttl_ms', queue_ttl_ms)
+  redis.call('HSET', key, 'attempts', 0, 'losses', 0, 'unreadable', 0, 'queue_ttl_ms', queue_ttl_ms)
   record.deadline_ms = nil
   redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed',
     'deadline_ms')

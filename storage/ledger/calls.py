@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from pydantic import ValidationError
+
 from storage.contracts import edits, errors, generations, samples
 
 T = TypeVar("T")
@@ -104,6 +106,7 @@ def create(order: Order) -> Call[Receipt]:
     request = {
         "tenant": order.tenant,
         "namespace": order.namespace or order.tenant,
+        "version": generations.RECORD_VERSION,
         "model": order.edits[0].model,
         "queue": order.queue,
         "month": order.month,
@@ -167,6 +170,15 @@ class Claimant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A generation was taken whose record this version cannot read; it is to be handed back (`release_unreadable`)."""
+
+    id: str
+    token: int
+    queue: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deferred:
     """Nothing is to be claimed yet: what waits on `queue` is left to others for a moment."""
 
@@ -182,26 +194,32 @@ def claim(
     patience_ms: int = 0,
     deferred: int = 0,
     deferral_ms: int = 0,
-) -> Call[generations.Claim | Deferred | None]:
+    newest: int = generations.RECORD_VERSION,
+) -> Call[generations.Claim | Deferred | Unreadable | None]:
     """Take the next generation of the first of these queues that has one.
 
     Only the first `preferred` are served before one of the others in which somebody has waited longer than `patience_ms`.
-    The last `deferred` are served only when somebody has waited there for `deferral_ms`.
+    The last `deferred` are served only when somebody has waited there for `deferral_ms`. Records of a version beyond `newest` are
+    left to others.
     """
 
-    def decode(reply: list[Any] | None) -> generations.Claim | Deferred | None:
+    def decode(reply: list[Any] | None) -> generations.Claim | Deferred | Unreadable | None:
         if not reply:
             return None
         if reply[0] == "deferred":
             return Deferred(queue=reply[1])
         id_, tenant, token, attempt, limit_s, edit, waited_ms, queue = reply
+        try:
+            read = edits.Edit.model_validate_json(edit)
+        except ValidationError:
+            return Unreadable(id=id_, token=token, queue=queue)
         return generations.Claim(
             id=id_,
             tenant=tenant,
             token=token,
             attempt=attempt,
             execution_limit_s=float(limit_s),
-            edit=edits.Edit.model_validate_json(edit),
+            edit=read,
             waited_ms=int(waited_ms),
             queue=queue,
         )
@@ -210,7 +228,7 @@ def claim(
     who = (claimant.worker, claimant.gpu_type, claimant.region)
     return Call(
         script="claim",
-        arguments=(*who, lease_ms, first, patience_ms, deferred, deferral_ms, *queues),
+        arguments=(*who, lease_ms, first, patience_ms, deferred, deferral_ms, newest, *queues),
         decode=decode,
     )
 
@@ -259,18 +277,43 @@ def fail(
     max_attempts: int,
     target: samples.Target | None = None,
     sample: samples.Sample | None = None,
+    max_losses: int | None = None,
 ) -> Call[Literal["failed", "queued", "lost"]]:
-    """End it as failed, or queue it again after `rest_s` seconds while attempts are left; None never tries again."""
+    """End it as failed, or queue it again after `rest_s` seconds while attempts are left; None never tries again.
+
+    With `max_losses` it took its worker down, which may happen so often.
+    """
     rest_ms = -1 if rest_s is None else int(rest_s * 1000)
     details = json.dumps(dict(error.details)) if error.details else ""
     noted = (target.name, sample.model_dump_json(exclude_defaults=True)) if target and sample else ("", "")
-    arguments = (claim.id, claim.token, error.code, error.message, rest_ms, max_attempts, details, *noted)
+    arguments = (
+        claim.id,
+        claim.token,
+        error.code,
+        error.message,
+        rest_ms,
+        max_attempts,
+        details,
+        *noted,
+        max_losses or "",
+    )
     return Call(script="fail", arguments=arguments, decode=lambda reply: reply)
 
 
 def release(claim: generations.Claim) -> Call[bool]:
     """Hand it back without counting the attempt. False: it was lost already."""
-    return Call(script="release", arguments=(claim.id, claim.token), decode=lambda reply: reply == "queued")
+    return Call(script="release", arguments=(claim.id, claim.token, "", 0), decode=lambda reply: reply == "queued")
+
+
+UNREADABLE_AT_MOST = 10
+UNREADABLE_REST_MS = 2000
+"""A record that a worker cannot read rests 2, 4, 8, … s, at most a minute, ten times: about six minutes for an upgrade to end."""
+
+
+def release_unreadable(taken: Unreadable) -> Call[Literal["queued", "failed", "lost"]]:
+    """Hand back what this version cannot read, without counting the attempt."""
+    arguments = (taken.id, taken.token, UNREADABLE_AT_MOST, UNREADABLE_REST_MS)
+    return Call(script="release", arguments=arguments, decode=lambda reply: reply)
 
 
 def cancel(

@@ -1,9 +1,12 @@
 -- queued -> processing, for the generation whose turn it is: queue by queue, round robin over tenants, then priority and age.
 -- ARGV: 1 worker, 2 its GPU type, 3 its region, 4 lease in ms, 5 how many queues are preferred, 6 patience of the others in ms,
---       7 how many of the last queues are deferred, 8 for how long in ms, 9... queues
+--       7 how many of the last queues are deferred, 8 for how long in ms, 9 the newest version of records that it reads, 10... queues
 -- Returns {id, tenant, token, attempts, execution_limit_s, edit, ms it waited, queue}, or {'deferred', queue} when only deferred work
 -- waits, or false when nothing does.
-local FIRST = 9
+local FIRST = 10
+-- Of a tenant's pending generations, for one that the worker can read.
+local LOOKED_AT = 64
+local newest = tonumber(ARGV[9])
 
 -- Who of a queue's next tenants has waited longest, in ms; 0 when nobody waits.
 local function waited_ms(queue)
@@ -16,15 +19,28 @@ local function waited_ms(queue)
   return longest
 end
 
+-- The first of a tenant's that this worker can read. What a newer API wrote is left to newer workers.
+local function first_readable(pending)
+  for _, id in ipairs(redis.call('ZRANGE', pending, 0, LOOKED_AT - 1)) do
+    local version = redis.call('HGET', KEY.generation .. id, 'version')
+    if tonumber(version or 1) <= newest then return id end
+  end
+end
+
 local function take(queue)
-  local tenant = redis.call('LPOP', KEY.ring .. queue)
-  while tenant do
+  -- Once around the ring; more often only while what was found turns out to be over.
+  local left = redis.call('LLEN', KEY.ring .. queue)
+  while left > 0 do
+    left = left - 1
+    local tenant = redis.call('LPOP', KEY.ring .. queue)
     local pending = KEY.pending .. queue .. ':' .. tenant
-    local next = redis.call('ZPOPMIN', pending)
+    local id = first_readable(pending)
+    if id then redis.call('ZREM', pending, id) end
     if redis.call('EXISTS', pending) == 1 then redis.call('RPUSH', KEY.ring .. queue, tenant) end
-    if #next > 0 then
+    if id then
+      left = redis.call('LLEN', KEY.ring .. queue)
       one_less(queue)
-      local record = record_of(next[1])
+      local record = record_of(id)
       if record.status == 'queued' then
         local key, at = KEY.generation .. record.id, now_ms()
         local token = redis.call('HINCRBY', key, 'token', 1)
@@ -43,7 +59,6 @@ local function take(queue)
         return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit, waited, queue }
       end
     end
-    tenant = redis.call('LPOP', KEY.ring .. queue)
   end
   return false
 end

@@ -1,6 +1,6 @@
 #!lua
 -- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
--- ARGV: 1 the request as JSON {tenant, namespace, model, queue, priority, idempotency?, fingerprint?, max_active, max_queued,
+-- ARGV: 1 the request as JSON {tenant, namespace, version, model, queue, priority, idempotency?, fingerprint?, max_active, max_queued,
 --       max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, chain?, month, budget?, reserve?, inputs?, callback?, callback_moments?, refused?: {code, message},
 --       generations: [{id, edit, submitted, results}]}; `deadline_ms` counts from now, `chain`
 --       names the queues it may wait on
@@ -44,7 +44,7 @@ for i, generation in ipairs(request.generations) do
   }
   redis.call('HSET', KEY.generation .. record.id,
     'id', record.id, 'tenant', record.tenant, 'model', record.model, 'queue', record.queue, 'status', 'queued',
-    'namespace', request.namespace,
+    'namespace', request.namespace, 'version', request.version,
     'priority', record.priority, 'queue_ttl_ms', integer(request.queue_ttl_ms), 'execution_limit_s', request.execution_limit_s,
     'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
     'edit', generation.edit, 'submitted', generation.submitted, 'results', generation.results)

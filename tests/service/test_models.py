@@ -199,6 +199,11 @@ def test_the_command_line_prints_the_plan(alice: Tenant) -> None:
     command = [str(Path(sys.executable).parent / "darkroom"), "--url", alice.url, "--key", alice.key]
     plan = [*command, "plan", "black-forest-labs/FLUX.2-dev", "--gpu", "h100"]
     told = subprocess.run(plan, capture_output=True, text=True, check=True).stdout
-    assert told.splitlines()[0].split() == ["h100", "85.5", "GB", *"bf16, resident, text encoder streamed".split()]
+    assert told.splitlines()[0].split() == [
+        "h100",
+        "85.5",
+        "GB",
+        *["bf16,", "resident,", "text", "encoder", "streamed"],
+    ]
     assert "80 GB = the most of load 67.0" in " ".join(told.split())
     assert told.splitlines()[-1] == "This service loads a small stand-in; the sums are of the published weights."

@@ -38,6 +38,9 @@ class Stored:
 class Lease:
     number: int
     steps: int = 4
+    model: str = "m"
+    waited_ms: int = 0
+    load_ms: int = 0
 
     def __post_init__(self) -> None:
         self.claim = self.edit = self
@@ -249,6 +252,22 @@ def test_a_gpu_that_failed_ends_the_process_and_what_it_held_goes_back() -> None
     conveyor.close()
     assert desk.given_up == ["gpu_fault"]
     assert ("hand back", 0) in desk.log
+
+
+def test_whatever_goes_wrong_in_giving_up_the_generation_is_let_go_of(belt: Belt) -> None:
+    def prepare(lease: Lease) -> None:
+        raise errors.InputUnreachableError("no")
+
+    def give_up(lease: Lease, error: errors.DarkroomError) -> None:
+        raise errors.StoreFullError("an odd reply")
+
+    desk = Desk(waiting=3 * IN_FLIGHT, prepare=prepare)
+    use_case = UseCase(desk)
+    use_case.give_up = give_up
+    conveyor = Conveyor(use_case, desk, look_ahead_s=10)  # type: ignore[arg-type]
+    conveyor.serve()
+    conveyor.close()
+    assert len(desk.dropped) == 3 * IN_FLIGHT, "no slot is lost, no lease renewed"
 
 
 def test_a_worker_looks_for_work_even_when_no_ticket_comes(belt: Belt) -> None:

@@ -64,6 +64,7 @@ def _editing(
     monkeypatch: pytest.MonkeyPatch,
     *,
     pipeline: Any = None,
+    relieve: Callable[[str], bool] = lambda model: False,
     words: Sequence[str] = (),
     queues: Sequence[str] = ("q",),
 ) -> editing.Editing:
@@ -71,7 +72,7 @@ def _editing(
     return editing.Editing(
         claimant=calls.Claimant(worker="w"), queues=queues, known=StoreSettings().read_catalog(), ledger=stores, objects=stores,
         fetch=lambda _, field: b"", deliver=lambda *_: True,
-        filters=Filters(words=WordFilter(words), images=None), pipeline=lambda model, on_loaded: pipeline,  # type: ignore[arg-type]
+        filters=Filters(words=WordFilter(words), images=None), pipeline=lambda model, on_loaded: pipeline, relieve=relieve,  # type: ignore[arg-type]
         keeper=SimpleNamespace(lease_ms=1000, hold=Lease), max_attempts=3, rest_s=10,
     )  # fmt: skip
 
@@ -213,3 +214,70 @@ def test_transient_failures_rest_before_another_attempt_and_permanent_ones_have_
     rest_ms = stores.calls[0].arguments[4]
     # The second attempt failed: twice the first rest of ten seconds, halved at most by chance.
     assert 10_000 <= rest_ms <= 20_000 if rests else rest_ms == -1
+
+
+class Tight:
+    """A pipeline that has memory for an edit only after it was relieved so often."""
+
+    facts = Facts(pipeline="p", dtype="d", plan="here", profile="exact", device="cpu", libraries={})
+
+    def __init__(self, reliefs: int, available: int) -> None:
+        self.missing, self.available, self.tried = reliefs, available, 0
+
+    def relieve(self, model: str) -> bool:
+        self.available -= 1
+        self.missing -= 1
+        return self.available >= 0
+
+    def edit(self, job: Job, on_step: Callable[[int], None], on_preview: object = None) -> Image.Image:
+        self.tried += 1
+        on_step(1)
+        if self.missing > 0:
+            raise errors.OutOfMemoryError("full")
+        return Image.new("RGB", (8, 8))
+
+
+def test_an_edit_that_runs_out_of_memory_is_tried_at_once_with_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    tight = Tight(reliefs=2, available=5)
+    prepared = _prepared()
+    edited = _editing(Stores(), monkeypatch, pipeline=tight, relieve=tight.relieve).edit(prepared, lambda step: None)
+    assert (tight.tried, edited.picture.size) == (3, (8, 8))
+    assert prepared.lease.phase is generations.Phase.FINISHING
+
+
+def test_an_edit_that_no_plan_has_memory_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    tight = Tight(reliefs=9, available=2)
+    with pytest.raises(errors.OutOfMemoryError):
+        _editing(Stores(), monkeypatch, pipeline=tight, relieve=tight.relieve).edit(_prepared(), lambda step: None)
+    assert tight.tried == 3
+
+
+def test_a_cancelled_edit_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tight, prepared = Tight(reliefs=9, available=9), _prepared()
+
+    def relieve(model: str) -> bool:
+        prepared.lease.stop()
+        return True
+
+    with pytest.raises(errors.CancelledError):
+        _editing(Stores(), monkeypatch, pipeline=tight, relieve=relieve).edit(prepared, lambda step: None)
+    assert tight.tried == 1
+
+
+def test_a_fault_of_the_gpu_counts_as_a_loss_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores = Stores()
+    use_case = _editing(stores, monkeypatch)
+    use_case.give_up(Lease(CLAIM), errors.GpuFaultError("illegal memory access"))
+    use_case.give_up(Lease(CLAIM), errors.OutOfMemoryError("full"))
+    assert [call.arguments[-1] for call in stores.calls] == [2, ""]
+
+
+def test_a_record_that_cannot_be_read_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(Stores):
+        def run(self, call: Any) -> Any:
+            self.calls.append(call)
+            return calls.Unreadable(id="g", token=3, queue="q") if call.script == "claim" else "queued"
+
+    stores = Odd()
+    assert _editing(stores, monkeypatch).claim() is None
+    assert [(call.script, call.arguments[:2]) for call in stores.calls[1:]] == [("release", ("g", 3))]

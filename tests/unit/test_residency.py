@@ -1,6 +1,7 @@
 """Models come when work asks for them, stay a while, and make room for each other."""
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,102 @@ def test_how_long_a_load_has_taken_is_told_until_it_is_over(shelf: Shelf, fails:
         residency.pipeline("a", loaded)
     assert told[0] == 2
     assert residency.loading_s == 0
+
+
+def _tight(shelf: Shelf, **more: Any) -> Residency:
+    """On a GPU of 24 GB that streams layers, so that plans differ."""
+    residency = shelf.residency(memory_gb=24, **more)
+    gpu = residency.known.gpu_types["cpu"].model_copy(update={"capability": 8.9})
+    return dataclasses.replace(residency, known=residency.known.model_copy(update={"gpu_types": {"cpu": gpu}}))
+
+
+def test_what_ran_out_of_memory_is_first_left_alone_on_the_device(shelf: Shelf) -> None:
+    residency = _tight(shelf)
+    residency.pipeline("a")
+    residency.pipeline("b")
+    assert residency.relieve("b")
+    assert residency.resident() == ("b",)
+    assert shelf.log == ["load a", "load b", "close a"]
+
+
+def test_then_it_steps_down_to_a_plan_that_needs_less_and_stays_there(shelf: Shelf) -> None:
+    residency = _tight(shelf)
+    residency.pipeline("a")
+    assert residency.relieve("a")
+    residency.pipeline("a")
+    lowered = str(residency.state("a")["placement"])
+    assert "streamed" in lowered
+    assert lowered.endswith("after running out of memory")
+    residency.let_go("a")
+    residency.pipeline("a")
+    assert residency.state("a")["placement"] == lowered, "it is not tried anew what is known not to work"
+
+
+def test_where_no_plan_needs_less_there_is_no_relief(shelf: Shelf) -> None:
+    residency = _tight(shelf)
+    steps = 0
+    residency.pipeline("a")
+    while residency.relieve("a"):
+        residency.pipeline("a")
+        steps += 1
+        assert steps < 50
+    assert steps > 2
+    assert "decoded in tiles" in str(residency.state("a")["placement"])
+
+
+def test_a_load_without_memory_steps_down_until_one_fits(shelf: Shelf) -> None:
+    residency = _tight(shelf)
+    shelf.failing = [errors.OutOfMemoryError("full")] * 3
+    residency.pipeline("a")
+    assert str(residency.state("a")["placement"]).endswith("after running out of memory")
+
+
+def test_a_model_that_warms_up_badly_is_closed_and_told_as_failed(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = shelf.residency()
+
+    def no_memory(self: object, job: object) -> None:
+        raise errors.GpuFaultError("fault")
+
+    monkeypatch.setattr(stand_in.StandInPipeline, "warm_up", no_memory)
+    with pytest.raises(errors.GpuFaultError):
+        residency.pipeline("a")
+    assert shelf.log == ["load a", "close a"]
+    assert residency.state("a")["state"] == "failed"
+
+
+def test_what_loading_would_take_off_the_device_is_foreseen(shelf: Shelf) -> None:
+    residency = shelf.residency(memory_gb=24)
+    residency.pipeline("a")
+    assert residency.would_evict("b") == frozenset()
+    shelf.now += 1
+    residency.pipeline("b")
+    assert residency.would_evict("c") == {"a"}
+    assert residency.would_evict("a") == frozenset(), "it is there"
+    residency.pipeline("c")
+    assert set(residency.resident()) == {"b", "c"}
+
+
+def test_a_cold_start_is_told_in_its_parts(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    shelf.residency().pipeline("a")
+    assert "import 0.0 s, read 0.0 s, warm-up 0.0 s" in caplog.text
+
+
+def test_a_model_is_warmed_up_by_an_edit_of_its_usual_size(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(stand_in.StandInPipeline, "warm_up", lambda self, job: seen.append(job))
+    shelf.residency().pipeline("a")
+    (job,) = seen
+    assert (job.width, job.height, [image.size for image in job.references]) == (1024, 1024, [(1024, 1024)])
+
+
+def test_a_machine_without_memory_for_streamed_layers_is_told_so(shelf: Shelf) -> None:
+    residency = _tight(shelf)
+    gpu = residency.known.gpu_types["cpu"].model_copy(update={"memory_gb": 9})
+    small = dataclasses.replace(
+        residency, known=residency.known.model_copy(update={"gpu_types": {"cpu": gpu}}), host_gb=8.0
+    )
+    with pytest.raises(errors.ModelUnavailableError, match=r"needs .* GB of the machine's memory .* there are 8.0"):
+        small.pipeline("a")

@@ -1,0 +1,124 @@
+"""A model is not taken off the device while an earlier claim needs it."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from storage.contracts import errors
+from tests.conftest import eventually
+from tests.unit.test_conveyor import Desk, Lease, UseCase
+from workers.conveyor import Conveyor
+from workers.order import Order
+
+
+@dataclass
+class Device:
+    """Room for one model."""
+
+    loaded: str = ""
+    loads: list[str] = field(default_factory=list)
+
+    def would_evict(self, model: str) -> frozenset[str]:
+        return frozenset({self.loaded} - {model, ""})
+
+    def load(self, model: str) -> None:
+        if model != self.loaded:
+            self.loaded = model
+            self.loads.append(model)
+
+
+def _conveyor(device: Device, desk: Desk, models: str) -> Conveyor:
+    """A desk whose generations want these models, one letter each."""
+    use_case, claim = UseCase(desk), desk.claim
+
+    def claimed(*, has_ticket: bool = True) -> Lease | None:
+        lease = claim()
+        if lease is not None:
+            lease.model = models[lease.number]
+        return lease
+
+    def warm(lease: Lease) -> None:
+        device.load(lease.model)
+
+    edit = desk.edit
+
+    def edited(prepared: object, on_step: Callable[[int], None]) -> object:
+        device.load(prepared.lease.model)  # type: ignore[attr-defined]
+        return edit(prepared, on_step)  # type: ignore[arg-type]
+
+    use_case.claim, use_case.warm, use_case.edit = claimed, warm, edited  # type: ignore[assignment]
+    return Conveyor(use_case, desk, look_ahead_s=10, would_evict=device.would_evict)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.conveyor.PATIENCE_S", 0.05)
+
+
+def test_a_slow_input_does_not_cost_two_more_loads() -> None:
+    """A's input is late; B is claimed beside it and wants another model. Before: A, B, A, and for the next B again."""
+    arrived, device = threading.Event(), Device()
+
+    def prepare(lease: Lease) -> None:
+        if lease.number == 0:
+            arrived.wait(10)
+
+    desk = Desk(waiting=2, steps=1, step_s=0, prepare=prepare)
+    desk.finish_gate.set()
+    conveyor = _conveyor(device, desk, "ab")
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    eventually(lambda: ("prepared", 1) in desk.log)
+    assert desk.dropped == [], "B waits for A"
+    arrived.set()
+    serving.join(10)
+    conveyor.close()
+    assert device.loads == ["a", "b"]
+    assert [number for what, number in desk.log if what == "edit"] == [0, 1]
+
+
+def test_what_waited_for_one_that_fails_goes_on() -> None:
+    arrived, device = threading.Event(), Device()
+
+    def prepare(lease: Lease) -> None:
+        if lease.number == 0:
+            arrived.wait(10)
+            raise errors.InputUnreachableError("gone")
+
+    desk = Desk(waiting=2, steps=1, step_s=0, prepare=prepare)
+    desk.finish_gate.set()
+    conveyor = _conveyor(device, desk, "ab")
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    eventually(lambda: ("prepared", 1) in desk.log)
+    arrived.set()
+    serving.join(10)
+    conveyor.close()
+    assert sorted(desk.dropped) == [0, 1]
+    assert device.loads == ["a", "b"]
+
+
+def test_what_fits_beside_the_others_does_not_wait() -> None:
+    order = Order(lambda model: frozenset())
+    order.hold("A", "a")
+    order.hold("B", "b")
+    assert order.admits("B", lambda: None)
+
+
+def test_only_earlier_claims_are_waited_for() -> None:
+    order = Order(lambda model: frozenset({"a", "b"} - {model}))
+    order.hold("A", "a")
+    order.hold("B", "b")
+    assert order.admits("A", lambda: None), "though B needs a model that goes"
+    assert not order.admits("B", lambda: None)
+    assert [claim for claim, _ in order.settle("A")] == ["B"]
+    assert order.admits("B", lambda: None)
+
+
+def test_claims_of_one_model_do_not_wait_for_each_other() -> None:
+    order = Order(lambda model: frozenset())
+    order.hold("A", "a")
+    order.hold("A2", "a")
+    assert order.admits("A2", lambda: None)
