@@ -50,12 +50,11 @@ class PromptMemory:
 class Denoising:
     """A pipeline of diffusers on one device. A family says how it is called (`call`) and how it packs pixels (`tokens`)."""
 
-    def __init__(self, applied: Applied, plan: Plan, revision: str | None = None) -> None:
+    def __init__(self, applied: Applied, plan: Plan) -> None:
         self.applied = applied
         self.pipe = applied.pipe
         self.pipe.set_progress_bar_config(disable=True)
         self.plan = plan
-        self._revision = revision
         self._peaks = Peaks()
         self.embeddings = PromptMemory(torch.inference_mode()(self.encode))
 
@@ -101,7 +100,7 @@ class Denoising:
             profile=self.plan.profile,
             device=name,
             libraries={library: version(library) for library in ("torch", "diffusers", "transformers")},
-            revision=self._revision,
+            revision=self.applied.revision,
         )
 
     def close(self) -> None:

@@ -27,6 +27,8 @@ class Applied:
     """A pipeline that is where its plan says. `text_encoder` and `transformer` are the rings of streamed layers, if any are."""
 
     pipe: Any
+    revision: str | None = None
+    """Of the weights: a commit of the hub, or a fingerprint."""
     text_encoder: streams.Ring | None = None
     transformer: streams.Ring | None = None
     quantised: int = 0

@@ -21,6 +21,11 @@ EXHAUSTED = (
 """In the message of a RuntimeError: a library of CUDA found no memory for its workspace."""
 
 
+def is_exhaustion(exc: RuntimeError) -> bool:
+    """Whether torch or a library of CUDA found no memory."""
+    return isinstance(exc, torch.OutOfMemoryError) or any(words in str(exc) for words in EXHAUSTED)
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Raises `errors.OutOfMemoryError` and `errors.GpuFaultError` for what the block meets.
@@ -30,7 +35,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except RuntimeError as exc:  # the root of torch's own errors
-        if not isinstance(exc, torch.OutOfMemoryError) and not any(words in str(exc) for words in EXHAUSTED):
+        if not is_exhaustion(exc):
             if isinstance(exc, torch.AcceleratorError):
                 raise errors.GpuFaultError("The GPU reported a fault") from exc
             raise

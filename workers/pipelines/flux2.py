@@ -110,5 +110,5 @@ def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_lo
     processors.pixtral()
     layers = weights.text_layers or TEXT_LAYERS
     special = {} if weights.whole_text_encoder else {"text_encoder": loading.without_unread_layers(max(layers))}
-    pipe = loading.pipeline(weights, folder, (Flux2Pipeline,), gpu_type, plan, on_loaded, special)
-    return Flux2DevPipeline(pipe, plan, layers)
+    applied = loading.pipeline(weights, folder, (Flux2Pipeline,), gpu_type, plan, on_loaded, special)
+    return Flux2DevPipeline(applied, plan, layers)

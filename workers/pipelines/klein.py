@@ -31,5 +31,5 @@ def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_lo
     layers = weights.text_layers or TEXT_LAYERS
     special = {"text_encoder": loading.without_unread_layers(max(layers))}
     kinds = (Flux2KleinPipeline, Flux2KleinKVPipeline)
-    pipe = loading.pipeline(weights, folder, kinds, gpu_type, plan, on_loaded, special)
-    return KleinPipeline(pipe, plan, layers)
+    applied = loading.pipeline(weights, folder, kinds, gpu_type, plan, on_loaded, special)
+    return KleinPipeline(applied, plan, layers)

@@ -71,5 +71,5 @@ class KontextPipeline(Denoising):
 
 def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_loaded: OnLoaded) -> KontextPipeline:
     """Load and place. Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`."""
-    pipe = loading.pipeline(weights, folder, (FluxKontextPipeline,), gpu_type, plan, on_loaded)
-    return KontextPipeline(pipe, plan)
+    applied = loading.pipeline(weights, folder, (FluxKontextPipeline,), gpu_type, plan, on_loaded)
+    return KontextPipeline(applied, plan)
