@@ -57,7 +57,9 @@ def shrunk() -> ExitStack:
     # Graphs are captured and run as they are: generating C++ for them takes longer than all the rest.
     compiled = torch.nn.Module.compile
     patches.enter_context(
-        mock.patch.object(torch.nn.Module, "compile", lambda module: compiled(module, backend="aot_eager"))
+        mock.patch.object(
+            torch.nn.Module, "compile", lambda module, **named: compiled(module, backend="eager", **named)
+        )
     )
     return patches
 

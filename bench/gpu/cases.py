@@ -103,11 +103,16 @@ def _levers(machine: Machine, model: str, pipeline: Denoising, references: int) 
     compiled = [layer._compiled_call_impl for layer in layers]
     cases = [("eager", "native", False), ("compiled", "native", True)]
     if machine.device == "cuda":
-        cases.insert(1, ("eager, cuDNN attention", "_native_cudnn", False))
+        cases += [("eager, cuDNN attention", "_native_cudnn", False)]
+    if model == "flux-kontext-dev":
+        # Compiled for one size alone: what serving any size costs.
+        cases += [("compiled, static shapes", "_native_cudnn" if machine.device == "cuda" else "native", True)]
     for label, attention, compiling in cases:
         transformer.set_attention_backend(attention)
         for layer, code in zip(layers, compiled, strict=True):
             layer._compiled_call_impl = code if compiling else None
+            if label.endswith("static shapes"):
+                layer.compile()
         row = _edited(machine, Row(model=model, label=label, references=references), pipeline, FEW_STEPS, 1)
         yield dataclasses.replace(row, plan=label, edit_s=None)
     transformer.set_attention_backend("_native_cudnn" if pipeline.plan.attention == "cudnn" else "native")
@@ -138,13 +143,16 @@ def _exact_and_fast(machine: Machine, model: str, pipe: Any, references: tuple[i
     first = references[0]
     exact = building.loaded(model, pipe, machine.plan(model, "exact", first), machine.device)
     yield _edited(machine, Row(model=model, label="exact", references=first), exact, steps, machine.runs)
-    expected = measuring.step_output(model, exact.pipe.transformer, machine.device, machine.dtype, 1024)
+    # As many as in the edit: another number might be compiled for anew.
+    tokens = (machine.side // 16) ** 2 * (1 + first)
+    expected = measuring.step_output(model, exact.pipe.transformer, machine.device, machine.dtype, tokens)
     for count in references[1:]:
         exact.plan = machine.plan(model, "exact", count)
         few = steps if count < 2 else FEW_STEPS
         yield _edited(machine, Row(model=model, label="exact", references=count), exact, few, 1)
     yield from _levers(machine, model, exact, first)
-    exact.applied.simplify()
+    exact.applied.use_native_attention()
+    exact.applied.compute_eagerly()
     yield from _fast(machine, model, exact, expected, references, steps)
 
 
@@ -167,7 +175,8 @@ def _fast(
         runs, few = machine.runs if first else 1, steps if count < 2 else FEW_STEPS
         row = _edited(machine, row, fast, few, runs)
         if first:
-            found = measuring.step_output(model, fast.pipe.transformer, machine.device, machine.dtype, 1024)
+            tokens = (machine.side // 16) ** 2 * (1 + count)
+            found = measuring.step_output(model, fast.pipe.transformer, machine.device, machine.dtype, tokens)
             row.error = measuring.relative_error(found, expected)
         yield row
 

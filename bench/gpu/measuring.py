@@ -24,7 +24,8 @@ class Row:
     """One line of the table. Times in seconds (steps in milliseconds), memory in GB (10^9 bytes).
 
     `share` of the bf16 rate that a large matrix product reached in the same run; `planned` and `peaks` by phase, without the CUDA
-    context; `error` of one denoising step's output against bf16, as a share of its norm.
+    context; `error` of one denoising step's output against bf16, as a share of its norm;
+    `idle_ms` of the GPU between queued jobs.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Row:
     peaks: dict[str, float] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     error: float | None = None
+    idle_ms: float | None = None
     note: str = ""
 
     def as_json(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A plan is carried out: where weights lie, in which format, in how many pieces they are moved; and the pixels stay the same."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -182,10 +183,15 @@ def test_compiled_layers_give_nearly_the_same_picture_and_can_be_given_up(
     plan = Plan(compiled=True, transformer=THIRD)
     compiled = _load(weights, "small-klein", plan)
     assert len(compiled.applied.compiled) == 3
-    expected = np.asarray(resident("small-klein").edit(_job(), _ignore), np.int16)
-    assert np.abs(np.asarray(compiled.edit(_job(), _ignore), np.int16) - expected).max() <= 1
+    for width, height in ((128, 128), (160, 96), (96, 96)):
+        expected = np.asarray(resident("small-klein").edit(_job(width=width, height=height), _ignore), np.int16)
+        found = np.asarray(compiled.edit(_job(width=width, height=height), _ignore), np.int16)
+        assert np.abs(found - expected).max() <= 1
+        if width == 128:
+            graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs, "no size is compiled for anew"
     assert compiled.facts.plan.endswith("compiled")
-    compiled.applied.simplify()
+    compiled.applied.compute_eagerly()
     assert compiled.edit(_job(), _ignore).tobytes() == resident("small-klein").edit(_job(), _ignore).tobytes()
 
 
@@ -201,7 +207,26 @@ def test_a_machine_that_cannot_compile_computes_without_and_says_so(
         layer._compiled_call_impl = broken
     pipeline.warm_up(_job())
     assert "compiled" not in pipeline.facts.plan
+    assert not pipeline.plan.compiled
     assert pipeline.edit(_job(), _ignore).size == (128, 128)
+
+
+def test_attention_that_does_not_run_is_given_up_before_compiled_code_is(weights: Path) -> None:
+    pipeline = _load(weights, "small-klein", Plan(compiled=True))
+    pipeline.plan = dataclasses.replace(pipeline.plan, attention="cudnn")
+    refused: list[str] = []
+    edit = pipeline.edit
+
+    def once(*arguments: Any) -> Any:
+        if not refused:
+            refused.append(pipeline.facts.plan)
+            raise RuntimeError("no cuDNN attention for this head size")
+        return edit(*arguments)
+
+    pipeline.edit = once
+    pipeline.warm_up(_job())
+    assert refused == ["bf16, resident, compiled, cudnn attention"]
+    assert pipeline.facts.plan == "bf16, resident, compiled"
 
 
 def test_a_model_that_fails_whatever_it_does_says_why(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,8 @@ class Denoising:
 
     @property
     def _plan_name(self) -> str:
-        return self.plan.name + (", compiled" if self.plan.compiled else "")
+        attention = "" if self.plan.attention == "native" else f", {self.plan.attention} attention"
+        return self.plan.name + (", compiled" if self.plan.compiled else "") + attention
 
     @functools.cached_property
     def _lasting(self) -> Facts:
@@ -153,17 +154,30 @@ class Denoising:
 
     def warm_up(self, job: Job) -> None:
         """See `base.Pipeline`."""
-        try:
-            self.edit(job, lambda step: None)
-        except errors.DarkroomError:
-            raise
-        except Exception as exc:
-            if not self.plan.compiled and self.plan.attention == "native":
+        while True:
+            try:
+                self.edit(job, lambda step: None)
+            except errors.DarkroomError:
                 raise
-            log.warning("compiled code does not run here; computing without: %s", str(exc).partition("\n")[0][:300])
-            self.applied.simplify()
-            self.plan = dataclasses.replace(self.plan, compiled=False, attention="native")
-            self.edit(job, lambda step: None)
+            except Exception as exc:
+                if not self._simplify():
+                    raise
+                reason = str(exc).partition("\n")[0][:300]
+                log.warning("what is fastest does not run here; computing as %r: %s", self._plan_name, reason)
+            else:
+                return
+
+    def _simplify(self) -> bool:
+        """Do without what may not work with this driver or compiler; False when nothing is left to do without."""
+        if self.plan.attention != "native":
+            self.applied.use_native_attention()
+            self.plan = dataclasses.replace(self.plan, attention="native")
+        elif self.plan.compiled:
+            self.applied.compute_eagerly()
+            self.plan = dataclasses.replace(self.plan, compiled=False)
+        else:
+            return False
+        return True
 
     def same_edit_goes_on(self) -> None:
         """What comes next belongs to the same edit: the peak of its encode phase is that of both."""

@@ -40,12 +40,15 @@ class Applied:
         if self.text_encoder is not None:
             self.text_encoder.release()
 
-    def simplify(self) -> None:
-        """Compute eagerly and with PyTorch's own attention from now on: what a driver or compiler cannot do otherwise."""
+    def use_native_attention(self) -> None:
+        """Attend as PyTorch does by itself from now on."""
+        self.pipe.transformer.set_attention_backend(ATTENTION["native"])
+
+    def compute_eagerly(self) -> None:
+        """Run no compiled code from now on."""
         for layer in self.compiled:
             layer._compiled_call_impl = None
         self.compiled.clear()
-        self.pipe.transformer.set_attention_backend(ATTENTION["native"])
 
     def close(self) -> None:
         """Unpin host memory."""
@@ -78,7 +81,8 @@ def applied(pipe: Any, plan: Plan, device: str) -> Applied:
         transformer.set_attention_backend(ATTENTION[plan.attention])
     if plan.compiled:
         for layer in layers:
-            layer.compile()
+            # For all sizes at once: a second one would be compiled for anew, in the middle of somebody's edit.
+            layer.compile(dynamic=True)
             result.compiled.append(layer)
         torch._dynamo.config.recompile_limit = RECOMPILATIONS
     result.transformer = _streamed(transformer, plan.transformer, device)
