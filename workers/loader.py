@@ -1,6 +1,7 @@
 """Loads a model and warms it up: from nothing to a pipeline that serves its next edit at full speed."""
 
 import importlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from storage.contracts import catalog, plans
+from storage.contracts import catalog, errors, plans
 from storage.contracts.geometry import Canvas, Size, planned
 from workers.pipelines import base
+
+log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 2
 """Denoising steps of the edit that warms a model up: the second one finds everything compiled."""
@@ -46,15 +49,24 @@ def loaded(
     if weights.lora is not None and (weights_dir / weights.lora).exists():
         weights = weights.model_copy(update={"lora": str(weights_dir / weights.lora)})
     # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
-    family = importlib.import_module(f"workers.pipelines.{model.pipeline}")
+    try:
+        family = importlib.import_module(f"workers.pipelines.{model.pipeline}")
+    except ImportError as exc:
+        message = f"{weights.name}: a library that it needs is not installed: {exc}"
+        raise errors.ModelUnavailableError(message) from exc
     imported = clock()
     pipeline: base.Pipeline = family.load(weights, folder if folder.is_dir() else None, gpu_type, plan, on_loaded)
     read = clock()
     try:
         pipeline.warm_up(usual_job(model))
-    except BaseException:
+    except errors.DarkroomError:
         pipeline.close()
         raise
+    except Exception as exc:
+        pipeline.close()
+        log.exception("%s cannot be warmed up", weights.name)
+        reason = str(exc).partition("\n")[0][:200]
+        raise errors.ModelUnavailableError(f"{weights.name} loads, but does not run: {reason}") from exc
     return pipeline, ColdStart(import_s=imported - began, read_s=read - imported, warm_up_s=clock() - read)
 
 

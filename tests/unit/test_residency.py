@@ -269,3 +269,22 @@ def test_a_machine_without_memory_for_streamed_layers_is_told_so(shelf: Shelf) -
     )
     with pytest.raises(errors.ModelUnavailableError, match=r"needs .* GB of the machine's memory .* there are 8.0"):
         small.pipeline("a")
+
+
+@pytest.mark.parametrize("broken", ["import", "run"])
+def test_a_model_whose_libraries_do_not_fit_is_remembered_as_failed(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ImportError("no module named bitsandbytes") if broken == "import" else TypeError("an odd kernel")
+
+    if broken == "import":
+        monkeypatch.setattr("workers.loader.importlib.import_module", fail)
+    else:
+        monkeypatch.setattr(stand_in.StandInPipeline, "warm_up", fail)
+    residency = shelf.residency()
+    for _ in range(2):
+        with pytest.raises(errors.ModelUnavailableError, match="bitsandbytes|an odd kernel"):
+            residency.pipeline("a")
+    assert residency.failed() == ("a",)
+    assert residency.state("a")["failures"] == 1

@@ -34,6 +34,11 @@ DOUBLE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "txt_mlp.2": ("ff_context.net.2",),
         "img_mod.lin": ("norm1.linear",),
         "txt_mod.lin": ("norm1_context.linear",),
+        # XLabs
+        "processor.qkv_lora1": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "processor.qkv_lora2": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        "processor.proj_lora1": ("attn.to_out.0",),
+        "processor.proj_lora2": ("attn.to_add_out",),
     },
     "Flux2Transformer2DModel": {
         **ATTENTION,
@@ -50,6 +55,9 @@ SINGLE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
         "linear2": ("proj_out",),
         "modulation.lin": ("norm.linear",),
+        # XLabs
+        "processor.qkv_lora": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "processor.proj_lora": ("proj_out",),
     },
     "Flux2Transformer2DModel": {"linear1": ("attn.to_qkv_mlp_proj",), "linear2": ("attn.to_out",)},
 }
@@ -88,8 +96,11 @@ FINAL_NORM = "final_layer.adaLN_modulation.1"
 PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.")
 """What trainers put before a transformer's layer; several may stand one after the other."""
 
-UNDERSCORED = re.compile(r"^(lora_unet|lora_transformer|lora_te1|lora_te)_")
-"""kohya's way: dots are underscores."""
+UNDERSCORED = re.compile(r"^(lora_unet|lora_transformer|lycoris|lora_te1|lora_te)_")
+"""kohya's and LyCORIS' way: dots are underscores."""
+
+CLIP = ("text_encoders.clip_l.transformer.", "text_encoder.")
+"""What ComfyUI and diffusers put before a layer of the CLIP text encoder."""
 
 
 def targets(transformer: torch.nn.Module, text_encoder: torch.nn.Module | None) -> dict[str, Target]:
@@ -102,8 +113,11 @@ def targets(transformer: torch.nn.Module, text_encoder: torch.nn.Module | None) 
     if text_encoder is not None:
         for name, module in text_encoder.named_modules():
             if isinstance(module, torch.nn.Linear):
-                own = Target(names=(f"text_encoder.{name}",))
-                found |= {f"text_encoder.{name}": own, f"te1_{name.replace('.', '_')}": own}
+                target = Target(names=(f"text_encoder.{name}",))
+                short = name.removeprefix("text_model.")
+                # Trainers of all days have the module in between that transformers 5 left out.
+                for written in (short, f"text_model.{short}"):
+                    found |= {f"{CLIP[-1]}{written}": target, f"te1_{written.replace('.', '_')}": target}
     return found
 
 
@@ -126,6 +140,8 @@ def plain(name: str) -> str:
     if underscored:
         rest = name[underscored.end() :]
         return f"te1_{rest}" if underscored[1].startswith("lora_te") else rest
+    if name.startswith(CLIP):
+        return f"{CLIP[-1]}{next(name.removeprefix(one) for one in CLIP if name.startswith(one))}"
     while prefix := next((one for one in PREFIXES if name.startswith(one)), None):
         name = name[len(prefix) :]
     return name

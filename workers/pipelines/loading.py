@@ -1,8 +1,10 @@
 """Reads a pipeline part by part: safetensors only, classes of diffusers and transformers only, no code from outside."""
 
+import contextlib
 import importlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import transformers
 from storage.contracts import errors
 from storage.contracts.catalog import Weights
 from storage.contracts.plans import Plan
-from workers.pipelines import adapters, device, execution, faults, revisions
+from workers.pipelines import adapters, completeness, device, execution, faults, revisions
 from workers.pipelines.base import OnLoaded
 
 log = logging.getLogger(__name__)
@@ -25,8 +27,8 @@ HEAVY = ("transformer", "text_encoder", "text_encoder_2", "vae")
 Part = Callable[[type[Any], dict[str, Any]], tuple[Any, Mapping[str, Any]]]
 """Loads a part in a way of its own, given its class and the arguments of `from_pretrained`; with that one's report."""
 
-SHOWN = 3
-"""Names of weights in an error's sentence."""
+LOCAL_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/'\"]+/)*(?=[^\s/'\"])")
+"""An absolute path up to its last name."""
 
 
 def pipeline(
@@ -44,7 +46,7 @@ def pipeline(
     `errors.OutOfMemoryError` and `errors.GpuFaultError`.
     """
     where, dtype = device.of(gpu_type)
-    with faults.translated():
+    with faults.translated(), _blamed_on(weights.name, str(folder) if folder else None):
         pipe, revision = _read(weights, folder, allowed, dtype, on_loaded, special or {}, _straight_to(where, plan))
         found = execution.applied(pipe, plan, where)
     found.revision = revision
@@ -70,39 +72,49 @@ def _read(
     on_loaded: OnLoaded,
     special: Mapping[str, Part],
     straight_to: Mapping[str, str],
-) -> tuple[Any, str]:
+) -> tuple[Any, str | None]:
     _quiet()
     where = str(folder) if folder else weights.source
     common: dict[str, Any] = {"local_files_only": folder is not None}
     if folder is None:
         common["revision"] = weights.revision
+    index, commit = diffusers.DiffusionPipeline.load_config(where, return_commit_hash=True, **common)
+    if folder is None:
+        # All parts are of the commit that the index is of, whatever is pushed meanwhile.
+        common["revision"] = commit or weights.revision
+    kind = next((one for one in allowed if one.__name__ == index["_class_name"]), None)
+    if kind is None:
+        names = " or ".join(one.__name__ for one in allowed)
+        raise errors.ModelUnavailableError(f"the weights are of a {index['_class_name']}, not of a {names}")
+    common["use_safetensors"] = True
+    parts = _parts(index, where, folder, dtype, common, on_loaded, special, straight_to)
+    loaded = kind.from_pretrained(where, dtype=dtype, **common, **parts)
+    if weights.lora is not None:
+        # Into the weights, so that it costs nothing and goes wherever they are placed.
+        with _blamed_on("LoRA"):
+            merged = adapters.merge(loaded, weights.lora)
+        log.info("%s: merged a LoRA of %d layers (%s)", weights.name, merged.layers, merged.format)
+    return loaded, revisions.of_folder(folder) if folder else common["revision"]
+
+
+@contextlib.contextmanager
+def _blamed_on(name: str, folder: str | None = None) -> Iterator[None]:
+    """Whatever goes wrong in the block is the fault of what is loaded, by name: raises `errors.ModelUnavailableError`.
+
+    The residency remembers that one; an `ImportError` would be met again with every claim. Other errors of ours and the
+    GPU's faults pass.
+    """
     try:
-        index = diffusers.DiffusionPipeline.load_config(where, **common)
-        if folder is None:
-            # All parts are of the commit that the index is of, whatever is pushed meanwhile.
-            common["revision"] = revisions.of_hub(weights.source, weights.revision)
-        kind = next((one for one in allowed if one.__name__ == index["_class_name"]), None)
-        if kind is None:
-            names = " or ".join(one.__name__ for one in allowed)
-            message = f"{weights.name}: the weights are of a {index['_class_name']}, not of a {names}"
-            raise errors.ModelUnavailableError(message)  # noqa: TRY301  (what it raises itself passes below)
-        common["use_safetensors"] = True
-        parts = _parts(index, weights.name, where, folder, dtype, common, on_loaded, special, straight_to)
-        loaded = kind.from_pretrained(where, dtype=dtype, **common, **parts)
-        if weights.lora is not None:
-            # Into the weights, so that it costs nothing and goes wherever they are placed.
-            merged = adapters.merge(loaded, weights.lora, name=weights.name)
-            log.info("%s: %d layers of a LoRA are merged", weights.name, merged.layers)
-        return loaded, common["revision"] if folder is None else revisions.of_folder(folder)
+        yield
+    except errors.ModelUnavailableError as exc:
+        raise errors.ModelUnavailableError(f"{name}: {exc.message}") from exc
     except (errors.DarkroomError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except Exception as exc:
         if isinstance(exc, RuntimeError) and faults.is_exhaustion(exc):
             raise
-        log.warning("%s cannot be loaded", weights.name, exc_info=exc)
-        # Where weights lie on this machine is nobody's business.
-        sentence = _sentence(exc).replace(where, weights.name)
-        raise errors.ModelUnavailableError(f"{weights.name}: {sentence}") from exc
+        log.warning("%s cannot be loaded", name, exc_info=exc)
+        raise errors.ModelUnavailableError(f"{name}: {_sentence(exc, folder)}") from exc
 
 
 def _quiet() -> None:
@@ -116,7 +128,6 @@ def _quiet() -> None:
 
 def _parts(
     index: Mapping[str, Any],
-    weights_name: str,
     where: str,
     folder: Path | None,
     dtype: torch.dtype,
@@ -131,16 +142,17 @@ def _parts(
     for name in heavy:
         library, class_name = index[name]
         if library not in LIBRARIES:
-            raise errors.ModelUnavailableError(
-                f"{weights_name}: {name} is a {library}.{class_name}, which is not of diffusers or transformers"
-            )
-        kind = getattr(importlib.import_module(library), class_name)
+            raise errors.ModelUnavailableError(f"{name} is a {library}.{class_name}, not of diffusers or transformers")
         arguments = {"pretrained_model_name_or_path": where, "subfolder": name, "dtype": dtype, **common}
         if name in straight_to:
             arguments["device_map"] = {"": straight_to[name]}
-        load = special.get(name, _plainly)
-        found[name], report = load(kind, {**arguments, "output_loading_info": True})
-        _check_whole(found[name], report, f"{weights_name}: {name}")
+        if library == "transformers":
+            # Reported with the weights' names; otherwise they stand in a log alone.
+            arguments["ignore_mismatched_sizes"] = True
+        with _blamed_on(name, where if folder else None):
+            kind = getattr(importlib.import_module(library), class_name)
+            found[name], report = special.get(name, _plainly)(kind, {**arguments, "output_loading_info": True})
+        completeness.check(found[name], report, name)
         done += sizes[name]
         # The last of the way is putting it where it computes.
         on_loaded(0.95 * done / sum(sizes.values()))
@@ -152,35 +164,15 @@ def _plainly(kind: type[Any], arguments: dict[str, Any]) -> tuple[Any, Mapping[s
     return loaded
 
 
-def _check_whole(part: torch.nn.Module, report: Mapping[str, Any], where: str) -> None:
-    """Whether every weight of a part came from the files: what is missing would stay random, or without memory.
-
-    Raises `errors.ModelUnavailableError` naming the first few. What was left out on purpose is no weight of the part any more.
-    """
-    own = set(part.state_dict())
-    missing = sorted(own & set(report["missing_keys"]))
-    if missing:
-        raise errors.ModelUnavailableError(f"{where} lacks {_counted(missing)}")
-    # Some with the shapes: (name, in the file, in the model).
-    mismatched = sorted(own & {one if isinstance(one, str) else one[0] for one in report["mismatched_keys"]})
-    if mismatched:
-        raise errors.ModelUnavailableError(f"{where} has another shape than the model for {_counted(mismatched)}")
-    if report.get("error_msgs"):
-        raise errors.ModelUnavailableError(f"{where}: {str(report['error_msgs'][0]).splitlines()[0][:200]}")
-
-
-def _counted(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
-    return f"{len(names)} weight{'s' if len(names) > 1 else ''}: {shown}"
-
-
 def _bytes(folder: Path) -> int:
     return max(1, sum(file.stat().st_size for file in folder.glob("*.safetensors")))
 
 
-def _sentence(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return (lines[0] if lines else type(exc).__name__)[:300]
+def _sentence(exc: BaseException, folder: str | None) -> str:
+    """The first line of a message. Where files lie on this machine is nobody's business: they keep their names alone."""
+    text = str(exc).replace(f"{folder}/", "").replace(folder, Path(folder).name) if folder else str(exc)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return LOCAL_PATH.sub("", lines[0] if lines else type(exc).__name__)[:300]
 
 
 def without_unread_layers(last: int) -> Part:
