@@ -121,25 +121,36 @@ class Conveyor:
         entry = self._lookahead.claimed(edit.model, edit.steps, lease.claim.waited_ms / 1000)
         self._order.hold(lease, edit.model)
         # The model may be loading while the input is on its way.
-        self._pipeline.submit(self._in_order, lease, lambda: self._editing.warm(lease))
+        self._pipeline.submit(self._in_order, lease, entry, lambda: self._warm(lease))
         self._preparers.submit(self._prepare, lease, entry)
         self._lookahead.wait_for_next()
         return True
 
-    def _in_order(self, lease: Lease, action: Callable[[], object]) -> None:
+    def _in_order(self, lease: Lease, entry: Entry, action: Callable[[], object]) -> None:
         """Do something on the device, once no earlier claim's model would have to go for it."""
-        if self._order.admits(lease, action):
+        is_admitted = self._order.admits(lease, lambda: self._in_order(lease, entry, action))
+        entry.set_postponed(not is_admitted)
+        if is_admitted:
             action()
+
+    def _warm(self, lease: Lease) -> None:
+        try:
+            self._editing.warm(lease)
+        except errors.GpuFaultError as exc:
+            self._end_faulty(lease, exc)
+        except Exception:
+            # It is met again when it is edited; whoever was postponed with it is not to be forgotten.
+            log.exception("%s: its model could not be loaded ahead", lease.claim.id)
 
     def _prepare(self, lease: Lease, entry: Entry) -> None:
         prepared = self._attempt(lease, lambda: self._editing.prepare(lease))
         if prepared is None:
             entry.end()
-            for waiting, action in self._order.settle(lease):
-                self._pipeline.submit(self._in_order, waiting, action)
+            for ask_again in self._order.settle(lease):
+                self._pipeline.submit(ask_again)
         else:
             entry.prepared()
-            self._pipeline.submit(self._in_order, lease, lambda: self._edit(prepared, entry))
+            self._pipeline.submit(self._in_order, lease, entry, lambda: self._edit(prepared, entry))
 
     def _edit(self, prepared: Prepared, entry: Entry) -> None:
         lease = prepared.lease
@@ -153,8 +164,8 @@ class Conveyor:
         if edited is not None:
             self._finishers.submit(self._finish, edited)
         # On this thread, which is the pipeline's: when the conveyor is being closed it takes nothing new.
-        for waiting, action in self._order.settle(lease):
-            self._in_order(waiting, action)
+        for ask_again in self._order.settle(lease):
+            ask_again()
 
     def _finish(self, edited: Edited) -> None:
         stored = self._attempt(edited.prepared.lease, lambda: self._editing.store(edited))
@@ -175,11 +186,7 @@ class Conveyor:
         try:
             return phase()
         except errors.GpuFaultError as exc:
-            log.exception("the GPU failed; ending this process")
-            self._give_up(lease, exc)
-            self._keeper.drop(lease)
-            self._keeper.hand_back()
-            self._end_process(EXIT_GPU_FAULT)
+            self._end_faulty(lease, exc)
         except errors.DarkroomError as exc:
             self._give_up(lease, exc)
         except Exception:
@@ -187,6 +194,16 @@ class Conveyor:
             self._give_up(lease, errors.InternalError("The edit failed on our side"))
         self._let_go(lease, on_belt=on_belt)
         return None
+
+    def _end_faulty(self, lease: Lease, fault: errors.GpuFaultError) -> None:
+        """Nothing can be computed any more in this process: what it holds goes back, and the supervisor starts another."""
+        log.error("the GPU failed; ending this process", exc_info=fault)
+        try:
+            self._give_up(lease, fault)
+            self._keeper.drop(lease)
+            self._keeper.hand_back()
+        finally:
+            self._end_process(EXIT_GPU_FAULT)
 
     def _give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
         """Whatever happens here, the generation is let go of: its lease runs out, and the housekeeping worker sees to it."""

@@ -3,7 +3,6 @@
 Each phase runs where the conveyor puts it. Nothing here knows how tickets travel or what a GPU is.
 """
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -182,15 +181,17 @@ class Editing:
             deferral_ms=self._defer_ms,
         )
         claim = self._ledger.run(wanted)
+        while isinstance(claim, calls.Unreadable):
+            # It rests now, so the next is another one: what cannot be read keeps nobody waiting.
+            log.error(
+                "%s cannot be read by this version: %s", claim.id, self._ledger.run(calls.release_unreadable(claim))
+            )
+            claim = self._ledger.run(wanted)
         if isinstance(claim, calls.Deferred):
             if has_ticket:
                 # It was meant for whoever has the model loaded.
                 time.sleep(PASS_ON_S)
                 self._pass_on(claim.queue)
-            return None
-        if isinstance(claim, calls.Unreadable):
-            state = self._ledger.run(calls.release_unreadable(claim))
-            log.error("%s cannot be read by this version: %s", claim.id, state)
             return None
         if claim is None:
             return None
@@ -200,13 +201,21 @@ class Editing:
         return self._keeper.hold(claim)
 
     def warm(self, lease: Lease) -> None:
-        """Load the model a claim needs, ahead of its input. What goes wrong is met again when it is edited."""
+        """Load the model a claim needs, ahead of its input. What goes wrong is met again when it is edited.
+
+        Raises `errors.GpuFaultError`.
+        """
         edit = lease.claim.edit
-        with contextlib.suppress(errors.DarkroomError):
+        try:
             lease.check()
             if edit.filtered:
                 self._filters.check_prompt(edit.prompt)
             self._pipeline(edit.model, lease.loaded)
+        except errors.GpuFaultError:
+            # Everything after it fails too, and the next edit, which may be another's, would be blamed for it.
+            raise
+        except errors.DarkroomError as exc:
+            log.info("%s: its model is not loaded ahead: %s", lease.claim.id, exc.code)
 
     def prepare(self, lease: Lease) -> Prepared:
         """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""
@@ -430,8 +439,8 @@ class Editing:
         try:
             state = self._ledger.run(fail)
             log.info("%s %s: %s", claim.id, state, error.code)
-        except errors.StoreUnavailableError:
-            log.warning("%s: could not be recorded as failed; its lease will run out", claim.id)
+        except errors.TransientError as exc:
+            log.warning("%s: could not be recorded as failed; its lease will run out: %s", claim.id, exc)
 
     def _rest(self, attempt: int) -> float:
         """Seconds before the next attempt: doubled each time, and jittered so that what failed together returns apart."""

@@ -171,8 +171,9 @@ class Keeper:
             try:
                 if self._ledger.run(calls.release(lease.claim)):
                     log.warning("%s handed back while %s", lease.claim.id, lease.phase)
-            except errors.TransientError:
-                log.warning("%s could not be handed back; its lease will run out", lease.claim.id)
+            except Exception:
+                # Whatever it is, the others are handed back too, and the process ends after it.
+                log.warning("%s could not be handed back; its lease will run out", lease.claim.id, exc_info=True)
 
     def close(self) -> None:
         """End the thread."""
@@ -226,8 +227,8 @@ class Keeper:
             if lease.overtime_s > HANGING_S:
                 self._ledger.run(calls.fail(lease.claim, lease.timed_out(), rest_s=None, max_attempts=1))
             # Otherwise its lease runs out, and it counts as one that took its worker down.
-        except errors.TransientError:
-            log.warning("%s could not be recorded as failed; its lease will run out", lease.claim.id)
+        except Exception:
+            log.warning("%s could not be recorded as failed; its lease will run out", lease.claim.id, exc_info=True)
         self.drop(lease)
         self.hand_back()
         self._end_process(EXIT_HANGING)

@@ -30,10 +30,15 @@ class Entry:
         self.prepared_at: float | None = None
         self.began_at: float | None = None
         self.remaining_s: float | None = None
+        self.is_postponed = False
 
     def prepared(self) -> None:
         """It waits for the pipeline."""
         self._lookahead.note_prepared(self)
+
+    def set_postponed(self, is_postponed: bool) -> None:
+        """Whether it waits for an earlier claim rather than for the pipeline."""
+        self._lookahead.note_postponed(self, is_postponed)
 
     def begin(self) -> None:
         """The pipeline starts on it."""
@@ -52,7 +57,8 @@ class Lookahead:
     """What is on the conveyor ahead of the pipeline. Thread-safe.
 
     At most `most` generations are prepared ahead, and no more than `look_ahead_s` seconds of the pipeline's work. An input that
-    takes longer than `patience_s` to arrive is not waited for: another generation is claimed beside it.
+    takes longer than `patience_s` to arrive is not waited for: another generation is claimed beside it, and beside one that is
+    postponed for such an input.
     """
 
     def __init__(
@@ -92,9 +98,10 @@ class Lookahead:
         ahead, ask_again = [], FOREVER_S
         for entry in self._entries:
             left = entry.claimed_at + self._patience_s - now
-            if entry.began_at is None and (entry.prepared_at is not None or left > 0):
+            is_ready = entry.prepared_at is not None and not entry.is_postponed
+            if entry.began_at is None and (is_ready or left > 0):
                 ahead.append(entry)
-                ask_again = min(ask_again, left) if entry.prepared_at is None else ask_again
+                ask_again = ask_again if is_ready else min(ask_again, left)
         running = next((entry for entry in self._entries if entry.began_at is not None), None)
         if not ahead and running is None:
             return None
@@ -123,6 +130,12 @@ class Lookahead:
             # One slow input tells nothing of the next.
             took_s = min(entry.prepared_at - entry.claimed_at, self._patience_s)
             self._prepare_s = took_s if not self._prepare_s else (1 - NEW) * self._prepare_s + NEW * took_s
+            self._changed.notify_all()
+
+    def note_postponed(self, entry: Entry, is_postponed: bool) -> None:
+        """See `Entry.set_postponed`."""
+        with self._changed:
+            entry.is_postponed = is_postponed
             self._changed.notify_all()
 
     def note_begun(self, entry: Entry) -> None:

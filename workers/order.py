@@ -1,5 +1,6 @@
 """In which order models are loaded and edits run: never so that a model goes which an earlier claim still needs."""
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -9,6 +10,7 @@ WouldEvict = Callable[[str], frozenset[str]]
 
 Action = Callable[[], object]
 
+log = logging.getLogger(__name__)
 
 Claim = TypeVar("Claim")
 
@@ -23,7 +25,7 @@ class Order(Generic[Claim]):
     def __init__(self, would_evict: WouldEvict) -> None:
         self._would_evict = would_evict
         self._held: dict[Claim, str] = {}
-        self._postponed: list[tuple[Claim, Action]] = []
+        self._postponed: list[Action] = []
         self._lock = threading.Lock()
 
     def hold(self, claim: Claim, model: str) -> None:
@@ -31,16 +33,16 @@ class Order(Generic[Claim]):
         with self._lock:
             self._held[claim] = model
 
-    def admits(self, claim: Claim, action: Action) -> bool:
-        """Whether an action on the device may be carried out now; if not, it is kept until an earlier claim is settled."""
+    def admits(self, claim: Claim, ask_again: Action) -> bool:
+        """Whether a claim may use the device now; if not, `ask_again` is kept until an earlier claim is settled."""
         with self._lock:
             if not self._is_in_the_way(claim):
                 return True
-            self._postponed.append((claim, action))
+            self._postponed.append(ask_again)
             return False
 
-    def settle(self, claim: Claim) -> list[tuple[Claim, Action]]:
-        """A claim was edited or given up. Returns what was kept, to be asked for again."""
+    def settle(self, claim: Claim) -> list[Action]:
+        """A claim was edited or given up. Returns what was kept, for the caller to call in this order."""
         with self._lock:
             self._held.pop(claim, None)
             postponed, self._postponed = self._postponed, []
@@ -50,7 +52,12 @@ class Order(Generic[Claim]):
         model = self._held.get(claim)
         if model is None:
             return False
-        evicted = self._would_evict(model)
+        try:
+            evicted = self._would_evict(model)
+        except Exception:
+            # Better an order that costs a load than an edit that is never asked for.
+            log.exception("nobody knows what %s would evict", model)
+            return False
         for earlier, needed in self._held.items():
             if earlier is claim:
                 return False

@@ -167,6 +167,11 @@ class Timeline:
         return datetime.fromtimestamp(self.completed_ms // 1000, UTC) + RESULT_LIFETIME
 
 
+def _phase(recorded: str) -> Phase | None:
+    # One that a newer release has is not shown.
+    return next((phase for phase in Phase if phase == recorded), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Generation:
     """A ledger record as it was at one moment.
@@ -203,7 +208,7 @@ class Generation:
     @classmethod
     def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
         """Decode the hash the ledger keeps."""
-        result = record.get("result")
+        result, callback = record.get("result"), record.get("callback")
         return cls(
             id=record["id"],
             tenant=record["tenant"],
@@ -223,14 +228,14 @@ class Generation:
             error_message=record.get("error_message"),
             error_details=json.loads(record["error_details"]) if record.get("error_details") else None,
             position=position,
-            phase=Phase(record["phase"]) if record["status"] == Status.PROCESSING and "phase" in record else None,
+            phase=_phase(record["phase"]) if record["status"] == Status.PROCESSING and "phase" in record else None,
             loaded_percent=int(record.get("loaded_percent", 0)),
             siblings=tuple(record.get("siblings", "").split()),
             worker=record.get("worker"),
             gpu_type=record.get("gpu_type"),
             region=record.get("region"),
             queue=record["queue"],
-            callback=Callback.model_validate_json(record["callback"]) if "callback" in record else None,
+            callback=Callback.model_validate_json(callback, extra="ignore") if callback else None,
         )
 
     @property

@@ -5,13 +5,14 @@ written twice.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from pydantic import ValidationError
-
 from storage.contracts import edits, errors, generations, samples
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -210,19 +211,19 @@ def claim(
             return Deferred(queue=reply[1])
         id_, tenant, token, attempt, limit_s, edit, waited_ms, queue = reply
         try:
-            read = edits.Edit.model_validate_json(edit)
-        except ValidationError:
+            return generations.Claim(
+                id=id_,
+                tenant=tenant,
+                token=token,
+                attempt=attempt,
+                execution_limit_s=float(limit_s),
+                # Strictly: to leave out a field would make another picture than the one that was asked for.
+                edit=edits.Edit.model_validate_json(edit),
+                waited_ms=int(waited_ms),
+                queue=queue,
+            )
+        except ValueError:
             return Unreadable(id=id_, token=token, queue=queue)
-        return generations.Claim(
-            id=id_,
-            tenant=tenant,
-            token=token,
-            attempt=attempt,
-            execution_limit_s=float(limit_s),
-            edit=read,
-            waited_ms=int(waited_ms),
-            queue=queue,
-        )
 
     first = len(queues) if preferred is None else preferred
     who = (claimant.worker, claimant.gpu_type, claimant.region)
@@ -472,12 +473,20 @@ def list_(tenant: str, *, matching: Mapping[str, str], below: str | None, limit:
     """A tenant's generations whose record fields (`status`, `model`, `namespace`) equal those in `matching`."""
 
     def decode(reply: list[Any]) -> Page:
-        found = tuple(_generation(None, record) for record in reply[1:])
-        return Page(generations=found, continue_below=reply[0] or None)
+        return Page(generations=tuple(_readable(reply[1:])), continue_below=reply[0] or None)
 
     index = "active" if active_only else "history"
     pairs = (part for pair in matching.items() for part in pair)
     return Call(script="list", arguments=(tenant, index, below or "+inf", limit, *pairs), decode=decode)
+
+
+def _readable(records: Iterable[Sequence[str]]) -> Iterator[generations.Generation]:
+    for record in records:
+        try:
+            yield _generation(None, record)
+        except (ValueError, KeyError) as exc:
+            # One that is damaged, or much newer, hides none of the others.
+            log.warning("%s is left out of a list, it cannot be read: %s", _by_id(record).get("id"), type(exc).__name__)
 
 
 def _by_id(reply: Sequence[str]) -> dict[str, str]:

@@ -4,63 +4,84 @@
 -- Returns {id, tenant, token, attempts, execution_limit_s, edit, ms it waited, queue}, or {'deferred', queue} when only deferred work
 -- waits, or false when nothing does.
 local FIRST = 10
--- Of a tenant's pending generations, for one that the worker can read.
-local LOOKED_AT = 64
-local newest = tonumber(ARGV[9])
+-- Records too new for this worker that are passed over in all: a script must not block Redis for long (these take 5 ms).
+local PASSED_OVER = 2000
+local IDS, TENANTS = 100, 16
+local newest, passed_over, first = tonumber(ARGV[9]), 0, {}
+
+-- The first of a tenant's waiting generations that this worker can read, or false. What a newer API wrote is left to newer workers.
+local function first_readable(queue, tenant)
+  local pending = KEY.pending .. queue .. ':' .. tenant
+  if first[pending] ~= nil then return first[pending] end
+  first[pending] = false
+  local from, ids = 0, redis.call('ZRANGE', pending, 0, 0)
+  -- Whatever was passed over, everybody's first one is looked at.
+  while #ids > 0 and (from == 0 or passed_over < PASSED_OVER) do
+    for _, id in ipairs(ids) do
+      if tonumber(redis.call('HGET', KEY.generation .. id, 'version') or 1) <= newest then
+        first[pending] = id
+        return id
+      end
+    end
+    from, passed_over = from + #ids, passed_over + #ids
+    ids = redis.call('ZRANGE', pending, from, from + IDS - 1)
+  end
+  return false
+end
+
+-- Who of a queue's tenants has something readable and is accepted, in their turn, and what it is; nil when none.
+local function in_turn(queue, is_accepted)
+  local from, tenants = 0, nil
+  repeat
+    tenants = redis.call('LRANGE', KEY.ring .. queue, from, from + TENANTS - 1)
+    for _, tenant in ipairs(tenants) do
+      local id = first_readable(queue, tenant)
+      if id and (not is_accepted or is_accepted(id)) then return tenant, id end
+    end
+    from = from + TENANTS
+  until #tenants < TENANTS
+end
 
 -- Who of a queue's next tenants has waited longest, in ms; 0 when nobody waits.
 local function waited_ms(queue)
-  local longest = 0
-  for _, tenant in ipairs(redis.call('LRANGE', KEY.ring .. queue, 0, 15)) do
-    local head = redis.call('ZRANGE', KEY.pending .. queue .. ':' .. tenant, 0, 0)[1]
-    local since = head and redis.call('HMGET', KEY.generation .. head, 'queued_ms', 'created_ms')
-    if since and since[2] then longest = math.max(longest, now_ms() - tonumber(since[1] or since[2])) end
-  end
+  local longest, looked_at = 0, 0
+  in_turn(queue, function(id)
+    local since = redis.call('HMGET', KEY.generation .. id, 'queued_ms', 'created_ms')
+    if since[2] then longest = math.max(longest, now_ms() - tonumber(since[1] or since[2])) end
+    looked_at = looked_at + 1
+    return looked_at == TENANTS
+  end)
   return longest
 end
 
--- The first of a tenant's that this worker can read. What a newer API wrote is left to newer workers.
-local function first_readable(pending)
-  for _, id in ipairs(redis.call('ZRANGE', pending, 0, LOOKED_AT - 1)) do
-    local version = redis.call('HGET', KEY.generation .. id, 'version')
-    if tonumber(version or 1) <= newest then return id end
-  end
-end
-
 local function take(queue)
-  -- Once around the ring; more often only while what was found turns out to be over.
-  local left = redis.call('LLEN', KEY.ring .. queue)
-  while left > 0 do
-    left = left - 1
-    local tenant = redis.call('LPOP', KEY.ring .. queue)
-    local pending = KEY.pending .. queue .. ':' .. tenant
-    local id = first_readable(pending)
-    if id then redis.call('ZREM', pending, id) end
-    if redis.call('EXISTS', pending) == 1 then redis.call('RPUSH', KEY.ring .. queue, tenant) end
-    if id then
-      left = redis.call('LLEN', KEY.ring .. queue)
-      one_less(queue)
-      local record = record_of(id)
-      if record.status == 'queued' then
-        local key, at = KEY.generation .. record.id, now_ms()
-        local token = redis.call('HINCRBY', key, 'token', 1)
-        local attempts = redis.call('HINCRBY', key, 'attempts', 1)
-        redis.call('HSET', key, 'status', 'processing', 'started_ms', integer(at), 'worker', ARGV[1], 'phase', 'preparing',
-          'gpu_type', ARGV[2], 'region', ARGV[3])
-        if record.chain then redis.call('ZREM', KEY.chained, record.id) end
-        if record.deadline_ms then
-          redis.call('ZADD', KEY.deadlines, record.deadline_ms, record.id)
-        else
-          redis.call('ZREM', KEY.deadlines, record.id)
-        end
-        redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[4])), record.id)
-        emit('media_generation_started', record, 'processing', { 'attempts', attempts })
-        local waited = integer(math.max(0, at - tonumber(record.queued_ms or record.created_ms)))
-        return { record.id, tenant, token, attempts, record.execution_limit_s, record.edit, waited, queue }
-      end
-    end
+  -- Tenants with nothing readable keep their place: workers that read what they sent serve them in their turn.
+  local tenant, id = in_turn(queue)
+  if not tenant then return false end
+  local pending = KEY.pending .. queue .. ':' .. tenant
+  first[pending] = nil
+  redis.call('ZREM', pending, id)
+  redis.call('LREM', KEY.ring .. queue, 1, tenant)
+  if redis.call('EXISTS', pending) == 1 then redis.call('RPUSH', KEY.ring .. queue, tenant) end
+  one_less(queue)
+  local record = record_of(id)
+  if record.status ~= 'queued' then return take(queue) end
+  local key, at = KEY.generation .. record.id, now_ms()
+  local token = redis.call('HINCRBY', key, 'token', 1)
+  local attempts = redis.call('HINCRBY', key, 'attempts', 1)
+  redis.call('HSET', key, 'status', 'processing', 'started_ms', integer(at), 'worker', ARGV[1], 'phase', 'preparing',
+    'gpu_type', ARGV[2], 'region', ARGV[3])
+  if record.chain then redis.call('ZREM', KEY.chained, record.id) end
+  if record.deadline_ms then
+    redis.call('ZADD', KEY.deadlines, record.deadline_ms, record.id)
+  else
+    redis.call('ZREM', KEY.deadlines, record.id)
   end
-  return false
+  redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[4])), record.id)
+  emit('media_generation_started', record, 'processing', { 'attempts', attempts })
+  local waited = integer(math.max(0, at - tonumber(record.queued_ms or record.created_ms)))
+  -- A reply ends at the first nil: what is damaged comes whole, and is refused by whoever reads it.
+  return { record.id, tenant, token, attempts, record.execution_limit_s or '', record.edit or '', waited, queue }
 end
 
 local others, deferred = FIRST + tonumber(ARGV[5]), #ARGV - tonumber(ARGV[7]) + 1
@@ -80,6 +101,6 @@ for i = FIRST, #ARGV do
 end
 if taken then return taken end
 for i = deferred, #ARGV do
-  if redis.call('EXISTS', KEY.ring .. ARGV[i]) == 1 then return { 'deferred', ARGV[i] } end
+  if in_turn(ARGV[i]) then return { 'deferred', ARGV[i] } end
 end
 return false

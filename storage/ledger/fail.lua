@@ -11,7 +11,9 @@ local message, spent = ARGV[4], false
 if ARGV[10] ~= '' then
   local losses = redis.call('HINCRBY', KEY.generation .. record.id, 'losses', 1)
   spent = losses >= tonumber(ARGV[10])
-  message = message .. ' (' .. losses .. ' times)'
+  message = message .. ' (' .. losses .. (losses == 1 and ' time)' or ' times)')
+  -- Nobody is to wait for what it had loaded.
+  redis.call('DEL', KEY.alive .. record.worker)
 end
 if rest_ms >= 0 and not spent and tonumber(record.attempts) < tonumber(ARGV[6]) then
   requeue(record, rest_ms)

@@ -17,6 +17,7 @@ from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, limits
 
 Status = generations.Status
 LEGAL = generations.TRANSITIONS
+VERSION = generations.RECORD_VERSION
 
 
 def walk(desk: Desk) -> type[RuleBasedStateMachine]:
@@ -26,6 +27,7 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
             desk.connection.flushdb()
             self.last: dict[str, tuple[str, Status, int]] = {}
             self.claims: list[generations.Claim] = []
+            self.newer: set[str] = set()
             self.retried = 0
 
         @rule(
@@ -33,20 +35,29 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
             priority=st.integers(0, 9),
             count=st.integers(1, 4),
             queue_ttl_s=st.sampled_from([-1, 3600]),
+            is_newer=st.booleans(),
         )
-        def create(self, tenant: str, priority: int, count: int, queue_ttl_s: int) -> None:
+        def create(self, tenant: str, priority: int, count: int, queue_ttl_s: int, is_newer: bool) -> None:
             # Ids by number: random ones would order what is equal differently each time, and a walk could not be repeated.
             ids = [f"{len(self.last) + n:04}" for n in range(count)]
             bounds = limits(queue_ttl_s=queue_ttl_s)
             desk.receive(tenant, count=count, ids=ids, priority=priority, limits=bounds)
             self.last |= dict.fromkeys(ids, (tenant, Status.QUEUED, 0))
+            if is_newer:
+                self.newer |= set(ids)
+                for id_ in ids:
+                    desk.connection.hset(keys.GENERATION + id_, "version", VERSION + 1)
 
-        @rule(lease_ms=st.sampled_from([-1000, 60_000]))
-        def claim(self, lease_ms: int) -> None:
-            claim = desk.run(calls.claim(calls.Claimant(worker="w"), lease_ms, [QUEUE]))
+        @rule(lease_ms=st.sampled_from([-1000, 60_000]), is_older=st.booleans())
+        def claim(self, lease_ms: int, is_older: bool) -> None:
+            newest = VERSION if is_older else VERSION + 1
+            claim = desk.run(calls.claim(calls.Claimant(worker="w"), lease_ms, [QUEUE], newest=newest))
             waiting = {id_ for id_, (_, status, _) in self.last.items() if status is Status.QUEUED} - self.resting()
-            assert (claim is not None) == bool(waiting)
+            readable = waiting - self.newer if is_older else waiting
+            assert (claim is not None) == bool(readable)
             if claim:
+                assert isinstance(claim, generations.Claim)
+                assert claim.id in readable
                 self.claims.append(claim)
 
         def resting(self) -> set[str]:

@@ -1,25 +1,38 @@
 """While a fleet is upgraded, workers meet records of releases they do not know: nothing is lost, parked or starved for it."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
-from storage import keys
+from storage import fleet, keys
 from storage.contracts import errors, generations
 from storage.ledger import calls
-from tests.stores.conftest import QUEUE, Desk, a_result, an_edit
+from tests.conftest import eventually
+from tests.stores.conftest import QUEUE, Desk, a_result, an_edit, limits
 
 Status = generations.Status
 OLD = calls.Claimant(worker="old")
 VERSION = generations.RECORD_VERSION
 
 
-def _claim(desk: Desk, newest: int) -> object:
-    return desk.run(calls.claim(OLD, 60_000, [QUEUE], newest=newest))
+def _claim(desk: Desk, newest: int, queues: Sequence[str] = (QUEUE,), **more: int) -> object:
+    return desk.run(calls.claim(OLD, 60_000, queues, newest=newest, **more))  # type: ignore[arg-type]
 
 
-def _from_a_newer_release(desk: Desk, tenant: str = "alice") -> str:
-    id_ = desk.accept(tenant)
+def _claimed(desk: Desk, newest: int = VERSION, queues: Sequence[str] = (QUEUE,), **more: int) -> str:
+    claim = _claim(desk, newest, queues, **more)
+    assert isinstance(claim, generations.Claim)
+    return claim.id
+
+
+def _pass_ms(desk: Desk, milliseconds: int) -> None:
+    since = desk.now_ms()
+    eventually(lambda: desk.now_ms() - since > milliseconds)
+
+
+def _from_a_newer_release(desk: Desk, tenant: str = "alice", queue: str = QUEUE) -> str:
+    id_ = desk.accept(tenant, queue=queue)
     edit = json.loads(an_edit().model_dump_json()) | {"field_of_tomorrow": 1}
     desk.connection.hset(keys.GENERATION + id_, mapping={"version": VERSION + 1, "edit": json.dumps(edit)})
     return id_
@@ -50,6 +63,71 @@ def test_older_work_behind_it_is_served_meanwhile(desk: Desk) -> None:
         assert desk.read(id_, tenant).status is Status.QUEUED
 
 
+def test_older_work_is_served_however_much_newer_work_lies_before_it(desk: Desk) -> None:
+    for _ in range(150):
+        _from_a_newer_release(desk)
+    older = desk.accept()
+    assert _claimed(desk) == older
+
+
+def test_no_mass_of_newer_work_keeps_a_tenant_with_older_work_from_its_turn(desk: Desk) -> None:
+    ids = [id_ for _ in range(21) for id_ in desk.receive(count=100, limits=limits(max_active=10_000)).ids]
+    with desk.connection.pipeline() as marked:
+        for id_ in ids:
+            marked.hset(keys.GENERATION + id_, "version", VERSION + 1)
+        marked.execute()
+    older = desk.accept("bob")
+    assert _claimed(desk) == older
+
+
+def test_a_tenant_that_an_older_worker_passes_over_keeps_its_place(desk: Desk) -> None:
+    for _ in range(8):
+        desk.accept("bob")
+    newer = _newer_and_readable(desk, "alice")
+    for _ in range(8):
+        desk.accept("carol")
+    served = []
+    for _ in range(4):
+        # One that reads it and one that does not, in turn: put behind the others each time, it would wait for ever.
+        served.append(_claimed(desk, VERSION + 1))
+        _claimed(desk)
+    assert newer in served
+
+
+def _newer_and_readable(desk: Desk, tenant: str) -> str:
+    id_ = desk.accept(tenant)
+    desk.connection.hset(keys.GENERATION + id_, "version", VERSION + 1)
+    return id_
+
+
+WARM, COLD, OTHER = "edits.warm.any", "edits.cold.any", "edits.other.any"
+
+
+def test_newer_work_that_waits_long_keeps_an_older_worker_from_nothing_else_that_does(desk: Desk) -> None:
+    _from_a_newer_release(desk, queue=COLD)
+    _pass_ms(desk, 50)
+    waiting = desk.accept("bob", queue=OTHER)
+    _pass_ms(desk, 200)
+    desk.accept(queue=WARM)
+    assert _claimed(desk, queues=[WARM, COLD, OTHER], preferred=1, patience_ms=100) == waiting
+
+
+def test_newer_work_on_a_preferred_queue_makes_nobody_else_wait_longer(desk: Desk) -> None:
+    _from_a_newer_release(desk, "bob", queue=WARM)
+    _pass_ms(desk, 50)
+    waiting = desk.accept("bob", queue=OTHER)
+    _pass_ms(desk, 200)
+    desk.accept(queue=WARM)
+    assert _claimed(desk, queues=[WARM, OTHER], preferred=1, patience_ms=100) == waiting
+
+
+def test_the_ticket_of_newer_work_is_not_passed_around_among_older_workers(desk: Desk) -> None:
+    _from_a_newer_release(desk)
+    assert _claim(desk, VERSION, preferred=0, deferred=1, deferral_ms=60_000) is None
+    desk.accept()
+    assert isinstance(_claim(desk, VERSION, preferred=0, deferred=1, deferral_ms=60_000), calls.Deferred)
+
+
 def test_a_record_without_a_version_is_of_the_first(desk: Desk) -> None:
     id_ = desk.accept()
     desk.connection.hdel(keys.GENERATION + id_, "version")
@@ -67,6 +145,21 @@ def test_what_cannot_be_read_rests_and_counts_for_nothing(desk: Desk) -> None:
     assert _claim(desk, VERSION) is None, "it rests: the same worker does not get it again at once"
     assert desk.connection.zscore(keys.DUE, id_) == pytest.approx(desk.now_ms() + calls.UNREADABLE_REST_MS, abs=1000)
     assert desk.run(calls.release_unreadable(taken)) == "lost", "the token is spent"
+
+
+@pytest.mark.parametrize(
+    ("field", "damage"), [("edit", None), ("edit", "{"), ("execution_limit_s", None), ("execution_limit_s", "soon")]
+)
+def test_what_is_damaged_is_handed_back_too_whatever_is_wrong_with_it(
+    desk: Desk, field: str, damage: str | None
+) -> None:
+    id_ = desk.accept()
+    desk.connection.hdel(keys.GENERATION + id_, field)
+    if damage is not None:
+        desk.connection.hset(keys.GENERATION + id_, field, damage)
+    taken = _claim(desk, VERSION)
+    assert isinstance(taken, calls.Unreadable)
+    assert desk.run(calls.release_unreadable(taken)) == "queued"
 
 
 def test_what_nobody_can_read_fails_in_the_end_and_is_parked(desk: Desk) -> None:
@@ -92,6 +185,28 @@ def test_what_a_newer_release_wrote_can_be_looked_at(desk: Desk) -> None:
     assert found.result is not None
 
 
+def test_what_a_newer_release_wrote_can_be_looked_at_wherever_it_put_something_new(desk: Desk) -> None:
+    callback = generations.Callback(url="http://example.com", dialect="oxen")
+    id_ = desk.accept(callback=callback)
+    desk.claim()
+    edit = json.loads(an_edit().model_dump_json())
+    edit["canvas"]["field_of_tomorrow"] = edit["references"][0]["field_of_tomorrow"] = 1
+    told = json.loads(callback.model_dump_json()) | {"field_of_tomorrow": 1}
+    changes = {"edit": json.dumps(edit), "callback": json.dumps(told), "phase": "dreaming"}
+    desk.connection.hset(keys.GENERATION + id_, mapping={"version": VERSION + 1, **changes})
+    found = desk.read(id_)
+    assert (found.edit, found.callback, found.phase) == (an_edit(), callback, None)
+
+
+def test_what_cannot_be_looked_at_hides_no_others_of_a_list(desk: Desk) -> None:
+    ids = [desk.accept() for _ in range(3)]
+    edit = json.loads(an_edit().model_dump_json())
+    edit["references"][0]["kind"] = "hologram"
+    desk.connection.hset(keys.GENERATION + ids[1], mapping={"version": VERSION + 1, "edit": json.dumps(edit)})
+    page = desk.run(calls.list_("alice", matching={}, below=None, limit=9, active_only=False))
+    assert [found.id for found in page.generations] == [ids[2], ids[0]]
+
+
 def desk_claim(desk: Desk) -> generations.Claim:
     desk.accept("bob")
     return desk.claim()
@@ -106,7 +221,9 @@ def _fault(desk: Desk) -> str:
 
 def test_a_payload_that_faults_the_gpu_takes_two_workers_down_and_not_three(desk: Desk) -> None:
     id_ = desk.accept()
+    fleet.announce(desk.connection, "w1", {})
     assert _fault(desk) == "queued"
+    assert desk.run(calls.present()) == {}, "nothing is left to what it had loaded"
     assert _fault(desk) == "failed"
     found = desk.read(id_)
     assert (found.error_code, found.error_message) == ("gpu_fault", "The GPU reported a fault (2 times)")

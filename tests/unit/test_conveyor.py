@@ -254,6 +254,40 @@ def test_a_gpu_that_failed_ends_the_process_and_what_it_held_goes_back() -> None
     assert ("hand back", 0) in desk.log
 
 
+def test_a_gpu_that_failed_ends_the_process_whatever_the_store_says_to_what_is_handed_back() -> None:
+    desk, ended = Desk(waiting=1), threading.Event()
+
+    def edit(prepared: Prepared, on_step: Callable[[int], None]) -> Edited:
+        raise errors.GpuFaultError("illegal memory access")
+
+    def hand_back() -> None:
+        raise ValueError("an odd reply")
+
+    use_case = UseCase(desk)
+    use_case.edit, desk.hand_back = edit, hand_back  # type: ignore[method-assign]
+    conveyor = Conveyor(use_case, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
+    serving = threading.Thread(target=conveyor.serve, daemon=True)
+    serving.start()
+    assert ended.wait(5)
+    conveyor.close()
+
+
+def test_a_gpu_that_fails_while_a_model_is_loaded_ahead_is_blamed_on_who_asked_for_it() -> None:
+    desk, ended = Desk(waiting=1, steps=1, step_s=0), threading.Event()
+    desk.finish_gate.set()
+
+    def warm(lease: Lease) -> None:
+        raise errors.GpuFaultError("illegal memory access")
+
+    use_case = UseCase(desk)
+    use_case.warm = warm  # type: ignore[assignment]
+    conveyor = Conveyor(use_case, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
+    conveyor.serve()
+    assert ended.wait(5)
+    conveyor.close()
+    assert desk.given_up == ["gpu_fault"]
+
+
 def test_whatever_goes_wrong_in_giving_up_the_generation_is_let_go_of(belt: Belt) -> None:
     def prepare(lease: Lease) -> None:
         raise errors.InputUnreachableError("no")

@@ -1,5 +1,6 @@
 """Finishing is patient: the GPU's work is done, and a store's hiccup should not cost it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
@@ -272,12 +273,32 @@ def test_a_fault_of_the_gpu_counts_as_a_loss_of_the_worker(monkeypatch: pytest.M
     assert [call.arguments[-1] for call in stores.calls] == [2, ""]
 
 
-def test_a_record_that_cannot_be_read_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_cannot_be_read_is_handed_back_and_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     class Odd(Stores):
         def run(self, call: Any) -> Any:
             self.calls.append(call)
-            return calls.Unreadable(id="g", token=3, queue="q") if call.script == "claim" else "queued"
+            if call.script == "release":
+                return "queued"
+            return calls.Unreadable(id="g", token=3, queue="q") if len(self.calls) == 1 else CLAIM
 
     stores = Odd()
-    assert _editing(stores, monkeypatch).claim() is None
-    assert [(call.script, call.arguments[:2]) for call in stores.calls[1:]] == [("release", ("g", 3))]
+    lease = _editing(stores, monkeypatch).claim()
+    assert lease is not None
+    assert lease.claim is CLAIM
+    assert [(call.script, call.arguments[:2]) for call in stores.calls[1:2]] == [("release", ("g", 3))]
+
+
+@pytest.mark.parametrize("error", [errors.ModelUnavailableError("gone"), errors.GpuFaultError("illegal memory access")])
+def test_a_model_that_cannot_be_loaded_ahead_is_met_again_and_a_fault_of_the_gpu_is_not(
+    monkeypatch: pytest.MonkeyPatch, error: errors.DarkroomError
+) -> None:
+    def pipeline(model: str, on_loaded: object) -> None:
+        raise error
+
+    use_case = _editing(Stores(), monkeypatch)
+    monkeypatch.setattr(use_case, "_pipeline", pipeline)
+    expected = (
+        pytest.raises(errors.GpuFaultError) if isinstance(error, errors.GpuFaultError) else contextlib.nullcontext()
+    )
+    with expected:
+        use_case.warm(Lease(CLAIM))

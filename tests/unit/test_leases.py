@@ -56,3 +56,43 @@ def test_a_load_that_hangs_ends_the_process_and_is_blamed_on_who_waits_for_it() 
         assert (ended.get(timeout=10), returned) == (EXIT_HANGING, ["preparing"])
     finally:
         keeper.close()
+
+
+def test_what_can_be_handed_back_is_whatever_the_store_says_to_the_rest() -> None:
+    returned: list[str] = []
+
+    class Odd:
+        def run(self, call: Any) -> bool:
+            if call.script == "release":
+                returned.append(call.arguments[0])
+                if call.arguments[0] == "first":
+                    raise ValueError("an odd reply")
+            return True
+
+    keeper = Keeper(Odd(), lease_s=3, beat_s=1, stall_limit_s=60)
+    try:
+        for id_ in ("first", "second"):
+            keeper.hold(dataclasses.replace(CLAIM, id=id_))
+        keeper.hand_back()
+    finally:
+        keeper.close()
+    assert returned == ["first", "second"]
+
+
+def test_an_edit_that_hangs_ends_the_process_whatever_the_store_says() -> None:
+    ended = queue.Queue[int]()
+
+    class Odd:
+        def run(self, call: Any) -> bool:
+            if call.script in ("fail", "release"):
+                raise ValueError("an odd reply")
+            return True
+
+    keeper = Keeper(Odd(), lease_s=3, beat_s=1, stall_limit_s=60, end_process=ended.put)
+    try:
+        # Its limit was over long ago.
+        keeper.hold(dataclasses.replace(CLAIM, execution_limit_s=-60)).begin_editing()
+        keeper.hold(dataclasses.replace(CLAIM, id="another"))
+        assert ended.get(timeout=10) == EXIT_HANGING
+    finally:
+        keeper.close()

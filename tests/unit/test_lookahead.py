@@ -92,7 +92,12 @@ def test_a_slow_edit_is_followed_only_in_its_last_seconds(clock: Clock) -> None:
         assert not _claimable(lookahead), f"{10 - step} s to go"
     clock.now += 1
     running.advance(7)
-    assert _claimable(lookahead)
+    (ahead,) = _claimed_until_enough(lookahead)
+    clock.now += 0.5
+    ahead.prepared()
+    clock.now += 1.5
+    running.advance(9)
+    assert not _claimable(lookahead), "one is enough, to the end"
 
 
 def test_a_model_never_seen_is_waited_for_until_its_first_step(clock: Clock) -> None:
@@ -111,6 +116,20 @@ def test_an_input_that_is_late_is_not_waited_for(clock: Clock) -> None:
     assert lookahead.pause_s() == pytest.approx(1.0)
     clock.now += 1.1
     assert _claimable(lookahead)
+
+
+def test_one_that_is_postponed_for_a_late_input_is_not_waited_for_either(clock: Clock) -> None:
+    lookahead = _lookahead(clock)
+    lookahead.claimed("m", 4)
+    clock.now += 1.1
+    postponed = lookahead.claimed("other", 4)
+    postponed.set_postponed(True)
+    postponed.prepared()
+    assert lookahead.pause_s() == pytest.approx(1.0)
+    clock.now += 1.1
+    assert _claimable(lookahead)
+    postponed.set_postponed(False)
+    assert not _claimable(lookahead), "it is next"
 
 
 def test_what_failed_or_loaded_a_model_is_no_measure(clock: Clock) -> None:

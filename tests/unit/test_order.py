@@ -112,8 +112,8 @@ def test_only_earlier_claims_are_waited_for() -> None:
     order.hold("A", "a")
     order.hold("B", "b")
     assert order.admits("A", lambda: None), "though B needs a model that goes"
-    assert not order.admits("B", lambda: None)
-    assert [claim for claim, _ in order.settle("A")] == ["B"]
+    assert not order.admits("B", lambda: "B asks again")
+    assert [ask_again() for ask_again in order.settle("A")] == ["B asks again"]
     assert order.admits("B", lambda: None)
 
 
@@ -122,3 +122,73 @@ def test_claims_of_one_model_do_not_wait_for_each_other() -> None:
     order.hold("A", "a")
     order.hold("A2", "a")
     assert order.admits("A2", lambda: None)
+
+
+def _late(arrived: threading.Event) -> Callable[[Lease], None]:
+    """The first one's input is late."""
+
+    def prepare(lease: Lease) -> None:
+        if lease.number == 0:
+            arrived.wait(10)
+
+    return prepare
+
+
+def _close(conveyor: Conveyor) -> None:
+    closing = threading.Thread(target=conveyor.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive(), "somebody is waited for in vain"
+
+
+def test_while_one_is_postponed_what_can_run_is_claimed_and_runs() -> None:
+    arrived, device = threading.Event(), Device()
+    desk = Desk(waiting=3, steps=1, step_s=0, prepare=_late(arrived))
+    desk.finish_gate.set()
+    conveyor = _conveyor(device, desk, "aba")
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    try:
+        eventually(lambda: ("edited", 2) in desk.log, within_s=8)
+    finally:
+        arrived.set()
+        serving.join(10)
+    _close(conveyor)
+    assert device.loads == ["a", "b"]
+    assert [number for what, number in desk.log if what == "edit"] == [2, 0, 1]
+
+
+def test_a_load_ahead_that_fails_in_an_odd_way_makes_nobody_be_forgotten() -> None:
+    arrived, device = threading.Event(), Device()
+    desk = Desk(waiting=3, steps=1, step_s=0, prepare=_late(arrived))
+    desk.finish_gate.set()
+    conveyor = _conveyor(device, desk, "abb")
+    warm = conveyor._editing.warm
+
+    def failing(lease: Lease) -> None:
+        if lease.number == 1:
+            raise RuntimeError("a bug")
+        warm(lease)  # type: ignore[arg-type]
+
+    conveyor._editing.warm = failing  # type: ignore[method-assign, assignment]
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    eventually(lambda: ("prepared", 2) in desk.log)
+    arrived.set()
+    serving.join(10)
+    _close(conveyor)
+    assert sorted(desk.dropped) == [0, 1, 2]
+
+
+def test_what_nobody_knows_the_room_of_is_edited_nevertheless() -> None:
+    def would_evict(model: str) -> frozenset[str]:
+        raise errors.ModelNotFoundError(model)
+
+    desk = Desk(waiting=3, steps=1, step_s=0)
+    desk.finish_gate.set()
+    conveyor = Conveyor(UseCase(desk), desk, look_ahead_s=10, would_evict=would_evict)  # type: ignore[arg-type]
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    eventually(lambda: len(desk.dropped) == 3, within_s=8)
+    serving.join(10)
+    _close(conveyor)

@@ -1,7 +1,25 @@
 """Records that an earlier version wrote can still be read."""
 
+import hashlib
+import json
+
 from storage.contracts import edits, generations
 from tests.stores.conftest import an_edit
+
+FIELDS = {2: "818f8897ef19"}
+"""Of an edit as workers read it, by the version of the records."""
+
+
+def test_an_edit_with_another_field_is_a_record_of_another_version() -> None:
+    found = json.dumps(_fields(edits.Edit.model_json_schema()), sort_keys=True)
+    digest = hashlib.sha256(found.encode()).hexdigest()[:12]
+    assert FIELDS[generations.RECORD_VERSION] == digest, "raise RECORD_VERSION, and note the new digest beside it"
+
+
+def _fields(schema: dict[str, object]) -> dict[str, object]:
+    """The names of all fields, and of those below."""
+    parts: dict[str, dict[str, object]] = {"Edit": schema, **schema.get("$defs", {})}  # type: ignore[dict-item]
+    return {name: sorted(part.get("properties", {})) for name, part in parts.items()}  # type: ignore[call-overload]
 
 
 def test_an_edit_that_asks_for_nothing_new_is_written_as_earlier_versions_read_it() -> None:
