@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-losses bench-fleet bench-placement soak clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry test-gpu soak clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -39,8 +39,17 @@ bench-losses: .venv/.dev  ## what the naive service loses under the same faults
 bench-fleet: .venv/.dev  ## how work is given out over GPU types, models and tenants, and how good estimates are
 	$(BIN)/python -m bench.fleet
 
-bench-placement: .venv/.dev  ## on a CUDA GPU: a full-size edit of MODEL placed as on GPU, and its peak memory
-	$(BIN)/python -m bench.placement --model $(or $(MODEL),flux-kontext-dev) --gpu-type $(or $(GPU),h200)
+bench-plans: .venv/.dev  ## the memory table of MODEL, counted from its architecture
+	$(BIN)/python -m bench.plans $(or $(MODEL),flux-kontext-dev)
+
+bench-gpu: .venv/.dev  ## on a CUDA GPU, in eight minutes: steps, edits, peaks, cold start, idle time, beside plain diffusers
+	$(BIN)/python -m bench.gpu $(if $(OUT),--out $(OUT))
+
+bench-gpu-carry: .venv/.dev  ## the wheels for a GPU machine without network, and the line that installs them there
+	$(BIN)/python -m bench.gpu.carry
+
+test-gpu: .venv/.dev  ## on a CUDA GPU: the tests that need one
+	$(BIN)/python -m pytest tests/gpu
 
 soak: .venv/.dev  ## break the service for SECONDS (default 1200) and check every promise
 	$(BIN)/python -m tests.faults.oracle --seconds $(or $(SECONDS),1200) --pause 2.5

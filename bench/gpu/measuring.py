@@ -158,7 +158,7 @@ def matmul_flops_per_s(device: str, side: int, dtype: torch.dtype = torch.bfloat
     return 2 * side**3 / ((p50(clock.gaps_ms()) or 1.0) / 1000)
 
 
-def step_output(model: str, part: torch.nn.Module, device: str, dtype: torch.dtype, tokens: int) -> torch.Tensor:
+def step_output(model: str, part: Callable[..., Any], device: str, dtype: torch.dtype, tokens: int) -> torch.Tensor:
     """One denoising step of the same random input each time."""
     generator = torch.Generator(device).manual_seed(0)
 

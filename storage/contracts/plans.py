@@ -9,7 +9,8 @@ all the same takes the next that needs less (`below`).
 
 - `exact`: bf16 weights throughout; only rounding differs from the published pipeline. When memory is short, first the text
   encoder is streamed (it runs once an edit), then ever more layers of the transformer.
-- `fast`: the transformer's linear layers multiply in fp8, or the weights come in 4 bits.
+- `fast`: the transformer's linear layers multiply in fp8, or the weights come in 4 bits; and in some of many steps its output is
+  extrapolated instead of computed.
 """
 
 import math
@@ -97,7 +98,8 @@ class Plan:
     """How a model runs on a GPU.
 
     `compiled` by TorchInductor, layer by layer; `attention` is `native` (PyTorch's) or `cudnn`; `tiled` decodes in tiles, which
-    may show at their seams. `stepped_down`: a better one ran out of memory.
+    may show at their seams; `step_cache` leaves out some steps of the transformer; `stepped_down`: a better one ran out of
+    memory.
     """
 
     profile: Profile = "exact"
@@ -106,6 +108,7 @@ class Plan:
     attention: Literal["native", "cudnn"] = "native"
     compiled: bool = False
     tiled: bool = False
+    step_cache: bool = False
     stepped_down: bool = False
     phases: Phases = NOTHING
 
@@ -121,6 +124,8 @@ class Plan:
             words.append(f"text encoder {self.text_encoder.format}")
         if self.text_encoder.streamed:
             words.append("text encoder streamed")
+        if self.step_cache:
+            words.append("step cache")
         if self.tiled:
             words.append("decoded in tiles")
         if self.stepped_down:
@@ -161,6 +166,7 @@ def ladder(model: Model, gpu: GpuType, workload: Workload | None = None) -> Iter
             attention="cudnn" if (gpu.capability or 0) >= CUDNN_CAPABILITY else "native",
             compiled=gpu.capability is not None,
             tiled=tiled,
+            step_cache=model.profile == "fast",
             phases=_sums(memory, transformer, text_encoder, workload, tiled=tiled),
         )
 

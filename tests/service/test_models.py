@@ -134,7 +134,9 @@ def test_a_placement_is_told_as_a_sum_for_each_gpu_type(alice: Tenant) -> None:
     assert by_gpu["cpu"].placement is None
     only = alice.get("/api/ai/models/flux-2-dev/placement?gpu_type=h100&profile=fast").json()
     assert only["model"] == "flux-2-dev-fp8"
-    assert [(one["gpu_type"], one["placement"]) for one in only["placements"]] == [("h100", "fp8, resident")]
+    assert [(one["gpu_type"], one["placement"]) for one in only["placements"]] == [
+        ("h100", "fp8, resident, step cache")
+    ]
 
 
 def test_a_profile_is_asked_for_by_its_name(alice: Tenant) -> None:

@@ -284,7 +284,7 @@ def test_a_model_whose_libraries_do_not_fit_is_remembered_as_failed(
         monkeypatch.setattr(stand_in.StandInPipeline, "warm_up", fail)
     residency = shelf.residency()
     for _ in range(2):
-        with pytest.raises(errors.ModelUnavailableError, match="bitsandbytes|an odd kernel"):
+        with pytest.raises(errors.ModelUnavailableError, match=r"bitsandbytes|an odd kernel"):
             residency.pipeline("a")
     assert residency.failed() == ("a",)
     assert residency.state("a")["failures"] == 1

@@ -137,6 +137,8 @@ class Denoising:
             self._ran = type(pipe).__name__
             self.applied.encoded()
             self._peaks.ended("encode")
+            if self.applied.step_cache is not None:
+                self.applied.step_cache.start(pipe)
             output = pipe(
                 width=job.width,
                 height=job.height,

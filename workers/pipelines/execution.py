@@ -10,6 +10,7 @@ import torch
 
 from storage.contracts.plans import SLOTS, PartPlan, Plan
 from workers.pipelines import fp8, streams
+from workers.pipelines.stepcache import StepCache
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,12 @@ class Applied:
     quantised: int = 0
     """Linear layers that multiply in fp8."""
     compiled: list[torch.nn.Module] = field(default_factory=list)
+    step_cache: StepCache | None = None
+
+    @property
+    def computed(self) -> Any:
+        """The transformer as a function that computes every time."""
+        return self.step_cache.compute if self.step_cache is not None else self.pipe.transformer
 
     def encoded(self) -> None:
         """The prompt is encoded: what that took of the GPU is free for denoising."""
@@ -95,6 +102,8 @@ def applied(pipe: Any, plan: Plan, device: str) -> Applied:
         if isinstance(part, torch.nn.Module) and not getattr(part, "is_quantized", False):
             part.to(device)
     pipe.vae.to(memory_format=torch.channels_last)
+    if plan.step_cache:
+        result.step_cache = StepCache(transformer)
     if plan.tiled:
         pipe.vae.enable_tiling()
     return result
