@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry test-gpu soak clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry test-gpu lock soak clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -53,6 +53,12 @@ test-gpu: .venv/.dev  ## on a CUDA GPU: the tests that need one
 
 soak: .venv/.dev  ## break the service for SECONDS (default 1200) and check every promise
 	$(BIN)/python -m tests.faults.oracle --seconds $(or $(SECONDS),1200) --pause 2.5
+
+lock: $(BIN)/python  ## the exact versions that the images install, from pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	for extra in api housekeeping gpu; do PIP_FIND_LINKS= $(BIN)/uv pip compile --quiet --no-config pyproject.toml --extra $$extra \
+		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --output-file infra/locks/$$extra.txt; done
 
 clean:  ## remove what these targets made
 	rm -rf .venv .data out

@@ -29,7 +29,7 @@ class WorkerSettings(StoreSettings):
     """How often a generation is tried when what stops it is transient."""
 
     max_losses: Annotated[int, Field(ge=1)] = 2
-    """How often a generation may take its worker down with it before it is parked as `worker_lost`."""
+    """How often a generation may take its worker down with it before it is parked, as `worker_lost` or `gpu_fault`."""
 
 
 class GpuSettings(WorkerSettings):
@@ -66,8 +66,8 @@ class GpuSettings(WorkerSettings):
     """Folder of local weights; a model whose `source` is no folder in it is loaded from the hub."""
 
     look_ahead_s: Annotated[float, Field(ge=0)] = 3
-    """The next generation is claimed and prepared when the running edit has this long to go. Longer would keep work from
-    idle GPUs; shorter than preparing takes would leave this one idle."""
+    """So many seconds of the pipeline's work are prepared ahead at the most. Longer would keep work from idle GPUs; shorter than
+    preparing takes would leave this one idle."""
 
     rest_s: Annotated[float, Field(ge=0)] = 2
     """Seconds a generation rests before it is tried again; doubled with each attempt, halved at most by chance."""

@@ -2,13 +2,15 @@
 FROM python:3.12-slim
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
+COPY infra/locks/housekeeping.txt infra/locks/housekeeping.txt
+RUN pip install --require-hashes -r infra/locks/housekeeping.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY storage storage
 COPY api api
 COPY workers workers
 COPY client client
 COPY infra infra
-RUN pip install '.[housekeeping]' && useradd --uid 10001 --no-create-home darkroom
+RUN pip install --no-deps . && useradd --uid 10001 --no-create-home darkroom
 USER darkroom
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["python", "-m", "workers.health"]
 CMD ["python", "-m", "workers.housekeeping"]

@@ -1,11 +1,15 @@
 """The compose file and the Dockerfiles agree with the catalog, the settings and each other."""
 
+import itertools
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from api.settings import ApiSettings
 from storage.settings import StoreSettings
@@ -79,3 +83,77 @@ def test_every_dockerfile_is_used_and_runs_as_nobody_special(compose: dict[str, 
         ignored = (ROOT / ".dockerignore").read_text()
         for source in re.findall(r"^COPY (\w+) \w+$", text, re.MULTILINE):
             assert f"!{source}" in ignored
+
+
+LOCKS = {"api": "api", "housekeeping": "housekeeping", "worker": "gpu"}
+"""Images, and the extra that each is made of."""
+
+PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+) \\$", re.MULTILINE)
+
+
+def _pins(lock: str) -> dict[str, str]:
+    text = (ROOT / "infra" / "locks" / f"{lock}.txt").read_text()
+    return {canonicalize_name(found["name"]): found["version"] for found in PIN.finditer(text)}
+
+
+def _required(extra: str) -> list[Requirement]:
+    """What an extra asks for, with what it takes of other extras of ours."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = [Requirement(one) for one in (*project["dependencies"], *project["optional-dependencies"][extra])]
+    for one in list(found):
+        if one.name == project["name"]:
+            found.remove(one)
+            found += [more for inner in one.extras for more in _required(inner)]
+    return found
+
+
+@pytest.mark.parametrize("extra", LOCKS.values())
+def test_a_lock_has_what_the_project_asks_for_in_versions_that_it_allows(extra: str) -> None:
+    pins = _pins(extra)
+    for wanted in _required(extra):
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
+    assert len(pins) > 20
+
+
+@pytest.mark.parametrize("extra", LOCKS.values())
+def test_every_pin_has_its_hashes_and_no_lock_names_a_place(extra: str) -> None:
+    text = (ROOT / "infra" / "locks" / f"{extra}.txt").read_text()
+    blocks = re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(_pins(extra))
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert "://" not in text
+    assert "/" not in re.sub(r"#.*", "", text)
+
+
+def test_images_agree_on_what_they_share() -> None:
+    locks = [_pins(extra) for extra in LOCKS.values()]
+    for first, second in itertools.combinations(locks, 2):
+        assert {name: first[name] for name in first.keys() & second} == {
+            name: second[name] for name in first.keys() & second
+        }
+
+
+@pytest.mark.parametrize(("image", "extra"), LOCKS.items())
+def test_an_image_installs_its_lock_and_nothing_else(image: str, extra: str) -> None:
+    text = (ROOT / "infra" / "docker" / f"{image}.Dockerfile").read_text()
+    installs = re.findall(r"pip install (.*?)(?: &&|$)", text, re.MULTILINE)
+    assert installs == [f"--require-hashes -r infra/locks/{extra}.txt", "--no-deps ."]
+
+
+def test_a_worker_can_compile_and_keeps_what_it_compiled(compose: dict[str, Any]) -> None:
+    text = (ROOT / "infra" / "docker" / "worker.Dockerfile").read_text()
+    assert re.search(r"apt-get install .*\bgcc\b", text)
+    assert "mkdir /weights /cache && chown darkroom /weights /cache" in text
+    assert "DARKROOM_COMPILE_CACHE=/cache" in text
+    for name, service in compose["services"].items():
+        if name.startswith("worker-"):
+            assert "compile-cache:/cache" in service["volumes"]
+            assert service["tmpfs"] == ["/tmp:exec"]
+    assert "compile-cache" in compose["volumes"]
+
+
+def test_the_worker_image_has_a_torchvision_of_its_torch() -> None:
+    pins = _pins("gpu")
+    # torchvision 0.N belongs to torch 2.(N-15).
+    assert int(pins["torchvision"].split(".")[1]) - 15 == int(pins["torch"].split(".")[1])
+    assert "+" not in pins["torch"], "PyPI's own build"
