@@ -344,7 +344,7 @@ class Editing:
             upsampled_prompt=edited.upsampled_prompt,
         )
         sample = self._sample(prepared, samples.SUCCEEDED).model_copy(
-            update={**timings.model_dump(), "placement": edited.facts.plan, "peak_gb": edited.facts.peak_gb}
+            update={**timings.model_dump(), "placement": edited.facts.plan, **_memory(edited.facts)}
         )
         return Stored(lease=prepared.lease, result=result, sample=sample, body=body)
 
@@ -465,3 +465,11 @@ class Editing:
         if isinstance(reference, edits.StoredInput):
             return self._objects.get(reference.key)
         return self._fetch(reference.url, field)
+
+
+def _memory(facts: base.Facts) -> dict[str, object]:
+    """What an edit took of the GPU's memory beside what its plan says; more than a twentieth beyond that is logged."""
+    for phase, gb in facts.phases_gb.items():
+        if gb > 1.05 * facts.planned_gb.get(phase, math.inf):
+            log.warning("%s took %.2f GB and %.2f were planned (%s)", phase, gb, facts.planned_gb[phase], facts.plan)
+    return {"peak_gb": facts.peak_gb, "phases_gb": dict(facts.phases_gb), "planned_gb": dict(facts.planned_gb)}

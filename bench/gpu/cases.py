@@ -77,7 +77,7 @@ def _edited(machine: Machine, row: Row, pipeline: Denoising, steps: int, runs: i
     seconds, gaps = measuring.edits(pipeline, machine.device, row.references, machine.side, row.steps, runs)
     row.edit_s, row.edits, row.step_ms = measuring.p50(seconds), runs, measuring.p50(gaps)
     row.plan, row.peaks = pipeline.facts.plan, dict(pipeline.facts.phases_gb)
-    row.planned = measuring.sums(pipeline.plan.phases)
+    row.planned = pipeline.plan.phases.measured
     rings = {"text encoder": pipeline.applied.text_encoder, "transformer": pipeline.applied.transformer}
     row.groups = {part: len(ring) for part, ring in rings.items() if ring is not None}
     return _with_share(machine, row)

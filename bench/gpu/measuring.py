@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.plans import models
-from storage.contracts.plans import CONTEXT_GB, Phases
+from storage.contracts.plans import CONTEXT_GB
 from workers.pipelines.base import Job
 from workers.pipelines.denoising import Denoising
 
@@ -183,11 +183,6 @@ def step_output(model: str, part: Callable[..., Any], device: str, dtype: torch.
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Of the difference's norm to the norm of what is expected."""
     return float((found - expected).norm() / expected.norm())
-
-
-def sums(phases: Phases) -> dict[str, float]:
-    """A plan's sums of the phases that are measured."""
-    return {"encode": round(phases.encode, 2), "denoise": round(phases.denoise, 2), "decode": round(phases.decode, 2)}
 
 
 def worst_ratio(row: Row) -> float | None:

@@ -85,6 +85,11 @@ class Phases:
     host: float
 
     @property
+    def measured(self) -> dict[str, float]:
+        """The sums of those phases that a worker measures with each edit."""
+        return {name: round(getattr(self, name), 2) for name in ("encode", "denoise", "decode")}
+
+    @property
     def working(self) -> float:
         """What the heaviest phase needs besides what rests."""
         return max(self.load, self.encode, self.denoise, self.decode) - self.resting

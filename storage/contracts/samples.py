@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from storage.contracts import errors
 from storage.contracts.values import Frozen
 
@@ -48,7 +50,8 @@ class Sample(Frozen):
 
     `outcome` is `succeeded` or an error's code. `pixels` were rendered, in `steps` (as often as the
     model was run), from so many `references`, the prompt `upsampled` or not. `load_ms` is 0
-    when the model was there. `peak_gb` is the GPU's own count of memory, where there is one.
+    when the model was there. `peak_gb` is the GPU's own count of memory, where there is one: the most of `phases_gb`
+    (encode, denoise, decode), which the execution plan has as `planned_gb`.
     """
 
     at_ms: int
@@ -63,13 +66,16 @@ class Sample(Frozen):
     execute_ms: int = 0
     upload_ms: int = 0
     peak_gb: float | None = None
+    phases_gb: dict[str, float] = Field(default_factory=dict)
+    planned_gb: dict[str, float] = Field(default_factory=dict)
 
 
 def readable(texts: Iterable[str]) -> Iterator[Sample]:
     """Those that this version can read, from JSON."""
     for text in texts:
         with contextlib.suppress(ValueError):
-            yield Sample.model_validate_json(text)
+            # Of a newer release's, what this one knows.
+            yield Sample.model_validate_json(text, extra="ignore")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -302,3 +302,20 @@ def test_a_model_that_cannot_be_loaded_ahead_is_met_again_and_a_fault_of_the_gpu
     )
     with expected:
         use_case.warm(Lease(CLAIM))
+
+
+def test_what_an_edit_took_is_noted_beside_what_was_planned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tight = Tight(reliefs=0, available=0)
+    tight.facts = dataclasses.replace(  # type: ignore[misc]
+        Tight.facts, phases_gb={"encode": 10.2, "denoise": 20.0}, planned_gb={"encode": 10.0, "denoise": 15.0}
+    )
+    use_case = _editing(Stores(), monkeypatch, pipeline=tight)
+    stored = use_case.store(use_case.edit(_prepared(), lambda step: None))
+    assert stored.sample.phases_gb == {"encode": 10.2, "denoise": 20.0}
+    assert stored.sample.planned_gb == {"encode": 10.0, "denoise": 15.0}
+    assert stored.sample.peak_gb == 20.0
+    assert [record.getMessage() for record in caplog.records if "planned" in record.getMessage()] == [
+        "denoise took 20.00 GB and 15.00 were planned (here)"
+    ]

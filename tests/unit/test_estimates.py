@@ -120,3 +120,8 @@ def test_statistics_tell_failures_from_successes() -> None:
 def test_quantiles_lie_between_neighbours(share: float, value: float) -> None:
     assert samples.quantile(range(1, 101), share) == pytest.approx(value, abs=0.2)
     assert samples.quantile([7], share) == 7
+
+
+def test_a_newer_releases_samples_are_read_as_far_as_they_are_known() -> None:
+    (found,) = samples.readable(['{"at_ms": 1, "outcome": "succeeded", "measure_of_tomorrow": 3}', "not JSON"])
+    assert found.outcome == "succeeded"

@@ -43,7 +43,8 @@ class Job:
 class Facts:
     """What a loaded pipeline is, for receipts: its class, precision, execution plan, the device and the libraries.
 
-    `phases_gb` is the most memory that each phase of its last edit (encode, denoise, decode) took, where the device counts it.
+    `phases_gb` is the most memory that each phase of its last edit (encode, denoise, decode) took, where the device counts it;
+    `planned_gb` what its plan says that they take at the most.
     """
 
     pipeline: str
@@ -54,6 +55,7 @@ class Facts:
     libraries: Mapping[str, str]
     revision: str | None = None
     phases_gb: Mapping[str, float] = field(default_factory=dict)
+    planned_gb: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def peak_gb(self) -> float | None:

@@ -82,7 +82,11 @@ class Denoising:
     def facts(self) -> Facts:
         """See `base.Pipeline`."""
         return dataclasses.replace(
-            self._lasting, pipeline=self._ran or self._lasting.pipeline, plan=self._plan_name, phases_gb=self._peaks.gb
+            self._lasting,
+            pipeline=self._ran or self._lasting.pipeline,
+            plan=self._plan_name,
+            phases_gb=self._peaks.gb,
+            planned_gb=self.plan.phases.measured if self._peaks.gb else {},
         )
 
     @property
