@@ -163,9 +163,21 @@ class Conveyor:
             entry.end(is_typical=edited is not None and lease.load_ms == loaded_before)
         if edited is not None:
             self._finishers.submit(self._finish, edited)
+            self._finish_warming(lease)
         # On this thread, which is the pipeline's: when the conveyor is being closed it takes nothing new.
         for ask_again in self._order.settle(lease):
             ask_again()
+
+    def _finish_warming(self, lease: Lease) -> None:
+        """Compile what the edit did without; its picture is on its way meanwhile."""
+        try:
+            self._editing.finish_warming(lease)
+        except errors.GpuFaultError:
+            log.exception("the GPU failed while a model was warmed up; ending this process")
+            self._keeper.hand_back()
+            self._end_process(EXIT_GPU_FAULT)
+        except Exception:
+            log.exception("a model could not be warmed up")
 
     def _finish(self, edited: Edited) -> None:
         stored = self._attempt(edited.prepared.lease, lambda: self._editing.store(edited))

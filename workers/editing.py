@@ -125,6 +125,7 @@ class Editing:
         deliver: Callable[[str, str, bytes, str], bool],
         pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
         relieve: Callable[[str], bool] = lambda model: False,
+        finish_warming: Callable[[str], None] = lambda model: None,
         warm_queues: Callable[[], Sequence[str]] = tuple,
         closed_queues: Callable[[], Sequence[str]] = tuple,
         warm_elsewhere: Callable[[], Sequence[str]] = tuple,
@@ -147,6 +148,7 @@ class Editing:
         self._deliver = deliver
         self._pipeline = pipeline
         self._relieve = relieve
+        self._finish_warming = finish_warming
         self._warm_queues = warm_queues
         self._closed_queues = closed_queues
         self._warm_elsewhere = warm_elsewhere
@@ -216,6 +218,10 @@ class Editing:
             raise
         except errors.DarkroomError as exc:
             log.info("%s: its model is not loaded ahead: %s", lease.claim.id, exc.code)
+
+    def finish_warming(self, lease: Lease) -> None:
+        """Compile what the edit just made did without. Raises `errors.GpuFaultError`."""
+        self._finish_warming(lease.claim.edit.model)
 
     def prepare(self, lease: Lease) -> Prepared:
         """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""

@@ -10,6 +10,7 @@ import signal
 import statistics
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -63,8 +64,9 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             raise ValueError(f"DARKROOM_PRELOAD: {model!r} is not served here: {', '.join(models)}")
     if not models:
         raise ValueError(f"the catalog lists no model for GPU type {settings.gpu_type!r}")
+    compile_cache = None
     if settings.gpu_type != "cpu" and any(known.models[model].pipeline != "stand_in" for model in models):
-        _check_gpu(settings, known)
+        compile_cache = _checked_gpu(settings, known)
     if settings.region not in known.regions:
         raise ValueError(f"DARKROOM_REGION {settings.region!r} is not in the catalog: {', '.join(known.regions)}")
 
@@ -85,6 +87,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             load_rest_s=settings.load_rest_s,
             preloaded=frozenset(preload),
             host_gb=_host_gb(settings),
+            compile_cache=compile_cache,
         )
         keeper = stack.enter_context(contextlib.closing(_keeper(settings, RedisLedger(beats), residency)))
         stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
@@ -105,7 +108,8 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             deliver=delivery.deliver,
             filters=filters,
             signer=provenance.signer_of(settings),
-            pipeline=residency.pipeline,
+            pipeline=lambda model, on_loaded: residency.pipeline(model, on_loaded, at_once=True),
+            finish_warming=residency.finish_warming,
             relieve=residency.relieve,
             closed_queues=lambda: queues_of(residency.failed()),
             warm_queues=lambda: queues_of(residency.resident()),
@@ -170,15 +174,14 @@ def _host_gb(settings: GpuSettings) -> float | None:
     return None if settings.gpu_type == "cpu" else host.memory_gb()
 
 
-def _check_gpu(settings: GpuSettings, known: Catalog) -> None:
-    """A GPU that is not there is noticed now, not by failing whatever is claimed."""
+def _checked_gpu(settings: GpuSettings, known: Catalog) -> Path | None:
+    """A GPU that is not there is noticed now, not by failing whatever is claimed. Returns where compiled code is kept."""
     # Not above: a worker of stand-ins goes without torch.
     from workers import compiling
     from workers.pipelines import device
 
     device.check(settings.gpu_type, known.gpu_types[settings.gpu_type])
-    if settings.compile_cache is not None:
-        compiling.keep_in(settings.compile_cache)
+    return compiling.keep_in(settings.compile_cache) if settings.compile_cache is not None else None
 
 
 def _named(known: Catalog, name: str) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from storage.contracts import catalog, errors, plans
 from storage.contracts.geometry import Canvas, Size, planned
+from workers import compiling
 from workers.pipelines import base
 
 log = logging.getLogger(__name__)
@@ -31,43 +32,68 @@ class ColdStart:
         return f"import {self.import_s:.1f} s, read {self.read_s:.1f} s, warm-up {self.warm_up_s:.1f} s"
 
 
-def loaded(
-    model: catalog.Model,
-    weights_dir: Path,
-    gpu_type: str,
-    plan: plans.Plan,
-    on_loaded: base.OnLoaded,
-    clock: Callable[[], float] = time.monotonic,
-) -> tuple[base.Pipeline, ColdStart]:
-    """Read a model's weights as a plan says, and run an edit of the usual size.
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A pipeline, how long it took, and whether it is at its full speed already."""
 
-    Raises `errors.ModelUnavailableError`, `errors.OutOfMemoryError` and `errors.GpuFaultError`.
-    """
-    began = clock()
-    weights = model.weights
-    folder = weights_dir / weights.source
-    if weights.lora is not None and (weights_dir / weights.lora).exists():
-        weights = weights.model_copy(update={"lora": str(weights_dir / weights.lora)})
-    # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
-    try:
-        family = importlib.import_module(f"workers.pipelines.{model.pipeline}")
-    except ImportError as exc:
-        message = f"{weights.name}: a library that it needs is not installed: {exc}"
-        raise errors.ModelUnavailableError(message) from exc
-    imported = clock()
-    pipeline: base.Pipeline = family.load(weights, folder if folder.is_dir() else None, gpu_type, plan, on_loaded)
-    read = clock()
-    try:
-        pipeline.warm_up(usual_job(model))
-    except errors.DarkroomError:
-        pipeline.close()
-        raise
-    except Exception as exc:
-        pipeline.close()
-        log.exception("%s cannot be warmed up", weights.name)
-        reason = str(exc).partition("\n")[0][:200]
-        raise errors.ModelUnavailableError(f"{weights.name} loads, but does not run: {reason}") from exc
-    return pipeline, ColdStart(import_s=imported - began, read_s=read - imported, warm_up_s=clock() - read)
+    pipeline: base.Pipeline
+    cold_start: ColdStart
+    is_warm: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loader:
+    """Loads models for a GPU type from below a folder; `compile_cache` is where compiled code is kept, if it is."""
+
+    weights_dir: Path
+    gpu_type: str
+    compile_cache: Path | None = None
+    clock: Callable[[], float] = time.monotonic
+
+    def load(
+        self, model: catalog.Model, plan: plans.Plan, on_loaded: base.OnLoaded, *, at_once: bool = False
+    ) -> Loaded:
+        """Read a model's weights as a plan says, and run an edit of the usual size.
+
+        With `at_once` somebody waits: what would have to be compiled first computes eagerly, and `warm_up` is to be called after
+        the first edit. Raises `errors.ModelUnavailableError`, `errors.OutOfMemoryError` and `errors.GpuFaultError`.
+        """
+        began = self.clock()
+        weights = model.weights
+        folder = self.weights_dir / weights.source
+        if weights.lora is not None and (self.weights_dir / weights.lora).exists():
+            weights = weights.model_copy(update={"lora": str(self.weights_dir / weights.lora)})
+        # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
+        try:
+            family = importlib.import_module(f"workers.pipelines.{model.pipeline}")
+        except ImportError as exc:
+            message = f"{weights.name}: a library that it needs is not installed: {exc}"
+            raise errors.ModelUnavailableError(message) from exc
+        imported = self.clock()
+        pipeline: base.Pipeline = family.load(
+            weights, folder if folder.is_dir() else None, self.gpu_type, plan, on_loaded
+        )
+        read = self.clock()
+        is_compiled = compiling.is_kept(self.compile_cache, weights.name, plan.name)
+        is_warm = not (at_once and not is_compiled and pipeline.postpone_compiling())
+        if is_warm:
+            self.warm_up(model, pipeline, plan)
+        cold_start = ColdStart(import_s=imported - began, read_s=read - imported, warm_up_s=self.clock() - read)
+        return Loaded(pipeline=pipeline, cold_start=cold_start, is_warm=is_warm)
+
+    def warm_up(self, model: catalog.Model, pipeline: base.Pipeline, plan: plans.Plan) -> None:
+        """Compile and tune; what cannot be is closed. Raises as `load`."""
+        try:
+            pipeline.warm_up(usual_job(model))
+        except errors.DarkroomError:
+            pipeline.close()
+            raise
+        except Exception as exc:
+            pipeline.close()
+            log.exception("%s cannot be warmed up", model.weights.name)
+            reason = str(exc).partition("\n")[0][:200]
+            raise errors.ModelUnavailableError(f"{model.weights.name} loads, but does not run: {reason}") from exc
+        compiling.note_kept(self.compile_cache, model.weights.name, plan.name)
 
 
 def usual_job(model: catalog.Model) -> base.Job:

@@ -27,6 +27,7 @@ class Resident:
     plan: Plan
     used_at: float
     cold_start: loader.ColdStart
+    is_warm: bool = True
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Residency:
     preloaded: frozenset[str] = frozenset()
     host_gb: float | None = None
     """Memory of the machine, in GB, that weights may be kept in; None does not count it."""
+    compile_cache: Path | None = None
     clock: Callable[[], float] = time.monotonic
     _lowered: dict[str, Plan] = field(init=False, default_factory=dict)
     _kept: frozenset[str] = field(init=False, default=frozenset())
@@ -98,17 +100,23 @@ class Residency:
         return frozenset(self._in_the_way(plan, resident))
 
     def pipeline(
-        self, model: str, on_loaded: base.OnLoaded = lambda share: None, *, again: bool = False
+        self,
+        model: str,
+        on_loaded: base.OnLoaded = lambda share: None,
+        *,
+        again: bool = False,
+        at_once: bool = False,
     ) -> base.Pipeline:
         """The model's pipeline, loaded now if it is not yet; with `again` even if that failed a moment ago.
 
-        Raises `errors.ModelUnavailableError` and `errors.OutOfMemoryError`.
+        With `at_once` somebody waits for its first edit, and compiling comes after that (`finish_warming`). Raises
+        `errors.ModelUnavailableError` and `errors.OutOfMemoryError`.
         """
         if model not in self._resident:
             if not again:
                 self._check_failed(model)
             try:
-                self._load(model, on_loaded)
+                self._load(model, on_loaded, at_once=at_once)
             except errors.DarkroomError as exc:
                 log.warning("%s cannot be served: %s", model, exc)
                 with self._lock:
@@ -142,6 +150,23 @@ class Residency:
         self._evict(model, "out of memory")
         return True
 
+    def finish_warming(self, model: str) -> None:
+        """Compile what a first edit did without. What fails is loaded anew by the next. Raises `errors.GpuFaultError`."""
+        resident = self._resident.get(model)
+        if resident is None or resident.is_warm:
+            return
+        resident.is_warm = True
+        began = self.clock()
+        try:
+            self._loader.warm_up(self.known.model(model), resident.pipeline, resident.plan)
+            log.info("%s warmed up in %.1f s, after its first edit", model, self.clock() - began)
+        except errors.GpuFaultError:
+            raise
+        except errors.DarkroomError as exc:
+            log.warning("%s cannot be warmed up: %s", model, exc)
+            with self._lock:
+                del self._resident[model]
+
     def cool(self) -> None:
         """Let go of what has not been used for long."""
         for model, found in list(self._resident.items()):
@@ -162,7 +187,7 @@ class Residency:
             _, kind, message = self._failed[model]
             raise kind(message)
 
-    def _load(self, model: str, on_loaded: base.OnLoaded) -> None:
+    def _load(self, model: str, on_loaded: base.OnLoaded, *, at_once: bool) -> None:
         began = self._starting_since = self.clock()
         plan = self._plan(model, self._preloaded_plans())
         if plan is None:
@@ -171,7 +196,7 @@ class Residency:
         resident: Resident | None = None
         while resident is None:
             self._make_room(plan)
-            resident = self._attempt(model, plan, on_loaded)
+            resident = self._attempt(model, plan, on_loaded, at_once=at_once)
             if resident is None:
                 plan = self._lower(model, plan)
         with self._lock:
@@ -181,20 +206,21 @@ class Residency:
         name = self.known.model(model).weights.name
         log.info("%s loaded in %.1f s (%s, %s): %s", model, self.clock() - began, name, plan.name, resident.cold_start)
 
-    def _attempt(self, model: str, plan: Plan, on_loaded: base.OnLoaded) -> Resident | None:
+    def _attempt(self, model: str, plan: Plan, on_loaded: base.OnLoaded, *, at_once: bool) -> Resident | None:
         """None when there was no memory; what was half placed is gone with the exception when this returns."""
         try:
-            pipeline, cold_start = loader.loaded(
-                self.known.model(model),
-                self.weights_dir,
-                self.gpu_type,
-                plan,
-                lambda share: self._report(model, share, on_loaded),
-                self.clock,
+            loaded = self._loader.load(
+                self.known.model(model), plan, lambda share: self._report(model, share, on_loaded), at_once=at_once
             )
         except errors.OutOfMemoryError:
             return None
-        return Resident(pipeline, plan, self.clock(), cold_start)
+        return Resident(loaded.pipeline, plan, self.clock(), loaded.cold_start, loaded.is_warm)
+
+    @property
+    def _loader(self) -> loader.Loader:
+        return loader.Loader(
+            weights_dir=self.weights_dir, gpu_type=self.gpu_type, compile_cache=self.compile_cache, clock=self.clock
+        )
 
     def _lower(self, model: str, plan: Plan) -> Plan:
         """What to try after a plan for which memory did not suffice: the sum was too hopeful, or the card is shared."""

@@ -38,6 +38,8 @@ def main() -> None:
         for name in asked.cases.split(","):
             (case,) = (one for one in ALL if one.name == name)
             _run(case, machine, table, left_s=asked.seconds - (time.monotonic() - began))
+            # What was compiled for one model is of no use to the next, and holds on to memory.
+            torch._dynamo.reset()
             building.free()
         table.end(time.monotonic() - began)
     if asked.shrunk and table.failed:

@@ -32,6 +32,7 @@ def test_every_case_of_the_gpu_benchmark_runs_with_shrunk_models(tmp_path: Path)
         ("flux-2-klein-4b", "plain diffusers", 1),
         ("flux-2-klein-4b", "exact", 1),
         ("flux-2-dev", "fast, as on NVIDIA L40S", 0),
+        ("flux-2-klein-4b", "cold start, first edit eager", 1),
         ("flux-2-klein-4b", "cold start", 1),
         ("flux-2-klein-4b", "worker, queued jobs", 1),
     }

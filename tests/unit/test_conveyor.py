@@ -113,6 +113,7 @@ class UseCase:
 
     def __init__(self, desk: Desk) -> None:
         self.warm = lambda lease: None
+        self.finish_warming = lambda lease: None
         self.claim, self.prepare, self.edit = desk.claim, desk._prepare, desk.edit
         self.store, self.publish, self.give_up = desk.store, desk.publish, desk.give_up
 
@@ -302,6 +303,37 @@ def test_whatever_goes_wrong_in_giving_up_the_generation_is_let_go_of(belt: Belt
     conveyor.serve()
     conveyor.close()
     assert len(desk.dropped) == 3 * IN_FLIGHT, "no slot is lost, no lease renewed"
+
+
+def test_compiling_after_a_first_edit_does_not_keep_its_picture(belt: Belt) -> None:
+    desk, compiled = Desk(waiting=2, steps=1, step_s=0), threading.Event()
+    desk.finish_gate.set()
+    use_case = UseCase(desk)
+    use_case.finish_warming = lambda lease: compiled.wait(10)
+    conveyor = Conveyor(use_case, desk, look_ahead_s=10)  # type: ignore[arg-type]
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    eventually(lambda: ("finish", 0) in desk.log)
+    assert ("edit", 1) not in desk.log, "the next one waits for it"
+    compiled.set()
+    serving.join(10)
+    conveyor.close()
+    assert sorted(desk.dropped) == [0, 1]
+
+
+def test_what_goes_wrong_in_compiling_after_an_edit_costs_no_edit(belt: Belt) -> None:
+    desk = Desk(waiting=2, steps=1, step_s=0)
+    desk.finish_gate.set()
+    use_case = UseCase(desk)
+
+    def odd(lease: Lease) -> None:
+        raise TypeError("odd")
+
+    use_case.finish_warming = odd
+    conveyor = Conveyor(use_case, desk, look_ahead_s=10)  # type: ignore[arg-type]
+    conveyor.serve()
+    conveyor.close()
+    assert [number for what, number in desk.log if what == "finish"] == [0, 1]
 
 
 def test_a_worker_looks_for_work_even_when_no_ticket_comes(belt: Belt) -> None:

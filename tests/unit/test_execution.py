@@ -211,6 +211,24 @@ def test_a_machine_that_cannot_compile_computes_without_and_says_so(
     assert pipeline.edit(_job(), _ignore).size == (128, 128)
 
 
+def test_compiling_can_wait_until_after_the_first_edit(weights: Path, resident: Callable[[str], Denoising]) -> None:
+    pipeline = _load(weights, "small-klein", Plan(compiled=True))
+    assert pipeline.postpone_compiling()
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert pipeline.edit(_job(), _ignore).tobytes() == resident("small-klein").edit(_job(), _ignore).tobytes()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before, "nothing was compiled"
+    assert pipeline.facts.plan == "bf16, resident"
+    pipeline.applied.resume_compiled()
+    assert pipeline.facts.plan == "bf16, resident, compiled"
+    assert all(layer._compiled_call_impl is not None for layer in pipeline.applied.compiled)
+
+
+def test_what_is_not_compiled_or_must_be_has_nothing_to_postpone(weights: Path) -> None:
+    assert not _load(weights, "small-klein").postpone_compiling()
+    fast = Plan(profile="fast", compiled=True, transformer=PartPlan(format="fp8", layers=56))
+    assert not _load(weights, "small-klein", fast).postpone_compiling()
+
+
 def test_attention_that_does_not_run_is_given_up_before_compiled_code_is(weights: Path) -> None:
     pipeline = _load(weights, "small-klein", Plan(compiled=True))
     pipeline.plan = dataclasses.replace(pipeline.plan, attention="cudnn")

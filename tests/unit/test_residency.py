@@ -288,3 +288,53 @@ def test_a_model_whose_libraries_do_not_fit_is_remembered_as_failed(
             residency.pipeline("a")
     assert residency.failed() == ("a",)
     assert residency.state("a")["failures"] == 1
+
+
+def _compiling(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
+    """Stand-ins that say when they are compiled."""
+    monkeypatch.setattr(stand_in.StandInPipeline, "postpone_compiling", lambda self: not log.append("postponed"))
+    monkeypatch.setattr(stand_in.StandInPipeline, "warm_up", lambda self, job: log.append("warmed up"))
+
+
+def test_who_waits_for_a_first_edit_does_not_wait_for_compiling(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    residency = shelf.residency()
+    _compiling(monkeypatch, shelf.log)
+    residency.pipeline("a", at_once=True)
+    assert shelf.log == ["load a", "postponed"]
+    residency.finish_warming("a")
+    residency.finish_warming("a")
+    assert shelf.log == ["load a", "postponed", "warmed up"], "once"
+
+
+def test_what_was_compiled_before_is_warmed_up_first(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    residency = shelf.residency(compile_cache=tmp_path)
+    _compiling(monkeypatch, shelf.log)
+    for _ in range(2):
+        residency.pipeline("a", at_once=True)
+        residency.finish_warming("a")
+        residency.let_go("a")
+    assert shelf.log == ["load a", "postponed", "warmed up", "close a", "load a", "warmed up", "close a"]
+
+
+def test_nobody_waits_for_a_model_that_is_preloaded(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    _compiling(monkeypatch, shelf.log)
+    shelf.residency().pipeline("a")
+    assert shelf.log == ["load a", "warmed up"]
+
+
+def test_a_model_that_fails_in_warming_up_after_its_first_edit_is_loaded_anew(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = shelf.residency()
+    _compiling(monkeypatch, shelf.log)
+    residency.pipeline("a", at_once=True)
+
+    def no_memory(self: object, job: object) -> None:
+        raise errors.OutOfMemoryError("full")
+
+    monkeypatch.setattr(stand_in.StandInPipeline, "warm_up", no_memory)
+    residency.finish_warming("a")
+    assert residency.resident() == ()
+    assert shelf.log == ["load a", "postponed", "close a"]

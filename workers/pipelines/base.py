@@ -86,6 +86,10 @@ class Pipeline(Protocol):
         """
         ...
 
+    def postpone_compiling(self) -> bool:
+        """Compute eagerly until `warm_up`, so that the first edit need not wait for it. False: there is nothing to postpone."""
+        ...
+
     def warm_up(self, job: Job) -> None:
         """Run a job of the usual size once, so that what is compiled or tuned at the first call is ready before work is timed.
 

@@ -92,7 +92,8 @@ class Denoising:
     @property
     def _plan_name(self) -> str:
         attention = "" if self.plan.attention == "native" else f", {self.plan.attention} attention"
-        return self.plan.name + (", compiled" if self.plan.compiled else "") + attention
+        compiled = ", compiled" if self.plan.compiled and not self.applied.is_eager else ""
+        return self.plan.name + compiled + attention
 
     @functools.cached_property
     def _lasting(self) -> Facts:
@@ -158,8 +159,16 @@ class Denoising:
             self._peaks.ended("decode")
         return picture
 
+    def postpone_compiling(self) -> bool:
+        """See `base.Pipeline`. Products in fp8 are slow, and take more memory than planned, where they are not compiled."""
+        if not self.plan.compiled or self.plan.transformer.format == "fp8":
+            return False
+        self.applied.postpone_compiled()
+        return True
+
     def warm_up(self, job: Job) -> None:
         """See `base.Pipeline`."""
+        self.applied.resume_compiled()
         while True:
             try:
                 self.edit(job, lambda step: None)

@@ -36,6 +36,7 @@ class Applied:
     """Linear layers that multiply in fp8."""
     compiled: list[torch.nn.Module] = field(default_factory=list)
     step_cache: StepCache | None = None
+    _postponed: list[Any] = field(default_factory=list)
 
     @property
     def computed(self) -> Any:
@@ -50,6 +51,23 @@ class Applied:
     def use_native_attention(self) -> None:
         """Attend as PyTorch does by itself from now on."""
         self.pipe.transformer.set_attention_backend(ATTENTION["native"])
+
+    def postpone_compiled(self) -> None:
+        """Run no compiled code until `resume_compiled`."""
+        self._postponed = [layer._compiled_call_impl for layer in self.compiled]
+        for layer in self.compiled:
+            layer._compiled_call_impl = None
+
+    def resume_compiled(self) -> None:
+        """Run compiled code again, which is compiled when it is first called."""
+        for layer, code in zip(self.compiled, self._postponed, strict=False):
+            layer._compiled_call_impl = code
+        self._postponed = []
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether compiled code is postponed."""
+        return bool(self._postponed)
 
     def compute_eagerly(self) -> None:
         """Run no compiled code from now on."""

@@ -46,6 +46,10 @@ class StandInPipeline:
             pipeline="StandInPipeline", dtype="none", plan=plan.name, profile=plan.profile, device="none", libraries={}
         )
 
+    def postpone_compiling(self) -> bool:
+        """See `base.Pipeline`."""
+        return False
+
     def warm_up(self, job: Job) -> None:
         """See `base.Pipeline`. Sleeping needs none."""
 
