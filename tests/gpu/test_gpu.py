@@ -86,6 +86,6 @@ def test_host_memory_is_page_locked_and_given_back(folder: Path) -> None:
     pipeline = _load(folder, "small-flux2", Plan(transformer=PartPlan(layers=56, streamed=56)))
     ring = pipeline.applied.transformer
     assert ring is not None
-    assert all(packed._pinned for packed in ring._host)
+    assert all(packed.is_pinned for packed in ring._host)
     ring.close()
-    assert not any(packed._pinned for packed in ring._host)
+    assert not any(packed.is_pinned for packed in ring._host)

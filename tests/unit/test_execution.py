@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -326,3 +327,55 @@ def test_a_part_with_other_layers_than_planned_for_streams_the_same_share() -> N
 def test_small_pipelines_have_as_many_layers_as_their_families() -> None:
     for name in small.BUILDERS:
         assert [len(stack) for stack in execution.stacks(small.built(name).transformer)] == [1, 2]
+
+
+class _Runtime:
+    """CUDA's calls that page-lock memory, and which addresses are locked."""
+
+    def __init__(self, error: int = 0) -> None:
+        self.locked: dict[int, int] = {}
+        self.error = error
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802  (as CUDA calls it)
+        if not self.error:
+            assert address not in self.locked
+            self.locked[address] = size
+        return self.error
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+        del self.locked[address]
+        return 0
+
+
+def _with_runtime(monkeypatch: pytest.MonkeyPatch, runtime: _Runtime) -> streams.Ring:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    stack = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(3))
+    return streams.streamed([stack], (0, 1, 2), "cpu", 2)
+
+
+def test_host_memory_is_page_locked_to_the_byte_and_unlocked_when_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = _Runtime()
+    ring = _with_runtime(monkeypatch, runtime)
+    assert sorted(runtime.locked.values()) == [ring.slot_bytes] * 3, "not rounded up to a power of two"
+    ring.close()
+    ring.close()
+    assert runtime.locked == {}
+
+
+def test_host_memory_that_nobody_holds_any_more_is_unlocked_before_it_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = _Runtime()
+    ring = _with_runtime(monkeypatch, runtime)
+    assert len(runtime.locked) == 3
+    del ring
+    gc.collect()
+    assert runtime.locked == {}
+
+
+def test_host_memory_that_cannot_be_locked_is_said_to_be_slow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = _with_runtime(monkeypatch, _Runtime(error=2))
+    assert not any(packed.is_pinned for packed in ring._host)
+    assert "could not be page-locked (error 2)" in caplog.text
+    ring.close()

@@ -10,6 +10,7 @@ and `Mistral3ForConditionalGeneration` that is everything) and allocate anew for
 """
 
 import logging
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -160,24 +161,35 @@ class _Packed:
         for tensor, at, size in _places(layer):
             self.data[at : at + size].copy_(tensor.detach().contiguous().reshape(-1).view(torch.uint8))
             tensor.data = slot[at : at + size].view(tensor.dtype).view(tensor.shape)
-        self._pinned = _pin(self.data)
+        self._unpin = _pin(self.data)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether its host memory is page-locked."""
+        return self._unpin is not None and self._unpin.alive
 
     def close(self) -> None:
         """Unpin."""
-        if self._pinned:
-            torch.cuda.cudart().cudaHostUnregister(self.data.data_ptr())
-            self._pinned = False
+        if self._unpin is not None:
+            self._unpin()
 
 
-def _pin(tensor: torch.Tensor) -> bool:
-    """Page-lock memory where it lies. PyTorch's own pinned allocator rounds each allocation up to a power of two."""
+def _pin(tensor: torch.Tensor) -> "weakref.finalize[[int], torch.Tensor] | None":
+    """Page-lock memory where it lies. Returns what unlocks it, which also happens before the memory is freed.
+
+    PyTorch's own pinned allocator rounds each allocation up to a power of two.
+    """
     if not torch.cuda.is_available():
-        return False
-    error = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.numel(), 0)
-    if int(error) != 0:
-        log.warning("host memory could not be page-locked (error %d): streaming layers will be slow", int(error))
-        return False
-    return True
+        return None
+    runtime = torch.cuda.cudart()
+    error = int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.numel(), 0))
+    if error != 0:
+        log.warning("host memory could not be page-locked (error %d): streaming layers will be slow", error)
+        return None
+    unpin = weakref.finalize(tensor, runtime.cudaHostUnregister, tensor.data_ptr())
+    # When the process ends the driver does it.
+    unpin.atexit = False
+    return unpin
 
 
 def streamed(stacks: Sequence[torch.nn.ModuleList], turns: Sequence[int], device: str, slots: int) -> Ring:
