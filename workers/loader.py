@@ -63,6 +63,8 @@ class Loader:
         folder = self.weights_dir / weights.source
         if weights.lora is not None and (self.weights_dir / weights.lora).exists():
             weights = weights.model_copy(update={"lora": str(self.weights_dir / weights.lora)})
+        if weights.gguf is not None and (self.weights_dir / weights.gguf).is_file():
+            weights = weights.model_copy(update={"gguf": str(self.weights_dir / weights.gguf)})
         # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
         try:
             family = importlib.import_module(f"workers.pipelines.{model.pipeline}")

@@ -23,7 +23,7 @@ UPSAMPLING = "caption_upsample_temperature"
 """The parameter that asks for a prompt to be written anew, as diffusers calls it."""
 
 
-WeightFormat = Literal["bf16", "nf4"]
+WeightFormat = Literal["bf16", "nf4", "q8", "q6", "q5", "q4"]
 
 
 class Layers(Frozen):
@@ -81,7 +81,10 @@ class Weights(Frozen):
     text_layers: tuple[int, ...] = ()
     """Which hidden states of the text encoder are read; empty is what the family's published weights have."""
     format: WeightFormat = "bf16"
-    """What transformer and text encoder are kept in where they come from: `nf4` are 4 bits as bitsandbytes writes them."""
+    """What is kept where they come from: `nf4` are transformer and text encoder in 4 bits as bitsandbytes writes them; `q8` to
+    `q4` is the transformer in a GGUF file (Q8_0, Q6_K, Q5_K, Q4_K and their like)."""
+    gguf: str | None = None
+    """That file: below the weights directory, or `owner/repository/path` on the hub. All other parts are `source`'s."""
     whole_text_encoder: bool = False
     """Whether what no edit reads of the text encoder is loaded too: with it prompts can be written anew (FLUX.2 [dev])."""
     memory: Memory | None = None
@@ -131,7 +134,9 @@ class Model(Frozen):
         if self.weights.whole_text_encoder and self.loaded_memory and not self.loaded_memory.text_encoder.stays:
             raise ValueError("weights.whole_text_encoder needs memory.text_encoder.stays = true")
         if self.weights.format != "bf16" and self.profile != "fast":
-            raise ValueError("weights.format nf4 is no exact profile")
+            raise ValueError(f"weights.format {self.weights.format} is no exact profile")
+        if (self.weights.gguf is None) != (self.weights.format in ("bf16", "nf4")):
+            raise ValueError("weights.gguf and weights.format q8, q6, q5 or q4 go together")
         if self.weights.whole_text_encoder and self.pipeline != "flux2":
             raise ValueError("weights.whole_text_encoder is for the pipeline flux2")
         return self

@@ -40,8 +40,10 @@ CUDNN_CAPABILITY = 9.0
 
 Format = WeightFormat | Literal["fp8"]
 
-BYTES: dict[Format, float] = {"bf16": 1.0, "fp8": 0.5, "nf4": 0.28125}
-"""A quantised weight's bytes against bf16. nf4: 4 bits, and a float32 scale for 64 weights."""
+BYTES: dict[Format, float] = {
+    "bf16": 1.0, "fp8": 0.5, "nf4": 0.28125, "q8": 0.53125, "q6": 0.4102, "q5": 0.34375, "q4": 0.28125,
+}  # fmt: skip
+"""A quantised weight's bytes against bf16. nf4: 4 bits, and a float32 scale for 64 weights; GGUF's by their blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,9 @@ def _choices(model: Model, memory: Memory, gpu: GpuType) -> Iterator[tuple[PartP
     given = model.weights.format
     format_: Format = "fp8" if given == "bf16" and model.profile == "fast" else given
     layers, read = memory.transformer.count, memory.text_encoder.count
-    whole, here = PartPlan(format=format_, layers=layers), PartPlan(format=given, layers=read)
+    # A GGUF file has the transformer alone.
+    encoder: Format = "nf4" if given == "nf4" else "bf16"
+    whole, here = PartPlan(format=format_, layers=layers), PartPlan(format=encoder, layers=read)
     if gpu.capability is None:
         # A device without memory of its own: there is nowhere to stream from.
         yield whole, here, False

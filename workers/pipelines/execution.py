@@ -117,7 +117,8 @@ def applied(pipe: Any, plan: Plan, device: str) -> Applied:
             # With two of them the second is the large one (T5 beside CLIP).
             result.text_encoder = _streamed(encoder, plan.text_encoder, device)
     for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module) and not getattr(part, "is_quantized", False):
+        # bitsandbytes loads its own to the GPU, and refuses to move them.
+        if isinstance(part, torch.nn.Module) and not getattr(part, "is_loaded_in_4bit", False):
             part.to(device)
     pipe.vae.to(memory_format=torch.channels_last)
     if plan.step_cache:

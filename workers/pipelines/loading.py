@@ -15,7 +15,7 @@ import transformers
 from storage.contracts import errors
 from storage.contracts.catalog import Weights
 from storage.contracts.plans import Plan
-from workers.pipelines import adapters, completeness, device, execution, faults, revisions
+from workers.pipelines import adapters, completeness, device, execution, faults, gguf_files, revisions
 from workers.pipelines.base import OnLoaded
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,10 @@ def pipeline(
     """
     where, dtype = device.of(gpu_type)
     with faults.translated(), _blamed_on(weights.name, str(folder) if folder else None):
-        pipe, revision = _read(weights, folder, allowed, dtype, on_loaded, special or {}, _straight_to(where, plan))
+        special = dict(special or {})
+        if weights.gguf is not None:
+            special["transformer"] = gguf_files.transformer(gguf_files.located(weights.gguf))
+        pipe, revision = _read(weights, folder, allowed, dtype, on_loaded, special, _straight_to(where, plan))
         found = execution.applied(pipe, plan, where)
     found.revision = revision
     # The rest of the way is warming up.
@@ -60,7 +63,7 @@ def _straight_to(where: str, plan: Plan) -> Mapping[str, str]:
     if where != "cuda":
         return {}
     parts = {"transformer": plan.transformer, "text_encoder": plan.text_encoder, "text_encoder_2": plan.text_encoder}
-    straight = {name: where for name, part in parts.items() if part.format != "fp8" and not part.streamed}
+    straight = {name: where for name, part in parts.items() if part.format in ("bf16", "nf4") and not part.streamed}
     return {**straight, "vae": where}
 
 
