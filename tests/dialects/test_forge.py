@@ -185,7 +185,7 @@ def test_the_catalogue_is_searched_page_by_page_and_openais_clients_read_it_too(
 
 def test_a_family_has_its_versions(forge: Tenant) -> None:
     versions = {one["version"] for one in forge.get(f"/v1/model-families/{FLUX2}").json()["versions"]}
-    assert versions == {"diffusers-bf16", "diffusers-fp8", "diffusers-bf16-upsampling"}
+    assert versions == {"diffusers-bf16", "diffusers-fp8", "bnb-4bit", "diffusers-bf16-upsampling"}
     status = forge.get(f"/v1/model-families/{FLUX2}/status?version=diffusers-fp8").json()
     assert (status["model"], status["version"]) == ("flux-2-dev-fp8", "diffusers-fp8")
 
