@@ -14,7 +14,7 @@ from api.dialects import Dialect
 from api.resources import Resources
 from storage import connections
 from storage.contracts import errors
-from storage.ledger import calls
+from storage.ledger import webhooks
 from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Courier:
             return
         held_ms = round((HELD_S + self._held.settings.callback_limit_s) * 1000)
         calling = list(self._calling.values())
-        wanted = calls.callbacks(held_ms=held_ms, limit=free, most_of_a_tenant=OF_A_TENANT, calling=calling)
+        wanted = webhooks.callbacks(held_ms=held_ms, limit=free, most_of_a_tenant=OF_A_TENANT, calling=calling)
         try:
             due = await self._held.ledger.run(wanted)
         except errors.TransientError as exc:
@@ -77,7 +77,7 @@ class Courier:
             self._calling[task] = one.tenant
             task.add_done_callback(self._calling.pop)
 
-    async def _call(self, due: calls.DueCallback) -> None:
+    async def _call(self, due: webhooks.DueCallback) -> None:
         try:
             outcome, ended = await self._called(due)
         except Exception:
@@ -88,11 +88,11 @@ class Courier:
         log.info("%s: webhook for %s, try %d: %s", due.id, due.moment, due.tries + 1, outcome)
         again_ms = None if pause_s is None else pause_s * 1000
         try:
-            await self._held.ledger.run(calls.called(due, again_ms=again_ms, outcome=outcome))
+            await self._held.ledger.run(webhooks.called(due, again_ms=again_ms, outcome=outcome))
         except errors.TransientError as exc:
             log.warning("%s: the webhook's outcome is not noted, it will be called again: %s", due.id, exc)
 
-    async def _called(self, due: calls.DueCallback) -> tuple[str, bool]:
+    async def _called(self, due: webhooks.DueCallback) -> tuple[str, bool]:
         """What came of it, and whether that is the end."""
         found = due.generation
         callback = found.callback

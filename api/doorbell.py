@@ -12,7 +12,7 @@ import celery
 
 from storage import queues
 from storage.contracts import errors
-from storage.ledger.calls import MAX_TICKETS
+from storage.ledger.call import MAX_TICKETS
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from api.access import Held, own_url
 from api.resources import Resources
 from api.signatures import STORED
 from storage.contracts import errors, generations
-from storage.ledger import calls
+from storage.ledger import expiry
 
 UPLOAD_LIFETIME_S = 24 * 3600
 
@@ -42,7 +42,7 @@ async def upload(held: Resources, tenant: str, data: bytes, field: str) -> tuple
     picture = await bodies.picture(data, field)
     extension = mimetypes.guess_extension(picture.header.content_type) or ".png"
     key = f"files/{tenant}/{uuid.uuid4()}{extension}"
-    await held.ledger.run(calls.keep(key, seconds=UPLOAD_LIFETIME_S))
+    await held.ledger.run(expiry.keep(key, seconds=UPLOAD_LIFETIME_S))
     await held.objects.put(key, data, picture.header.content_type)
     return key, picture
 

@@ -11,7 +11,7 @@ from storage import fleet
 from storage.contracts import catalog, estimates, generations
 from storage.contracts.geometry import Canvas
 from storage.contracts.samples import Sample, Statistics, Target, statistics_of
-from storage.ledger import calls
+from storage.ledger import call, presence, usage
 from storage.queues import queues_of_worker
 
 KEPT_S = 1.0
@@ -49,7 +49,7 @@ class Expected:
 class Forecasts:
     """Of all models, for all callers: nothing in them tells one tenant of another."""
 
-    def __init__(self, ledger: calls.AsyncLedger, known: catalog.Catalog) -> None:
+    def __init__(self, ledger: call.AsyncLedger, known: catalog.Catalog) -> None:
         self._ledger = ledger
         self._known = known
         self._fleet: tuple[float, Fleet] = (-KEPT_S, {})
@@ -58,7 +58,7 @@ class Forecasts:
     async def fleet(self) -> Fleet:
         """GPU workers by name. Raises `errors.StoreUnavailableError`."""
         if time.monotonic() - self._fleet[0] > KEPT_S:
-            workers = fleet.gpu_workers(await self._ledger.run(calls.present()))
+            workers = fleet.gpu_workers(await self._ledger.run(presence.present()))
             self._fleet = (time.monotonic(), workers)
         return self._fleet[1]
 
@@ -69,7 +69,7 @@ class Forecasts:
     async def _read(self, model: str) -> Read:
         read = self._samples.get(model)
         if read is None or time.monotonic() - read.at > KEPT_S:
-            read = Read(at=time.monotonic(), samples=await self._ledger.run(calls.samples_of(model)))
+            read = Read(at=time.monotonic(), samples=await self._ledger.run(usage.samples_of(model)))
             self._samples[model] = read
         return read
 

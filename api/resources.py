@@ -23,7 +23,7 @@ from api.submission import Submission
 from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
-from storage.ledger import calls
+from storage.ledger import records
 from storage.ledger.execution import FAULTS, AsyncRedisLedger, unavailable
 from storage.objects import Objects
 
@@ -151,8 +151,8 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         )
 
 
-def _limits(settings: ApiSettings) -> calls.Limits:
-    return calls.Limits(
+def _limits(settings: ApiSettings) -> records.Limits:
+    return records.Limits(
         max_active=settings.max_active_per_tenant,
         max_queued=settings.max_queued,
         queue_ttl_s=settings.queue_ttl_s,

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from api.budgets import Budgets, month
 from storage.contracts import edits, errors, generations
-from storage.ledger import calls
+from storage.ledger import call, records
 
 MAX_GENERATIONS = 4
 """Of one request of the native API."""
@@ -99,10 +99,10 @@ class Submission:
     def __init__(
         self,
         *,
-        ledger: calls.AsyncLedger,
+        ledger: call.AsyncLedger,
         objects: ObjectStore,
         ring: Callable[[str], None],
-        limits: calls.Limits,
+        limits: records.Limits,
         own_key: Callable[[str, str], str | None],
         budgets: Budgets,
     ) -> None:
@@ -115,7 +115,7 @@ class Submission:
         self.limits = limits
         """What is accepted."""
 
-    async def submit(self, request: Request) -> calls.Receipt:
+    async def submit(self, request: Request) -> records.Receipt:
         """Accept a request, whole or not at all.
 
         Raises `errors.StoreUnavailableError`, `errors.StoreFullError`, `errors.ObjectsUnavailableError`,
@@ -133,7 +133,7 @@ class Submission:
             mask = await self._stored(request.mask, f"{prefix}mask") if request.mask else None
             edit = request.edit.model_copy(update={"references": references, "mask": mask})
             order = self._order(request, ids, edit, prefix if sent else None)
-            receipt = await self._ledger.run(calls.create(order))
+            receipt = await self._ledger.run(records.create(order))
         except errors.StoreUnavailableError:
             # The ledger may have accepted it and only the answer was lost: its inputs must be there. An orphan does less harm.
             raise
@@ -155,7 +155,7 @@ class Submission:
         mask = own(request.mask) if request.mask else None
         return dataclasses.replace(request, references=[own(one) for one in request.references], mask=mask)
 
-    def _limits_of(self, request: Request) -> calls.Limits:
+    def _limits_of(self, request: Request) -> records.Limits:
         return dataclasses.replace(
             self.limits,
             queue_ttl_s=min(request.queue_ttl_s or self.limits.queue_ttl_s, self.limits.queue_ttl_s),
@@ -179,7 +179,7 @@ class Submission:
         except errors.ObjectsUnavailableError:
             return  # the caller learns of the first fault, not of this one
 
-    def _order(self, request: Request, ids: Sequence[str], edit: edits.Edit, prefix: str | None) -> calls.Order:
+    def _order(self, request: Request, ids: Sequence[str], edit: edits.Edit, prefix: str | None) -> records.Order:
         first = request.seed if request.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
         made = [edit.model_copy(update={"seed": (first + n) % (edits.MAX_SEED + 1)}) for n in range(len(ids))]
         limits = self._limits_of(request)
@@ -187,7 +187,7 @@ class Submission:
         liability = 0
         if budget is not None:
             liability = self._budgets.liability(edit, request.route.gpu_types, limits.execution_limit_s)
-        return calls.Order(
+        return records.Order(
             tenant=request.tenant,
             namespace=request.namespace,
             queue=request.route.queue,

@@ -11,14 +11,14 @@ from api.broadcast import Hub
 from api.resources import Resources
 from storage import connections
 from storage.contracts import errors, events, generations
-from storage.ledger import calls
+from storage.ledger import call, records
 
 LOOK_AGAIN_S = 10.0
 """Events wake a waiter; should one be missed, the record is looked at again after this long."""
 
 
 async def until_terminal(
-    id_: str, tenant: str, *, hub: Hub, ledger: calls.AsyncLedger, deadline: float
+    id_: str, tenant: str, *, hub: Hub, ledger: call.AsyncLedger, deadline: float
 ) -> generations.Generation:
     """The generation once it is terminal, or as it is at the deadline (`time.monotonic`).
 
@@ -35,7 +35,7 @@ async def until_terminal(
             while not subscription.closed:
                 pause_s = LOOK_AGAIN_S
                 try:
-                    generation = await ledger.run(calls.read(id_, tenant))
+                    generation = await ledger.run(records.read(id_, tenant))
                     if connections.is_cancelled():
                         raise asyncio.CancelledError
                     if generation.status.terminal or time.monotonic() >= deadline:
@@ -71,7 +71,7 @@ async def happenings(
 
 
 async def all_terminal(
-    request: Request, receipt: calls.Receipt, tenant: str, held: Resources, *, keep: bool = False
+    request: Request, receipt: records.Receipt, tenant: str, held: Resources, *, keep: bool = False
 ) -> list[generations.Generation] | None:
     """Every generation of a blocking request once it is terminal. A client that hangs up cancels them, unless `keep`.
 
@@ -86,7 +86,7 @@ async def all_terminal(
             return None
         if found is None or not found.status.terminal:
             for unfinished in receipt.ids:
-                await ledger.run(calls.cancel(unfinished, tenant))
+                await ledger.run(records.cancel(unfinished, tenant))
             raise errors.TimedOutError(f"The edit took longer than {limit_s:g} seconds and was cancelled")
         finished.append(found)
     return finished
@@ -99,7 +99,7 @@ async def hung_up(request: Request) -> None:
 
 
 async def until_terminal_or_hung_up(
-    request: Request, id_: str, tenant: str, *, hub: Hub, ledger: calls.AsyncLedger, deadline: float
+    request: Request, id_: str, tenant: str, *, hub: Hub, ledger: call.AsyncLedger, deadline: float
 ) -> generations.Generation | None:
     """Like `until_terminal`; None when the client hung up first."""
     waiting = asyncio.ensure_future(until_terminal(id_, tenant, hub=hub, ledger=ledger, deadline=deadline))

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from infra import certificates, premises
 from storage import connections
 from storage.contracts import errors
-from storage.ledger import calls
+from storage.ledger import recovery
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
 
@@ -67,21 +67,21 @@ def _edit(record: Mapping[str, str]) -> dict[str, object]:
 
 
 def _run(ledger: RedisLedger, asked: argparse.Namespace) -> None:
-    records = {record["id"]: record for record in ledger.run(calls.parked())}
+    parked = {record["id"]: record for record in ledger.run(recovery.parked())}
     if asked.command == "parked":
-        for record in records.values():
+        for record in parked.values():
             failed_at = datetime.fromtimestamp(int(record["completed_ms"]) / 1000, UTC)
             what = f"{record['error_code']} while {record.get('phase', 'queued')}, attempt {record['attempts']}"
             print(f"{record['id']}  {failed_at:%Y-%m-%d %H:%M:%S}  {record['tenant']}  {record['model']}  {what}")
         return
-    if asked.generation_id not in records:
+    if asked.generation_id not in parked:
         sys.exit(f"darkroom-admin: {asked.generation_id} is not parked")
     if asked.command == "show":
-        record = records[asked.generation_id]
+        record = parked[asked.generation_id]
         shown = {name: record[name] for name in SHOWN if name in record}
         print(json.dumps(shown | ({"edit": _edit(record)} if asked.prompt else {}), indent=2))
     else:
-        ledger.run(calls.unpark(asked.generation_id, asked.command, queue_ttl_s=QUEUE_TTL_S))
+        ledger.run(recovery.unpark(asked.generation_id, asked.command, queue_ttl_s=QUEUE_TTL_S))
         print(f"{asked.generation_id}: {'queued again' if asked.command == 'retry' else 'taken off the list'}")
 
 

@@ -29,7 +29,7 @@ from infra import certificates, premises
 from infra.children import Child
 from storage import connections
 from storage.contracts import errors
-from storage.ledger import calls
+from storage.ledger import presence
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from storage.settings import StoreSettings
@@ -215,7 +215,7 @@ def _api_answers(url: str) -> bool:
 def _are_present(store: StoreSettings, workers: list[Child]) -> bool:
     try:
         with contextlib.closing(connections.connect(store)) as connection:
-            names = RedisLedger(connection).run(calls.present())
+            names = RedisLedger(connection).run(presence.present())
     except errors.TransientError:
         return False
     return all(any(name.endswith(f"-{child.pid}") for name in names) for child in workers)

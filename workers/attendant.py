@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from storage.contracts import errors
-from storage.ledger import calls
+from storage.ledger import call, claims, presence
 from workers.residency import Residency
 
 
@@ -15,8 +15,8 @@ class Attendant:
     def __init__(
         self,
         *,
-        ledger: calls.Ledger,
-        claimant: calls.Claimant,
+        ledger: call.Ledger,
+        claimant: claims.Claimant,
         models: Sequence[str],
         residency: Residency,
         is_busy: Callable[[], bool],
@@ -28,13 +28,13 @@ class Attendant:
         self._residency = residency
         self._is_busy = is_busy
         self._on_pipeline = on_pipeline
-        self._let_go: frozenset[tuple[str, calls.Wanted]] = frozenset()
+        self._let_go: frozenset[tuple[str, presence.Wanted]] = frozenset()
 
     def look(self) -> None:
         """Do what is wanted just now. Raises `errors.StoreUnavailableError`."""
         residency = self._residency
         can = [model for model in self._models if model in residency.resident() or residency.has_room(model)]
-        wishes = self._ledger.run(calls.wanted(self._claimant, can))
+        wishes = self._ledger.run(presence.wanted(self._claimant, can))
         residency.keep(model for model, wish in wishes.items() if wish.how == "always")
         gone = {(model, wish) for model, wish in wishes.items() if wish.how == "never"}
         self._let_go &= gone
@@ -48,7 +48,7 @@ class Attendant:
             if (wish.how == "once" and not in_the_way) or not (self._is_busy() or model in residency.failed()):
                 self._on_pipeline(functools.partial(self._load, model))
 
-    def _evict(self, model: str, wish: calls.Wanted) -> None:
+    def _evict(self, model: str, wish: presence.Wanted) -> None:
         # Where work that was claimed meanwhile would have loaded it just now.
         if not self._is_busy():
             # Once for each wish: what work asks for anew later is loaded anew.

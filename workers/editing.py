@@ -16,7 +16,7 @@ from PIL import Image
 
 from storage.contracts import catalog, edits, errors, estimates, generations, samples
 from storage.contracts.geometry import Geometry, Size, planned
-from storage.ledger import calls
+from storage.ledger import call, claims
 from workers import pictures
 from workers.leases import Keeper, Lease
 from workers.pipelines import base
@@ -114,10 +114,10 @@ class Editing:
     def __init__(
         self,
         *,
-        claimant: calls.Claimant,
+        claimant: claims.Claimant,
         queues: Sequence[str],
         known: catalog.Catalog,
-        ledger: calls.Ledger,
+        ledger: call.Ledger,
         objects: ObjectStore,
         filters: Filters,
         signer: Signer | None = None,
@@ -173,7 +173,7 @@ class Editing:
             (queue for queue in self._queues if queue not in closed),
             key=lambda queue: (queue in deferred, queue not in loaded),
         )
-        wanted = calls.claim(
+        wanted = claims.claim(
             self._claimant,
             self._keeper.lease_ms,
             ordered,
@@ -183,13 +183,13 @@ class Editing:
             deferral_ms=self._defer_ms,
         )
         claim = self._ledger.run(wanted)
-        while isinstance(claim, calls.Unreadable):
+        while isinstance(claim, claims.Unreadable):
             # It rests now, so the next is another one: what cannot be read keeps nobody waiting.
             log.error(
-                "%s cannot be read by this version: %s", claim.id, self._ledger.run(calls.release_unreadable(claim))
+                "%s cannot be read by this version: %s", claim.id, self._ledger.run(claims.release_unreadable(claim))
             )
             claim = self._ledger.run(wanted)
-        if isinstance(claim, calls.Deferred):
+        if isinstance(claim, claims.Deferred):
             if has_ticket:
                 # It was meant for whoever has the model loaded.
                 time.sleep(PASS_ON_S)
@@ -383,7 +383,7 @@ class Editing:
         if claim.edit.deliver is not None:
             delivered = self._deliver(claim.tenant, claim.edit.deliver.put_url, stored.body, result.content_type)
             result = result.model_copy(update={"delivered": delivered})
-        if self._patiently(stored.lease, lambda: self._ledger.run(calls.finish(claim, result, target, stored.sample))):
+        if self._patiently(stored.lease, lambda: self._ledger.run(claims.finish(claim, result, target, stored.sample))):
             log.info("%s succeeded", claim.id)
             return True
         log.info("%s was taken away before its result could be published", claim.id)
@@ -432,7 +432,7 @@ class Editing:
         sample = None
         if error.code not in samples.NOT_THE_TARGETS_FAULT:
             sample = samples.Sample(at_ms=round(time.time() * 1000), outcome=error.code)
-        fail = calls.fail(
+        fail = claims.fail(
             claim,
             error,
             rest_s=rest_s,

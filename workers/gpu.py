@@ -21,7 +21,7 @@ from celery.worker import state
 from storage import connections, provenance, queues
 from storage.contracts import errors
 from storage.contracts.catalog import Catalog
-from storage.ledger import calls
+from storage.ledger import claims
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers import host
@@ -73,7 +73,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     def queues_of(named: Iterable[str]) -> tuple[str, ...]:
         return queues.queues_of_worker(named, settings.gpu_type, settings.region)
 
-    claimant = calls.Claimant(worker=settings.worker_name, gpu_type=settings.gpu_type, region=settings.region)
+    claimant = claims.Claimant(worker=settings.worker_name, gpu_type=settings.gpu_type, region=settings.region)
     served = queues_of(models)
     app = queues.celery_app(settings, served)
     with contextlib.ExitStack() as stack:

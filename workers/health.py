@@ -7,7 +7,7 @@ import sys
 
 from storage import connections
 from storage.contracts import errors
-from storage.ledger import calls
+from storage.ledger import presence
 from storage.ledger.execution import RedisLedger
 from workers.settings import WorkerSettings
 
@@ -17,7 +17,7 @@ def main() -> None:
     try:
         with contextlib.closing(connections.connect(WorkerSettings())) as connection:
             own = os.environ.get("DARKROOM_WORKER_NAME", socket.gethostname() + "-")
-            here = [name for name in RedisLedger(connection).run(calls.present()) if name.startswith(own)]
+            here = [name for name in RedisLedger(connection).run(presence.present()) if name.startswith(own)]
     except errors.TransientError as exc:
         sys.exit(str(exc))
     if not here:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from storage import connections, fleet, queues
 from storage.contracts import errors
-from storage.ledger import calls
+from storage.ledger import call, expiry, presence, recovery
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers.presence import announced, start
@@ -37,7 +37,7 @@ class Housekeeping:
     def __init__(
         self,
         *,
-        ledger: calls.Ledger,
+        ledger: call.Ledger,
         objects: Objects,
         send_ticket: Callable[[str], None],
         known_queues: Collection[str],
@@ -89,7 +89,7 @@ class Housekeeping:
     def recover(self) -> None:
         """Give what silent workers held to others. Raises `errors.StoreUnavailableError`."""
         stall_ms = max(SILENCE_MS, int(self._sweep_s * 2500))
-        recover = calls.recover(
+        recover = recovery.recover(
             lease_ms=self._lease_ms, stall_ms=stall_ms, max_attempts=self._max_attempts, max_losses=self._max_losses
         )
         for id_, state in self._ledger.run(recover).items():
@@ -97,7 +97,7 @@ class Housekeeping:
 
     def wake(self) -> None:
         """End rests and waits that are over. Raises `errors.StoreUnavailableError`."""
-        for id_, state in self._ledger.run(calls.wake()).items():
+        for id_, state in self._ledger.run(recovery.wake()).items():
             log.info("%s is %s", id_, state)
 
     def reroute(self) -> None:
@@ -105,18 +105,18 @@ class Housekeeping:
         now = time.monotonic()
         served = {
             queue
-            for one in fleet.gpu_workers(self._ledger.run(calls.present())).values()
+            for one in fleet.gpu_workers(self._ledger.run(presence.present())).values()
             for queue in queues.queues_of_worker(one["models"], one["gpu_type"], one["region"])
         }
         self._served_at |= dict.fromkeys(served, now)
         # After a silence of Redis nobody is there for a moment: that moves nothing.
         lately = [queue for queue, at in self._served_at.items() if now - at < UNSERVED_S]
-        for id_, queue in self._ledger.run(calls.reroute(lately, sorted(served))).items():
+        for id_, queue in self._ledger.run(recovery.reroute(lately, sorted(served))).items():
             log.info("%s waits on %s now", id_, queue)
 
     def replace_tickets(self) -> None:
         """Send the tickets that have been missing for two sweeps. Raises `errors.StoreUnavailableError`."""
-        missing = {row.queue: row.missing_tickets for row in self._ledger.run(calls.backlog())}
+        missing = {row.queue: row.missing_tickets for row in self._ledger.run(recovery.backlog())}
         for queue, now in missing.items():
             if queue not in self._known_queues:
                 log.warning("generations wait on %s, which the catalog no longer has", queue)
@@ -131,7 +131,7 @@ class Housekeeping:
         failed = 0
         for _ in range(MOST_DELETED):
             # Asked for one by one: a generation that is tried anew keeps what its prefix will hold.
-            prefix = self._ledger.run(calls.expired(failed))
+            prefix = self._ledger.run(expiry.expired(failed))
             if prefix is None:
                 return
             try:
@@ -140,7 +140,7 @@ class Housekeeping:
                 log.warning("%s is not deleted yet: %s", prefix, exc)
                 failed += 1
             else:
-                self._ledger.run(calls.forget(prefix))
+                self._ledger.run(expiry.forget(prefix))
 
 
 def run_housekeeping(settings: WorkerSettings) -> None:

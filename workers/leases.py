@@ -11,7 +11,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from storage.contracts import errors, generations
-from storage.ledger import calls
+from storage.ledger import call, claims
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Keeper:
 
     def __init__(
         self,
-        ledger: calls.Ledger,
+        ledger: call.Ledger,
         *,
         lease_s: float,
         beat_s: float,
@@ -169,7 +169,7 @@ class Keeper:
         for lease in self._held():
             lease.stop()
             try:
-                if self._ledger.run(calls.release(lease.claim)):
+                if self._ledger.run(claims.release(lease.claim)):
                     log.warning("%s handed back while %s", lease.claim.id, lease.phase)
             except Exception:
                 # Whatever it is, the others are handed back too, and the process ends after it.
@@ -204,7 +204,7 @@ class Keeper:
 
     def _beat(self, lease: Lease) -> None:
         try:
-            told = calls.beat(
+            told = claims.beat(
                 lease.claim,
                 self._lease_ms,
                 lease.step,
@@ -225,7 +225,7 @@ class Keeper:
         log.error("%s hangs at step %d; ending this process", lease.claim.id, lease.step)
         try:
             if lease.overtime_s > HANGING_S:
-                self._ledger.run(calls.fail(lease.claim, lease.timed_out(), rest_s=None, max_attempts=1))
+                self._ledger.run(claims.fail(lease.claim, lease.timed_out(), rest_s=None, max_attempts=1))
             # Otherwise its lease runs out, and it counts as one that took its worker down.
         except Exception:
             log.warning("%s could not be recorded as failed; its lease will run out", lease.claim.id, exc_info=True)

@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage import fleet, queues
-from storage.ledger import calls
+from storage.ledger import call, presence
 
 
 class Neighbours:
     """The fleet as it was a moment ago."""
 
-    def __init__(self, ledger: calls.Ledger, worker: str) -> None:
+    def __init__(self, ledger: call.Ledger, worker: str) -> None:
         self._ledger = ledger
         self._worker = worker
         self._warm: tuple[str, ...] = ()
 
     def look(self) -> None:
         """Read who is there. Raises `errors.StoreUnavailableError`."""
-        workers = fleet.gpu_workers(self._ledger.run(calls.present()))
+        workers = fleet.gpu_workers(self._ledger.run(presence.present()))
         others = [one for name, one in workers.items() if name != self._worker]
         self._warm = tuple(queue for one in others for queue in _warm_queues(one))
 

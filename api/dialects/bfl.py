@@ -18,7 +18,7 @@ from api.resources import Resources
 from storage.contracts import catalog, edits, errors, generations
 from storage.contracts.geometry import Canvas, Size
 from storage.contracts.parameters import Declaration, Parameter
-from storage.ledger import calls
+from storage.ledger import records
 
 router = APIRouter(prefix="/v1", tags=["bfl"])
 
@@ -82,7 +82,7 @@ async def submit(
 async def get_result(held: Held, tenant: Tenant, id_: Annotated[str, Query(alias="id", max_length=100)]) -> Response:
     """A task as it is."""
     try:
-        found = await held.ledger.run(calls.read(id_, tenant))
+        found = await held.ledger.run(records.read(id_, tenant))
     except errors.NotFoundError:
         return JSONResponse({"id": id_, "status": "Task not found", "result": None})
     return JSONResponse(_task(found, held))

@@ -23,7 +23,7 @@ from api.resources import Resources
 from storage.contracts import edits, errors, generations
 from storage.contracts.geometry import Canvas, Size
 from storage.contracts.parameters import Declaration, Parameter
-from storage.ledger import calls
+from storage.ledger import records
 
 router = APIRouter(tags=["fal"])
 
@@ -81,7 +81,7 @@ async def submit(
     draft = await _draft(app, request, held, fal_webhook, base, priority, start_timeout)
     receipt = await held.submission.submit(drafts.request_of(draft, held, tenant, idempotency_key=idempotency_key))
     urls = _urls(base, app, receipt.ids[0])
-    found = await held.ledger.run(calls.read(receipt.ids[0], tenant))
+    found = await held.ledger.run(records.read(receipt.ids[0], tenant))
     answer = {"status": "IN_QUEUE", "request_id": receipt.ids[0], **urls, "queue_position": found.position or 0}
     return JSONResponse(answer, headers={"x-fal-request-id": receipt.ids[0]})
 
@@ -141,7 +141,7 @@ async def cancel(app: str, request_id: str, held: Held, tenant: Tenant) -> Respo
         found = await _all(request_id, held, tenant)
     except errors.NotFoundError:
         return JSONResponse({"status": "NOT_FOUND"}, status_code=404)
-    ended = [await held.ledger.run(calls.cancel(one.id, tenant)) for one in found]
+    ended = [await held.ledger.run(records.cancel(one.id, tenant)) for one in found]
     if "cancelled" not in ended:
         return JSONResponse({"status": "ALREADY_COMPLETED"}, status_code=400)
     if all(one.status is generations.Status.QUEUED for one in found):
@@ -228,8 +228,8 @@ def _urls(base: str, app: str, request_id: str) -> dict[str, str]:
 
 
 async def _all(request_id: str, held: Resources, tenant: str) -> list[generations.Generation]:
-    first = await held.ledger.run(calls.read(request_id, tenant))
-    return [first, *[await held.ledger.run(calls.read(one, tenant)) for one in first.siblings if one != first.id]]
+    first = await held.ledger.run(records.read(request_id, tenant))
+    return [first, *[await held.ledger.run(records.read(one, tenant)) for one in first.siblings if one != first.id]]
 
 
 def _state(found: Sequence[generations.Generation], urls: Mapping[str, str], logs: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from api.resources import Resources
 from storage.contracts import catalog, edits, errors
 from storage.contracts.geometry import Canvas, Size
 from storage.contracts.parameters import Declaration, Parameter
-from storage.ledger import calls
+from storage.ledger import presence, recovery
 
 VERSION = "1.1.0"
 """Of the container whose contract this is."""
@@ -141,7 +141,7 @@ async def ready(held: Held) -> Response:
     """The stores answer and a worker serves the model."""
     try:
         await held.check()
-        fleet = (await held.ledger.run(calls.present())).values()
+        fleet = (await held.ledger.run(presence.present())).values()
     except errors.TransientError:
         return _health("not ready", 503)
     served = any(held.catalog.name_of(held.settings.default_model) in one.get("models", ()) for one in fleet)
@@ -204,7 +204,7 @@ async def license_(held: Held) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(held: Held) -> Response:
     """Of this process, and what waits, in Prometheus' words."""
-    waiting_by_queue = await held.ledger.run(calls.backlog())
+    waiting_by_queue = await held.ledger.run(recovery.backlog())
     lines = [
         "# HELP darkroom_queued_generations Generations waiting for a worker.",
         "# TYPE darkroom_queued_generations gauge",

@@ -26,7 +26,7 @@ from storage.contracts import edits, errors, events, generations
 from storage.contracts.catalog import UPSAMPLING
 from storage.contracts.geometry import Canvas
 from storage.contracts.parameters import Declaration, Parameter
-from storage.ledger import calls
+from storage.ledger import records
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -183,7 +183,7 @@ def _check_mask(mask: submission.Picture) -> None:
 
 
 async def _answered(
-    receipt: calls.Receipt, checked: Mapping[str, Any], request: Request, held: Resources, tenant: str, *, keep: bool
+    receipt: records.Receipt, checked: Mapping[str, Any], request: Request, held: Resources, tenant: str, *, keep: bool
 ) -> Response:
     headers = {"x-request-id": receipt.ids[0]}
     try:
@@ -239,7 +239,7 @@ def _usage(finished: Sequence[generations.Generation]) -> dict[str, Any]:
 
 
 async def _streamed(
-    kind: Kind, receipt: calls.Receipt, checked: Mapping[str, Any], held: Resources, tenant: str, *, keep: bool
+    kind: Kind, receipt: records.Receipt, checked: Mapping[str, Any], held: Resources, tenant: str, *, keep: bool
 ) -> AsyncIterator[bytes]:
     """Partial pictures as they come, then each finished one. A client that hangs up cancels what is unfinished."""
     unfinished = set(receipt.ids)
@@ -263,7 +263,7 @@ async def _streamed(
             # With a key somebody may come back for it. Whatever ends this, each is cancelled.
             with anyio.move_on_after(CANCEL_S, shield=True):
                 for one in () if keep else tuple(unfinished):
-                    await held.ledger.run(calls.cancel(one, tenant))
+                    await held.ledger.run(records.cancel(one, tenant))
 
 
 def _is_next_partial(happened: events.Event, shown: int, wanted: int) -> bool:
@@ -275,7 +275,7 @@ def _is_next_partial(happened: events.Event, shown: int, wanted: int) -> bool:
 async def _ended(unfinished: Iterable[str], held: Resources, tenant: str) -> list[generations.Generation]:
     """Those of them that are over. A store that does not answer is asked again later."""
     try:
-        found = [await held.ledger.run(calls.read(one, tenant)) for one in sorted(unfinished)]
+        found = [await held.ledger.run(records.read(one, tenant)) for one in sorted(unfinished)]
     except errors.TransientError as exc:
         log.warning("a stream looks again later: %s", exc)
         return []

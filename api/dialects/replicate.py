@@ -20,7 +20,7 @@ from api.signatures import standard_webhook
 from storage.contracts import catalog, edits, errors, generations, parameters
 from storage.contracts.geometry import Canvas, Size
 from storage.contracts.parameters import Declaration, Parameter
-from storage.ledger import calls
+from storage.ledger import records
 
 router = APIRouter(prefix="/v1", tags=["replicate"])
 
@@ -101,7 +101,7 @@ async def list_(
     request: Request, held: Held, tenant: Tenant, cursor: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None
 ) -> Response:
     """Predictions, newest first."""
-    page = await held.ledger.run(calls.list_(tenant, matching={}, below=cursor, limit=100, active_only=False))
+    page = await held.ledger.run(records.list_(tenant, matching={}, below=cursor, limit=100, active_only=False))
     base, further = own_url(request, held, ""), None
     if page.continue_below:
         further = f"{base}/v1/predictions?cursor={page.continue_below}"
@@ -112,14 +112,14 @@ async def list_(
 @router.get("/predictions/{id_}")
 async def get(id_: str, request: Request, held: Held, tenant: Tenant) -> Response:
     """One prediction."""
-    found = await held.ledger.run(calls.read(id_, tenant))
+    found = await held.ledger.run(records.read(id_, tenant))
     return JSONResponse(_prediction(found, held, own_url(request, held, "")))
 
 
 @router.post("/predictions/{id_}/cancel")
 async def cancel(id_: str, request: Request, held: Held, tenant: Tenant) -> Response:
     """Cancel a prediction; on one that is over this has no effect."""
-    await held.ledger.run(calls.cancel(id_, tenant))
+    await held.ledger.run(records.cancel(id_, tenant))
     return await get(id_, request, held, tenant)
 
 
@@ -199,14 +199,14 @@ async def _created(
     receipt = await held.submission.submit(drafts.request_of(draft, held, tenant, idempotency_key=idempotency_key))
     base, id_ = own_url(request, held, ""), receipt.ids[0]
     if not wait_s:
-        found = await held.ledger.run(calls.read(id_, tenant))
+        found = await held.ledger.run(records.read(id_, tenant))
         return JSONResponse(_prediction(found, held, base), status_code=201)
     ended = await waiting.until_terminal_or_hung_up(
         request, id_, tenant, hub=held.hub, ledger=held.ledger, deadline=time.monotonic() + wait_s
     )
     if ended is None:
         if idempotency_key is None:
-            await held.ledger.run(calls.cancel(id_, tenant))
+            await held.ledger.run(records.cancel(id_, tenant))
         return Response(status_code=499)
     answer = _prediction(ended, held, base)
     if not ended.status.terminal:

@@ -24,7 +24,7 @@ from api.signatures import standard_webhook
 from storage.contracts import edits, errors, generations
 from storage.contracts.geometry import Canvas
 from storage.contracts.parameters import Declaration, Parameter
-from storage.ledger import calls
+from storage.ledger import presence, records, usage
 
 router = APIRouter(prefix="/v2/{endpoint}", tags=["runpod"])
 
@@ -98,7 +98,7 @@ async def run_sync(
     )
     if found is None:
         if idempotency_key is None:
-            await held.ledger.run(calls.cancel(receipt.ids[0], tenant))
+            await held.ledger.run(records.cancel(receipt.ids[0], tenant))
         return Response(status_code=499)
     return JSONResponse(await _with_pixels(_job(found, held, prefix="sync-"), found, held))
 
@@ -106,7 +106,7 @@ async def run_sync(
 @router.get("/status/{job_id}")
 async def status(endpoint: str, job_id: str, held: Held, tenant: Tenant, ttl: str | None = None) -> Response:
     """A job as it is."""
-    found = await held.ledger.run(calls.read(_id(job_id), tenant))
+    found = await held.ledger.run(records.read(_id(job_id), tenant))
     return JSONResponse(await _with_pixels(_job(found, held, prefix=_prefix(job_id)), found, held))
 
 
@@ -121,10 +121,10 @@ async def status_sync(endpoint: str, job_id: str, held: Held, tenant: Tenant, wa
 @router.get("/stream/{job_id}")
 async def stream(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Response:
     """What has not been taken yet of a job's output: all of it, once, when the job is over."""
-    found = await held.ledger.run(calls.read(_id(job_id), tenant))
+    found = await held.ledger.run(records.read(_id(job_id), tenant))
     job = await _with_pixels(_job(found, held, prefix=_prefix(job_id)), found, held)
     taken: list[dict[str, Any]] = []
-    if found.result is not None and await held.ledger.run(calls.drain(found.id, tenant)):
+    if found.result is not None and await held.ledger.run(records.drain(found.id, tenant)):
         taken = [{"output": job["output"]}]
     return JSONResponse({"id": job["id"], "status": job["status"], "stream": taken})
 
@@ -132,16 +132,16 @@ async def stream(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Resp
 @router.post("/cancel/{job_id}")
 async def cancel(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Response:
     """Cancel a job; on one that is over this has no effect."""
-    if await held.ledger.run(calls.cancel(_id(job_id), tenant)) == "missing":
+    if await held.ledger.run(records.cancel(_id(job_id), tenant)) == "missing":
         raise errors.NotFoundError("job not found")
-    found = await held.ledger.run(calls.read(_id(job_id), tenant))
+    found = await held.ledger.run(records.read(_id(job_id), tenant))
     return JSONResponse({"id": job_id, "status": _state(found)})
 
 
 @router.post("/retry/{job_id}")
 async def retry(endpoint: str, job_id: str, held: Held, tenant: Tenant) -> Response:
     """Queue a failed or timed-out job again, under the same id."""
-    again = calls.retry(_id(job_id), tenant, held.submission.limits, budget=held.budgets.of(tenant))
+    again = records.retry(_id(job_id), tenant, held.submission.limits, budget=held.budgets.of(tenant))
     held.ring((await held.ledger.run(again)).queue)
     return JSONResponse({"id": job_id, "status": "IN_QUEUE"})
 
@@ -151,12 +151,12 @@ async def purge_queue(endpoint: str, held: Held, tenant: Tenant) -> Response:
     """Cancel every queued job of this key; what runs goes on."""
     name, removed, below = held.catalog.name_of(endpoint), 0, None
     while True:
-        listing = calls.list_(
+        listing = records.list_(
             tenant, matching={"model": name, "status": "queued"}, below=below, limit=200, active_only=True
         )
         page = await held.ledger.run(listing)
         for one in page.generations:
-            removed += await held.ledger.run(calls.cancel(one.id, tenant, only_queued=True)) == "cancelled"
+            removed += await held.ledger.run(records.cancel(one.id, tenant, only_queued=True)) == "cancelled"
         below = page.continue_below
         if below is None:
             return JSONResponse({"removed": removed, "status": "completed"})
@@ -166,8 +166,8 @@ async def purge_queue(endpoint: str, held: Held, tenant: Tenant) -> Response:
 async def health(endpoint: str, held: Held, tenant: Tenant) -> Response:
     """How many jobs of this key there are, and workers that serve the endpoint."""
     name = held.catalog.name_of(endpoint)
-    tally = await held.ledger.run(calls.tally(tenant, name))
-    fleet = (await held.ledger.run(calls.present())).values()
+    tally = await held.ledger.run(usage.tally(tenant, name))
+    fleet = (await held.ledger.run(presence.present())).values()
     serving = [one for one in fleet if name in one.get("models", ())]
     running = sum(bool(one.get("busy")) for one in serving)
     loading = sum(one["models"][name].get("state") == "starting" for one in serving)
@@ -185,7 +185,7 @@ async def health(endpoint: str, held: Held, tenant: Tenant) -> Response:
 
 async def _submit(
     endpoint: str, request: Request, held: Resources, tenant: str, idempotency_key: str | None, *, prefix: str
-) -> calls.Receipt:
+) -> records.Receipt:
     name = held.catalog.name_of(endpoint)
     is_kontext = held.catalog.models[name].min_references > 0
     body = (await bodies.read(request)).fields

@@ -19,7 +19,7 @@ from infra import embedded, premises
 from infra.children import Child
 from storage import connections
 from storage.contracts import edits
-from storage.ledger import calls
+from storage.ledger import call, claims, records, recovery
 from storage.ledger.execution import RedisLedger
 
 HERE = Path(__file__).parent
@@ -172,23 +172,23 @@ def depth(long: int) -> str:
     )
 
 
-def _order() -> calls.Call[calls.Receipt]:
+def _order() -> call.Call[records.Receipt]:
     edit = edits.Edit(
         model="paced", prompt="make it black and white", references=(edits.StoredInput(key=f"inputs/alice/{uuid.uuid4()}/0"),),
         steps=28, guidance=2.5, seed=1, output_format="webp", quality=80,
     )  # fmt: skip
-    limits = calls.Limits(max_active=10**7, max_queued=10**7, queue_ttl_s=86_400, execution_limit_s=600)
-    order = calls.Order(
+    limits = records.Limits(max_active=10**7, max_queued=10**7, queue_ttl_s=86_400, execution_limit_s=600)
+    order = records.Order(
         tenant="alice", queue="edits.paced.any", edits=[edit], ids=[str(uuid.uuid4())], submitted=[{"aspect_ratio": "1:1"}],
         inputs_prefix=None, limits=limits, month="2026-11",
     )  # fmt: skip
-    return calls.create(order)
+    return records.create(order)
 
 
 def _costs(ledger: RedisLedger, queued: int) -> dict[str, float]:
     """Seconds of each call in the middle of two hundred, with so many queued."""
     connection_free: dict[str, list[float]] = {"accept": [], "claim": [], "poll": []}
-    while (row := next(iter(ledger.run(calls.backlog())), None)) is None or row.pending < queued:
+    while (row := next(iter(ledger.run(recovery.backlog())), None)) is None or row.pending < queued:
         ledger.run(_order())
 
     def timed(name: str, call: Callable[[], object]) -> object:
@@ -200,9 +200,11 @@ def _costs(ledger: RedisLedger, queued: int) -> dict[str, float]:
     for _ in range(200):
         receipt = timed("accept", lambda: ledger.run(_order()))
         id_ = receipt.ids[0]  # type: ignore[attr-defined]
-        timed("poll", lambda id_=id_: ledger.run(calls.read(id_, "alice")))  # type: ignore[misc]
-        claim = timed("claim", lambda: ledger.run(calls.claim(calls.Claimant(worker="w"), 60_000, ["edits.paced.any"])))
-        ledger.run(calls.cancel(claim.id, "alice"))  # type: ignore[attr-defined]
+        timed("poll", lambda id_=id_: ledger.run(records.read(id_, "alice")))  # type: ignore[misc]
+        claim = timed(
+            "claim", lambda: ledger.run(claims.claim(claims.Claimant(worker="w"), 60_000, ["edits.paced.any"]))
+        )
+        ledger.run(records.cancel(claim.id, "alice"))  # type: ignore[attr-defined]
     return {name: statistics.median(times) for name, times in connection_free.items()}
 
 

@@ -15,7 +15,7 @@ from bench.gpu.cases import Machine
 from bench.gpu.measuring import Row
 from storage.contracts import edits, generations
 from storage.contracts.geometry import Canvas, Size
-from storage.ledger import calls
+from storage.ledger import call, claims
 from workers.conveyor import Conveyor
 from workers.editing import Editing
 from workers.filters import Filters, WordFilter
@@ -35,7 +35,7 @@ class Stores:
         self._claims, self._picture = claims, picture
         self.stored_bytes = 0
 
-    def run(self, call: calls.Call[Any]) -> Any:
+    def run(self, call: call.Call[Any]) -> Any:
         """Answer a call as the ledger does when nothing goes wrong."""
         if call.script == "claim":
             return self._claims.pop(0) if self._claims else None
@@ -76,7 +76,7 @@ def _served(machine: Machine, stores: Stores, pipeline: Denoising) -> tuple[floa
     keeper = Keeper(stores, lease_s=10, beat_s=2, stall_limit_s=300)
     try:
         editing = Editing(
-            claimant=calls.Claimant(worker="bench", gpu_type=machine.gpu_type),
+            claimant=claims.Claimant(worker="bench", gpu_type=machine.gpu_type),
             queues=["q"],
             known=machine.known,
             ledger=stores,

@@ -13,7 +13,7 @@ import redis.asyncio
 
 from storage import keys
 from storage.contracts import errors
-from storage.ledger.calls import Call
+from storage.ledger.call import Call
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def _sources() -> dict[str, str]:
     """
     shared = keys.prelude() + (_FOLDER / "_shared.lua").read_text()
     sources = {}
-    for file in sorted(_FOLDER.glob("[a-z]*.lua")):
+    for file in sorted(_FOLDER.glob("*/*.lua")):
         text = file.read_text()
         head = f"{_HEAD}\n" if text.startswith(_HEAD) else f"{_HEAD} flags=allow-oom\n"
         sources[file.stem] = head + shared + text.removeprefix(f"{_HEAD}\n")

@@ -13,7 +13,7 @@ import requests
 
 from storage import connections, keys
 from storage.contracts.generations import Phase
-from storage.ledger import calls
+from storage.ledger import claims
 from storage.ledger.execution import RedisLedger
 from tests.conftest import eventually
 from tests.faults.conftest import SLEEPERS, Victim, supervised
@@ -84,7 +84,7 @@ def test_a_worker_that_died_as_it_claimed(patient: Patient, tiny: str) -> None:
     with patient.victim.no_worker_moves():
         id_ = patient.victim.alice.enqueue(tiny)
         # The script ran; who asked for it was gone before the answer.
-        claim = RedisLedger(patient.store).run(calls.claim(calls.Claimant(worker="gone"), 3000, ["edits.quick.any"]))
+        claim = RedisLedger(patient.store).run(claims.claim(claims.Claimant(worker="gone"), 3000, ["edits.quick.any"]))
         assert claim is not None
         assert claim.id == id_
     patient.check_it_ended_once(id_, attempts=(2,))

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from infra import embedded
 from storage import connections
 from storage.contracts import edits, errors, generations, samples
-from storage.ledger import calls
+from storage.ledger import call, claims, records
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
 from tests.conftest import check_lifetimes
@@ -23,9 +23,9 @@ T = TypeVar("T")
 QUEUE = "edits.quick.any"
 
 
-def limits(**changes: float) -> calls.Limits:
+def limits(**changes: float) -> records.Limits:
     values: dict[str, Any] = {"max_active": 1000, "max_queued": 10_000, "queue_ttl_s": 3600, "execution_limit_s": 600}
-    return calls.Limits(**{**values, **changes})
+    return records.Limits(**{**values, **changes})
 
 
 def an_edit(**changes: object) -> edits.Edit:
@@ -59,10 +59,10 @@ class Desk:
     ledger: RedisLedger
     connection: redis.Redis
 
-    def run(self, call: calls.Call[T]) -> T:
+    def run(self, call: call.Call[T]) -> T:
         return self.ledger.run(call)
 
-    def receive(self, tenant: str = "alice", *, count: int = 1, **changes: object) -> calls.Receipt:
+    def receive(self, tenant: str = "alice", *, count: int = 1, **changes: object) -> records.Receipt:
         order: dict[str, object] = {
             "tenant": tenant,
             "queue": QUEUE,
@@ -73,13 +73,13 @@ class Desk:
             "limits": limits(),
             **changes,
         }
-        return self.run(calls.create(calls.Order(**order)))  # type: ignore[arg-type]
+        return self.run(records.create(records.Order(**order)))  # type: ignore[arg-type]
 
     def accept(self, tenant: str = "alice", **changes: object) -> str:
         return self.receive(tenant, **changes).ids[0]
 
     def claim(self, *, lease_ms: int = 60_000, worker: str = "w1") -> generations.Claim:
-        claim = self.run(calls.claim(calls.Claimant(worker=worker), lease_ms, [QUEUE]))
+        claim = self.run(claims.claim(claims.Claimant(worker=worker), lease_ms, [QUEUE]))
         assert isinstance(claim, generations.Claim)
         return claim
 
@@ -88,13 +88,13 @@ class Desk:
         return int(seconds) * 1000 + int(micros) // 1000
 
     def read(self, id_: str, tenant: str = "alice") -> generations.Generation:
-        return self.run(calls.read(id_, tenant))
+        return self.run(records.read(id_, tenant))
 
     def finish(self, claim: generations.Claim) -> bool:
-        return self.run(calls.finish(claim, a_result(claim), TARGET, SAMPLE))
+        return self.run(claims.finish(claim, a_result(claim), TARGET, SAMPLE))
 
     def fail(self, claim: generations.Claim, error: errors.DarkroomError, rest_s: float | None = 0) -> str:
-        return self.run(calls.fail(claim, error, rest_s=rest_s, max_attempts=3))
+        return self.run(claims.fail(claim, error, rest_s=rest_s, max_attempts=3))
 
     def event_types(self, tenant: str = "alice") -> list[str]:
         from storage import keys

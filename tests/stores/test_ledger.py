@@ -11,7 +11,7 @@ import pytest
 
 from storage import fleet, keys
 from storage.contracts import errors, generations
-from storage.ledger import calls
+from storage.ledger import claims, expiry, presence, records, recovery
 from storage.ledger.execution import RedisLedger
 from tests.conftest import eventually
 from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, an_edit, limits
@@ -47,7 +47,7 @@ def test_a_result_expires_seven_days_after_completion_to_the_second(desk: Desk) 
 
 
 def test_nothing_waiting_is_nothing_claimed(desk: Desk) -> None:
-    assert desk.run(calls.claim(calls.Claimant(worker="w1"), 1000, [QUEUE])) is None
+    assert desk.run(claims.claim(claims.Claimant(worker="w1"), 1000, [QUEUE])) is None
 
 
 def test_tenants_are_served_in_turn_whatever_the_first_one_sent(desk: Desk) -> None:
@@ -62,7 +62,7 @@ def test_preferred_queues_go_first_until_somebody_else_has_waited_too_long(desk:
 
     def claimed(patience_ms: int) -> str:
         claim = desk.run(
-            calls.claim(calls.Claimant(worker="w"), 60_000, [warm, cold], preferred=1, patience_ms=patience_ms)
+            claims.claim(claims.Claimant(worker="w"), 60_000, [warm, cold], preferred=1, patience_ms=patience_ms)
         )
         assert claim is not None
         return claim.id
@@ -88,10 +88,11 @@ def test_of_those_who_waited_too_long_the_one_who_waited_longest_goes_first(desk
     second = desk.accept(queue=queues[1])
     pass_ms(5)
     later = desk.accept(queue=queues[0])
-    claims = [
-        desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, queues, preferred=1, patience_ms=1)) for _ in range(3)
+    taken = [
+        desk.run(claims.claim(claims.Claimant(worker="w"), 60_000, queues, preferred=1, patience_ms=1))
+        for _ in range(3)
     ]
-    assert [claim.id for claim in claims if claim] == [oldest, second, later]
+    assert [claim.id for claim in taken if claim] == [oldest, second, later]
 
 
 def test_under_a_backlog_where_everybody_waits_the_preferred_queue_is_served_on(desk: Desk) -> None:
@@ -100,10 +101,11 @@ def test_under_a_backlog_where_everybody_waits_the_preferred_queue_is_served_on(
     waiting = desk.accept(queue=queues[1])
     since = desk.now_ms()
     eventually(lambda: desk.now_ms() - since > 20)
-    claims = [
-        desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, queues, preferred=1, patience_ms=10)) for _ in range(3)
+    taken = [
+        desk.run(claims.claim(claims.Claimant(worker="w"), 60_000, queues, preferred=1, patience_ms=10))
+        for _ in range(3)
     ]
-    assert [claim.id for claim in claims if claim] == [*preferred, waiting]
+    assert [claim.id for claim in taken if claim] == [*preferred, waiting]
 
 
 def test_a_tenants_urgent_work_goes_first_and_equal_work_by_age(desk: Desk) -> None:
@@ -128,8 +130,8 @@ def test_a_claim_that_was_replaced_can_change_nothing(desk: Desk) -> None:
     assert heir.token > zombie.token
     assert not desk.finish(zombie)
     assert desk.fail(zombie, BROKEN, None) == "lost"
-    assert not desk.run(calls.beat(zombie, 1000, 3, Phase.EDITING))
-    assert not desk.run(calls.release(zombie))
+    assert not desk.run(claims.beat(zombie, 1000, 3, Phase.EDITING))
+    assert not desk.run(claims.release(zombie))
     assert desk.read(id_).status is Status.PROCESSING
     assert desk.finish(heir)
     assert desk.read(id_).result == a_result(heir)
@@ -163,7 +165,7 @@ def test_work_handed_back_is_not_blamed_and_goes_first(desk: Desk) -> None:
     id_ = desk.accept()
     desk.accept()
     claim = desk.claim()
-    assert desk.run(calls.release(claim))
+    assert desk.run(claims.release(claim))
     again = desk.claim()
     assert (again.id, again.attempt) == (id_, 1)
     assert again.token > claim.token
@@ -171,18 +173,18 @@ def test_work_handed_back_is_not_blamed_and_goes_first(desk: Desk) -> None:
 
 def test_a_queued_generation_is_cancelled_and_never_claimed(desk: Desk) -> None:
     id_ = desk.accept()
-    assert desk.run(calls.cancel(id_, "alice")) == "cancelled"
-    assert desk.run(calls.cancel(id_, "alice")) == "terminal"
-    assert desk.run(calls.claim(calls.Claimant(worker="w1"), 1000, [QUEUE])) is None
+    assert desk.run(records.cancel(id_, "alice")) == "cancelled"
+    assert desk.run(records.cancel(id_, "alice")) == "terminal"
+    assert desk.run(claims.claim(claims.Claimant(worker="w1"), 1000, [QUEUE])) is None
     assert desk.event_types() == ["queued", "cancelled"]
-    assert desk.run(calls.backlog()) == ()
+    assert desk.run(recovery.backlog()) == ()
 
 
 def test_a_running_generation_is_cancelled_at_once(desk: Desk) -> None:
     id_ = desk.accept()
     claim = desk.claim()
-    assert desk.run(calls.cancel(id_, "alice")) == "cancelled"
-    assert not desk.run(calls.beat(claim, 1000, 1, Phase.EDITING))
+    assert desk.run(records.cancel(id_, "alice")) == "cancelled"
+    assert not desk.run(claims.beat(claim, 1000, 1, Phase.EDITING))
     assert not desk.finish(claim)
     assert desk.read(id_).status is Status.CANCELLED
 
@@ -193,15 +195,15 @@ def test_cancelling_while_it_completes_has_one_outcome(desk: Desk, another: Call
     def begin(ledger: RedisLedger, is_late: bool) -> None:
         barrier.wait()
         if is_late:
-            ledger.run(calls.backlog())
+            ledger.run(recovery.backlog())
 
     def cancel(claim: generations.Claim, is_late: bool) -> bool:
         begin(first, is_late)
-        return first.run(calls.cancel(claim.id, "alice")) == "cancelled"
+        return first.run(records.cancel(claim.id, "alice")) == "cancelled"
 
     def finish(claim: generations.Claim, is_late: bool) -> bool:
         begin(second, is_late)
-        return second.run(calls.finish(claim, a_result(claim), TARGET, SAMPLE))
+        return second.run(claims.finish(claim, a_result(claim), TARGET, SAMPLE))
 
     endings = Counter[str]()
     with ThreadPoolExecutor(2) as threads:
@@ -224,7 +226,7 @@ def test_another_tenants_generation_does_not_exist(desk: Desk) -> None:
     id_ = desk.accept("alice")
     with pytest.raises(errors.NotFoundError):
         desk.read(id_, "bob")
-    assert desk.run(calls.cancel(id_, "bob")) == "missing"
+    assert desk.run(records.cancel(id_, "bob")) == "missing"
     assert desk.read(id_).status is Status.QUEUED
 
 
@@ -232,9 +234,9 @@ def test_a_silent_worker_loses_its_claim_to_another(desk: Desk) -> None:
     id_ = desk.accept()
     desk.claim(lease_ms=1, worker="w1")
     fleet.announce(desk.connection, "w1", {})
-    recover = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3, max_losses=3)
+    recover = recovery.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3, max_losses=3)
     assert eventually(lambda: desk.run(recover)) == {id_: "queued"}
-    assert desk.run(calls.present()) == {}, "nothing is left to what it had loaded"
+    assert desk.run(presence.present()) == {}, "nothing is left to what it had loaded"
     assert desk.claim().attempt == 2
     assert desk.event_types() == ["queued", "started", "queued", "started"]
 
@@ -242,13 +244,13 @@ def test_a_silent_worker_loses_its_claim_to_another(desk: Desk) -> None:
 def test_a_worker_that_renews_keeps_its_claim(desk: Desk) -> None:
     desk.accept()
     claim = desk.claim(lease_ms=1)
-    assert desk.run(calls.beat(claim, 60_000, 1, Phase.EDITING))
-    assert desk.run(calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3, max_losses=3)) == {}
+    assert desk.run(claims.beat(claim, 60_000, 1, Phase.EDITING))
+    assert desk.run(recovery.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3, max_losses=3)) == {}
 
 
 def test_a_payload_that_loses_every_worker_is_failed_as_worker_lost(desk: Desk) -> None:
     id_ = desk.accept()
-    recover = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=2, max_losses=2)
+    recover = recovery.recover(lease_ms=1000, stall_ms=60_000, max_attempts=2, max_losses=2)
     desk.claim(lease_ms=1)
     eventually(lambda: desk.run(recover))
     desk.claim(lease_ms=1)
@@ -259,10 +261,10 @@ def test_a_payload_that_loses_every_worker_is_failed_as_worker_lost(desk: Desk) 
 def test_after_a_silence_of_the_sweep_everyone_is_granted_one_more_lease(desk: Desk) -> None:
     id_ = desk.accept()
     desk.claim(lease_ms=1)
-    stalled = calls.recover(lease_ms=2000, stall_ms=0, max_attempts=3, max_losses=3)
+    stalled = recovery.recover(lease_ms=2000, stall_ms=0, max_attempts=3, max_losses=3)
     desk.connection.hset(keys.SWEPT, mapping={"at": 1, "grace": 0})
     assert desk.run(stalled) == {}
-    patient = calls.recover(lease_ms=2000, stall_ms=60_000, max_attempts=3, max_losses=3)
+    patient = recovery.recover(lease_ms=2000, stall_ms=60_000, max_attempts=3, max_losses=3)
     assert desk.run(patient) == {}
     assert eventually(lambda: desk.run(patient)) == {id_: "queued"}
 
@@ -284,37 +286,37 @@ def test_a_hundred_concurrent_posts_of_one_key_make_one_generation(
     ledgers = [another() for _ in range(4)]
 
     def post(n: int) -> str:
-        order = calls.Order(
+        order = records.Order(
             tenant="alice", queue=QUEUE, edits=[an_edit()], ids=[str(uuid.uuid4())], submitted=[{}], inputs_prefix=None,
             limits=limits(), idempotency_key="k", fingerprint="f",
         )  # fmt: skip
-        return ledgers[n % 4].run(calls.create(order)).ids[0]
+        return ledgers[n % 4].run(records.create(order)).ids[0]
 
     with ThreadPoolExecutor(16) as threads:
         assert len(set(threads.map(post, range(100)))) == 1
-    assert desk.run(calls.backlog())[0].pending == 1
+    assert desk.run(recovery.backlog())[0].pending == 1
 
 
 def test_repeating_a_create_whose_answer_was_lost_changes_nothing(desk: Desk) -> None:
     id_ = str(uuid.uuid4())
     desk.accept(ids=[id_])
     assert desk.receive(ids=[id_]).replayed
-    assert desk.run(calls.backlog())[0].pending == 1
+    assert desk.run(recovery.backlog())[0].pending == 1
 
 
 def test_a_tenant_may_have_only_so_many_unfinished(desk: Desk) -> None:
     desk.receive(count=2, limits=limits(max_active=3))
     with pytest.raises(errors.TooManyActiveError, match="2 generations are unfinished; at most 3 may be"):
         desk.receive(count=2, limits=limits(max_active=3))
-    assert len(desk.run(calls.list_("alice", matching={}, below=None, limit=10, active_only=True)).generations) == 2
+    assert len(desk.run(records.list_("alice", matching={}, below=None, limit=10, active_only=True)).generations) == 2
 
 
 def test_the_list_shows_what_is_unfinished_newest_first(desk: Desk) -> None:
     ids = [desk.accept() for _ in range(3)]
     desk.finish(desk.claim())
-    page = desk.run(calls.list_("alice", matching={}, below=None, limit=10, active_only=True))
+    page = desk.run(records.list_("alice", matching={}, below=None, limit=10, active_only=True))
     assert [found.id for found in page.generations] == [ids[2], ids[1]]
-    done = desk.run(calls.list_("alice", matching={"status": "succeeded"}, below=None, limit=10, active_only=False))
+    done = desk.run(records.list_("alice", matching={"status": "succeeded"}, below=None, limit=10, active_only=False))
     assert [found.id for found in done.generations] == [ids[0]]
 
 
@@ -323,7 +325,7 @@ def test_the_list_comes_in_pages_without_gap_or_repetition(desk: Desk) -> None:
     seen: list[str] = []
     below: str | None = None
     while True:
-        page = desk.run(calls.list_("alice", matching={}, below=below, limit=3, active_only=True))
+        page = desk.run(records.list_("alice", matching={}, below=below, limit=3, active_only=True))
         seen += [found.id for found in page.generations]
         below = page.continue_below
         if below is None:
@@ -334,8 +336,8 @@ def test_the_list_comes_in_pages_without_gap_or_repetition(desk: Desk) -> None:
 def test_progress_is_told_but_not_logged(desk: Desk) -> None:
     desk.accept()
     claim = desk.claim()
-    assert desk.run(calls.beat(claim, 60_000, 3, Phase.EDITING))
-    assert desk.run(calls.beat(claim, 60_000, 2, Phase.EDITING))
+    assert desk.run(claims.beat(claim, 60_000, 3, Phase.EDITING))
+    assert desk.run(claims.beat(claim, 60_000, 2, Phase.EDITING))
     assert desk.read(claim.id).step == 3
     assert "progress" not in desk.event_types()
     live = [fields for _, fields in desk.connection.xrange(keys.LIVE_EVENTS)]  # type: ignore[union-attr, misc]
@@ -346,14 +348,14 @@ def test_a_queue_lacks_as_many_tickets_as_would_wake_enough_workers(desk: Desk) 
     for _ in range(3):
         desk.accept()
     desk.connection.rpush(keys.BROKER + QUEUE, "a ticket")
-    assert [(row.queue, row.pending, row.tickets, row.missing_tickets) for row in desk.run(calls.backlog())] == [
+    assert [(row.queue, row.pending, row.tickets, row.missing_tickets) for row in desk.run(recovery.backlog())] == [
         (QUEUE, 3, 1, 2)
     ]
     desk.connection.delete(keys.BROKER + QUEUE)
 
 
 def _expired(desk: Desk) -> list[str]:
-    found = (desk.run(calls.expired(passed_over)) for passed_over in itertools.count())
+    found = (desk.run(expiry.expired(passed_over)) for passed_over in itertools.count())
     return list(itertools.takewhile(lambda prefix: prefix is not None, found))  # type: ignore[arg-type]
 
 
@@ -361,8 +363,8 @@ def test_what_is_tried_anew_while_its_objects_are_deleted_keeps_what_it_makes(de
     id_ = desk.accept()
     desk.fail(desk.claim(), errors.InternalError("a fault"), None)
     (prefix,) = _expired(desk)
-    assert desk.run(calls.retry(id_, "alice", limits())).queue == QUEUE
-    assert desk.run(calls.forget(prefix)) == 0
+    assert desk.run(records.retry(id_, "alice", limits())).queue == QUEUE
+    assert desk.run(expiry.forget(prefix)) == 0
     assert desk.connection.zscore(keys.EXPIRING, prefix) is not None
     assert _expired(desk) == []
 
@@ -371,10 +373,10 @@ def test_objects_are_due_when_their_record_says_so(desk: Desk) -> None:
     kept = desk.accept(inputs_prefix="inputs/alice/1/")
     desk.finish(desk.claim())
     dropped = desk.accept()
-    desk.run(calls.cancel(dropped, "alice"))
+    desk.run(records.cancel(dropped, "alice"))
     prefix = f"results/alice/{dropped}/"
     assert _expired(desk) == [prefix]
-    desk.run(calls.forget(prefix))
+    desk.run(expiry.forget(prefix))
     assert _expired(desk) == []
     assert desk.connection.zscore(keys.EXPIRING, f"results/alice/{kept}/") is not None
     assert desk.connection.zscore(keys.EXPIRING, "inputs/alice/1/") is not None
@@ -385,56 +387,56 @@ def test_a_refused_order_is_recorded_as_failed(desk: Desk) -> None:
     found = desk.read(id_)
     assert (found.status, found.error_code, found.error_message) == (Status.FAILED, "invalid_input", "bad ratio")
     assert desk.event_types() == ["completed"]
-    assert desk.run(calls.claim(calls.Claimant(worker="w1"), 1000, [QUEUE])) is None
+    assert desk.run(claims.claim(claims.Claimant(worker="w1"), 1000, [QUEUE])) is None
 
 
-RECOVER = calls.recover(lease_ms=1000, stall_ms=60_000, max_attempts=5, max_losses=2)
+RECOVER = recovery.recover(lease_ms=1000, stall_ms=60_000, max_attempts=5, max_losses=2)
 
 
 def test_what_is_to_be_tried_again_rests_first(desk: Desk) -> None:
     id_ = desk.accept()
     assert desk.fail(desk.claim(), GONE, 1.5) == "queued"
-    assert desk.run(calls.wake()) == {}
-    assert desk.run(calls.claim(calls.Claimant(worker="w"), 1000, [QUEUE])) is None
-    assert desk.run(calls.backlog()) == (), "no ticket is missing for what rests"
+    assert desk.run(recovery.wake()) == {}
+    assert desk.run(claims.claim(claims.Claimant(worker="w"), 1000, [QUEUE])) is None
+    assert desk.run(recovery.backlog()) == (), "no ticket is missing for what rests"
     assert desk.read(id_).status is Status.QUEUED
-    assert eventually(lambda: desk.run(calls.wake())) == {id_: "pending"}
+    assert eventually(lambda: desk.run(recovery.wake())) == {id_: "pending"}
     assert desk.claim().attempt == 2
 
 
 def test_what_rests_can_be_cancelled(desk: Desk) -> None:
     id_ = desk.accept()
     desk.fail(desk.claim(), GONE, 60)
-    assert desk.run(calls.cancel(id_, "alice")) == "cancelled"
+    assert desk.run(records.cancel(id_, "alice")) == "cancelled"
     assert desk.connection.zcard(keys.DUE) == 0
-    assert desk.run(calls.backlog()) == ()
+    assert desk.run(recovery.backlog()) == ()
 
 
 def test_what_waits_longer_than_allowed_fails_and_is_told(desk: Desk) -> None:
     late = desk.accept(limits=limits(queue_ttl_s=0.01))
     patient = desk.accept()
-    assert eventually(lambda: desk.run(calls.wake())) == {late: "expired"}
+    assert eventually(lambda: desk.run(recovery.wake())) == {late: "expired"}
     assert (desk.read(late).status, desk.read(late).error_code) == (Status.FAILED, "expired_in_queue")
     assert desk.event_types()[-1] == "completed"
     assert desk.claim().id == patient
-    assert desk.run(calls.claim(calls.Claimant(worker="w"), 1000, [QUEUE])) is None
+    assert desk.run(claims.claim(claims.Claimant(worker="w"), 1000, [QUEUE])) is None
 
 
 def test_what_runs_does_not_expire_in_the_queue(desk: Desk) -> None:
     desk.accept(limits=limits(queue_ttl_s=0.01))
     desk.claim()
     assert desk.connection.zcard(keys.DEADLINES) == 0
-    assert desk.run(calls.wake()) == {}
+    assert desk.run(recovery.wake()) == {}
 
 
 def test_a_payload_that_kills_its_worker_twice_is_parked_with_the_phase_it_died_in(desk: Desk) -> None:
     id_ = desk.accept()
     for _ in range(2):
         claim = desk.claim(lease_ms=1)
-        desk.run(calls.beat(claim, 1, 1, Phase.EDITING))
+        desk.run(claims.beat(claim, 1, 1, Phase.EDITING))
         eventually(lambda: desk.run(RECOVER))
     assert desk.read(id_).error_message == "The worker was lost 2 times, the last time while editing"
-    parked = desk.run(calls.parked())
+    parked = desk.run(recovery.parked())
     assert [(record["id"], record["phase"], record["error_code"]) for record in parked] == [
         (id_, "editing", "worker_lost")
     ]
@@ -446,18 +448,18 @@ def test_used_up_attempts_are_parked_and_permanent_failures_are_not(desk: Desk) 
         desk.fail(desk.claim(), GONE)
     desk.accept()
     desk.fail(desk.claim(), BROKEN, None)
-    assert [record["id"] for record in desk.run(calls.parked())] == [used_up]
+    assert [record["id"] for record in desk.run(recovery.parked())] == [used_up]
 
 
 def test_a_parked_generation_can_be_tried_anew(desk: Desk) -> None:
     id_ = desk.accept()
     for _ in range(3):
         desk.fail(desk.claim(), GONE)
-    assert desk.run(calls.unpark(id_, "retry", queue_ttl_s=60))
-    assert not desk.run(calls.unpark(id_, "retry", queue_ttl_s=60))
+    assert desk.run(recovery.unpark(id_, "retry", queue_ttl_s=60))
+    assert not desk.run(recovery.unpark(id_, "retry", queue_ttl_s=60))
     found = desk.read(id_)
     assert (found.status, found.error_code, found.times.completed_ms) == (Status.QUEUED, None, None)
-    assert desk.run(calls.parked()) == []
+    assert desk.run(recovery.parked()) == []
     claim = desk.claim()
     assert (claim.attempt, claim.token) == (1, 4)
     assert desk.finish(claim)
@@ -467,8 +469,8 @@ def test_a_parked_generation_can_be_dropped_from_the_list(desk: Desk) -> None:
     id_ = desk.accept()
     for _ in range(3):
         desk.fail(desk.claim(), GONE)
-    assert desk.run(calls.unpark(id_, "drop", queue_ttl_s=60))
-    assert desk.run(calls.parked()) == []
+    assert desk.run(recovery.unpark(id_, "drop", queue_ttl_s=60))
+    assert desk.run(recovery.parked()) == []
     assert desk.read(id_).status is Status.FAILED
 
 
@@ -487,25 +489,25 @@ def test_a_full_store_refuses_new_work_whole_and_finishes_old(desk: Desk) -> Non
         with pytest.raises(errors.StoreFullError, match="The store is full"):
             desk.receive()
         claim = desk.claim()
-        assert desk.run(calls.beat(claim, 60_000, 1, Phase.EDITING))
+        assert desk.run(claims.beat(claim, 60_000, 1, Phase.EDITING))
         assert desk.finish(claim)
     finally:
         desk.connection.config_set("maxmemory", "1gb")
     assert desk.read(id_).status is Status.SUCCEEDED
-    everything = desk.run(calls.list_("alice", matching={}, below=None, limit=9, active_only=False))
+    everything = desk.run(records.list_("alice", matching={}, below=None, limit=9, active_only=False))
     assert [found.id for found in everything.generations] == [id_]
 
 
 def test_inputs_go_when_every_generation_that_shares_them_is_cancelled(desk: Desk) -> None:
     ids = desk.receive(count=2, inputs_prefix="inputs/alice/x/").ids
-    desk.run(calls.cancel(ids[0], "alice"))
+    desk.run(records.cancel(ids[0], "alice"))
     assert "inputs/alice/x/" not in _expired(desk)
-    desk.run(calls.cancel(ids[1], "alice"))
+    desk.run(records.cancel(ids[1], "alice"))
     assert "inputs/alice/x/" in _expired(desk)
 
 
 def test_inputs_stay_while_a_result_was_made_of_them(desk: Desk) -> None:
     ids = desk.receive(count=2, inputs_prefix="inputs/alice/x/").ids
     desk.finish(desk.claim())
-    desk.run(calls.cancel(ids[1], "alice"))
+    desk.run(records.cancel(ids[1], "alice"))
     assert "inputs/alice/x/" not in _expired(desk)

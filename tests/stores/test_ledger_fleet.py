@@ -4,7 +4,7 @@ import pytest
 
 from storage import keys
 from storage.contracts import errors, generations, samples
-from storage.ledger import calls
+from storage.ledger import claims, presence, records, recovery, usage
 from tests.conftest import eventually
 from tests.stores.conftest import SAMPLE, TARGET, Desk, limits
 
@@ -15,31 +15,31 @@ def test_every_execution_leaves_a_sample_and_only_the_latest_are_kept(desk: Desk
     for _ in range(3):
         desk.accept()
         desk.finish(desk.claim())
-    assert desk.run(calls.samples_of("quick")) == {TARGET: (SAMPLE,) * 3}
-    assert desk.run(calls.samples_of("quic")) == {}
-    for _ in range(calls.MOST_SAMPLES):
+    assert desk.run(usage.samples_of("quick")) == {TARGET: (SAMPLE,) * 3}
+    assert desk.run(usage.samples_of("quic")) == {}
+    for _ in range(usage.MOST_SAMPLES):
         desk.connection.lpush(keys.SAMPLES + TARGET.name, SAMPLE.model_dump_json())
     desk.accept()
     desk.finish(desk.claim())
-    assert desk.connection.llen(keys.SAMPLES + TARGET.name) == calls.MOST_SAMPLES
+    assert desk.connection.llen(keys.SAMPLES + TARGET.name) == usage.MOST_SAMPLES
 
 
 def test_what_fails_leaves_one_too_and_so_does_a_worker_that_is_lost(desk: Desk) -> None:
     desk.accept()
     failed = samples.Sample(at_ms=1, outcome="out_of_memory")
     claim = desk.claim()
-    desk.run(calls.fail(claim, errors.OutOfMemoryError("x"), rest_s=0, max_attempts=3, target=TARGET, sample=failed))
-    desk.run(calls.wake())
+    desk.run(claims.fail(claim, errors.OutOfMemoryError("x"), rest_s=0, max_attempts=3, target=TARGET, sample=failed))
+    desk.run(recovery.wake())
     desk.claim(lease_ms=1)
-    sweep = calls.recover(lease_ms=1, stall_ms=60_000, max_attempts=3, max_losses=2)
+    sweep = recovery.recover(lease_ms=1, stall_ms=60_000, max_attempts=3, max_losses=2)
     eventually(lambda: desk.run(sweep))
-    lost, first = desk.run(calls.samples_of("quick"))[TARGET]
+    lost, first = desk.run(usage.samples_of("quick"))[TARGET]
     assert (lost.outcome, first) == ("worker_lost", failed)
 
 
 def test_a_record_says_where_it_runs(desk: Desk) -> None:
     id_ = desk.accept()
-    desk.run(calls.claim(calls.Claimant(worker="w", gpu_type="h200", region="north"), 60_000, ["edits.quick.any"]))
+    desk.run(claims.claim(claims.Claimant(worker="w", gpu_type="h200", region="north"), 60_000, ["edits.quick.any"]))
     found = desk.read(id_)
     assert (found.worker, found.gpu_type, found.region, found.queue) == ("w", "h200", "north", "edits.quick.any")
 
@@ -47,10 +47,10 @@ def test_a_record_says_where_it_runs(desk: Desk) -> None:
 def test_work_that_others_are_ready_for_is_left_to_them_for_a_moment(desk: Desk) -> None:
     id_ = desk.accept()
 
-    def claim(deferral_ms: int) -> generations.Claim | calls.Deferred | None:
+    def claim(deferral_ms: int) -> generations.Claim | claims.Deferred | None:
         return desk.run(
-            calls.claim(
-                calls.Claimant(worker="cold"),
+            claims.claim(
+                claims.Claimant(worker="cold"),
                 60_000,
                 ["edits.quick.any"],
                 preferred=0,
@@ -59,8 +59,8 @@ def test_work_that_others_are_ready_for_is_left_to_them_for_a_moment(desk: Desk)
             )
         )
 
-    assert claim(60_000) == calls.Deferred(queue="edits.quick.any")
-    taken = eventually(lambda: (one := claim(30)) and not isinstance(one, calls.Deferred) and one)
+    assert claim(60_000) == claims.Deferred(queue="edits.quick.any")
+    taken = eventually(lambda: (one := claim(30)) and not isinstance(one, claims.Deferred) and one)
     assert taken.id == id_
     assert claim(0) is None
 
@@ -70,37 +70,37 @@ CHAIN = ("edits.quick.h100", "edits.quick.h200", "edits.quick.cpu")
 
 def test_what_waits_for_workers_that_are_not_there_moves_to_the_next_that_are(desk: Desk) -> None:
     id_ = desk.accept(queue=CHAIN[0], chain=CHAIN)
-    assert desk.run(calls.reroute([], [])) == {}
-    assert desk.run(calls.reroute([CHAIN[0]], [CHAIN[2]])) == {}, "its own workers were there a moment ago"
-    assert desk.run(calls.reroute([], [CHAIN[2], CHAIN[1]])) == {id_: CHAIN[1]}
-    assert desk.run(calls.reroute([], [CHAIN[2], CHAIN[1]])) == {}, "it waits where it is served"
-    assert desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, [CHAIN[0]])) is None
-    claim = desk.run(calls.claim(calls.Claimant(worker="w"), 60_000, [CHAIN[1]]))
+    assert desk.run(recovery.reroute([], [])) == {}
+    assert desk.run(recovery.reroute([CHAIN[0]], [CHAIN[2]])) == {}, "its own workers were there a moment ago"
+    assert desk.run(recovery.reroute([], [CHAIN[2], CHAIN[1]])) == {id_: CHAIN[1]}
+    assert desk.run(recovery.reroute([], [CHAIN[2], CHAIN[1]])) == {}, "it waits where it is served"
+    assert desk.run(claims.claim(claims.Claimant(worker="w"), 60_000, [CHAIN[0]])) is None
+    claim = desk.run(claims.claim(claims.Claimant(worker="w"), 60_000, [CHAIN[1]]))
     assert isinstance(claim, generations.Claim)
-    assert desk.run(calls.reroute([], ["edits.quick.cpu"])) == {}, "what runs stays where it is"
+    assert desk.run(recovery.reroute([], ["edits.quick.cpu"])) == {}, "what runs stays where it is"
     assert desk.connection.zcard(keys.CHAINED) == 0
-    assert not [row for row in desk.run(calls.backlog()) if row.pending]
+    assert not [row for row in desk.run(recovery.backlog()) if row.pending]
 
 
 def test_what_has_one_way_only_never_moves(desk: Desk) -> None:
     desk.accept(queue=CHAIN[0])
-    assert desk.run(calls.reroute([], [CHAIN[1]])) == {}
+    assert desk.run(recovery.reroute([], [CHAIN[1]])) == {}
 
 
 def test_what_cannot_move_hides_nobody(desk: Desk) -> None:
-    for _ in range(calls.SWEEP + 20):
+    for _ in range(recovery.SWEEP + 20):
         desk.accept(queue="edits.quick.b200", chain=("edits.quick.b200", "edits.quick.b300"))
     id_ = desk.accept(queue=CHAIN[0], chain=CHAIN)
-    assert eventually(lambda: desk.run(calls.reroute([], [CHAIN[2]]))) == {id_: CHAIN[2]}
+    assert eventually(lambda: desk.run(recovery.reroute([], [CHAIN[2]]))) == {id_: CHAIN[2]}
 
 
-def _wanted(desk: Desk, worker: str = "w1", gpu_type: str = "h100", region: str = "north") -> dict[str, calls.Wish]:
-    claimant = calls.Claimant(worker=worker, gpu_type=gpu_type, region=region)
-    return {model: wish.how for model, wish in desk.run(calls.wanted(claimant, ["quick", "slow"])).items()}
+def _wanted(desk: Desk, worker: str = "w1", gpu_type: str = "h100", region: str = "north") -> dict[str, presence.Wish]:
+    claimant = claims.Claimant(worker=worker, gpu_type=gpu_type, region=region)
+    return {model: wish.how for model, wish in desk.run(presence.wanted(claimant, ["quick", "slow"])).items()}
 
 
-def _want(desk: Desk, how: calls.Wish, gpu_type: str = "any", region: str = "any", seconds: float = 60) -> None:
-    desk.run(calls.want(samples.Target(model="quick", gpu_type=gpu_type, region=region), how, seconds=seconds))
+def _want(desk: Desk, how: presence.Wish, gpu_type: str = "any", region: str = "any", seconds: float = 60) -> None:
+    desk.run(presence.want(samples.Target(model="quick", gpu_type=gpu_type, region=region), how, seconds=seconds))
 
 
 def test_a_model_that_is_wanted_once_is_told_to_one_worker_once(desk: Desk) -> None:
@@ -142,11 +142,11 @@ def test_to_be_kept_outlasts_being_wanted_once(desk: Desk) -> None:
 def test_a_worker_takes_one_wish_at_a_time_and_a_named_one_its_own(desk: Desk) -> None:
     _want(desk, "always")
     slow = samples.Target(model="slow", gpu_type="any", region="any")
-    desk.run(calls.want(slow, "always", seconds=60))
+    desk.run(presence.want(slow, "always", seconds=60))
     assert len(_wanted(desk)) == 1
     assert len(_wanted(desk)) == 2
-    desk.run(calls.want(slow, "never", seconds=0))
-    desk.run(calls.want(slow, "once", seconds=60, worker="w2"))
+    desk.run(presence.want(slow, "never", seconds=0))
+    desk.run(presence.want(slow, "once", seconds=60, worker="w2"))
     desk.connection.set(keys.ALIVE + "w2", "{}", ex=60)
     assert "slow" not in _wanted(desk)
     assert _wanted(desk, "w2")["slow"] == "once"
@@ -166,16 +166,16 @@ def _priced(desk: Desk, claim: generations.Claim, cost_usd: float) -> bool:
     from tests.stores.conftest import a_result
 
     result = a_result(claim).model_copy(update={"cost_usd": cost_usd})
-    return desk.run(calls.finish(claim, result, TARGET, SAMPLE))
+    return desk.run(claims.finish(claim, result, TARGET, SAMPLE))
 
 
 def test_a_budget_is_held_against_what_is_under_way_and_refuses_before_it_is_overdrawn(desk: Desk) -> None:
     _spend(desk, budget=250, count=2)
     with pytest.raises(errors.BudgetExceededError):
         _spend(desk, budget=250)
-    assert desk.run(calls.usage("alice", MONTH))["reserved"] == 200
+    assert desk.run(usage.usage("alice", MONTH))["reserved"] == 200
     _priced(desk, desk.claim(), 0.00003)
-    assert desk.run(calls.usage("alice", MONTH)) == {
+    assert desk.run(usage.usage("alice", MONTH)) == {
         "reserved": 100, "spent": 30, "quick:count": 1, "quick:cost": 30, "quick:pixels": 4096, "quick:gpu_ms": 20,
     }  # fmt: skip
     _spend(desk, budget=250)
@@ -186,10 +186,10 @@ def test_a_budget_is_held_against_what_is_under_way_and_refuses_before_it_is_ove
 def test_what_comes_to_nothing_costs_nothing(desk: Desk, ending: str) -> None:
     id_ = _spend(desk, budget=100)
     if ending == "cancel":
-        desk.run(calls.cancel(id_, "alice"))
+        desk.run(records.cancel(id_, "alice"))
     else:
         desk.fail(desk.claim(), errors.InternalError("x"), None)
-    assert desk.run(calls.usage("alice", MONTH)) == {"reserved": 0}
+    assert desk.run(usage.usage("alice", MONTH)) == {"reserved": 0}
     _spend(desk, budget=100)
 
 
@@ -198,7 +198,7 @@ def test_a_retry_is_reserved_for_again_and_refused_without_means(desk: Desk) -> 
     desk.fail(desk.claim(), errors.InternalError("x"), None)
     other = _spend(desk, budget=100)
     with pytest.raises(errors.BudgetExceededError):
-        desk.run(calls.retry(id_, "alice", limits(), budget=100))
-    desk.run(calls.cancel(other, "alice"))
-    desk.run(calls.retry(id_, "alice", limits(), budget=100))
-    assert desk.run(calls.usage("alice", MONTH))["reserved"] == 100
+        desk.run(records.retry(id_, "alice", limits(), budget=100))
+    desk.run(records.cancel(other, "alice"))
+    desk.run(records.retry(id_, "alice", limits(), budget=100))
+    assert desk.run(usage.usage("alice", MONTH))["reserved"] == 100

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from storage import connections, keys
 from storage.contracts import errors, generations
-from storage.ledger import calls
+from storage.ledger import claims, records, recovery
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
 from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, limits
@@ -51,7 +51,7 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
         @rule(lease_ms=st.sampled_from([-1000, 60_000]), is_older=st.booleans())
         def claim(self, lease_ms: int, is_older: bool) -> None:
             newest = VERSION if is_older else VERSION + 1
-            claim = desk.run(calls.claim(calls.Claimant(worker="w"), lease_ms, [QUEUE], newest=newest))
+            claim = desk.run(claims.claim(claims.Claimant(worker="w"), lease_ms, [QUEUE], newest=newest))
             waiting = {id_ for id_, (_, status, _) in self.last.items() if status is Status.QUEUED} - self.resting()
             readable = waiting - self.newer if is_older else waiting
             assert (claim is not None) == bool(readable)
@@ -69,12 +69,12 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
             claim = data.draw(st.sampled_from(self.claims))
             _, before, token = self.last[claim.id]
             done = {
-                "finish": lambda: desk.run(calls.finish(claim, a_result(claim), TARGET, SAMPLE)),
+                "finish": lambda: desk.run(claims.finish(claim, a_result(claim), TARGET, SAMPLE)),
                 "fail": lambda: desk.fail(claim, errors.InvalidInputError("x"), None) != "lost",
                 "rest": lambda: desk.fail(claim, errors.WorkerLostError("x"), 3600) != "lost",
                 "retry": lambda: desk.fail(claim, errors.WorkerLostError("x")) != "lost",
-                "release": lambda: desk.run(calls.release(claim)),
-                "beat": lambda: desk.run(calls.beat(claim, 60_000, 1, generations.Phase.EDITING)),
+                "release": lambda: desk.run(claims.release(claim)),
+                "beat": lambda: desk.run(claims.beat(claim, 60_000, 1, generations.Phase.EDITING)),
             }[action]()
             current = before is Status.PROCESSING and token == claim.token
             repeated = action == "finish" and before is Status.SUCCEEDED and token == claim.token
@@ -85,23 +85,23 @@ def walk(desk: Desk) -> type[RuleBasedStateMachine]:
         def cancel(self, data: Any) -> None:
             id_ = data.draw(st.sampled_from(sorted(self.last)))
             tenant, before, _ = self.last[id_]
-            assert desk.run(calls.cancel(id_, tenant)) == ("terminal" if before.terminal else "cancelled")
+            assert desk.run(records.cancel(id_, tenant)) == ("terminal" if before.terminal else "cancelled")
 
         @rule()
         def recover(self) -> None:
-            desk.run(calls.recover(lease_ms=60_000, stall_ms=10**9, max_attempts=3, max_losses=2))
+            desk.run(recovery.recover(lease_ms=60_000, stall_ms=10**9, max_attempts=3, max_losses=2))
 
         @rule()
         def wake(self) -> None:
             # The rests are ended by hand: a walk that depended on the clock could not be repeated.
             for id_ in self.resting():
                 desk.connection.zadd(keys.DUE, {id_: 0})
-            desk.run(calls.wake())
+            desk.run(recovery.wake())
 
         @rule()
         def retry_parked(self) -> None:
-            for record in sorted(desk.run(calls.parked()), key=lambda record: record["id"]):
-                assert desk.run(calls.unpark(record["id"], "retry", queue_ttl_s=3600))
+            for record in sorted(desk.run(recovery.parked()), key=lambda record: record["id"]):
+                assert desk.run(recovery.unpark(record["id"], "retry", queue_ttl_s=3600))
                 tenant, _, token = self.last[record["id"]]
                 self.last[record["id"]] = (tenant, Status.QUEUED, token)
                 self.retried += 1

@@ -4,7 +4,7 @@ import pytest
 
 from storage import keys
 from storage.contracts import errors, generations
-from storage.ledger import calls
+from storage.ledger import claims, records, recovery, usage, webhooks
 from tests.conftest import eventually
 from tests.stores.conftest import Desk, an_edit, limits
 
@@ -13,15 +13,15 @@ INTERNAL = errors.InternalError("broken")
 
 
 def accepted(desk: Desk, *, callback: generations.Callback | None = HOOK, ids: tuple[str, ...] = ("one",)) -> str:
-    order = calls.Order(
+    order = records.Order(
         tenant="alice", queue="edits.quick.any", edits=[an_edit()] * len(ids), ids=ids, submitted=[{}] * len(ids),
         inputs_prefix=None, limits=limits(), callback=callback,
     )  # fmt: skip
-    return desk.run(calls.create(order)).ids[0]
+    return desk.run(records.create(order)).ids[0]
 
 
 def due(desk: Desk, held_ms: int = 60_000) -> list[tuple[str, str, int]]:
-    return [(one.id, one.moment, one.tries) for one in desk.run(calls.callbacks(held_ms=held_ms))]
+    return [(one.id, one.moment, one.tries) for one in desk.run(webhooks.callbacks(held_ms=held_ms))]
 
 
 def test_a_webhook_is_due_at_its_moments_and_held_by_whoever_takes_it(desk: Desk) -> None:
@@ -37,21 +37,21 @@ def test_a_webhook_is_due_at_its_moments_and_held_by_whoever_takes_it(desk: Desk
 def test_every_ending_makes_it_due(desk: Desk, ending: str) -> None:
     id_ = accepted(desk, callback=HOOK.model_copy(update={"moments": ("completed",)}))
     if ending == "cancel":
-        desk.run(calls.cancel(id_, "alice"))
+        desk.run(records.cancel(id_, "alice"))
     elif ending == "finish":
         desk.finish(desk.claim())
     else:
-        desk.run(calls.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
+        desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
     assert due(desk) == [(id_, "completed", 0)]
 
 
 def test_what_is_not_taken_is_due_again_and_what_is_done_is_not(desk: Desk) -> None:
     accepted(desk)
     desk.claim()
-    (one,) = desk.run(calls.callbacks(held_ms=60_000))
-    desk.run(calls.called(one, again_ms=20, outcome="answered 500"))
+    (one,) = desk.run(webhooks.callbacks(held_ms=60_000))
+    desk.run(webhooks.called(one, again_ms=20, outcome="answered 500"))
     assert eventually(lambda: due(desk)) == [("one", "start", 1)]
-    desk.run(calls.called(one, again_ms=None, outcome="answered 200"))
+    desk.run(webhooks.called(one, again_ms=None, outcome="answered 200"))
     assert due(desk, held_ms=0) == []
 
 
@@ -64,30 +64,30 @@ def test_whoever_dies_while_calling_leaves_it_to_another(desk: Desk) -> None:
 
 def test_of_several_generations_one_webhook_speaks_once_all_are_over(desk: Desk) -> None:
     accepted(desk, ids=("one", "two", "three"))
-    assert desk.run(calls.read("two", "alice")).siblings == ("one", "two", "three")
-    claims = [desk.claim() for _ in range(3)]
+    assert desk.run(records.read("two", "alice")).siblings == ("one", "two", "three")
+    taken = [desk.claim() for _ in range(3)]
     assert due(desk) == [("one", "start", 0)]
-    desk.finish(claims[0])
-    desk.finish(claims[2])
+    desk.finish(taken[0])
+    desk.finish(taken[2])
     assert due(desk) == [], "the second is not over"
-    desk.finish(claims[1])
+    desk.finish(taken[1])
     assert due(desk) == [("one", "completed", 0)]
 
 
 def test_what_becomes_due_while_it_is_called_is_called_again(desk: Desk) -> None:
     id_ = accepted(desk, callback=HOOK.model_copy(update={"moments": ("completed",)}))
-    desk.run(calls.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
-    (calling,) = desk.run(calls.callbacks(held_ms=60_000))
-    desk.run(calls.retry(id_, "alice", limits()))
+    desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
+    (calling,) = desk.run(webhooks.callbacks(held_ms=60_000))
+    desk.run(records.retry(id_, "alice", limits()))
     desk.finish(desk.claim())
-    assert desk.run(calls.called(calling, again_ms=None, outcome="answered 200")) == 0
+    assert desk.run(webhooks.called(calling, again_ms=None, outcome="answered 200")) == 0
     assert due(desk) == [(id_, "completed", 0)]
 
 
 def test_what_is_retried_is_not_told_of_as_over(desk: Desk) -> None:
     id_ = accepted(desk, callback=HOOK.model_copy(update={"moments": ("completed",)}))
-    desk.run(calls.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
-    desk.run(calls.retry(id_, "alice", limits()))
+    desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
+    desk.run(records.retry(id_, "alice", limits()))
     assert due(desk) == []
 
 
@@ -95,28 +95,28 @@ def test_one_tenants_webhooks_leave_room_for_anothers(desk: Desk) -> None:
     hook = HOOK.model_copy(update={"moments": ("completed",)})
     for tenant, count in (("alice", 40), ("bob", 1)):
         for _ in range(count):
-            desk.run(calls.cancel(desk.accept(tenant, callback=hook), tenant))
-    taken = desk.run(calls.callbacks(held_ms=60_000, limit=8, most_of_a_tenant=3, calling=["alice", "alice"]))
+            desk.run(records.cancel(desk.accept(tenant, callback=hook), tenant))
+    taken = desk.run(webhooks.callbacks(held_ms=60_000, limit=8, most_of_a_tenant=3, calling=["alice", "alice"]))
     assert [one.tenant for one in taken] == ["alice", "bob"]
 
 
 def test_a_retry_counts_among_what_a_tenant_may_have(desk: Desk) -> None:
     id_ = accepted(desk)
-    desk.run(calls.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
+    desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
     desk.accept("alice")
     with pytest.raises(errors.TooManyActiveError):
-        desk.run(calls.retry(id_, "alice", limits(max_active=1)))
+        desk.run(records.retry(id_, "alice", limits(max_active=1)))
     with pytest.raises(errors.StoreFullError):
-        desk.run(calls.retry(id_, "alice", limits(max_queued=1)))
-    assert desk.run(calls.read(id_, "alice")).status is generations.Status.FAILED
+        desk.run(records.retry(id_, "alice", limits(max_queued=1)))
+    assert desk.run(records.read(id_, "alice")).status is generations.Status.FAILED
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_deadline_ends_what_waits_and_what_runs(desk: Desk, begun: bool) -> None:
     id_ = desk.accept("alice", deadline_s=0.05)
     claim = desk.claim() if begun else None
-    assert eventually(lambda: desk.run(calls.wake())) == {id_: "expired"}
-    found = desk.run(calls.read(id_, "alice"))
+    assert eventually(lambda: desk.run(recovery.wake())) == {id_: "expired"}
+    found = desk.run(records.read(id_, "alice"))
     assert (found.status, found.error_code) == (generations.Status.FAILED, "deadline_exceeded")
     if claim is not None:
         assert not desk.finish(claim), "a result that comes later is nobody's"
@@ -126,45 +126,45 @@ def test_what_is_over_before_its_deadline_stays_as_it_is(desk: Desk) -> None:
     id_ = desk.accept("alice", deadline_s=0.05)
     desk.finish(desk.claim())
     assert desk.connection.zcard(keys.DEADLINES) == 0
-    assert desk.run(calls.read(id_, "alice")).status is generations.Status.SUCCEEDED
+    assert desk.run(records.read(id_, "alice")).status is generations.Status.SUCCEEDED
 
 
 def test_a_failed_generation_is_retried_by_its_tenant_alone(desk: Desk) -> None:
     id_ = accepted(desk)
-    desk.run(calls.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
+    desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
     with pytest.raises(errors.NotFoundError):
-        desk.run(calls.retry(id_, "bob", limits()))
-    assert desk.run(calls.retry(id_, "alice", limits())).queue == "edits.quick.any"
-    found = desk.run(calls.read(id_, "alice"))
+        desk.run(records.retry(id_, "bob", limits()))
+    assert desk.run(records.retry(id_, "alice", limits())).queue == "edits.quick.any"
+    found = desk.run(records.read(id_, "alice"))
     assert (found.status, found.attempts, found.error_code) == (generations.Status.QUEUED, 0, None)
     with pytest.raises(errors.InvalidInputError):
-        desk.run(calls.retry(id_, "alice", limits()))
+        desk.run(records.retry(id_, "alice", limits()))
     assert desk.finish(desk.claim())
     with pytest.raises(errors.InvalidInputError):
-        desk.run(calls.retry(id_, "alice", limits()))
+        desk.run(records.retry(id_, "alice", limits()))
 
 
 def test_only_what_still_waits_is_purged(desk: Desk) -> None:
     accepted(desk, ids=("one", "two"))
     desk.claim()
-    told = [desk.run(calls.cancel(id_, "alice", only_queued=True)) for id_ in ("one", "two")]
+    told = [desk.run(records.cancel(id_, "alice", only_queued=True)) for id_ in ("one", "two")]
     assert told == ["processing", "cancelled"]
 
 
 def test_a_result_is_taken_from_its_stream_once(desk: Desk) -> None:
     id_ = accepted(desk)
-    assert not desk.run(calls.drain(id_, "alice")), "it is not over"
+    assert not desk.run(records.drain(id_, "alice")), "it is not over"
     desk.finish(desk.claim())
-    assert not desk.run(calls.drain(id_, "bob"))
-    assert [desk.run(calls.drain(id_, "alice")) for _ in range(2)] == [True, False]
+    assert not desk.run(records.drain(id_, "bob"))
+    assert [desk.run(records.drain(id_, "alice")) for _ in range(2)] == [True, False]
 
 
 def test_a_tenants_generations_are_counted_by_what_became_of_them(desk: Desk) -> None:
     accepted(desk, ids=("one", "two", "three", "four"))
     desk.finish(desk.claim())
-    desk.run(calls.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
+    desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
     desk.claim()
-    desk.run(calls.retry("two", "alice", limits()))
-    tally = desk.run(calls.tally("alice", "quick"))
-    assert tally == calls.Tally(succeeded=1, failed=1, cancelled=0, retried=1, queued=2, processing=1)
-    assert desk.run(calls.tally("bob", "quick")).queued == 0
+    desk.run(records.retry("two", "alice", limits()))
+    tally = desk.run(usage.tally("alice", "quick"))
+    assert tally == usage.Tally(succeeded=1, failed=1, cancelled=0, retried=1, queued=2, processing=1)
+    assert desk.run(usage.tally("bob", "quick")).queued == 0

@@ -7,17 +7,17 @@ import pytest
 
 from storage import fleet, keys
 from storage.contracts import errors, generations
-from storage.ledger import calls
+from storage.ledger import claims, presence, records, recovery
 from tests.conftest import eventually
 from tests.stores.conftest import QUEUE, Desk, a_result, an_edit, limits
 
 Status = generations.Status
-OLD = calls.Claimant(worker="old")
+OLD = claims.Claimant(worker="old")
 VERSION = generations.RECORD_VERSION
 
 
 def _claim(desk: Desk, newest: int, queues: Sequence[str] = (QUEUE,), **more: int) -> object:
-    return desk.run(calls.claim(OLD, 60_000, queues, newest=newest, **more))  # type: ignore[arg-type]
+    return desk.run(claims.claim(OLD, 60_000, queues, newest=newest, **more))  # type: ignore[arg-type]
 
 
 def _claimed(desk: Desk, newest: int = VERSION, queues: Sequence[str] = (QUEUE,), **more: int) -> str:
@@ -50,7 +50,7 @@ def test_what_a_newer_release_wrote_is_left_to_workers_that_read_it(desk: Desk) 
     assert _claim(desk, VERSION) is None
     found = desk.read(id_)
     assert (found.status, found.attempts, found.position) == (Status.QUEUED, 0, 0)
-    assert isinstance(_claim(desk, VERSION + 1), calls.Unreadable), "a worker that says it reads it is given it"
+    assert isinstance(_claim(desk, VERSION + 1), claims.Unreadable), "a worker that says it reads it is given it"
 
 
 def test_older_work_behind_it_is_served_meanwhile(desk: Desk) -> None:
@@ -125,7 +125,7 @@ def test_the_ticket_of_newer_work_is_not_passed_around_among_older_workers(desk:
     _from_a_newer_release(desk)
     assert _claim(desk, VERSION, preferred=0, deferred=1, deferral_ms=60_000) is None
     desk.accept()
-    assert isinstance(_claim(desk, VERSION, preferred=0, deferred=1, deferral_ms=60_000), calls.Deferred)
+    assert isinstance(_claim(desk, VERSION, preferred=0, deferred=1, deferral_ms=60_000), claims.Deferred)
 
 
 def test_a_record_without_a_version_is_of_the_first(desk: Desk) -> None:
@@ -139,12 +139,12 @@ def test_a_record_without_a_version_is_of_the_first(desk: Desk) -> None:
 def test_what_cannot_be_read_rests_and_counts_for_nothing(desk: Desk) -> None:
     id_ = _unreadable(desk)
     taken = _claim(desk, VERSION)
-    assert isinstance(taken, calls.Unreadable)
-    assert desk.run(calls.release_unreadable(taken)) == "queued"
+    assert isinstance(taken, claims.Unreadable)
+    assert desk.run(claims.release_unreadable(taken)) == "queued"
     assert (desk.read(id_).status, desk.read(id_).attempts) == (Status.QUEUED, 0)
     assert _claim(desk, VERSION) is None, "it rests: the same worker does not get it again at once"
-    assert desk.connection.zscore(keys.DUE, id_) == pytest.approx(desk.now_ms() + calls.UNREADABLE_REST_MS, abs=1000)
-    assert desk.run(calls.release_unreadable(taken)) == "lost", "the token is spent"
+    assert desk.connection.zscore(keys.DUE, id_) == pytest.approx(desk.now_ms() + claims.UNREADABLE_REST_MS, abs=1000)
+    assert desk.run(claims.release_unreadable(taken)) == "lost", "the token is spent"
 
 
 @pytest.mark.parametrize(
@@ -158,20 +158,20 @@ def test_what_is_damaged_is_handed_back_too_whatever_is_wrong_with_it(
     if damage is not None:
         desk.connection.hset(keys.GENERATION + id_, field, damage)
     taken = _claim(desk, VERSION)
-    assert isinstance(taken, calls.Unreadable)
-    assert desk.run(calls.release_unreadable(taken)) == "queued"
+    assert isinstance(taken, claims.Unreadable)
+    assert desk.run(claims.release_unreadable(taken)) == "queued"
 
 
 def test_what_nobody_can_read_fails_in_the_end_and_is_parked(desk: Desk) -> None:
     id_ = _unreadable(desk)
-    for time in range(calls.UNREADABLE_AT_MOST):
+    for time in range(claims.UNREADABLE_AT_MOST):
         taken = _claim(desk, VERSION)
-        assert isinstance(taken, calls.Unreadable), time
-        desk.run(calls.release_unreadable(taken))
+        assert isinstance(taken, claims.Unreadable), time
+        desk.run(claims.release_unreadable(taken))
         if desk.connection.zscore(keys.DUE, id_) is not None:
             desk.connection.zadd(keys.DUE, {id_: 0})
-            desk.run(calls.wake())
-    found = desk.run(calls.read(id_, "alice"))
+            desk.run(recovery.wake())
+    found = desk.run(records.read(id_, "alice"))
     assert (found.status, found.error_code) == (Status.FAILED, "internal")
     assert desk.connection.zscore(keys.PARKED, id_) is not None
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_looked_at_hides_no_others_of_a_list(desk: Desk) -> None:
     edit = json.loads(an_edit().model_dump_json())
     edit["references"][0]["kind"] = "hologram"
     desk.connection.hset(keys.GENERATION + ids[1], mapping={"version": VERSION + 1, "edit": json.dumps(edit)})
-    page = desk.run(calls.list_("alice", matching={}, below=None, limit=9, active_only=False))
+    page = desk.run(records.list_("alice", matching={}, below=None, limit=9, active_only=False))
     assert [found.id for found in page.generations] == [ids[2], ids[0]]
 
 
@@ -216,14 +216,14 @@ FAULT = errors.GpuFaultError("The GPU reported a fault")
 
 
 def _fault(desk: Desk) -> str:
-    return desk.run(calls.fail(desk.claim(), FAULT, rest_s=0, max_attempts=3, max_losses=2))
+    return desk.run(claims.fail(desk.claim(), FAULT, rest_s=0, max_attempts=3, max_losses=2))
 
 
 def test_a_payload_that_faults_the_gpu_takes_two_workers_down_and_not_three(desk: Desk) -> None:
     id_ = desk.accept()
     fleet.announce(desk.connection, "w1", {})
     assert _fault(desk) == "queued"
-    assert desk.run(calls.present()) == {}, "nothing is left to what it had loaded"
+    assert desk.run(presence.present()) == {}, "nothing is left to what it had loaded"
     assert _fault(desk) == "failed"
     found = desk.read(id_)
     assert (found.error_code, found.error_message) == ("gpu_fault", "The GPU reported a fault (2 times)")
@@ -233,6 +233,6 @@ def test_a_payload_that_faults_the_gpu_takes_two_workers_down_and_not_three(desk
 def test_a_worker_lost_before_counts_with_a_fault_of_the_gpu(desk: Desk) -> None:
     id_ = desk.accept()
     desk.claim(lease_ms=0)
-    desk.run(calls.recover(lease_ms=1, stall_ms=60_000, max_attempts=3, max_losses=2))
+    desk.run(recovery.recover(lease_ms=1, stall_ms=60_000, max_attempts=3, max_losses=2))
     assert desk.read(id_).status is Status.QUEUED
     assert _fault(desk) == "failed"

@@ -10,7 +10,7 @@ import redis
 from pydantic import SecretStr
 
 from storage import connections, keys
-from storage.ledger import calls
+from storage.ledger import records
 from storage.settings import StoreSettings
 from tests.conftest import eventually
 from tests.faults.oracle.proxy import Proxy
@@ -32,7 +32,7 @@ def test_whoever_runs_a_generation_is_told_at_once_that_it_is_cancelled(desk: De
             eventually(lambda: _listeners(desk) > others)
             desk.claim()
             began = time.monotonic()
-            desk.run(calls.cancel(running, "alice"))
+            desk.run(records.cancel(running, "alice"))
             assert told.wait(5)
             assert time.monotonic() - began < 1
 

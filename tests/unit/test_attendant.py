@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from storage.contracts import errors
-from storage.ledger import calls
+from storage.ledger import call, claims, presence
 from tests.unit.test_residency import Shelf
 from workers.attendant import Attendant
 from workers.residency import Residency
@@ -22,19 +22,19 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
 class Wishes:
     """A ledger that has only these, for whoever can do something about them."""
 
-    wishes: dict[str, calls.Wish]
+    wishes: dict[str, presence.Wish]
     until_ms: int = 1
     asked: list[Sequence[Any]] = field(default_factory=list)
 
-    def run(self, call: calls.Call[Any]) -> Any:
+    def run(self, call: call.Call[Any]) -> Any:
         self.asked.append(call.arguments[3:])
         told = {model: how for model, how in self.wishes.items() if how == "never" or model in call.arguments[3:]}
-        return {model: calls.Wanted(how, self.until_ms) for model, how in told.items()}
+        return {model: presence.Wanted(how, self.until_ms) for model, how in told.items()}
 
 
 def _attendant(residency: Residency, wishes: Wishes, is_busy: Callable[[], bool] = lambda: False) -> Attendant:
     return Attendant(
-        ledger=wishes, claimant=calls.Claimant(worker="w"), models=("a", "b", "c"), residency=residency, is_busy=is_busy,
+        ledger=wishes, claimant=claims.Claimant(worker="w"), models=("a", "b", "c"), residency=residency, is_busy=is_busy,
         on_pipeline=lambda action: action() and None,
     )  # fmt: skip
 

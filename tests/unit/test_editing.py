@@ -11,7 +11,7 @@ from PIL import Image
 
 from storage.contracts import edits, errors, generations
 from storage.contracts.geometry import Geometry, Size
-from storage.ledger import calls
+from storage.ledger import claims
 from storage.settings import StoreSettings
 from workers import editing
 from workers.filters import Filters, WordFilter
@@ -71,7 +71,7 @@ def _editing(
 ) -> editing.Editing:
     monkeypatch.setattr(editing, "FIRST_PAUSE_S", 0.001)
     return editing.Editing(
-        claimant=calls.Claimant(worker="w"), queues=queues, known=StoreSettings().read_catalog(), ledger=stores, objects=stores,
+        claimant=claims.Claimant(worker="w"), queues=queues, known=StoreSettings().read_catalog(), ledger=stores, objects=stores,
         fetch=lambda _, field: b"", deliver=lambda *_: True,
         filters=Filters(words=WordFilter(words), images=None), pipeline=lambda model, on_loaded: pipeline, relieve=relieve,  # type: ignore[arg-type]
         keeper=SimpleNamespace(lease_ms=1000, hold=Lease), max_attempts=3, rest_s=10,
@@ -279,7 +279,7 @@ def test_a_record_that_cannot_be_read_is_handed_back_and_keeps_nobody_waiting(mo
             self.calls.append(call)
             if call.script == "release":
                 return "queued"
-            return calls.Unreadable(id="g", token=3, queue="q") if len(self.calls) == 1 else CLAIM
+            return claims.Unreadable(id="g", token=3, queue="q") if len(self.calls) == 1 else CLAIM
 
     stores = Odd()
     lease = _editing(stores, monkeypatch).claim()

@@ -3,7 +3,7 @@
 import threading
 from typing import Any
 
-from storage.ledger import calls
+from storage.ledger import call
 from workers.housekeeping import Housekeeping
 
 
@@ -14,7 +14,7 @@ class Broken:
         self.ran: list[str] = []
         self.enough = threading.Event()
 
-    def run(self, call: calls.Call[Any]) -> Any:
+    def run(self, call: call.Call[Any]) -> Any:
         self.ran.append(call.script)
         if self.ran.count("backlog") == 3:
             self.enough.set()

@@ -20,7 +20,7 @@ from storage.contracts import errors
 from storage.contracts.catalog import UPSAMPLING
 from storage.contracts.geometry import Canvas, Size
 from storage.contracts.samples import Target
-from storage.ledger import calls
+from storage.ledger import presence
 
 router = APIRouter(prefix="/v1", tags=["forge"])
 
@@ -243,7 +243,7 @@ async def family_status(slug: str, held: Held, tenant: Tenant, version: Version 
     name = _named(slug, version, held)
     workers = [
         {"worker": worker, "gpu_type": one["gpu_type"], "region": one["region"], **one["models"][name]}
-        for worker, one in sorted(fleet.gpu_workers(await held.ledger.run(calls.present())).items())
+        for worker, one in sorted(fleet.gpu_workers(await held.ledger.run(presence.present())).items())
         if name in one["models"]
     ]
     found = {"slug": slug, "model": name, "version": held.catalog.models[name].version}
@@ -268,7 +268,7 @@ async def start(slug: str, request: Request, held: Held, tenant: Tenant) -> Resp
     there = await _workers(target, held)
     already = _warm(there, target)
     if already is None or how == "always":
-        await held.ledger.run(calls.want(target, how, seconds=WARM_S, worker=already or ""))
+        await held.ledger.run(presence.want(target, how, seconds=WARM_S, worker=already or ""))
     failures = {name: _failures(one, target) for name, one in there.items()}
     while True:
         warm = _warm(there, target)
@@ -301,7 +301,7 @@ def _failures(worker: Mapping[str, Any], target: Target) -> int:
 async def stop(slug: str, request: Request, held: Held, tenant: Tenant) -> Response:
     """Keep a model loaded no longer, and take it off its GPU once it is idle."""
     target, _ = await _wish(slug, request, held)
-    await held.ledger.run(calls.want(target, "never", seconds=LET_GO_S))
+    await held.ledger.run(presence.want(target, "never", seconds=LET_GO_S))
     return JSONResponse({"slug": slug, "model": target.model, "keep_warm": False, "status": "stopping"})
 
 
@@ -323,7 +323,7 @@ def _named(slug: str, version: Any, held: Resources) -> str:
     return held.catalog.version(name, version)
 
 
-async def _wish(slug: str, request: Request, held: Resources) -> tuple[Target, calls.Wish]:
+async def _wish(slug: str, request: Request, held: Resources) -> tuple[Target, presence.Wish]:
     sent = (await bodies.read(request)).fields if await request.body() else {}
     unknown = sorted(set(sent) - {"version", "gpu_type", "region", "run_until_stopped"})
     if unknown:
@@ -342,7 +342,7 @@ async def _wish(slug: str, request: Request, held: Resources) -> tuple[Target, c
 
 async def _workers(target: Target, held: Resources) -> dict[str, Mapping[str, Any]]:
     """Workers that may load it, as they are now and not as they were a moment ago."""
-    present = fleet.gpu_workers(await held.ledger.run(calls.present()))
+    present = fleet.gpu_workers(await held.ledger.run(presence.present()))
     return {
         name: one
         for name, one in present.items()

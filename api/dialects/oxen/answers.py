@@ -8,7 +8,7 @@ from typing import Any
 from api.budgets import MICRO
 from storage import provenance
 from storage.contracts import catalog, edits, errors, events, generations, plans
-from storage.ledger import calls
+from storage.ledger import records
 
 Sign = Callable[[str, datetime], str]
 """Object key and expiry to URL."""
@@ -31,7 +31,7 @@ def problem(error: errors.DarkroomError) -> dict[str, Any]:
 _TYPES = {"invalid_input": "invalid_params"}
 
 
-def accepted(receipt: calls.Receipt) -> dict[str, Any]:
+def accepted(receipt: records.Receipt) -> dict[str, Any]:
     """What enqueuing answers."""
     queued = [{"generation_id": id_, "status": "queued"} for id_ in receipt.ids]
     return {"generations": queued, "cursor": receipt.cursor}

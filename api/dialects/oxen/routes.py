@@ -19,7 +19,7 @@ from api.dialects.oxen import answers, asking, contract, stream
 from api.resources import Resources
 from storage.contracts import errors, events, generations, parameters
 from storage.contracts.geometry import Canvas, Size
-from storage.ledger import calls
+from storage.ledger import records, usage
 
 POLL_AGAIN_S = 1
 """Suggested to pollers of what is not terminal yet."""
@@ -51,7 +51,7 @@ async def enqueue(
     return _accepted(receipt, answer, idempotency_key)
 
 
-def _accepted(receipt: calls.Receipt, answer: Mapping[str, Any], idempotency_key: str | None) -> Response:
+def _accepted(receipt: records.Receipt, answer: Mapping[str, Any], idempotency_key: str | None) -> Response:
     headers = {"Idempotent-Replayed": "true"} if receipt.replayed and idempotency_key else None
     return JSONResponse(answer, headers=headers)
 
@@ -77,7 +77,7 @@ async def _asked(
         tenant=tenant,
         known=held.catalog,
         bounds=_bounds(held, tenant),
-        read=lambda id_: held.ledger.run(calls.read(id_, tenant)),
+        read=lambda id_: held.ledger.run(records.read(id_, tenant)),
         routed=_routed(held),
         idempotency_key=idempotency_key,
         late=late,
@@ -106,7 +106,7 @@ async def list_generations(
             model = held.catalog.name_of(model)
     wanted = {"namespace": namespace, "model": model, "status": status.value if status else None}
     page = await held.ledger.run(
-        calls.list_(
+        records.list_(
             tenant,
             matching={name: value for name, value in wanted.items() if value},
             below=after,
@@ -131,7 +131,7 @@ async def read_generation(
         deadline = time.monotonic() + min(wait, held.settings.longest_wait_s)
         found = await waiting.until_terminal(generation_id, tenant, hub=held.hub, ledger=held.ledger, deadline=deadline)
     else:
-        found = await held.ledger.run(calls.read(generation_id, tenant))
+        found = await held.ledger.run(records.read(generation_id, tenant))
     headers = {"ETag": found.etag}
     if not found.status.terminal:
         headers["Retry-After"] = str(POLL_AGAIN_S)
@@ -145,7 +145,7 @@ async def read_generation(
 @router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
 async def replay(generation_id: str, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None) -> Response:
     """Run a generation again: same pictures, parameters and seed. Its inputs are kept as long as its result."""
-    found = await held.ledger.run(calls.read(generation_id, tenant))
+    found = await held.ledger.run(records.read(generation_id, tenant))
     bounds = _bounds(held, tenant)
     again = await asking.replay_of(
         found, known=held.catalog, bounds=bounds, routed=_routed(held), idempotency_key=idempotency_key
@@ -157,7 +157,7 @@ async def replay(generation_id: str, held: Held, tenant: Tenant, idempotency_key
 @router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)
 async def cancel_generation(generation_id: str, held: Held, tenant: Tenant) -> Response:
     """Cancel a queued or processing generation; on a terminal one this has no effect."""
-    if await held.ledger.run(calls.cancel(generation_id, tenant)) == "missing":
+    if await held.ledger.run(records.cancel(generation_id, tenant)) == "missing":
         raise errors.NotFoundError("The requested resource could not be found")
     return JSONResponse({"status": "success", "generation_id": generation_id})
 
@@ -252,7 +252,7 @@ async def read_usage(
 ) -> Response:
     """What this key used in a month (`2026-11`, by UTC; by default the present one), by model, and its budget."""
     month = month or budgets.month()
-    used = await held.ledger.run(calls.usage(tenant, month))
+    used = await held.ledger.run(usage.usage(tenant, month))
     return JSONResponse(answers.usage(month, used, held.budgets.of(tenant)))
 
 
