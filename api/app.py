@@ -13,13 +13,15 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api import downloads
-from api.access import own_url
-from api.courier import Courier
-from api.dialects import Dialect, bfl, fal, forge, nim, openai, oxen, replicate, runpod
-from api.edge import BodyLimit, SafeHeaders
+from api.dialects import bfl, fal, forge, nim, openai, oxen, replicate, runpod
+from api.dialects.base import Dialect
+from api.http import downloads
+from api.http.access import own_url
+from api.http.hangups import HungUpError
+from api.http.middleware import BodyLimit, SafeHeaders
 from api.resources import open_resources
 from api.settings import ApiSettings
+from api.webhooks.delivery import Delivery
 from storage.contracts import errors
 
 _SPOKEN = (
@@ -30,7 +32,7 @@ _SPOKEN = (
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _SPOKEN}
 """Every wire API that is spoken here, by name; a route's tag is that name."""
 
-ASKED_WITH = (
+REQUEST_HEADERS = (
     "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer", "Cancel-After", "x-key",
     "x-fal-queue-priority", "x-fal-request-timeout",
 )  # fmt: skip
@@ -46,7 +48,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_resources(settings) as resources:
             app.state.resources = resources
-            calling = asyncio.create_task(Courier(resources, DIALECTS).run())
+            delivery = Delivery(
+                resources.ledger,
+                resources.reader,
+                {name: one.wording for name, one in DIALECTS.items() if one.wording is not None},
+                limit_s=settings.callback_limit_s,
+                allowed=settings.fetch_allowed,
+            )
+            calling = asyncio.create_task(delivery.run())
             try:
                 yield
             finally:
@@ -60,7 +69,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=ASKED_WITH,
+            allow_headers=REQUEST_HEADERS,
             expose_headers=["ETag", "Retry-After", "x-request-id", "x-fal-request-id", "x-should-retry"],
         )
         middleware.insert(0, cors)
@@ -79,6 +88,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_api_route("/health/live", _live, summary="The process answers", tags=["health"])
     app.add_api_route("/health/ready", _ready, summary="The stores answer too", tags=["health"])
     app.add_exception_handler(errors.DarkroomError, _known_fault)
+    app.add_exception_handler(HungUpError, _hung_up)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_fault)
     app.add_exception_handler(Exception, _unknown_fault)
@@ -86,7 +96,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 
 async def _index(request: Request) -> JSONResponse:
-    base = own_url(request, request.app.state.resources, "")
+    base = own_url(request, request.app.state.resources)
     return JSONResponse(
         {
             "service": "darkroom",
@@ -107,7 +117,7 @@ async def _ready(request: Request) -> dict[str, str]:
 
 
 def _problem(request: Request, error: errors.DarkroomError) -> Response:
-    """An error in the words of whoever speaks on this route; the native API's where nobody does."""
+    """An error in the words of the route's dialect, or of the native API where it has none."""
     tags = getattr(request.scope.get("route"), "tags", None) or ["oxen"]
     return DIALECTS.get(str(tags[0]), oxen.DIALECT).problem(request, error)
 
@@ -117,6 +127,10 @@ async def _known_fault(request: Request, exc: Exception) -> Response:
     if isinstance(exc, errors.TransientError):
         log.warning("%s %s: %s", request.method, request.url.path, exc)
     return _problem(request, exc)
+
+
+async def _hung_up(request: Request, exc: Exception) -> Response:
+    return Response(status_code=499)
 
 
 async def _bad_parameter(request: Request, exc: Exception) -> Response:

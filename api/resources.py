@@ -2,71 +2,31 @@
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TypeVar
 
 import redis.asyncio
 
-from api.auth import Tenants
-from api.broadcast import BLOCK_MS, Hub
-from api.budgets import Budgets
-from api.doorbell import Doorbell
-from api.forecasts import Forecasts
+from api.service.budgets import Budgets
+from api.service.forecast import Forecasts
+from api.service.keys import Keys
+from api.service.objects import ThreadedObjects
+from api.service.read import Reader
+from api.service.route import Router
+from api.service.signing import Signatures, signatures_of
+from api.service.streams import OpenStreams
+from api.service.submit import Submitter
+from api.service.tickets import TicketSender
+from api.service.wait import Waiter
+from api.service.warming import Warming
+from api.service.watch import BLOCK_MS, Hub
 from api.settings import ApiSettings
-from api.signatures import Signatures, signatures_of
-from api.streams import Streams
-from api.submission import Submission
 from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
 from storage.ledger import records
 from storage.ledger.execution import FAULTS, AsyncRedisLedger, unavailable
 from storage.objects import Objects
-
-T = TypeVar("T")
-
-
-class ThreadedObjects:
-    """The object store for coroutines: boto3 blocks, so it runs in a bounded pool of threads."""
-
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
-        self._threads = ThreadPoolExecutor(8, thread_name_prefix="objects")
-
-    async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-    async def put(self, key: str, body: bytes, content_type: str) -> None:
-        """Store. Raises `errors.ObjectsUnavailableError`."""
-        await self._run(functools.partial(self._objects.put, key, body, content_type))
-
-    async def copy(self, source: str, key: str) -> None:
-        """Store again under another key. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
-        await self._run(functools.partial(self._objects.copy, source, key))
-
-    async def get(self, key: str) -> bytes:
-        """Fetch. Raises `errors.ObjectsUnavailableError`."""
-        return await self._run(functools.partial(self._objects.get, key))
-
-    async def delete_prefix(self, prefix: str) -> None:
-        """Remove everything below a prefix. Raises `errors.ObjectsUnavailableError`."""
-        await self._run(functools.partial(self._objects.delete_prefix, prefix))
-
-    async def check(self) -> None:
-        """Is the bucket there? Raises `errors.ObjectsUnavailableError`."""
-        await self._run(self._objects.check)
-
-    def signed_url(self, key: str, expires_at: datetime) -> str:
-        """A URL that downloads the object until `expires_at`. No round trip."""
-        return self._objects.signed_url(key, expires_at)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +35,21 @@ class Resources:
 
     settings: ApiSettings
     catalog: catalog.Catalog
-    tenants: Tenants
+    keys: Keys
     ledger: AsyncRedisLedger
     event_log: EventLog
     hub: Hub
     objects: ThreadedObjects
-    submission: Submission
+    submitter: Submitter
+    reader: Reader
+    waiter: Waiter
+    warming: Warming
     connection: redis.asyncio.Redis
     signer: provenance.Signer | None
     signatures: Signatures
-    streams: Streams
+    streams: OpenStreams
     forecasts: Forecasts
     budgets: Budgets
-    ring: Callable[[str], None]
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
         """A picture's content credentials, read in a thread. Raises `errors.NotFoundError` when nothing is signed here."""
@@ -110,44 +72,51 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
     async with contextlib.AsyncExitStack() as stack:
         connection = connections.connect_async(settings)
         stack.push_async_callback(connection.aclose)
-        signatures = signatures_of(settings)
         follower = connections.connect_async(settings, timeout_s=BLOCK_MS / 1000 + settings.redis_timeout_s)
         stack.push_async_callback(follower.aclose)
         objects = ThreadedObjects(Objects(settings))
         stack.callback(objects.close)
         known = settings.read_catalog()
-        budgets = Budgets(settings.budgets, known)
-        doorbell = Doorbell(queues.celery_app(settings, queues.queues_of_catalog(known)))
-        stack.callback(doorbell.close)
-        ledger = AsyncRedisLedger(connection)
+        tickets = TicketSender(queues.celery_app(settings, queues.queues_of_catalog(known)))
+        stack.callback(tickets.close)
         event_log = EventLog(connection, follower)
         hub = Hub(event_log)
         following = asyncio.create_task(hub.run())
         stack.push_async_callback(_ended, following)
         stack.callback(hub.close)
+        ledger = AsyncRedisLedger(connection)
+        signatures = signatures_of(settings)
+        budgets = Budgets(settings.budgets, known)
+        forecasts = Forecasts(ledger, known)
+        reader = Reader(ledger=ledger, known=known, objects=objects, signatures=signatures)
         yield Resources(
             settings=settings,
             catalog=known,
-            tenants=Tenants(settings.tenants_by_key()),
+            keys=Keys(settings.tenants_by_key()),
             ledger=ledger,
             event_log=event_log,
             hub=hub,
             objects=objects,
-            submission=Submission(
+            submitter=Submitter(
+                known=known,
                 ledger=ledger,
                 objects=objects,
-                ring=doorbell.ring,
+                router=Router(known, forecasts),
+                send_ticket=tickets.send,
                 limits=_limits(settings),
                 own_key=signatures.own_key,
                 budgets=budgets,
+                unfiltered=settings.unfiltered_tenants,
             ),
+            reader=reader,
+            waiter=Waiter(hub=hub, ledger=ledger, reader=reader, limit_s=settings.blocking_limit_s),
+            warming=Warming(ledger, settings.blocking_limit_s),
             connection=connection,
             signer=provenance.signer_of(settings),
             signatures=signatures,
-            forecasts=Forecasts(ledger, known),
+            forecasts=forecasts,
             budgets=budgets,
-            streams=Streams(settings.max_streams_per_tenant),
-            ring=doorbell.ring,
+            streams=OpenStreams(settings.max_streams_per_tenant),
         )
 
 

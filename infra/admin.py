@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from infra import certificates, premises
 from storage import connections
-from storage.contracts import errors
+from storage.contracts import errors, submissions
 from storage.ledger import recovery
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
@@ -63,7 +63,7 @@ def _settings(environment: Mapping[str, str]) -> StoreSettings:
 
 def _edit(record: Mapping[str, str]) -> dict[str, object]:
     """Without the URLs that were signed for somebody's own bucket."""
-    return {name: value for name, value in json.loads(record["edit"]).items() if name != "deliver"}
+    return submissions.Submission.from_record(record).edit.model_dump(mode="json", exclude={"deliver"})
 
 
 def _run(ledger: RedisLedger, asked: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ LIVE_EVENTS: Final = PREFIX + "events"
 """Stream of all tenants' events, short: API processes follow it."""
 EVENTS: Final = PREFIX + "events:"
 """+ tenant: stream of one tenant's events, long: reconnecting readers are replayed from it."""
-CALLBACKS: Final = PREFIX + "callbacks"
+WEBHOOKS: Final = PREFIX + "callbacks"
 """Sorted set: `<id>/<moment>` of each webhook that is to be called, to the millisecond it is due."""
 TALLY: Final = PREFIX + "tally:"
 """+ tenant: hash, `<model>:<what>` to how often that happened: succeeded, failed, cancelled, retried."""
@@ -75,7 +75,7 @@ PERMANENT: Final = (
     DEADLINES,
     SEQUENCE,
     ACTIVE,
-    CALLBACKS,
+    WEBHOOKS,
     CHAINED,
     WANTED,
     EXPIRING,
@@ -106,7 +106,7 @@ def prelude() -> str:
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
         "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
-        "expiring": EXPIRING, "callbacks": CALLBACKS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
+        "expiring": EXPIRING, "webhooks": WEBHOOKS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
         "chained": CHAINED, "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
         "stopped": STOPPED, "broker": BROKER,
     }  # fmt: skip

@@ -9,13 +9,18 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from storage.contracts import errors
-from workers.editing import Edited, Editing, Prepared, Stored
+from workers.claiming import Claiming
+from workers.finishing import Finishing, Stored
 from workers.leases import Keeper, Lease
 from workers.lookahead import Entry, Lookahead
 from workers.order import Order, WouldEvict
+from workers.preparing import Prepared, Preparing
+from workers.retrying import Retrying
+from workers.running import Edited, Running
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +38,30 @@ PATIENCE_S = 1.0
 EXIT_GPU_FAULT = 71
 
 
+@dataclass(frozen=True, kw_only=True)
+class Phases:
+    """What is done with a generation, one after the other; `retrying` when one of them fails."""
+
+    claiming: Claiming
+    preparing: Preparing
+    running: Running
+    finishing: Finishing
+    retrying: Retrying
+
+
 class Conveyor:
     """A GPU worker's threads."""
 
     def __init__(
         self,
-        editing: Editing,
+        phases: Phases,
         keeper: Keeper,
         *,
         look_ahead_s: float,
         would_evict: WouldEvict = lambda model: frozenset(),
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
-        self._editing = editing
+        self._phases = phases
         self._keeper = keeper
         self._lookahead = Lookahead(look_ahead_s, most=IN_FLIGHT - 1, patience_s=PATIENCE_S)
         self._order: Order[Lease] = Order(would_evict)
@@ -102,7 +118,7 @@ class Conveyor:
 
     def _claim(self, *, has_ticket: bool) -> Lease | None:
         try:
-            return self._editing.claim(has_ticket=has_ticket)
+            return self._phases.claiming.claim(has_ticket=has_ticket)
         except errors.StoreUnavailableError as exc:
             log.warning("nothing claimed: %s", exc)
         except Exception:
@@ -135,7 +151,7 @@ class Conveyor:
 
     def _warm(self, lease: Lease) -> None:
         try:
-            self._editing.warm(lease)
+            self._phases.running.warm(lease)
         except errors.GpuFaultError as exc:
             self._end_faulty(lease, exc)
         except Exception:
@@ -143,7 +159,7 @@ class Conveyor:
             log.exception("%s: its model could not be loaded ahead", lease.claim.id)
 
     def _prepare(self, lease: Lease, entry: Entry) -> None:
-        prepared = self._attempt(lease, lambda: self._editing.prepare(lease))
+        prepared = self._attempt(lease, lambda: self._phases.preparing.prepare(lease))
         if prepared is None:
             entry.end()
             for ask_again in self._order.settle(lease):
@@ -158,7 +174,7 @@ class Conveyor:
         entry.begin()
         edited = None
         try:
-            edited = self._attempt(lease, lambda: self._editing.edit(prepared, entry.advance))
+            edited = self._attempt(lease, lambda: self._phases.running.edit(prepared, entry.advance))
         finally:
             entry.end(is_typical=edited is not None and lease.load_ms == loaded_before)
         if edited is not None:
@@ -171,7 +187,7 @@ class Conveyor:
     def _finish_warming(self, lease: Lease) -> None:
         """Compile what the edit did without; its picture is on its way meanwhile."""
         try:
-            self._editing.finish_warming(lease)
+            self._phases.running.finish_warming(lease)
         except errors.GpuFaultError:
             log.exception("the GPU failed while a model was warmed up; ending this process")
             self._keeper.hand_back()
@@ -180,7 +196,7 @@ class Conveyor:
             log.exception("a model could not be warmed up")
 
     def _finish(self, edited: Edited) -> None:
-        stored = self._attempt(edited.prepared.lease, lambda: self._editing.store(edited))
+        stored = self._attempt(edited.prepared.lease, lambda: self._phases.finishing.store(edited))
         if stored is None:
             return
         if stored.is_to_be_delivered:
@@ -190,7 +206,7 @@ class Conveyor:
             self._publish(stored, on_belt=True)
 
     def _publish(self, stored: Stored, *, on_belt: bool) -> None:
-        if self._attempt(stored.lease, lambda: self._editing.publish(stored), on_belt=on_belt) is not None:
+        if self._attempt(stored.lease, lambda: self._phases.finishing.publish(stored), on_belt=on_belt) is not None:
             self._let_go(stored.lease, on_belt=on_belt)
 
     def _attempt(self, lease: Lease, phase: Callable[[], T], *, on_belt: bool = True) -> T | None:
@@ -220,7 +236,7 @@ class Conveyor:
     def _give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
         """Whatever happens here, the generation is let go of: its lease runs out, and the housekeeping worker sees to it."""
         try:
-            self._editing.give_up(lease, error)
+            self._phases.retrying.give_up(lease, error)
         except Exception:
             log.exception("%s: could not be recorded as failed; its lease will run out", lease.claim.id)
 

@@ -6,17 +6,14 @@ Opens its connections, starts its threads, loads its models, and closes everythi
 import contextlib
 import logging
 import os
-import signal
 import statistics
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 from urllib.parse import urlsplit
 
 import celery
 from celery import signals
-from celery.worker import state
 
 from storage import connections, provenance, queues
 from storage.contracts import errors
@@ -25,25 +22,30 @@ from storage.ledger import claims
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers import host
-from workers.attendant import Attendant
-from workers.conveyor import Conveyor
+from workers.claiming import Claiming
+from workers.conveyor import Conveyor, Phases
 from workers.delivery import Delivery
-from workers.editing import Editing
 from workers.fetching import Fetcher
 from workers.filters import Filters, ImageClassifier, WordFilter
+from workers.finishing import Finishing
 from workers.leases import Keeper
-from workers.neighbours import Neighbours
+from workers.others import Others
+from workers.preparing import Preparing
 from workers.presence import announced, every, start
 from workers.residency import Residency
+from workers.retrying import Retrying
+from workers.running import Running
 from workers.settings import GpuSettings
+from workers.shutdown import Stopper
 from workers.stopping import StopListener
+from workers.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
 COOL_S = 10.0
 """How often models are looked through for those unused too long."""
 
-NEIGHBOURS_S = 2.0
+OTHERS_S = 2.0
 WISHES_S = 1.0
 """How often the others are looked at, and what models are wanted."""
 
@@ -97,34 +99,48 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
         stack.callback(delivery.close)
         filters = _filters(settings)
-        neighbours = Neighbours(RedisLedger(connection), settings.worker_name)
-        editing = Editing(
-            claimant=claimant,
-            queues=served,
-            known=known,
-            ledger=RedisLedger(connection),
-            objects=Objects(settings),
-            fetch=fetcher.fetch,
-            deliver=delivery.deliver,
-            filters=filters,
-            signer=provenance.signer_of(settings),
-            pipeline=lambda model, on_loaded: residency.pipeline(model, on_loaded, at_once=True),
-            finish_warming=residency.finish_warming,
-            relieve=residency.relieve,
-            closed_queues=lambda: queues_of(residency.failed()),
-            warm_queues=lambda: queues_of(residency.resident()),
-            warm_elsewhere=neighbours.warm_queues,
-            pass_on=lambda queue: _pass_on(app, queue),
-            affinity_s=settings.affinity_s,
-            defer_s=settings.defer_s,
-            keeper=keeper,
-            max_attempts=settings.max_attempts,
-            max_losses=settings.max_losses,
-            rest_s=settings.rest_s,
+        others = Others(RedisLedger(connection), settings.worker_name)
+        ledger, objects = RedisLedger(connection), Objects(settings)
+        phases = Phases(
+            claiming=Claiming(
+                claimant=claimant,
+                queues=served,
+                ledger=ledger,
+                keeper=keeper,
+                closed_queues=lambda: queues_of(residency.failed()),
+                warm_queues=lambda: queues_of(residency.resident()),
+                warm_elsewhere=others.warm_queues,
+                pass_on=lambda queue: _pass_on(app, queue),
+                affinity_s=settings.affinity_s,
+                defer_s=settings.defer_s,
+            ),
+            preparing=Preparing(known=known, objects=objects, filters=filters, fetch=fetcher.fetch),
+            running=Running(
+                filters=filters,
+                pipeline=lambda model, on_loaded: residency.pipeline(model, on_loaded, at_once=True),
+                finish_warming=residency.finish_warming,
+                relieve=residency.relieve,
+            ),
+            finishing=Finishing(
+                claimant=claimant,
+                known=known,
+                ledger=ledger,
+                objects=objects,
+                filters=filters,
+                signer=provenance.signer_of(settings),
+                deliver=delivery.deliver,
+            ),
+            retrying=Retrying(
+                claimant=claimant,
+                ledger=ledger,
+                max_attempts=settings.max_attempts,
+                max_losses=settings.max_losses,
+                rest_s=settings.rest_s,
+            ),
         )
         conveyor = stack.enter_context(
             contextlib.closing(
-                Conveyor(editing, keeper, look_ahead_s=settings.look_ahead_s, would_evict=residency.would_evict)
+                Conveyor(phases, keeper, look_ahead_s=settings.look_ahead_s, would_evict=residency.would_evict)
             )
         )
         for model in preload:
@@ -133,9 +149,9 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             except errors.DarkroomError as exc:
                 raise ValueError(f"DARKROOM_PRELOAD: {model}: {exc}") from exc
         stack.enter_context(every(COOL_S, lambda: conveyor.call_on_pipeline_thread(residency.cool)))
-        stack.enter_context(every(NEIGHBOURS_S, neighbours.look))
+        stack.enter_context(every(OTHERS_S, others.look))
 
-        attendant = Attendant(
+        wishes = Wishes(
             ledger=RedisLedger(connection),
             claimant=claimant,
             models=models,
@@ -143,7 +159,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             is_busy=keeper.busy,
             on_pipeline=conveyor.call_on_pipeline_thread,
         )
-        stack.enter_context(every(WISHES_S, attendant.look))
+        stack.enter_context(every(WISHES_S, wishes.look))
 
         def facts() -> dict[str, object]:
             states = {model: residency.state(model) for model in models}
@@ -155,9 +171,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
                 "models": states,
                 "busy": keeper.busy(),
                 "idle_ms": round(statistics.median(conveyor.idle_ms), 1) if conveyor.idle_ms else None,
-                "left_to_others": [
-                    one for one in models if one not in residency.resident() and neighbours.has_warm(one)
-                ],
+                "left_to_others": [one for one in models if one not in residency.resident() and others.has_warm(one)],
             }
 
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)
@@ -214,38 +228,6 @@ def _keeper(settings: GpuSettings, ledger: RedisLedger, residency: Residency) ->
         load_limit_s=settings.load_limit_s,
         loading_s=lambda: residency.loading_s,
     )
-
-
-class Stopper:
-    """Stops a worker: asked once it finishes what it holds, within a grace period; asked twice it hands everything back."""
-
-    def __init__(self, conveyor: Conveyor, keeper: Keeper, *, grace_s: float) -> None:
-        self._conveyor = conveyor
-        self._keeper = keeper
-        self._grace = threading.Timer(grace_s, self._hand_back)
-        self._grace.daemon = True
-        self._asked = False
-
-    def install(self) -> None:
-        """Take over SIGTERM and SIGINT."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            # Not here: a signal may arrive while this thread holds what handing back needs.
-            threading.Thread(target=self._hand_back).start()
-            return
-        self._asked = True
-        log.warning("stopping: finishing what is held within %g s", self._grace.interval)
-        self._conveyor.drain()
-        self._grace.start()
-        state.should_stop = 0
-
-    def _hand_back(self) -> None:
-        self._keeper.hand_back()
-        # The pipeline's thread may be in the middle of a long step; nothing of it is wanted any more.
-        os._exit(0)
 
 
 def _consume(

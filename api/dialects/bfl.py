@@ -3,167 +3,189 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api import bodies, drafts, inputs, problems
-from api.access import Held, IdempotencyKey, Tenant, own_url
-from api.dialects import Dialect, Notice
-from api.resources import Resources
-from storage.contracts import catalog, edits, errors, generations
-from storage.contracts.geometry import Canvas, Size
-from storage.contracts.parameters import Declaration, Parameter
-from storage.ledger import records
+from api.dialects import base, fields
+from api.dialects.base import Dialect
+from api.http import bodies, pictures
+from api.http import errors as http_errors
+from api.http.access import IdempotencyKey, ResourcesDep, Tenant, own_url
+from api.service.checks import Names
+from api.service.read import Reader, ResultView
+from api.webhooks.delivery import Message
+from storage.contracts import catalog, edits, errors, generations, submissions
+from storage.contracts.geometry import Canvas
 
 router = APIRouter(prefix="/v1", tags=["bfl"])
 
-MOST_PICTURES = 8
-PICTURES = ("input_image", *(f"input_image_{number}" for number in range(2, MOST_PICTURES + 1)))
-UPSAMPLING = Parameter(type="boolean", default=False, description="Write the prompt anew, where the model can")
-_COMMON = {
-    "prompt": Parameter(type="string", required=True, max_length=10_000, description="The instruction"),
-    "seed": Parameter(type="integer", minimum=0, maximum=edits.MAX_SEED, description="Absent: random"),
-    "webhook_url": Parameter(type="string", max_length=inputs.MAX_URL, description="Called when it is over"),
-    "webhook_secret": Parameter(type="string", max_length=200, description="Signs that call"),
-    "steps": Parameter(type="integer", minimum=1, maximum=50, description="Denoising steps"),
-    "guidance": Parameter(type="number", minimum=1.5, maximum=10, description="Guidance scale"),
-}
-KONTEXT = Declaration(
-    {
-        **_COMMON,
-        "aspect_ratio": Parameter(type="string", max_length=9, description="From 21:9 to 9:21; absent: as the input"),
-        "output_format": Parameter(type="string", default="png", choices=("png", "jpeg"), description="Format"),
-        "safety_tolerance": Parameter(
-            type="integer", default=2, minimum=0, maximum=6, description="One filter for all"
-        ),
-        "prompt_upsampling": UPSAMPLING,
-    },
-    also=PICTURES,
-)
-FLUX2 = Declaration(
-    {
-        **_COMMON,
-        "width": Parameter(type="integer", default=0, minimum=0, maximum=2048, description="0: as the input"),
-        "height": Parameter(type="integer", default=0, minimum=0, maximum=2048, description="0: as the input"),
-        "output_format": Parameter(type="string", default="jpeg", choices=("png", "jpeg"), description="Format"),
-        "safety_tolerance": Parameter(
-            type="integer", default=2, minimum=0, maximum=5, description="One filter for all"
-        ),
-        "prompt_upsampling": UPSAMPLING,
-    },
-    also=PICTURES,
-)
 NARROWEST, WIDEST = 9 / 21, 21 / 9
+NAMES = Names(image="input_image", upsampling="prompt_upsampling")
+Side = Annotated[int, Field(ge=0, le=2048, description="In pixels; 0: as the input")]
 
 
-@router.post("/flux-{variant}")
+class _Common(fields.Fields):
+    prompt: fields.Prompt
+    seed: fields.Seed | None = None
+    webhook_url: Annotated[str | None, Field(max_length=pictures.MAX_URL, description="Called when it is over")] = None
+    webhook_secret: Annotated[str | None, Field(max_length=200, description="Signs that call")] = None
+    steps: fields.Steps | None = None
+    guidance: Annotated[float | None, Field(ge=1.5, le=10, description="Guidance scale")] = None
+    prompt_upsampling: Annotated[bool, Field(description="Write the prompt anew, where the model can")] = False
+    input_image: fields.Picture = None
+    input_image_2: fields.Picture = None
+    input_image_3: fields.Picture = None
+    input_image_4: fields.Picture = None
+    input_image_5: fields.Picture = None
+    input_image_6: fields.Picture = None
+    input_image_7: fields.Picture = None
+    input_image_8: fields.Picture = None
+
+    @property
+    def canvas(self) -> Canvas:
+        """The result's shape. Raises `errors.InvalidInputError`."""
+        raise NotImplementedError
+
+
+class Kontext(_Common):
+    """What FLUX.1 Kontext's routes take."""
+
+    aspect_ratio: Annotated[str | None, Field(max_length=9, description="From 21:9 to 9:21; absent: as the input")] = (
+        None
+    )
+    output_format: Literal["png", "jpeg"] = "png"
+    safety_tolerance: Annotated[int, Field(ge=0, le=6, description="One filter for all")] = 2
+
+    @property
+    def canvas(self) -> Canvas:
+        """See `_Common`."""
+        if self.aspect_ratio is None:
+            return Canvas()
+        try:
+            ratio = base.ratio_of(self.aspect_ratio)
+        except (ValueError, ZeroDivisionError):
+            ratio = 0.0
+        if not NARROWEST <= ratio <= WIDEST:
+            message = f"aspect_ratio must be between 21:9 and 9:21; got {self.aspect_ratio}"
+            raise errors.InvalidInputError(message, field="aspect_ratio")
+        return Canvas(ratio=ratio)
+
+
+class Flux2(_Common):
+    """What FLUX.2's routes take, and those of models that this API does not know."""
+
+    width: Side = 0
+    height: Side = 0
+    output_format: Literal["png", "jpeg"] = "jpeg"
+    safety_tolerance: Annotated[int, Field(ge=0, le=5, description="One filter for all")] = 2
+
+    @property
+    def canvas(self) -> Canvas:
+        """See `_Common`."""
+        return Canvas(size=base.both_sides(self.width, self.height))
+
+
+FAMILIES: dict[str, type[Kontext | Flux2]] = {"kontext": Kontext, "*": Flux2}
+PICTURES = ("input_image", *(f"input_image_{number}" for number in range(2, 9)))
+
+
+@router.post(
+    "/flux-{variant}",
+    openapi_extra=fields.body({"anyOf": [Kontext.model_json_schema(), Flux2.model_json_schema()]}),
+)
 async def submit(
-    variant: str, request: Request, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    variant: str, request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Start a task of a model."""
-    name = held.catalog.name_of(f"flux-{variant}")
-    model = held.catalog.models[name]
-    sent = (await bodies.read(request)).fields
-    draft = await _draft(name, model, sent, own_url(request, held, ""))
-    receipt = await held.submission.submit(drafts.request_of(draft, held, tenant, idempotency_key=idempotency_key))
-    url = own_url(request, held, f"/v1/get_result?id={receipt.ids[0]}")
-    answer: dict[str, Any] = {"id": receipt.ids[0], "polling_url": url, "cost": model.price_per_image}
-    if draft.callback:
-        answer |= {"status": "Pending", "webhook_url": draft.callback.url}
+    name = resources.catalog.name_of(f"flux-{variant}")
+    model = resources.catalog.models[name]
+    body = await bodies.read(request)
+    submission = await _submission(name, model, body, own_url(request, resources), idempotency_key)
+    accepted = await resources.submitter.submit(submission, tenant, names=NAMES)
+    url = own_url(request, resources, f"/v1/get_result?id={accepted.ids[0]}")
+    answer: dict[str, Any] = {"id": accepted.ids[0], "polling_url": url, "cost": model.price_per_image}
+    if submission.webhook:
+        answer |= {"status": "Pending", "webhook_url": submission.webhook.url}
     return JSONResponse(answer)
 
 
 @router.get("/get_result")
-async def get_result(held: Held, tenant: Tenant, id_: Annotated[str, Query(alias="id", max_length=100)]) -> Response:
+async def get_result(
+    resources: ResourcesDep, tenant: Tenant, id_: Annotated[str, Query(alias="id", max_length=100)]
+) -> Response:
     """A task as it is."""
     try:
-        found = await held.ledger.run(records.read(id_, tenant))
+        view = await resources.reader.one(id_, tenant)
     except errors.NotFoundError:
         return JSONResponse({"id": id_, "status": "Task not found", "result": None})
-    return JSONResponse(_task(found, held))
+    return JSONResponse(_task(view))
 
 
-async def _draft(name: str, model: catalog.Model, sent: Mapping[str, Any], base: str) -> drafts.Draft:
-    kontext = model.min_references > 0
-    checked = (KONTEXT if kontext else FLUX2).check(sent)
-    secret = checked["webhook_secret"]
-    return drafts.Draft(
-        model=name,
-        prompt=checked["prompt"],
-        references=[
-            picture
-            for field in PICTURES
-            for picture in await inputs.of_value(sent.get(field) or None, field, bare=True)
-        ],
-        image_field="input_image",
-        canvas=_shape(checked["aspect_ratio"]) if kontext else _size(checked["width"], checked["height"]),
-        steps=checked["steps"],
-        guidance=checked["guidance"],
-        upsample_temperature=drafts.UPSAMPLE_TEMPERATURE if checked["prompt_upsampling"] else 0.0,
-        upsample_field="prompt_upsampling",
-        seed=checked["seed"],
-        output_format=checked["output_format"],
-        submitted=inputs.shown({field: value for field, value in sent.items() if field != "webhook_secret"}),
-        callback=drafts.callback_of(checked["webhook_url"], "webhook_url", "bfl", base=base, secret=secret),
+async def _submission(
+    name: str, model: catalog.Model, body: bodies.Body, own: str, idempotency_key: str | None
+) -> submissions.Submission:
+    sent = base.of_family(FAMILIES, model).check(body.fields)
+    references = [
+        picture
+        for field in PICTURES
+        for picture in await pictures.of_value(body.fields.get(field) or None, field, bare=True)
+    ]
+    return submissions.Submission(
+        edit=edits.Edit(
+            model=name,
+            prompt=sent.prompt,
+            references=tuple(references),
+            canvas=sent.canvas,
+            steps=sent.steps or model.usual_steps,
+            guidance=model.guidance(sent.guidance),
+            upsample_temperature=base.UPSAMPLE_TEMPERATURE if sent.prompt_upsampling else 0.0,
+            output_format=sent.output_format,
+        ),
+        seed=sent.seed,
+        webhook=base.webhook_of(sent.webhook_url, "webhook_url", "bfl", base=own, secret=sent.webhook_secret),
+        idempotency_key=idempotency_key,
+        echo=pictures.echo({field: value for field, value in body.fields.items() if field != "webhook_secret"}),
     )
 
 
-def _shape(ratio: str | None) -> Canvas:
-    if ratio is None:
-        return Canvas()
-    try:
-        value = drafts.ratio_of(ratio)
-    except (ValueError, ZeroDivisionError):
-        value = 0.0
-    if not NARROWEST <= value <= WIDEST:
-        raise errors.InvalidInputError(f"aspect_ratio must be between 21:9 and 9:21; got {ratio}", field="aspect_ratio")
-    return Canvas(ratio=value)
-
-
-def _size(width: int, height: int) -> Canvas:
-    if not width and not height:
-        return Canvas()
-    if not width or not height:
-        missing = "width" if not width else "height"
-        raise errors.InvalidInputError(f"width and height belong together; {missing} is missing", field=missing)
-    return Canvas(size=Size(width=width, height=height))
-
-
-def _status(found: generations.Generation) -> str:
-    if found.error_code == errors.ContentFilteredError.code:
-        stage = (found.error_details or {}).get("stage")
+def _status(view: ResultView) -> str:
+    if view.is_filtered:
+        stage = (view.generation.error_details or {}).get("stage")
         return "Content Moderated" if stage == "output" else "Request Moderated"
-    if not found.status.terminal:
+    if not view.is_over:
         return "Pending"
-    return "Ready" if found.result is not None else "Error"
+    return "Ready" if view.result is not None else "Error"
 
 
-def _task(found: generations.Generation, held: Resources) -> dict[str, Any]:
-    times, result = found.times, None
-    if found.result is not None and times.expires_at is not None and times.expires_at > datetime.now(UTC):
+def _task(view: ResultView) -> dict[str, Any]:
+    generation, times, result = view.generation, view.generation.times, None
+    if view.url is not None:
         started_ms, completed_ms = times.started_ms or times.created_ms, times.completed_ms or times.created_ms
         result = {
-            "sample": held.objects.signed_url(found.result.key, times.expires_at),
-            "prompt": found.result.upsampled_prompt or found.edit.prompt,
-            "seed": found.edit.seed,
+            "sample": view.url,
+            "prompt": view.prompt,
+            "seed": generation.edit.seed,
             "start_time": started_ms / 1000,
             "end_time": completed_ms / 1000,
             "duration": (completed_ms - started_ms) / 1000,
         }
     details = None
-    if found.error_message is not None:
-        details = {"error": found.error_message, "error_code": found.error_code, **(found.error_details or {})}
-    elif found.status is generations.Status.CANCELLED:
+    if generation.error_message is not None:
+        details = {
+            "error": generation.error_message,
+            "error_code": generation.error_code,
+            **(generation.error_details or {}),
+        }
+    elif generation.status is generations.Status.CANCELLED:
         details = {"error": "The task was cancelled", "error_code": errors.CancelledError.code}
-    progress = 1.0 if found.result is not None else found.step / found.edit.steps
+    progress = 1.0 if view.result is not None else generation.step / generation.edit.steps
     return {
-        "id": found.id,
-        "status": _status(found),
+        "id": view.id,
+        "status": _status(view),
         "result": result,
         "progress": round(progress, 3),
         "details": details,
@@ -172,26 +194,27 @@ def _task(found: generations.Generation, held: Resources) -> dict[str, Any]:
 
 
 def _problem(request: Request, error: errors.DarkroomError) -> Response:
-    status = problems.status(error)
+    status = http_errors.status(error)
     if status == 400:
         entry = {"loc": ["body", error.field or ""], "msg": error.message, "type": error.code}
         return JSONResponse({"detail": [entry]}, status_code=422)
     status = 403 if isinstance(error, errors.UnauthenticatedError) else status
-    return JSONResponse({"detail": error.message}, status_code=status, headers=problems.headers(error))
+    return JSONResponse({"detail": error.message}, status_code=status, headers=http_errors.headers(error))
 
 
-async def _notice(held: Resources, found: generations.Generation, moment: generations.Moment) -> Notice:
-    body = json.dumps({"task_id": found.id, **_task(found, held)}).encode()
-    secret = found.callback.secret if found.callback else None
-    key = secret.encode() if secret else held.signatures.webhook_key(found.tenant)
-    return Notice(body=body, headers={"X-BFL-Signature": f"sha256={hmac.digest(key, body, hashlib.sha256).hex()}"})
+async def _wording(reader: Reader, view: ResultView, moment: submissions.Moment) -> Message:
+    body = json.dumps({"task_id": view.id, **_task(view)}).encode()
+    webhook = view.generation.submission.webhook
+    secret = webhook.secret if webhook else None
+    key = secret.encode() if secret else view.signatures.webhook_key(view.generation.tenant)
+    return Message(body=body, headers={"X-BFL-Signature": f"sha256={hmac.digest(key, body, hashlib.sha256).hex()}"})
 
 
 DIALECT = Dialect(
     name="bfl",
     router=router,
     problem=_problem,
-    notice=_notice,
+    wording=_wording,
     aim=(
         "export BFL_API_KEY=<key>",
         'curl {url}/v1/flux-kontext-dev -H "x-key: $BFL_API_KEY" --json \'{"prompt": "…", "input_image": "…"}\'',

@@ -1,21 +1,23 @@
 """NVIDIA NIM for visual generative AI: one container, one model, one blocking route. Fields as its Kontext container has them."""
 
 import platform
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
 from prometheus_client import generate_latest
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from api import bodies, drafts, inputs, problems, waiting
-from api.access import Held
-from api.dialects import Dialect
+from api.dialects import base, fields
+from api.dialects.base import Dialect
+from api.http import bodies, pictures
+from api.http import errors as http_errors
+from api.http.access import IdempotencyKey, ResourcesDep, tenant_of
 from api.resources import Resources
-from storage.contracts import catalog, edits, errors
+from api.service.checks import Names
+from storage.contracts import catalog, edits, errors, submissions
 from storage.contracts.geometry import Canvas, Size
-from storage.contracts.parameters import Declaration, Parameter
 from storage.ledger import presence, recovery
 
 VERSION = "1.1.0"
@@ -29,105 +31,122 @@ SIZES = {
     "5:3": (1328, 800), "13:7": (1392, 752), "2:1": (1456, 720), "11:5": (1504, 688), "21:9": (1568, 672),
 }  # fmt: skip
 SIDES = tuple(sorted({side for size in SIZES.values() for side in size}))
-
-_COMMON = {
-    "prompt": Parameter(type="string", required=True, max_length=10_000, description="The instruction"),
-    "width": Parameter(type="integer", description="One of the sides of the preferred sizes"),
-    "height": Parameter(type="integer", description="The same"),
-    "seed": Parameter(type="integer", default=0, minimum=0, maximum=edits.MAX_SEED, description="0 is random"),
-    "samples": Parameter(type="integer", default=1, minimum=1, maximum=1, description="Pictures"),
-    "disable_safety_checker": Parameter(type="boolean", default=False, description="Where the operator allows it"),
-}
-KONTEXT = Declaration(
-    {
-        **_COMMON,
-        "aspect_ratio": Parameter(
-            type="string", default="match_input_image", choices=("match_input_image", *SIZES), description="Shape"
-        ),
-        "cfg_scale": Parameter(type="number", default=3.5, exclusive_minimum=1, maximum=9, description="Guidance"),
-        "steps": Parameter(type="integer", default=30, minimum=20, maximum=50, description="Denoising steps"),
-    },
-    also=("image",),
-)
-FLUX2 = Declaration(
-    {
-        **_COMMON,
-        "mode": Parameter(
-            type="string",
-            default="Image Generation",
-            choices=("Image Generation", "Image Editing"),
-            description="Whether there is a picture",
-        ),
-        "cfg_scale": Parameter(type="number", minimum=0, maximum=9, description="Guidance, for models that take it"),
-        "steps": Parameter(type="integer", minimum=1, maximum=50, description="Denoising steps"),
-    },
-    also=("image",),
-)
+NAMES = Names(guidance="cfg_scale")
+Ratio = Literal[
+    "match_input_image", "9:21", "5:11", "1:2", "7:13", "3:5", "2:3", "3:4", "6:7", "1:1", "7:6", "4:3", "3:2", "5:3", "13:7",
+    "2:1", "11:5", "21:9",
+]  # fmt: skip
 
 
-async def _caller(request: Request, held: Held) -> str:
-    tenant = held.settings.nim_tenant
+class Common(fields.Fields):
+    """What a container of any model takes."""
+
+    prompt: fields.Prompt
+    image: fields.Picture = None
+    width: Annotated[int | None, Field(description="One of the sides of the preferred sizes")] = None
+    height: Annotated[int | None, Field(description="The same")] = None
+    seed: Annotated[int, Field(ge=0, le=edits.MAX_SEED, description="0 is random")] = 0
+    samples: Annotated[int, Field(ge=1, le=1, description="Pictures")] = 1
+    disable_safety_checker: Annotated[bool, Field(description="Where the operator allows it")] = False
+    cfg_scale: Annotated[float | None, Field(ge=0, le=9, description="Guidance, for models that take it")] = None
+    steps: fields.Steps | None = None
+
+    def canvas(self, has_picture: bool) -> Canvas:
+        """The result's shape."""
+        if self.width is None and self.height is None and has_picture:
+            return Canvas()
+        return Canvas(size=Size(width=self.width or 1024, height=self.height or 1024))
+
+
+class Kontext(Common):
+    """What the FLUX.1 Kontext container takes."""
+
+    aspect_ratio: Annotated[Ratio, Field(description="Goes before width and height")] = "match_input_image"
+    cfg_scale: Annotated[float | None, Field(gt=1, le=9, description="Guidance")] = 3.5
+    steps: Annotated[int | None, Field(ge=20, le=50, description="Denoising steps")] = 30
+
+    def canvas(self, has_picture: bool) -> Canvas:
+        """The result's shape: a ratio that is named, or the sides, which some clients always send."""
+        if self.aspect_ratio != "match_input_image":
+            width, height = SIZES[self.aspect_ratio]
+            return Canvas(ratio=width / height)
+        return super().canvas(has_picture)
+
+
+class Flux2(Common):
+    """What the FLUX.2 container takes."""
+
+    mode: Annotated[Literal["Image Generation", "Image Editing"], Field(description="Whether there is a picture")] = (
+        "Image Generation"
+    )
+
+    def canvas(self, has_picture: bool) -> Canvas:
+        """The result's shape: a square unless sides are named."""
+        return super().canvas(has_picture=False)
+
+
+FAMILIES: dict[str, type[Common]] = {"kontext": Kontext, "flux2": Flux2, "klein": Flux2, "*": Common}
+
+
+async def _caller(request: Request, resources: ResourcesDep) -> str:
+    tenant = resources.settings.nim_tenant
     if tenant is not None and not {"authorization", "x-key"} & set(request.headers):
         return tenant
-    return held.tenants.authenticate(request)
+    return tenant_of(request, resources)
 
 
 Caller = Annotated[str, Depends(_caller)]
 
 
-@router.post("/infer")
-async def infer(request: Request, held: Held, tenant: Caller) -> Response:
-    """Edit a picture and wait for it. A client that hangs up cancels its edit."""
-    name = held.catalog.name_of(held.settings.default_model)
-    draft = await _draft(name, held.catalog.models[name], (await bodies.read(request)).fields)
-    receipt = await held.submission.submit(drafts.request_of(draft, held, tenant))
-    finished = await waiting.all_terminal(request, receipt, tenant, held)
-    assert finished is not None  # noqa: S101  (only what is kept ends so)
-    found = finished[0]
-    if found.error_code == errors.ContentFilteredError.code:
-        artifact = {"base64": "", "finishReason": "CONTENT_FILTERED", "seed": found.edit.seed}
-        return JSONResponse({"artifacts": [artifact]})
-    if found.result is None:
-        raise drafts.failure(found) or errors.InternalError("The generation has no result")
-    data = await drafts.pixels(found.result, held)
-    return JSONResponse({"artifacts": [{"base64": data, "finishReason": "SUCCESS", "seed": found.edit.seed}]})
+@router.post("/infer", openapi_extra=fields.body({"anyOf": [Kontext.model_json_schema(), Flux2.model_json_schema()]}))
+async def infer(
+    request: Request, resources: ResourcesDep, tenant: Caller, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
+    submission = await _submission(await bodies.read(request), *_model(resources), idempotency_key)
+    accepted = await resources.submitter.submit(submission, tenant, names=NAMES)
+    (view,) = await base.finished(request, resources, accepted, tenant, keep=idempotency_key is not None)
+    artifact: dict[str, Any] = {"base64": "", "finishReason": "CONTENT_FILTERED", "seed": view.generation.edit.seed}
+    if not view.is_filtered:
+        artifact |= {"base64": await view.base64(), "finishReason": "SUCCESS"}
+    return JSONResponse({"artifacts": [artifact]})
 
 
-async def _draft(name: str, model: catalog.Model, sent: Mapping[str, Any]) -> drafts.Draft:
-    needs_input = model.min_references > 0
-    checked = (KONTEXT if needs_input else FLUX2).check(sent)
-    for side in ("width", "height"):
-        if checked[side] is not None and checked[side] not in SIDES:
+async def _submission(
+    body: bodies.Body, name: str, model: catalog.Model, idempotency_key: str | None
+) -> submissions.Submission:
+    sent = base.of_family(FAMILIES, model).check(body.fields)
+    for field, side in (("width", sent.width), ("height", sent.height)):
+        if side is not None and side not in SIDES:
             allowed = ", ".join(map(str, SIDES))
-            raise errors.InvalidInputError(f"{side} must be one of {allowed}; got {checked[side]}", field=side)
-    image = sent.get("image")
+            raise errors.InvalidInputError(f"{field} must be one of {allowed}; got {side}", field=field)
+    image = body.fields.get("image")
     if image is not None and (not isinstance(image, str) or not image.startswith("data:image/")):
         raise errors.InvalidInputError("Image has been provided in the invalid form", field="image")
-    if image is not None and ";example_id," in image:
+    if image is not None and ";example_id," in image[:100]:
         raise errors.InvalidInputError("Expected: base64, got: example_id", field="image")
-    if checked.get("mode") == "Image Editing" and image is None:
+    if isinstance(sent, Flux2) and sent.mode == "Image Editing" and image is None:
         raise errors.InvalidInputError("image is required for the mode Image Editing", field="image")
-    ratio = checked.get("aspect_ratio", "match_input_image")
-    canvas = Canvas()
-    if ratio != "match_input_image":
-        # A ratio that is named goes before sides, which always have a value in this schema.
-        width, height = SIZES[ratio]
-        canvas = Canvas(ratio=width / height)
-    elif checked["width"] is not None or checked["height"] is not None or not needs_input:
-        canvas = Canvas(size=Size(width=checked["width"] or 1024, height=checked["height"] or 1024))
-    return drafts.Draft(
-        model=name,
-        prompt=checked["prompt"],
-        references=await inputs.of_value(image, "image"),
-        canvas=canvas,
-        steps=checked["steps"],
-        guidance=checked["cfg_scale"],
-        guidance_field="cfg_scale",
-        seed=checked["seed"] or None,
-        output_format="jpeg",
-        filtered=not checked["disable_safety_checker"],
-        submitted=inputs.shown(sent),
+    return submissions.Submission(
+        edit=edits.Edit(
+            model=name,
+            prompt=sent.prompt,
+            references=tuple(await pictures.of_value(image, "image")),
+            canvas=sent.canvas(has_picture=image is not None),
+            steps=sent.steps or model.usual_steps,
+            guidance=model.guidance(sent.cfg_scale),
+            output_format="jpeg",
+            filtered=not sent.disable_safety_checker,
+        ),
+        seed=sent.seed or None,
+        idempotency_key=idempotency_key,
+        echo=pictures.echo(body.fields),
     )
+
+
+def _model(resources: Resources) -> tuple[str, catalog.Model]:
+    name = resources.catalog.name_of(resources.settings.default_model)
+    return name, resources.catalog.models[name]
 
 
 @router.get("/health/live")
@@ -137,14 +156,15 @@ async def live() -> Response:
 
 
 @router.get("/health/ready")
-async def ready(held: Held) -> Response:
+async def ready(resources: ResourcesDep) -> Response:
     """The stores answer and a worker serves the model."""
     try:
-        await held.check()
-        fleet = (await held.ledger.run(presence.present())).values()
+        await resources.check()
+        workers = (await resources.ledger.run(presence.present())).values()
     except errors.TransientError:
         return _health("not ready", 503)
-    served = any(held.catalog.name_of(held.settings.default_model) in one.get("models", ()) for one in fleet)
+    name, _ = _model(resources)
+    served = any(name in worker.get("models", ()) for worker in workers)
     return _health("ready", 200) if served else _health("not ready", 503)
 
 
@@ -152,15 +172,10 @@ def _health(message: str, status: int) -> Response:
     return JSONResponse({"object": "health.response", "message": message, "status": message}, status_code=status)
 
 
-def _model(held: Resources) -> tuple[str, catalog.Model]:
-    name = held.catalog.name_of(held.settings.default_model)
-    return name, held.catalog.models[name]
-
-
 @router.get("/metadata")
-async def metadata(held: Held) -> Response:
+async def metadata(resources: ResourcesDep) -> Response:
     """What runs here."""
-    name, model = _model(held)
+    name, model = _model(resources)
     licence = {"name": model.weights.licence, "url": model.weights.licence_url, "type": "file", "path": "LICENSE"}
     return JSONResponse(
         {
@@ -175,40 +190,34 @@ async def metadata(held: Held) -> Response:
 
 
 @router.get("/manifest")
-async def manifest(held: Held) -> Response:
+async def manifest(resources: ResourcesDep) -> Response:
     """The same, as the container's manifest."""
-    name, model = _model(held)
-    return JSONResponse(
-        {"manifest_file": f"profiles:\n- id: {name}\n  model: {model.weights.source}\n", "repository_override": ""}
-    )
+    name, model = _model(resources)
+    file = f"profiles:\n- id: {name}\n  model: {model.weights.source}\n"
+    return JSONResponse({"manifest_file": file, "repository_override": ""})
 
 
 @router.get("/license")
-async def license_(held: Held) -> Response:
+async def license_(resources: ResourcesDep) -> Response:
     """The licence of the model's weights; its text is where `url` leads."""
-    _, model = _model(held)
+    _, model = _model(resources)
     content = f"{model.display_name}: {model.weights.licence}. {model.weights.licence_url or ''}".strip()
     return JSONResponse(
         {
-            "name": model.weights.licence,
-            "path": "LICENSE",
-            "sha": "",
-            "size": len(content),
-            "url": model.weights.licence_url,
-            "type": "file",
-            "content": content,
+            "name": model.weights.licence, "path": "LICENSE", "sha": "", "size": len(content),
+            "url": model.weights.licence_url, "type": "file", "content": content,
         }
-    )
+    )  # fmt: skip
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(held: Held) -> Response:
+async def metrics(resources: ResourcesDep) -> Response:
     """Of this process, and what waits, in Prometheus' words."""
-    waiting_by_queue = await held.ledger.run(recovery.backlog())
+    backlog = await resources.ledger.run(recovery.backlog())
     lines = [
         "# HELP darkroom_queued_generations Generations waiting for a worker.",
         "# TYPE darkroom_queued_generations gauge",
-        *(f'darkroom_queued_generations{{queue="{row.queue}"}} {row.pending}' for row in waiting_by_queue),
+        *(f'darkroom_queued_generations{{queue="{row.queue}"}} {row.pending}' for row in backlog),
         "# HELP darkroom_info What serves.",
         "# TYPE darkroom_info gauge",
         f'darkroom_info{{python="{platform.python_version()}"}} 1',
@@ -217,10 +226,10 @@ async def metrics(held: Held) -> Response:
 
 
 def _problem(request: Request, error: errors.DarkroomError) -> Response:
-    status = problems.status(error)
+    status = http_errors.status(error)
     # As the container's framework has it: what does not fit the schema cannot be processed.
     status = 422 if status == 400 else status
-    return JSONResponse({"detail": error.message}, status_code=status, headers=problems.headers(error))
+    return JSONResponse({"detail": error.message}, status_code=status, headers=http_errors.headers(error))
 
 
 DIALECT = Dialect(

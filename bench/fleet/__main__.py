@@ -18,7 +18,7 @@ from client.probe import PICTURE
 from infra import embedded, premises
 from infra.children import Child
 from storage import connections
-from storage.contracts import edits
+from storage.contracts import edits, submissions
 from storage.ledger import call, claims, records, recovery
 from storage.ledger.execution import RedisLedger
 
@@ -160,7 +160,7 @@ def depth(long: int) -> str:
         short = _costs(ledger, 10)
         before = connection.info("memory")["used_memory"]
         for _ in range(long - 10):
-            ledger.run(_order())
+            ledger.run(_creation())
         after = connection.info("memory")["used_memory"]
         many = _costs(ledger, long)
         connection.flushdb()
@@ -172,24 +172,23 @@ def depth(long: int) -> str:
     )
 
 
-def _order() -> call.Call[records.Receipt]:
+def _creation() -> call.Call[records.Receipt]:
     edit = edits.Edit(
-        model="paced", prompt="make it black and white", references=(edits.StoredInput(key=f"inputs/alice/{uuid.uuid4()}/0"),),
+        model="paced", prompt="make it black and white", references=(edits.StoredPicture(key=f"inputs/alice/{uuid.uuid4()}/0"),),
         steps=28, guidance=2.5, seed=1, output_format="webp", quality=80,
     )  # fmt: skip
     limits = records.Limits(max_active=10**7, max_queued=10**7, queue_ttl_s=86_400, execution_limit_s=600)
-    order = records.Order(
-        tenant="alice", queue="edits.paced.any", edits=[edit], ids=[str(uuid.uuid4())], submitted=[{"aspect_ratio": "1:1"}],
-        inputs_prefix=None, limits=limits, month="2026-11",
-    )  # fmt: skip
-    return records.create(order)
+    submission = submissions.Submission(edit=edit, echo={"aspect_ratio": "1:1"})
+    return records.create(
+        submission, tenant="alice", ids=[str(uuid.uuid4())], queue="edits.paced.any", limits=limits, month="2026-11"
+    )
 
 
 def _costs(ledger: RedisLedger, queued: int) -> dict[str, float]:
     """Seconds of each call in the middle of two hundred, with so many queued."""
     connection_free: dict[str, list[float]] = {"accept": [], "claim": [], "poll": []}
     while (row := next(iter(ledger.run(recovery.backlog())), None)) is None or row.pending < queued:
-        ledger.run(_order())
+        ledger.run(_creation())
 
     def timed(name: str, call: Callable[[], object]) -> object:
         began = time.perf_counter()
@@ -198,7 +197,7 @@ def _costs(ledger: RedisLedger, queued: int) -> dict[str, float]:
         return found
 
     for _ in range(200):
-        receipt = timed("accept", lambda: ledger.run(_order()))
+        receipt = timed("accept", lambda: ledger.run(_creation()))
         id_ = receipt.ids[0]  # type: ignore[attr-defined]
         timed("poll", lambda id_=id_: ledger.run(records.read(id_, "alice")))  # type: ignore[misc]
         claim = timed(

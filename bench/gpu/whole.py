@@ -16,11 +16,15 @@ from bench.gpu.measuring import Row
 from storage.contracts import edits, generations
 from storage.contracts.geometry import Canvas, Size
 from storage.ledger import call, claims
-from workers.conveyor import Conveyor
-from workers.editing import Editing
+from workers.claiming import Claiming
+from workers.conveyor import Conveyor, Phases
 from workers.filters import Filters, WordFilter
+from workers.finishing import Finishing
 from workers.leases import Keeper
 from workers.pipelines.denoising import Denoising
+from workers.preparing import Preparing
+from workers.retrying import Retrying
+from workers.running import Running
 
 MODEL = "flux-2-klein-4b"
 JOBS = 24
@@ -75,21 +79,23 @@ def rows(machine: Machine) -> Iterator[Row]:
 def _served(machine: Machine, stores: Stores, pipeline: Denoising) -> tuple[float, ...]:
     keeper = Keeper(stores, lease_s=10, beat_s=2, stall_limit_s=300)
     try:
-        editing = Editing(
-            claimant=claims.Claimant(worker="bench", gpu_type=machine.gpu_type),
-            queues=["q"],
-            known=machine.known,
-            ledger=stores,
-            objects=stores,
-            filters=Filters(words=WordFilter(()), images=None),
-            fetch=lambda url, field: b"",
-            deliver=lambda *_: True,
-            pipeline=lambda model, on_loaded: pipeline,
-            keeper=keeper,
-            max_attempts=1,
-            rest_s=1,
+        claimant = claims.Claimant(worker="bench", gpu_type=machine.gpu_type)
+        filters = Filters(words=WordFilter(()), images=None)
+        phases = Phases(
+            claiming=Claiming(claimant=claimant, queues=["q"], ledger=stores, keeper=keeper),
+            preparing=Preparing(known=machine.known, objects=stores, filters=filters, fetch=lambda url, field: b""),
+            running=Running(filters=filters, pipeline=lambda model, on_loaded: pipeline),
+            finishing=Finishing(
+                claimant=claimant,
+                known=machine.known,
+                ledger=stores,
+                objects=stores,
+                filters=filters,
+                deliver=lambda *_: True,
+            ),
+            retrying=Retrying(claimant=claimant, ledger=stores, max_attempts=1, rest_s=1),
         )
-        conveyor = Conveyor(editing, keeper, look_ahead_s=3)
+        conveyor = Conveyor(phases, keeper, look_ahead_s=3)
         conveyor.serve()
         conveyor.close()
         return conveyor.idle_ms
@@ -99,7 +105,7 @@ def _served(machine: Machine, stores: Stores, pipeline: Denoising) -> tuple[floa
 
 def _claim(number: int, side: int) -> generations.Claim:
     edit = edits.Edit(
-        model=MODEL, prompt=f"make it blue, job {number}", references=(edits.StoredInput(key="k"),),
+        model=MODEL, prompt=f"make it blue, job {number}", references=(edits.StoredPicture(key="k"),),
         canvas=Canvas(size=Size(width=side, height=side)), steps=4, guidance=1, seed=number, output_format="webp", quality=80,
     )  # fmt: skip
     # They have all waited since the start: whatever the pipeline waits for is idle time.

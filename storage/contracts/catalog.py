@@ -142,6 +142,23 @@ class Model(Frozen):
         return self
 
     @property
+    def family(self) -> str:
+        """Which family it is of: its pipeline's. What differs by family is a table keyed by this."""
+        return self.pipeline
+
+    @property
+    def usual_steps(self) -> int:
+        """Denoising steps of an edit that names none."""
+        return int(self.parameters["num_inference_steps"].default or 1)
+
+    def guidance(self, named: float | None) -> float:
+        """The guidance scale of an edit that names this one, or none: then the model's own; 1 where it takes none."""
+        if named is not None:
+            return named
+        own = self.parameters.get("guidance")
+        return float(own.default or 0) if own else 1.0
+
+    @property
     def upsamples(self) -> bool:
         """Whether it can write prompts anew in more words."""
         return UPSAMPLING in self.parameters

@@ -1,6 +1,7 @@
 """An edit: what is asked for, in Darkroom's own words, whichever wire API it came through."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -16,31 +17,63 @@ CONTENT_TYPES: dict[OutputFormat, str] = {"webp": "image/webp", "png": "image/pn
 EXTENSIONS: dict[OutputFormat, str] = {"webp": "webp", "png": "png", "jpeg": "jpg"}
 
 
-class StoredInput(Frozen):
-    """A picture the caller sent along; its bytes lie in the object store under `key`."""
+class _Place(Frozen):
+    kind: str
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # By which it is read again, also where defaults are left out.
+        return {"kind": self.kind, **plain(self)}
+
+
+class SentPicture(_Place):
+    """A picture that came with the request, before it is stored; whether it may be transparent."""
+
+    kind: Literal["sent"] = "sent"
+    data: Annotated[bytes, Field(repr=False)]
+    content_type: str
+    transparent: bool
+
+
+class KeptPicture(_Place):
+    """A picture of an earlier generation or an upload. It is copied before the edit is accepted: that may be gone sooner."""
+
+    kind: Literal["kept"] = "kept"
+    key: str
+
+
+class StoredPicture(_Place):
+    """A picture in the object store under `key`, as long as the generation is kept."""
 
     kind: Literal["stored"] = "stored"
     key: str
 
 
-class RemoteInput(Frozen):
+class RemotePicture(_Place):
     """A picture behind an http(s) URL; a worker fetches it."""
 
     kind: Literal["remote"] = "remote"
     url: str
 
 
+Picture = Annotated[SentPicture | KeptPicture | StoredPicture | RemotePicture, Field(discriminator="kind")]
+"""Where a picture is. Workers meet the last two alone."""
+
 MaskChannel = Literal["luminance", "alpha"]
 """What of a mask says where to paint: white, or transparent."""
 
-Input = Annotated[StoredInput | RemoteInput, Field(discriminator="kind")]
-
 
 class Delivery(Frozen):
-    """Where the result goes besides: a signed URL to put it to, and one by which its owner downloads it. Both are secrets."""
+    """Where the result goes besides: a signed URL to put it to, and one by which its owner downloads it. Both are secrets.
+
+    `destination` is the caller's bucket and folder, without signature.
+    """
+
+    SIGNED: ClassVar = ("put_url", "get_url")
 
     put_url: str
     get_url: str
+    destination: str = ""
 
 
 class Edit(Frozen):
@@ -49,10 +82,11 @@ class Edit(Frozen):
     `guidance` is the guidance scale the distilled model is told, 0 or more. `negative_prompt` with `true_guidance` above 1 runs
     every step twice. Where `mask` is white (`mask_channel` alpha: transparent) the first reference is painted anew,
     `strength` (above 0 to 1) says how freely.
-    `seed` is always concrete, so that a second attempt makes the same picture. `quality` is 0 to 100 and means nothing for
-    PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks so far.
-    With `upsample_temperature` above 0 the model's language model writes the prompt anew first, the more freely the higher.
-    `filtered` False passes by the filters, for callers whom the operator allows that. `deliver` puts the result elsewhere too.
+    `seed` is set when the edit is accepted, so that a second attempt makes the same picture. `quality` is 0 to 100 and means
+    nothing for PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks
+    so far. With `upsample_temperature` above 0 the model's language model writes the prompt anew first, the more freely the
+    higher. `filtered` False passes by the filters, for callers whom the operator allows that. `deliver` puts the result
+    elsewhere too.
     """
 
     @model_validator(mode="before")
@@ -64,19 +98,22 @@ class Edit(Frozen):
             return {**rest, "canvas": {"ratio": value["aspect_ratio"]}}
         return value
 
-    @model_serializer(mode="wrap")
-    def _as_earlier_versions_read_it(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # Workers of the version before refuse what they do not know, and requests repeated after an upgrade are the same.
-        found: dict[str, object] = plain(self)
-        if not self.upsampled:
-            found.pop("upsample_temperature", None)
-        return found
-
     @property
     def passes(self) -> int:
         """How often the model is run: its steps, of which a strength below 1 leaves out some; twice for a negative prompt."""
         steps = self.steps * (self.strength if self.mask is not None else 1)
         return max(1, round(steps * (2 if self.true_guidance > 1 else 1)))
+
+    def with_pictures(self, change: Callable[[Picture], Picture]) -> Self:
+        """The same with every picture changed: the references in their order, then the mask."""
+        references = tuple(change(picture) for picture in self.references)
+        mask = change(self.mask) if self.mask is not None else None
+        return self.model_copy(update={"references": references, "mask": mask})
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """References, then the mask."""
+        return self.references if self.mask is None else (*self.references, self.mask)
 
     @property
     def upsampled(self) -> bool:
@@ -85,13 +122,13 @@ class Edit(Frozen):
 
     model: str
     prompt: str
-    references: tuple[Input, ...]
+    references: tuple[Picture, ...] = ()
     canvas: Canvas = Canvas()
     steps: Annotated[int, Field(ge=1)]
     guidance: Annotated[float, Field(ge=0)]
     negative_prompt: str | None = None
     true_guidance: Annotated[float, Field(ge=1)] = 1.0
-    mask: Input | None = None
+    mask: Picture | None = None
     mask_channel: MaskChannel = "luminance"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     upsample_temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
@@ -99,6 +136,6 @@ class Edit(Frozen):
     previews: bool = False
     filtered: bool = True
     deliver: Delivery | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
-    output_format: OutputFormat
-    quality: Annotated[int, Field(ge=0, le=100)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    output_format: OutputFormat = "png"
+    quality: Annotated[int, Field(ge=0, le=100)] = 95

@@ -17,16 +17,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from pydantic import model_validator
 
-from storage.contracts import edits
+from storage.contracts import edits, submissions
 from storage.contracts.values import Frozen
 
-RECORD_VERSION = 2
-"""Of what the API writes into a record for workers to read. To be raised whenever an `Edit` may have a field that workers of the
-last release refuse: they leave newer records to newer workers. Records of version 1 have no number."""
+RECORD_VERSION = 3
+"""Of what the API writes into a record for workers to read. To be raised whenever a `Submission` may have a field that
+workers of the last release refuse: they leave newer records to newer workers. Records of version 1 have no number."""
 
 RESULT_LIFETIME = timedelta(days=7)
 """How long a result can be downloaded after completion; SigV4 signs for no longer than 604 800 s."""
@@ -54,26 +53,6 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.FAILED: frozenset({Status.QUEUED}),
     Status.CANCELLED: frozenset(),
 }
-
-
-PRIORITY, LOW_PRIORITY = 5, 9
-"""A tenant's own generations are served by priority, then age."""
-
-Moment = Literal["start", "completed"]
-
-
-class Callback(Frozen):
-    """A webhook: `url` is called at these `moments` in the words of a `dialect`, signed by the caller's `secret` if there is any.
-
-    `base` is how the caller reached this service, for URLs in what is sent; `note` is the dialect's own.
-    """
-
-    url: str
-    dialect: str
-    moments: tuple[Moment, ...] = ("completed",)
-    base: str = ""
-    secret: str | None = None
-    note: str = ""
 
 
 class Phase(enum.StrEnum):
@@ -176,18 +155,17 @@ def _phase(recorded: str) -> Phase | None:
 class Generation:
     """A ledger record as it was at one moment.
 
-    `submitted` holds the parameters as the caller sent them (JSON object), for dialects that echo them. `position` is
-    how many generations will be served before this one while it is queued, else None. `step` of `steps` denoising
-    steps are done. `phase` is what its `worker` does with it; `loaded_percent` counts while that is loading the model. `siblings`
-    are the ids of all generations of the same request, itself among them, when there are several. `gpu_type` and `region` are
-    its worker's; `queue` is where it waits or waited.
+    `submission` is the request it belongs to; its edit has this generation's seed. `position` is how many generations will be
+    served before this one while it is queued, else None. `step` of `steps` denoising steps are done. `phase` is what its `worker`
+    does with it; `loaded_percent` counts while that is loading the model. `siblings` are the ids of all generations of the same
+    request, itself among them, when there are several. `gpu_type` and `region` are its worker's; `queue` is where it waits or
+    waited.
     """
 
     id: str
     tenant: str
     status: Status
-    edit: edits.Edit
-    submitted: Mapping[str, object]
+    submission: submissions.Submission
     times: Timeline
     attempts: int
     step: int
@@ -203,19 +181,16 @@ class Generation:
     gpu_type: str | None = None
     region: str | None = None
     queue: str = ""
-    callback: Callback | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
         """Decode the hash the ledger keeps."""
-        result, callback = record.get("result"), record.get("callback")
+        result = record.get("result")
         return cls(
             id=record["id"],
             tenant=record["tenant"],
             status=Status(record["status"]),
-            # What a newer release wrote is shown as far as this one knows it.
-            edit=edits.Edit.model_validate_json(record["edit"], extra="ignore"),
-            submitted=json.loads(record["submitted"]),
+            submission=submissions.Submission.from_record(record),
             times=Timeline(
                 created_ms=int(record["created_ms"]),
                 started_ms=int(record["started_ms"]) if "started_ms" in record else None,
@@ -235,8 +210,12 @@ class Generation:
             gpu_type=record.get("gpu_type"),
             region=record.get("region"),
             queue=record["queue"],
-            callback=Callback.model_validate_json(callback, extra="ignore") if callback else None,
         )
+
+    @property
+    def edit(self) -> edits.Edit:
+        """What is made."""
+        return self.submission.edit
 
     @property
     def execution_ms(self) -> int | None:
@@ -246,8 +225,8 @@ class Generation:
         started, completed = self.times.started_ms, self.times.completed_ms
         return None if started is None or completed is None else completed - started
 
-    def notice_id(self, moment: Moment) -> str:
-        """What identifies a webhook's call: the same when it is repeated, another when the generation was retried."""
+    def webhook_id(self, moment: submissions.Moment) -> str:
+        """What identifies a call of its webhook: the same when it is repeated, another when the generation was retried."""
         at_ms = self.times.completed_ms if moment == "completed" else self.times.started_ms
         return f"{self.id}-{moment}-{at_ms}"
 

@@ -29,20 +29,22 @@ local MOMENT = {
 }
 
 -- Of several generations of one request the first one's webhook speaks for all: it starts with the first, ends with the last.
-local function call_back(record, moment)
+local function webhook_due(record, moment)
   local speaker = record.siblings and string.match(record.siblings, '%S+') or record.id
-  local moments = redis.call('HGET', KEY.generation .. speaker, 'callback_moments')
+  local known = redis.call('HMGET', KEY.generation .. speaker, 'webhook_moments', 'callback_moments')
+  -- The second is what records of versions 1 and 2 have.
+  local moments = known[1] or known[2]
   if not moments or not string.find(moments, moment, 1, true) then return end
   if moment == 'start' and speaker ~= record.id then return end
   for sibling in string.gmatch(moment == 'completed' and record.siblings or '', '%S+') do
     if redis.call('HEXISTS', KEY.generation .. sibling, 'completed_ms') == 0 then return end
   end
-  redis.call('ZADD', KEY.callbacks, integer(now_ms()), speaker .. '/' .. moment)
+  redis.call('ZADD', KEY.webhooks, integer(now_ms()), speaker .. '/' .. moment)
 end
 
 -- Progress goes to the live stream only: a reader that comes back wants what happened, not how far it once was.
 local function emit(type, record, status, extra)
-  if MOMENT[type] then call_back(record, MOMENT[type]) end
+  if MOMENT[type] then webhook_due(record, MOMENT[type]) end
   local entry = { 'type', type, 'id', record.id, 'tenant', record.tenant, 'model', record.model, 'status', status }
   for _, value in ipairs(extra or {}) do entry[#entry + 1] = value end
   local cursor = redis.call('XADD', KEY.live_events, 'MAXLEN', '~', LOG_LENGTH, '*', unpack(entry))
@@ -185,7 +187,7 @@ local function revive(record, queue_ttl_ms)
   redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed',
     'deadline_ms')
   -- What was to be told of its end is not true any more.
-  redis.call('ZREM', KEY.callbacks, (string.match(record.siblings or '', '%S+') or record.id) .. '/completed')
+  redis.call('ZREM', KEY.webhooks, (string.match(record.siblings or '', '%S+') or record.id) .. '/completed')
   redis.call('EXPIRE', key, LIFE.waiting)
   redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)
   redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.results)

@@ -93,7 +93,7 @@ def test_a_request_that_waits_too_long_completes_with_an_error(faye: Tenant, tin
 
 def test_run_waits_for_the_result(client: fal_client.SyncClient, tiny: str) -> None:
     result = client.run("fal-ai/quick", {"prompt": PROMPT, "image_url": tiny, "sync_mode": True})
-    assert result["images"][0]["url"].startswith("data:image/jpeg;base64,")
+    assert result["images"][0]["url"].startswith("data:image/png;base64,")
 
 
 def test_bad_input_is_told_by_name(client: fal_client.SyncClient, tiny: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from api.dialects.oxen import contract
+from api.dialects.oxen import model_shapes, shapes
 from infra import embedded
 from tests.conftest import Tenant
 
@@ -85,16 +85,16 @@ def test_a_models_licence_is_said_wherever_it_is_listed(alice: Tenant) -> None:
 
 def test_answers_are_what_openapi_says(alice: Tenant, tiny: str) -> None:
     body = {"model": "quick", "prompt": "x", "input_image": tiny}
-    contract.Enqueued.model_validate(alice.post("/api/ai/queue", body).json())
+    shapes.Enqueued.model_validate(alice.post("/api/ai/queue", body).json())
     id_ = alice.enqueue(tiny)
-    contract.GenerationAnswer.model_validate(alice.get(f"/api/ai/queue/{id_}").json())
-    contract.GenerationAnswer.model_validate(alice.finished(id_))
-    contract.GenerationList.model_validate(alice.get("/api/ai/queue?status=succeeded").json())
-    contract.Cancelled.model_validate(alice.delete(f"/api/ai/queue/{id_}").json())
-    contract.Edited.model_validate(alice.post("/api/ai/images/edit", body).json())
-    contract.ModelList.model_validate(alice.get("/api/ai/models").json())
-    contract.ModelAnswer.model_validate(alice.get("/api/ai/models/quick").json())
-    contract.Problem.model_validate(alice.get("/api/ai/queue/none").json())
+    shapes.GenerationAnswer.model_validate(alice.get(f"/api/ai/queue/{id_}").json())
+    shapes.GenerationAnswer.model_validate(alice.finished(id_))
+    shapes.GenerationList.model_validate(alice.get("/api/ai/queue?status=succeeded").json())
+    shapes.Cancelled.model_validate(alice.delete(f"/api/ai/queue/{id_}").json())
+    shapes.Edited.model_validate(alice.post("/api/ai/images/edit", body).json())
+    model_shapes.ModelList.model_validate(alice.get("/api/ai/models").json())
+    model_shapes.ModelAnswer.model_validate(alice.get("/api/ai/models/quick").json())
+    shapes.Problem.model_validate(alice.get("/api/ai/queue/none").json())
 
 
 def test_openapi_names_every_route_and_its_bodies(stack: embedded.Stack) -> None:
@@ -122,7 +122,7 @@ def test_what_needs_no_key(stack: embedded.Stack, path: str) -> None:
 
 def test_a_placement_is_told_as_a_sum_for_each_gpu_type(alice: Tenant) -> None:
     answer = alice.get("/api/ai/models/flux-2-dev/placement")
-    found = contract.PlacementList.model_validate(answer.json())
+    found = model_shapes.PlacementList.model_validate(answer.json())
     assert {one.gpu_type for one in found.placements} >= {"cpu", "h100", "b300"}
     for one in found.placements:
         assert one.total_gb == pytest.approx(max(one.phases_gb.values(), default=0), abs=0.02) or one.placement is None
@@ -162,7 +162,7 @@ def test_a_gpu_type_that_is_not_listed_is_refused(alice: Tenant) -> None:
 
 
 def test_the_fleet_is_told(alice: Tenant) -> None:
-    (worker,) = contract.Fleet.model_validate(alice.get("/api/ai/fleet").json()).workers
+    (worker,) = model_shapes.Fleet.model_validate(alice.get("/api/ai/fleet").json()).workers
     assert worker.gpu_type == "cpu"
     assert worker.models["flux-kontext-dev"]["state"] == "warm"
     command = [str(Path(sys.executable).parent / "darkroom"), "--url", alice.url, "--key", alice.key, "fleet"]

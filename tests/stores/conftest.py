@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from infra import embedded
 from storage import connections
-from storage.contracts import edits, errors, generations, samples
+from storage.contracts import edits, errors, generations, samples, submissions
 from storage.ledger import call, claims, records
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
@@ -42,6 +42,10 @@ def an_edit(**changes: object) -> edits.Edit:
     return edits.Edit.model_validate({**values, **changes})
 
 
+def a_submission(**changes: object) -> submissions.Submission:
+    return submissions.Submission.model_validate({"edit": an_edit(), **changes})
+
+
 A_RECEIPT = generations.MadeWith(
     model="quick", weights="w", revision=None, pipeline="p", seed=1, steps=8, guidance=2.5, rendered="64x64", dtype="d",
     placement="here", gpu_type="cpu", gpu="CPU", libraries={},
@@ -63,17 +67,15 @@ class Desk:
         return self.ledger.run(call)
 
     def receive(self, tenant: str = "alice", *, count: int = 1, **changes: object) -> records.Receipt:
-        order: dict[str, object] = {
+        asked = {name: changes.pop(name) for name in tuple(changes) if name in submissions.Submission.model_fields}
+        terms: dict[str, Any] = {
             "tenant": tenant,
-            "queue": QUEUE,
-            "edits": [an_edit()] * count,
             "ids": [str(uuid.uuid4()) for _ in range(count)],
-            "submitted": [{}] * count,
-            "inputs_prefix": None,
+            "queue": QUEUE,
             "limits": limits(),
             **changes,
         }
-        return self.run(records.create(records.Order(**order)))  # type: ignore[arg-type]
+        return self.run(records.create(a_submission(**asked), **terms))
 
     def accept(self, tenant: str = "alice", **changes: object) -> str:
         return self.receive(tenant, **changes).ids[0]

@@ -14,7 +14,7 @@ from storage.contracts import errors, generations
 from storage.ledger import claims, expiry, presence, records, recovery
 from storage.ledger.execution import RedisLedger
 from tests.conftest import eventually
-from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, an_edit, limits
+from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, a_submission, an_edit, limits
 
 Status = generations.Status
 Phase = generations.Phase
@@ -286,11 +286,15 @@ def test_a_hundred_concurrent_posts_of_one_key_make_one_generation(
     ledgers = [another() for _ in range(4)]
 
     def post(n: int) -> str:
-        order = records.Order(
-            tenant="alice", queue=QUEUE, edits=[an_edit()], ids=[str(uuid.uuid4())], submitted=[{}], inputs_prefix=None,
-            limits=limits(), idempotency_key="k", fingerprint="f",
-        )  # fmt: skip
-        return ledgers[n % 4].run(records.create(order)).ids[0]
+        creation = records.create(
+            a_submission(idempotency_key="k"),
+            tenant="alice",
+            ids=[str(uuid.uuid4())],
+            queue=QUEUE,
+            limits=limits(),
+            fingerprint="f",
+        )
+        return ledgers[n % 4].run(creation).ids[0]
 
     with ThreadPoolExecutor(16) as threads:
         assert len(set(threads.map(post, range(100)))) == 1
@@ -383,7 +387,7 @@ def test_objects_are_due_when_their_record_says_so(desk: Desk) -> None:
 
 
 def test_a_refused_order_is_recorded_as_failed(desk: Desk) -> None:
-    id_ = desk.accept(refused=errors.InvalidInputError("bad ratio"))
+    id_ = desk.accept(refused={"code": "invalid_input", "message": "bad ratio"})
     found = desk.read(id_)
     assert (found.status, found.error_code, found.error_message) == (Status.FAILED, "invalid_input", "bad ratio")
     assert desk.event_types() == ["completed"]

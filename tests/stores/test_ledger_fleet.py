@@ -159,7 +159,7 @@ def test_wanting_it_again_ends_the_letting_go(desk: Desk) -> None:
 
 
 def _spend(desk: Desk, *, budget: int, reserve: int = 100, count: int = 1) -> str:
-    return desk.receive(month=MONTH, budget=budget, reserve=reserve, count=count).ids[0]
+    return desk.receive(month=MONTH, allowance=records.Allowance(budget=budget, reserve=reserve), count=count).ids[0]
 
 
 def _priced(desk: Desk, claim: generations.Claim, cost_usd: float) -> bool:
@@ -179,7 +179,9 @@ def test_a_budget_is_held_against_what_is_under_way_and_refuses_before_it_is_ove
         "reserved": 100, "spent": 30, "quick:count": 1, "quick:cost": 30, "quick:pixels": 4096, "quick:gpu_ms": 20,
     }  # fmt: skip
     _spend(desk, budget=250)
-    assert desk.receive(month="2026-12", budget=250, reserve=250).ids, "another month has its own"
+    assert desk.receive(month="2026-12", allowance=records.Allowance(budget=250, reserve=250)).ids, (
+        "another month has its own"
+    )
 
 
 @pytest.mark.parametrize("ending", ["cancel", "fail"])

@@ -3,25 +3,21 @@
 import pytest
 
 from storage import keys
-from storage.contracts import errors, generations
+from storage.contracts import errors, generations, submissions
 from storage.ledger import claims, records, recovery, usage, webhooks
 from tests.conftest import eventually
-from tests.stores.conftest import Desk, an_edit, limits
+from tests.stores.conftest import Desk, limits
 
-HOOK = generations.Callback(url="http://example.com/hook", dialect="runpod", moments=("start", "completed"))
+HOOK = submissions.Webhook(url="http://example.com/hook", dialect="runpod", moments=("start", "completed"))
 INTERNAL = errors.InternalError("broken")
 
 
-def accepted(desk: Desk, *, callback: generations.Callback | None = HOOK, ids: tuple[str, ...] = ("one",)) -> str:
-    order = records.Order(
-        tenant="alice", queue="edits.quick.any", edits=[an_edit()] * len(ids), ids=ids, submitted=[{}] * len(ids),
-        inputs_prefix=None, limits=limits(), callback=callback,
-    )  # fmt: skip
-    return desk.run(records.create(order)).ids[0]
+def accepted(desk: Desk, *, webhook: submissions.Webhook | None = HOOK, ids: tuple[str, ...] = ("one",)) -> str:
+    return desk.receive(ids=ids, webhook=webhook).ids[0]
 
 
 def due(desk: Desk, held_ms: int = 60_000) -> list[tuple[str, str, int]]:
-    return [(one.id, one.moment, one.tries) for one in desk.run(webhooks.callbacks(held_ms=held_ms))]
+    return [(one.id, one.moment, one.tries) for one in desk.run(webhooks.due(held_ms=held_ms))]
 
 
 def test_a_webhook_is_due_at_its_moments_and_held_by_whoever_takes_it(desk: Desk) -> None:
@@ -35,7 +31,7 @@ def test_a_webhook_is_due_at_its_moments_and_held_by_whoever_takes_it(desk: Desk
 
 @pytest.mark.parametrize("ending", ["finish", "fail", "cancel"])
 def test_every_ending_makes_it_due(desk: Desk, ending: str) -> None:
-    id_ = accepted(desk, callback=HOOK.model_copy(update={"moments": ("completed",)}))
+    id_ = accepted(desk, webhook=HOOK.model_copy(update={"moments": ("completed",)}))
     if ending == "cancel":
         desk.run(records.cancel(id_, "alice"))
     elif ending == "finish":
@@ -48,7 +44,7 @@ def test_every_ending_makes_it_due(desk: Desk, ending: str) -> None:
 def test_what_is_not_taken_is_due_again_and_what_is_done_is_not(desk: Desk) -> None:
     accepted(desk)
     desk.claim()
-    (one,) = desk.run(webhooks.callbacks(held_ms=60_000))
+    (one,) = desk.run(webhooks.due(held_ms=60_000))
     desk.run(webhooks.called(one, again_ms=20, outcome="answered 500"))
     assert eventually(lambda: due(desk)) == [("one", "start", 1)]
     desk.run(webhooks.called(one, again_ms=None, outcome="answered 200"))
@@ -75,9 +71,9 @@ def test_of_several_generations_one_webhook_speaks_once_all_are_over(desk: Desk)
 
 
 def test_what_becomes_due_while_it_is_called_is_called_again(desk: Desk) -> None:
-    id_ = accepted(desk, callback=HOOK.model_copy(update={"moments": ("completed",)}))
+    id_ = accepted(desk, webhook=HOOK.model_copy(update={"moments": ("completed",)}))
     desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
-    (calling,) = desk.run(webhooks.callbacks(held_ms=60_000))
+    (calling,) = desk.run(webhooks.due(held_ms=60_000))
     desk.run(records.retry(id_, "alice", limits()))
     desk.finish(desk.claim())
     assert desk.run(webhooks.called(calling, again_ms=None, outcome="answered 200")) == 0
@@ -85,7 +81,7 @@ def test_what_becomes_due_while_it_is_called_is_called_again(desk: Desk) -> None
 
 
 def test_what_is_retried_is_not_told_of_as_over(desk: Desk) -> None:
-    id_ = accepted(desk, callback=HOOK.model_copy(update={"moments": ("completed",)}))
+    id_ = accepted(desk, webhook=HOOK.model_copy(update={"moments": ("completed",)}))
     desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
     desk.run(records.retry(id_, "alice", limits()))
     assert due(desk) == []
@@ -95,8 +91,8 @@ def test_one_tenants_webhooks_leave_room_for_anothers(desk: Desk) -> None:
     hook = HOOK.model_copy(update={"moments": ("completed",)})
     for tenant, count in (("alice", 40), ("bob", 1)):
         for _ in range(count):
-            desk.run(records.cancel(desk.accept(tenant, callback=hook), tenant))
-    taken = desk.run(webhooks.callbacks(held_ms=60_000, limit=8, most_of_a_tenant=3, calling=["alice", "alice"]))
+            desk.run(records.cancel(desk.accept(tenant, webhook=hook), tenant))
+    taken = desk.run(webhooks.due(held_ms=60_000, limit=8, most_of_a_tenant=3, calling=["alice", "alice"]))
     assert [one.tenant for one in taken] == ["alice", "bob"]
 
 

@@ -1,13 +1,14 @@
 """While a fleet is upgraded, workers meet records of releases they do not know: nothing is lost, parked or starved for it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from storage import fleet, keys
-from storage.contracts import errors, generations
-from storage.ledger import claims, presence, records, recovery
+from storage.contracts import errors, generations, submissions
+from storage.ledger import claims, presence, records, recovery, webhooks
 from tests.conftest import eventually
 from tests.stores.conftest import QUEUE, Desk, a_result, an_edit, limits
 
@@ -33,9 +34,15 @@ def _pass_ms(desk: Desk, milliseconds: int) -> None:
 
 def _from_a_newer_release(desk: Desk, tenant: str = "alice", queue: str = QUEUE) -> str:
     id_ = desk.accept(tenant, queue=queue)
-    edit = json.loads(an_edit().model_dump_json()) | {"field_of_tomorrow": 1}
-    desk.connection.hset(keys.GENERATION + id_, mapping={"version": VERSION + 1, "edit": json.dumps(edit)})
+    _rewrite(desk, id_, lambda submission: submission["edit"].update(field_of_tomorrow=1))
     return id_
+
+
+def _rewrite(desk: Desk, id_: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """As a newer release writes it."""
+    submission = json.loads(str(desk.connection.hget(keys.GENERATION + id_, "submission")))
+    change(submission)
+    desk.connection.hset(keys.GENERATION + id_, mapping={"version": VERSION + 1, "submission": json.dumps(submission)})
 
 
 def _unreadable(desk: Desk, tenant: str = "alice") -> str:
@@ -148,7 +155,8 @@ def test_what_cannot_be_read_rests_and_counts_for_nothing(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "damage"), [("edit", None), ("edit", "{"), ("execution_limit_s", None), ("execution_limit_s", "soon")]
+    ("field", "damage"),
+    [("submission", None), ("submission", "{"), ("execution_limit_s", None), ("execution_limit_s", "soon")],
 )
 def test_what_is_damaged_is_handed_back_too_whatever_is_wrong_with_it(
     desk: Desk, field: str, damage: str | None
@@ -186,25 +194,61 @@ def test_what_a_newer_release_wrote_can_be_looked_at(desk: Desk) -> None:
 
 
 def test_what_a_newer_release_wrote_can_be_looked_at_wherever_it_put_something_new(desk: Desk) -> None:
-    callback = generations.Callback(url="http://example.com", dialect="oxen")
-    id_ = desk.accept(callback=callback)
+    webhook = submissions.Webhook(url="http://example.com", dialect="oxen")
+    id_ = desk.accept(webhook=webhook)
     desk.claim()
-    edit = json.loads(an_edit().model_dump_json())
-    edit["canvas"]["field_of_tomorrow"] = edit["references"][0]["field_of_tomorrow"] = 1
-    told = json.loads(callback.model_dump_json()) | {"field_of_tomorrow": 1}
-    changes = {"edit": json.dumps(edit), "callback": json.dumps(told), "phase": "dreaming"}
-    desk.connection.hset(keys.GENERATION + id_, mapping={"version": VERSION + 1, **changes})
+
+    def change(submission: dict[str, Any]) -> None:
+        edit = submission["edit"]
+        edit["canvas"] = {"field_of_tomorrow": 1}
+        edit["references"][0]["field_of_tomorrow"] = submission["webhook"]["field_of_tomorrow"] = 1
+
+    _rewrite(desk, id_, change)
+    desk.connection.hset(keys.GENERATION + id_, "phase", "dreaming")
     found = desk.read(id_)
-    assert (found.edit, found.callback, found.phase) == (an_edit(), callback, None)
+    assert (found.edit, found.submission.webhook, found.phase) == (an_edit(), webhook, None)
 
 
 def test_what_cannot_be_looked_at_hides_no_others_of_a_list(desk: Desk) -> None:
     ids = [desk.accept() for _ in range(3)]
-    edit = json.loads(an_edit().model_dump_json())
-    edit["references"][0]["kind"] = "hologram"
-    desk.connection.hset(keys.GENERATION + ids[1], mapping={"version": VERSION + 1, "edit": json.dumps(edit)})
+    _rewrite(desk, ids[1], lambda submission: submission["edit"]["references"][0].update(kind="hologram"))
     page = desk.run(records.list_("alice", matching={}, below=None, limit=9, active_only=False))
     assert [found.id for found in page.generations] == [ids[2], ids[0]]
+
+
+WEBHOOK = {
+    "url": "http://example.com",
+    "dialect": "bfl",
+    "moments": ["completed"],
+    "base": "",
+    "secret": None,
+    "note": "",
+}
+
+
+def test_a_record_of_the_second_version_is_shown_run_and_told_of_as_it_was_asked_for(desk: Desk) -> None:
+    id_ = desk.accept(webhook=WEBHOOK)
+    edit = {**an_edit().model_dump(mode="json"), "seed": 7}
+    second = {"edit": json.dumps(edit), "submitted": '{"go_fast": true}', "callback": json.dumps(WEBHOOK), "version": 2}
+    desk.connection.hset(keys.GENERATION + id_, mapping={**second, "callback_moments": "completed"})
+    desk.connection.hdel(keys.GENERATION + id_, "submission", "webhook_moments")
+    found = desk.read(id_)
+    assert (found.edit.seed, found.submission.echo) == (7, {"go_fast": True})
+    assert found.submission.webhook == submissions.Webhook.model_validate(WEBHOOK)
+    claim = desk.claim()
+    assert (claim.id, claim.edit) == (id_, found.edit)
+    desk.finish(claim)
+    (due,) = desk.run(webhooks.due(held_ms=60_000))
+    assert due.generation.submission.webhook is not None
+
+
+def test_an_idempotency_key_noted_by_a_release_before_replays_what_it_made(desk: Desk) -> None:
+    first = desk.receive(idempotency_key="k", fingerprint="made in another way")
+    key = keys.IDEMPOTENCY + "alice:k"
+    noted = json.loads(str(desk.connection.get(key)))
+    del noted["fingerprints"]
+    desk.connection.set(key, json.dumps(noted), ex=60)
+    assert desk.receive(idempotency_key="k", fingerprint="f").ids == first.ids
 
 
 def desk_claim(desk: Desk) -> generations.Claim:

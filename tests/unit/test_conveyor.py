@@ -108,10 +108,11 @@ class Desk:
         return self.log.index((what, number))
 
 
-class UseCase:
-    """The desk under the names the conveyor knows."""
+class Phases:
+    """The desk under the names the conveyor knows: it is every phase."""
 
     def __init__(self, desk: Desk) -> None:
+        self.claiming = self.preparing = self.running = self.finishing = self.retrying = self
         self.warm = lambda lease: None
         self.finish_warming = lambda lease: None
         self.claim, self.prepare, self.edit = desk.claim, desk._prepare, desk.edit
@@ -123,7 +124,7 @@ def belt() -> Iterator[Callable[[Desk, float], Conveyor]]:
     opened: list[tuple[Conveyor, Desk]] = []
 
     def make(desk: Desk, look_ahead_s: float) -> Conveyor:
-        conveyor = Conveyor(UseCase(desk), desk, look_ahead_s=look_ahead_s)  # type: ignore[arg-type]
+        conveyor = Conveyor(Phases(desk), desk, look_ahead_s=look_ahead_s)  # type: ignore[arg-type]
         opened.append((conveyor, desk))
         return conveyor
 
@@ -182,13 +183,13 @@ def test_a_slow_bucket_holds_up_nothing_but_its_own_results(belt: Belt) -> None:
 def test_what_cannot_be_published_after_its_delivery_leaves_room_as_before(belt: Belt) -> None:
     desk = Desk(waiting=3 * IN_FLIGHT, steps=1, step_s=0, is_to_be_delivered=True)
     desk.finish_gate.set()
-    use_case = UseCase(desk)
+    phases = Phases(desk)
 
     def publish(stored: Stored) -> bool:
         raise errors.ObjectsUnavailableError("gone")
 
-    use_case.publish = publish
-    conveyor = Conveyor(use_case, desk, look_ahead_s=10)  # type: ignore[arg-type]
+    phases.publish = publish
+    conveyor = Conveyor(phases, desk, look_ahead_s=10)  # type: ignore[arg-type]
     conveyor.serve()
     conveyor.close()
     assert len(desk.dropped) == len(desk.given_up) == 3 * IN_FLIGHT
@@ -245,9 +246,9 @@ def test_a_gpu_that_failed_ends_the_process_and_what_it_held_goes_back() -> None
     def edit(prepared: Prepared, on_step: Callable[[int], None]) -> Edited:
         raise errors.GpuFaultError("illegal memory access")
 
-    use_case = UseCase(desk)
-    use_case.edit = edit
-    conveyor = Conveyor(use_case, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
+    phases = Phases(desk)
+    phases.edit = edit
+    conveyor = Conveyor(phases, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
     conveyor.serve()
     assert ended.wait(5)
     conveyor.close()
@@ -264,9 +265,9 @@ def test_a_gpu_that_failed_ends_the_process_whatever_the_store_says_to_what_is_h
     def hand_back() -> None:
         raise ValueError("an odd reply")
 
-    use_case = UseCase(desk)
-    use_case.edit, desk.hand_back = edit, hand_back  # type: ignore[method-assign]
-    conveyor = Conveyor(use_case, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
+    phases = Phases(desk)
+    phases.edit, desk.hand_back = edit, hand_back  # type: ignore[method-assign]
+    conveyor = Conveyor(phases, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
     serving = threading.Thread(target=conveyor.serve, daemon=True)
     serving.start()
     assert ended.wait(5)
@@ -280,9 +281,9 @@ def test_a_gpu_that_fails_while_a_model_is_loaded_ahead_is_blamed_on_who_asked_f
     def warm(lease: Lease) -> None:
         raise errors.GpuFaultError("illegal memory access")
 
-    use_case = UseCase(desk)
-    use_case.warm = warm  # type: ignore[assignment]
-    conveyor = Conveyor(use_case, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
+    phases = Phases(desk)
+    phases.warm = warm  # type: ignore[assignment]
+    conveyor = Conveyor(phases, desk, look_ahead_s=10, end_process=lambda _: ended.set())  # type: ignore[arg-type]
     conveyor.serve()
     assert ended.wait(5)
     conveyor.close()
@@ -297,9 +298,9 @@ def test_whatever_goes_wrong_in_giving_up_the_generation_is_let_go_of(belt: Belt
         raise errors.StoreFullError("an odd reply")
 
     desk = Desk(waiting=3 * IN_FLIGHT, prepare=prepare)
-    use_case = UseCase(desk)
-    use_case.give_up = give_up
-    conveyor = Conveyor(use_case, desk, look_ahead_s=10)  # type: ignore[arg-type]
+    phases = Phases(desk)
+    phases.give_up = give_up
+    conveyor = Conveyor(phases, desk, look_ahead_s=10)  # type: ignore[arg-type]
     conveyor.serve()
     conveyor.close()
     assert len(desk.dropped) == 3 * IN_FLIGHT, "no slot is lost, no lease renewed"
@@ -308,9 +309,9 @@ def test_whatever_goes_wrong_in_giving_up_the_generation_is_let_go_of(belt: Belt
 def test_compiling_after_a_first_edit_does_not_keep_its_picture(belt: Belt) -> None:
     desk, compiled = Desk(waiting=2, steps=1, step_s=0), threading.Event()
     desk.finish_gate.set()
-    use_case = UseCase(desk)
-    use_case.finish_warming = lambda lease: compiled.wait(10)
-    conveyor = Conveyor(use_case, desk, look_ahead_s=10)  # type: ignore[arg-type]
+    phases = Phases(desk)
+    phases.finish_warming = lambda lease: compiled.wait(10)
+    conveyor = Conveyor(phases, desk, look_ahead_s=10)  # type: ignore[arg-type]
     serving = threading.Thread(target=conveyor.serve)
     serving.start()
     eventually(lambda: ("finish", 0) in desk.log)
@@ -324,13 +325,13 @@ def test_compiling_after_a_first_edit_does_not_keep_its_picture(belt: Belt) -> N
 def test_what_goes_wrong_in_compiling_after_an_edit_costs_no_edit(belt: Belt) -> None:
     desk = Desk(waiting=2, steps=1, step_s=0)
     desk.finish_gate.set()
-    use_case = UseCase(desk)
+    phases = Phases(desk)
 
     def odd(lease: Lease) -> None:
         raise TypeError("odd")
 
-    use_case.finish_warming = odd
-    conveyor = Conveyor(use_case, desk, look_ahead_s=10)  # type: ignore[arg-type]
+    phases.finish_warming = odd
+    conveyor = Conveyor(phases, desk, look_ahead_s=10)  # type: ignore[arg-type]
     conveyor.serve()
     conveyor.close()
     assert [number for what, number in desk.log if what == "finish"] == [0, 1]

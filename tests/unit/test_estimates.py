@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from api.budgets import Budgets
-from api.forecasts import asked
+from api.service.budgets import Budgets
+from api.service.forecast import asked
 from storage.contracts import estimates, samples
 from storage.contracts.geometry import Canvas, Size
 from storage.settings import StoreSettings

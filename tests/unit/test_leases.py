@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from storage.contracts import errors
-from tests.unit.test_editing import CLAIM
+from tests.unit.test_phases import CLAIM
 from workers.leases import EXIT_HANGING, Keeper
 
 

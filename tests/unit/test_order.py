@@ -8,7 +8,7 @@ import pytest
 
 from storage.contracts import errors
 from tests.conftest import eventually
-from tests.unit.test_conveyor import Desk, Lease, UseCase
+from tests.unit.test_conveyor import Desk, Lease, Phases
 from workers.conveyor import Conveyor
 from workers.order import Order
 
@@ -31,7 +31,7 @@ class Device:
 
 def _conveyor(device: Device, desk: Desk, models: str) -> Conveyor:
     """A desk whose generations want these models, one letter each."""
-    use_case, claim = UseCase(desk), desk.claim
+    phases, claim = Phases(desk), desk.claim
 
     def claimed(*, has_ticket: bool = True) -> Lease | None:
         lease = claim()
@@ -48,8 +48,8 @@ def _conveyor(device: Device, desk: Desk, models: str) -> Conveyor:
         device.load(prepared.lease.model)  # type: ignore[attr-defined]
         return edit(prepared, on_step)  # type: ignore[arg-type]
 
-    use_case.claim, use_case.warm, use_case.edit = claimed, warm, edited  # type: ignore[assignment]
-    return Conveyor(use_case, desk, look_ahead_s=10, would_evict=device.would_evict)  # type: ignore[arg-type]
+    phases.claim, phases.warm, phases.edit = claimed, warm, edited  # type: ignore[assignment]
+    return Conveyor(phases, desk, look_ahead_s=10, would_evict=device.would_evict)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -163,14 +163,14 @@ def test_a_load_ahead_that_fails_in_an_odd_way_makes_nobody_be_forgotten() -> No
     desk = Desk(waiting=3, steps=1, step_s=0, prepare=_late(arrived))
     desk.finish_gate.set()
     conveyor = _conveyor(device, desk, "abb")
-    warm = conveyor._editing.warm
+    warm = conveyor._phases.running.warm
 
     def failing(lease: Lease) -> None:
         if lease.number == 1:
             raise RuntimeError("a bug")
         warm(lease)  # type: ignore[arg-type]
 
-    conveyor._editing.warm = failing  # type: ignore[method-assign, assignment]
+    conveyor._phases.running.warm = failing  # type: ignore[method-assign, assignment]
     serving = threading.Thread(target=conveyor.serve)
     serving.start()
     eventually(lambda: ("prepared", 2) in desk.log)
@@ -186,7 +186,7 @@ def test_what_nobody_knows_the_room_of_is_edited_nevertheless() -> None:
 
     desk = Desk(waiting=3, steps=1, step_s=0)
     desk.finish_gate.set()
-    conveyor = Conveyor(UseCase(desk), desk, look_ahead_s=10, would_evict=would_evict)  # type: ignore[arg-type]
+    conveyor = Conveyor(Phases(desk), desk, look_ahead_s=10, would_evict=would_evict)  # type: ignore[arg-type]
     serving = threading.Thread(target=conveyor.serve)
     serving.start()
     eventually(lambda: len(desk.dropped) == 3, within_s=8)

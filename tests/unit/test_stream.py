@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Sequence
 
 from api.dialects.oxen import stream
-from api.streams import Streams
+from api.service.streams import OpenStreams
 from storage.contracts import events
-from tests.unit.test_broadcast import Following, Log, _event
+from tests.unit.test_watch import Following, Log, _event
 
 
 class Past(Log):
@@ -35,7 +35,7 @@ async def test_what_happens_between_hello_and_the_reading_of_the_past_is_told() 
             log=past,  # type: ignore[arg-type]
             hub=following.hub,
             sign=lambda _: None,  # type: ignore[arg-type, return-value]
-            open_streams=Streams(1),
+            open_streams=OpenStreams(1),
         ).response()
         frames = answer.body_iterator
         async with contextlib.aclosing(frames):  # type: ignore[type-var]

@@ -1,22 +1,30 @@
 """Nebius Forge: a catalogue of models with what was measured of them on each GPU type, and one blocking route to run them.
 
-`/v1/models` is OpenAI's path too: each record has what both clients read.
+`/v1/models` is OpenAI's path too: each record has what both clients read. `asking` translates requests, `catalogue` says what is
+known of models, `routes` and `families` join them.
 """
 
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api import problems
-from api.dialects import Dialect
-from api.dialects.forge.routes import router
+from api.dialects.base import Dialect
+from api.dialects.forge import families, routes
+from api.http import errors as http_errors
 from storage.contracts import errors
+
+router = APIRouter()
+router.include_router(routes.router)
+router.include_router(families.router)
 
 
 def _problem(request: Request, error: errors.DarkroomError) -> Response:
-    kind = "invalid_request_error" if problems.status(error) < 500 else "server_error"
+    kind = "invalid_request_error" if http_errors.status(error) < 500 else "server_error"
     body = {"message": error.message, "type": kind, "param": error.field, "code": error.code}
     return JSONResponse(
-        {"error": body, "detail": error.message}, status_code=problems.status(error), headers=problems.headers(error)
+        {"error": body, "detail": error.message},
+        status_code=http_errors.status(error),
+        headers=http_errors.headers(error),
     )
 
 

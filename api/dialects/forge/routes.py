@@ -1,110 +1,63 @@
-"""Forge's routes."""
+"""Forge's routes: run a model, list models, tell what is known of each; start and stop are in `families`."""
 
-import asyncio
-import dataclasses
-import time
 from collections import Counter
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api import bodies, drafts, inputs, routing, waiting
-from api.access import Held, IdempotencyKey, Tenant
-from api.dialects.forge import catalogue
-from api.resources import Resources
-from storage import fleet
-from storage.contracts import errors
+from api.dialects import base, fields
+from api.dialects.forge import asking, catalogue
+from api.http import bodies
+from api.http.access import IdempotencyKey, ResourcesDep, Tenant
+from api.service.checks import NOT_UPSAMPLED
 from storage.contracts.catalog import UPSAMPLING
-from storage.contracts.geometry import Canvas, Size
-from storage.contracts.samples import Target
-from storage.ledger import presence
 
 router = APIRouter(prefix="/v1", tags=["forge"])
-
-WARM_S = 900
-"""How long a model that was started once is looked after."""
-LET_GO_S = 60
-LOOK_S = 0.3
 
 GpuType = Annotated[str | None, Query(max_length=100)]
 Version = Annotated[str | None, Query(max_length=100)]
 
 
-@router.post("/inference/{slug}")
+@router.post(
+    "/inference/{slug}",
+    openapi_extra=fields.body({"anyOf": [asking.Kontext.model_json_schema(), asking.Flux2.model_json_schema()]}),
+)
 async def infer(
-    slug: str, request: Request, held: Held, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    slug: str, request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Run a model and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
-    sent = (await bodies.read(request)).fields
-    name = _named(slug, sent.get("model_version"), held)
-    asked = drafts.request_of(await _draft(name, sent, held), held, tenant, idempotency_key=idempotency_key)
-    pins = routing.pins_of(sent)
-    route = await routing.routed(pins, asked.edit, len(asked.references), known=held.catalog, forecasts=held.forecasts)
-    receipt = await held.submission.submit(dataclasses.replace(asked, route=route))
-    finished = await waiting.all_terminal(request, receipt, tenant, held, keep=idempotency_key is not None)
-    if finished is None:
-        return Response(status_code=499)
-    found = finished[0]
-    if found.result is None or found.times.expires_at is None:
-        raise drafts.failure(found) or errors.InternalError("The generation has no result")
-    artifact = {
-        "base64": await drafts.pixels(found.result, held),
-        "finishReason": "SUCCESS",
-        "seed": found.edit.seed,
-    }
-    ignored = sent.get(UPSAMPLING) and not held.catalog.models[name].upsamples
+    body = await bodies.read(request)
+    name = asking.named(slug, body.fields.get("model_version"), resources.catalog)
+    model = resources.catalog.models[name]
+    submission = await asking.submission_of(body, name=name, model=model, idempotency_key=idempotency_key)
+    accepted = await resources.submitter.submit(submission, tenant, names=asking.NAMES)
+    (view,) = await base.finished(request, resources, accepted, tenant, keep=idempotency_key is not None)
+    result, generation = view.made(), view.generation
+    artifact = {"base64": await view.base64(), "finishReason": "SUCCESS", "seed": generation.edit.seed}
+    ignored = body.fields.get(UPSAMPLING) and not model.upsamples
     answer = {
         "artifacts": [artifact],
-        "generation_id": found.id,
-        "url": held.objects.signed_url(found.result.key, found.times.expires_at),
+        "generation_id": view.id,
+        "url": view.url,
         "model": name,
-        "model_version": held.catalog.models[name].version,
-        "gpu_type": found.gpu_type,
-        "region": found.region,
-        "width": found.result.width,
-        "height": found.result.height,
-        "cost_usd": found.result.cost_usd,
-        "timings": found.result.timings.model_dump() if found.result.timings else None,
-        "upsampled_prompt": found.result.upsampled_prompt,
-        "notes": [f"{UPSAMPLING} changes nothing: {drafts.NOT_UPSAMPLED.format(name)}"] if ignored else [],
+        "model_version": model.version,
+        "gpu_type": generation.gpu_type,
+        "region": generation.region,
+        "width": result.width,
+        "height": result.height,
+        "cost_usd": result.cost_usd,
+        "timings": result.timings.model_dump() if result.timings else None,
+        "upsampled_prompt": result.upsampled_prompt,
+        "notes": [f"{UPSAMPLING} changes nothing: {NOT_UPSAMPLED.format(name)}"] if ignored else [],
     }
-    return JSONResponse(answer, headers={"x-model-time-ms": str(found.result.execution_ms)})
-
-
-async def _draft(name: str, sent: Mapping[str, Any], held: Resources) -> drafts.Draft:
-    model = held.catalog.models[name]
-    checked = (catalogue.KONTEXT if model.min_references else catalogue.FLUX2).check(sent)
-    return drafts.Draft(
-        model=name,
-        prompt=checked["prompt"],
-        references=await inputs.of_value(sent.get("image") or None, "image"),
-        canvas=Canvas() if model.min_references else _canvas(checked),
-        steps=checked["steps"],
-        guidance=checked["guidance_scale"],
-        guidance_field="guidance_scale",
-        # The published sample asks for it whatever the model; where that cannot, the answer's notes say so.
-        upsample_temperature=(checked.get(UPSAMPLING) or 0.0) if model.upsamples else 0.0,
-        seed=checked["seed"],
-        output_format="png",
-        submitted=inputs.shown({field: value for field, value in sent.items() if field != "image"}),
-    )
-
-
-def _canvas(checked: Mapping[str, Any]) -> Canvas:
-    size = Size(width=checked["width"], height=checked["height"])
-    ratio = checked["aspect_ratio"] and drafts.ratio_of(checked["aspect_ratio"])
-    # Both are sent together by default, and then say the same.
-    if ratio is None or abs(size.ratio - ratio) < 0.01:
-        return Canvas(size=size)
-    return Canvas(ratio=ratio, pixels=size.pixels)
+    return JSONResponse(answer, headers={"x-model-time-ms": str(result.execution_ms)})
 
 
 @router.get("/models")
 async def list_models(
-    held: Held,
+    resources: ResourcesDep,
     tenant: Tenant,
     search: Annotated[str, Query(max_length=200)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 200,
@@ -115,35 +68,35 @@ async def list_models(
     words = search.lower().split()
     named = [
         name
-        for name, model in held.catalog.models.items()
+        for name, model in resources.catalog.models.items()
         if (include_variants or model.version_of is None)
         and all(word in f"{name} {model.display_name} {model.summary}".lower() for word in words)
     ]
-    records = [await catalogue.record_of(name, held) for name in named[offset : offset + limit]]
+    records = [await catalogue.record_of(name, resources) for name in named[offset : offset + limit]]
     return JSONResponse({"object": "list", "data": records, "models": records, "total": len(named)})
 
 
 @router.get("/models/{slug:path}/inference-routes")
 async def inference_routes(
     slug: str,
-    held: Held,
+    resources: ResourcesDep,
     tenant: Tenant,
     model_version: Version = None,
     gpu_type: GpuType = None,
     region: Version = None,
 ) -> Response:
     """Where a model is run, and what is known of each target."""
-    name = _named(slug, model_version, held)
-    rows, matches = catalogue.filtered(await catalogue.rows_of(name, held), gpu_type, region)
-    declared = catalogue.KONTEXT if held.catalog.models[name].min_references else catalogue.FLUX2
+    name = asking.named(slug, model_version, resources.catalog)
+    rows, matches = catalogue.filtered(await catalogue.rows_of(name, resources), gpu_type, region)
+    declared = base.of_family(asking.FAMILIES, resources.catalog.models[name])
     return JSONResponse(
         {
             "slug": slug,
             "model": name,
-            "model_version": held.catalog.models[name].version,
+            "model_version": resources.catalog.models[name].version,
             "filters": catalogue.filters(model_version, gpu_type, region),
             "filters_matched": matches,
-            "routes": [{"endpoint": f"/v1/inference/{slug}", "method": "POST", "fields": declared.schema()}],
+            "routes": [{"endpoint": f"/v1/inference/{slug}", "method": "POST", "fields": declared.properties()}],
             "targets": rows,
         }
     )
@@ -152,7 +105,7 @@ async def inference_routes(
 @router.get("/models/{slug:path}/reliability")
 async def reliability(
     slug: str,
-    held: Held,
+    resources: ResourcesDep,
     tenant: Tenant,
     model_version: Version = None,
     gpu_type: GpuType = None,
@@ -162,8 +115,8 @@ async def reliability(
 
     When none matches the filters, `filters_matched` is false and the targets named are the nearest thing: those that work.
     """
-    name = _named(slug, model_version, held)
-    every = await catalogue.rows_of(name, held)
+    name = asking.named(slug, model_version, resources.catalog)
+    every = await catalogue.rows_of(name, resources)
     rows, matches = catalogue.filtered(every, gpu_type, region)
     supported = [row for row in rows if row["status"] == "supported"]
     if not supported:
@@ -193,7 +146,7 @@ async def reliability(
 @router.get("/models/{slug:path}/run-estimate")
 async def run_estimate(
     slug: str,
-    held: Held,
+    resources: ResourcesDep,
     tenant: Tenant,
     model_version: Version = None,
     gpu_type: GpuType = None,
@@ -201,11 +154,11 @@ async def run_estimate(
     steps: Annotated[int | None, Query(ge=1, le=200)] = None,
 ) -> Response:
     """What a request takes and costs, warm and with the first cold start, on each target."""
-    name = _named(slug, model_version, held)
-    ask = catalogue.usual(held.catalog.models[name], steps)
-    every = [await held.forecasts.expected(target, ask) for target in await held.forecasts.targets(name)]
+    name = asking.named(slug, model_version, resources.catalog)
+    ask = catalogue.usual(resources.catalog.models[name], steps)
+    every = [await resources.forecasts.expected(target, ask) for target in await resources.forecasts.targets(name)]
     wanted = [one for one in every if catalogue.is_wanted(one.gpu_type, one.region, gpu_type, region)]
-    found: list[dict[str, Any]] = [
+    targets: list[dict[str, Any]] = [
         {
             "gpu_type": one.gpu_type,
             "region": one.region,
@@ -217,7 +170,9 @@ async def run_estimate(
         }
         for one in wanted or every
     ]
-    best = min((one for one in found if one["samples"]), key=lambda one: one["warm"]["request_ms"]["p50"], default=None)
+    best = min(
+        (one for one in targets if one["samples"]), key=lambda one: one["warm"]["request_ms"]["p50"], default=None
+    )
     return JSONResponse(
         {
             "slug": slug,
@@ -226,127 +181,12 @@ async def run_estimate(
             "filters_matched": bool(wanted),
             "steps": ask.steps,
             "selected": best,
-            "targets": found,
+            "targets": targets,
         }
     )
 
 
 @router.get("/models/{slug:path}")
-async def read_model(slug: str, held: Held, tenant: Tenant) -> Response:
+async def read_model(slug: str, resources: ResourcesDep, tenant: Tenant) -> Response:
     """One model."""
-    return JSONResponse(await catalogue.record_of(held.catalog.name_of(slug), held))
-
-
-@router.get("/model-families/{slug:path}/status")
-async def family_status(slug: str, held: Held, tenant: Tenant, version: Version = None) -> Response:
-    """Whether a model is warm, starting or cold, and on which workers."""
-    name = _named(slug, version, held)
-    workers = [
-        {"worker": worker, "gpu_type": one["gpu_type"], "region": one["region"], **one["models"][name]}
-        for worker, one in sorted(fleet.gpu_workers(await held.ledger.run(presence.present())).items())
-        if name in one["models"]
-    ]
-    found = {"slug": slug, "model": name, "version": held.catalog.models[name].version}
-    return JSONResponse({**found, "status": catalogue.state_of(workers), "workers": workers})
-
-
-@router.post("/model-families/{slug:path}/start")
-async def start(slug: str, request: Request, held: Held, tenant: Tenant) -> Response:
-    """Load a model before it is needed, and wait for that; `run_until_stopped` keeps it loaded.
-
-    Where no worker of that sort is there, 202 says so, and the first that comes loads it.
-    """
-    target, how = await _wish(slug, request, held)
-    began = time.monotonic()
-    answer: dict[str, Any] = {
-        "slug": slug,
-        "model": target.model,
-        "gpu_type": None if target.gpu_type == "any" else target.gpu_type,
-        "region": None if target.region == "any" else target.region,
-        "keep_warm": how == "always",
-    }
-    there = await _workers(target, held)
-    already = _warm(there, target)
-    if already is None or how == "always":
-        await held.ledger.run(presence.want(target, how, seconds=WARM_S, worker=already or ""))
-    failures = {name: _failures(one, target) for name, one in there.items()}
-    while True:
-        warm = _warm(there, target)
-        if warm is not None:
-            startup_ms = 0 if already else round((time.monotonic() - began) * 1000)
-            where = {"gpu_type": there[warm]["gpu_type"], "region": there[warm]["region"], "startup_ms": startup_ms}
-            return JSONResponse({**answer, **where, "was_cold_start": already is None, "status": "warm"})
-        if not there:
-            more = {"startup_ms": None, "was_cold_start": True, "status": "waiting_for_worker"}
-            return JSONResponse({**answer, **more}, status_code=202)
-        for name, one in there.items():
-            if _failures(one, target) > failures.get(name, 0):
-                raise errors.ModelUnavailableError(str(one["models"][target.model].get("reason")))
-        if time.monotonic() - began > held.settings.blocking_limit_s:
-            raise errors.TimedOutError("The model is still loading")
-        await asyncio.sleep(LOOK_S)
-        there = await _workers(target, held)
-
-
-def _warm(workers: Mapping[str, Mapping[str, Any]], target: Target) -> str | None:
-    """The name of one that has it loaded."""
-    return next((name for name, one in workers.items() if one["models"][target.model].get("state") == "warm"), None)
-
-
-def _failures(worker: Mapping[str, Any], target: Target) -> int:
-    return int(worker["models"][target.model].get("failures", 0))
-
-
-@router.post("/model-families/{slug:path}/stop")
-async def stop(slug: str, request: Request, held: Held, tenant: Tenant) -> Response:
-    """Keep a model loaded no longer, and take it off its GPU once it is idle."""
-    target, _ = await _wish(slug, request, held)
-    await held.ledger.run(presence.want(target, "never", seconds=LET_GO_S))
-    return JSONResponse({"slug": slug, "model": target.model, "keep_warm": False, "status": "stopping"})
-
-
-@router.get("/model-families/{slug:path}")
-async def read_family(slug: str, held: Held, tenant: Tenant) -> Response:
-    """A model with all its versions."""
-    versions = held.catalog.versions(held.catalog.name_of(slug))
-    return JSONResponse(
-        {"slug": slug, "versions": [await catalogue.record_of(name, held) for name in versions.values()]}
-    )
-
-
-def _named(slug: str, version: Any, held: Resources) -> str:
-    name = held.catalog.name_of(slug)
-    if version in (None, ""):
-        return name
-    if not isinstance(version, str):
-        raise errors.InvalidInputError("model_version must be a string", field="model_version")
-    return held.catalog.version(name, version)
-
-
-async def _wish(slug: str, request: Request, held: Resources) -> tuple[Target, presence.Wish]:
-    sent = (await bodies.read(request)).fields if await request.body() else {}
-    unknown = sorted(set(sent) - {"version", "gpu_type", "region", "run_until_stopped"})
-    if unknown:
-        raise errors.InvalidInputError(f"{unknown[0]} is not a known field", field=unknown[0])
-    keep = sent.get("run_until_stopped", False)
-    if not isinstance(keep, bool):
-        raise errors.InvalidInputError("run_until_stopped must be true or false", field="run_until_stopped")
-    name = _named(slug, sent.get("version"), held)
-    pins = routing.pins_of(sent)
-    if len(pins.gpu_types) > 1:
-        raise errors.InvalidInputError("gpu_type must be one GPU type", field="gpu_type")
-    routing.check(pins, name, held.catalog)
-    gpu_type = pins.gpu_types[0] if pins.gpu_types else "any"
-    return Target(model=name, gpu_type=gpu_type, region=pins.region or "any"), "always" if keep else "once"
-
-
-async def _workers(target: Target, held: Resources) -> dict[str, Mapping[str, Any]]:
-    """Workers that may load it, as they are now and not as they were a moment ago."""
-    present = fleet.gpu_workers(await held.ledger.run(presence.present()))
-    return {
-        name: one
-        for name, one in present.items()
-        if target.model in one["models"]
-        and target.gpu_type in ("any", one["gpu_type"])
-        and target.region in ("any", one["region"])
-    }
+    return JSONResponse(await catalogue.record_of(resources.catalog.name_of(slug), resources))

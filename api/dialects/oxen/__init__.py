@@ -1,20 +1,26 @@
 """The native API, which is Oxen.ai's: queue, blocking edits, events, models.
 
-`asking` translates requests, `answers` translates generations and errors, `stream` frames events, `routes` joins them.
+`asking` translates requests (`envelope`, `parameters`), `answers`, `models` and `account` what is told, `stream` frames events;
+`queue` and `routes` join them. `contract` is what OpenAPI says, in the `shapes`.
 """
 
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from api import problems
-from api.dialects import Dialect
+from api.dialects.base import Dialect
+from api.dialects.oxen import queue, routes
 from api.dialects.oxen.answers import problem
-from api.dialects.oxen.routes import router
+from api.http import errors as http_errors
 from storage.contracts import errors
+
+router = APIRouter()
+router.include_router(queue.router)
+router.include_router(routes.router)
 
 
 def _problem(request: Request, error: errors.DarkroomError) -> JSONResponse:
-    return JSONResponse(problem(error), status_code=problems.status(error), headers=problems.headers(error))
+    return JSONResponse(problem(error), status_code=http_errors.status(error), headers=http_errors.headers(error))
 
 
 DIALECT = Dialect(

@@ -14,21 +14,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import anyio
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 
-from api.broadcast import Hub, Subscription
 from api.dialects.oxen import answers
-from api.streams import Streams
+from api.http import streams
+from api.service.streams import OpenStreams
+from api.service.watch import Hub, Subscription
 from storage import events as event_log
 from storage.contracts import errors, events
 
-NUDGE = ServerSentEvent(comment="", sep="\n").encode()
-PADDING = ServerSentEvent(comment="\n".join(["." * 61] * 65), sep="\n").encode()
+NUDGE = streams.comment()
+PADDING = streams.comment("\n".join(["." * 61] * 65))
 NUDGE_S = 0.25
-KEEP_ALIVE_S = 15
-SLOW_READER_S = 15
-GOODBYE_S = 2.0
-"""How long a stream has to say goodbye when the process stops."""
 
 HELLO, RESYNC, GOODBYE = "hello", "resync", "goodbye"
 """Frames of the stream itself. Each carries a cursor, so that a reader cut off anywhere can resume."""
@@ -60,25 +57,16 @@ class Stream:
     log: event_log.EventLog
     hub: Hub
     sign: answers.Sign
-    open_streams: Streams
+    open_streams: OpenStreams
 
     def response(self) -> EventSourceResponse:
         """The HTTP response."""
-        stopping = anyio.Event()
-        return EventSourceResponse(
-            self._frames(stopping),
-            ping=KEEP_ALIVE_S,
-            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
-            send_timeout=SLOW_READER_S,
-            shutdown_event=stopping,
-            shutdown_grace_period=GOODBYE_S,
-            headers={"Cache-Control": "no-cache"},
-        )
+        return streams.response(self._frames)
 
     async def _frames(self, stopping: anyio.Event) -> AsyncIterator[bytes]:
         async with contextlib.AsyncExitStack() as stack:
             subscription = stack.enter_context(self.hub.subscribe(self.tenant, self.wants))
-            closing = asyncio.create_task(_close_at(stopping, subscription))
+            closing = asyncio.create_task(subscription.close_at(stopping))
             stack.callback(closing.cancel)
             stack.enter_context(self.open_streams.counted(self.tenant))
             last = self.since or event_log.cursor_at(self.replay_s)
@@ -116,21 +104,16 @@ class Stream:
                     yield event
         while True:
             try:
-                happened = await subscription.next(NUDGE_S if nudge else None)
+                happening = await subscription.next(NUDGE_S if nudge else None)
             except TimeoutError:
                 nudge = False
                 yield None
                 continue
-            if happened is None:
+            if happening is None:
                 return
-            if events.order(happened.cursor) > events.order(last):
-                nudge = happened.type in events.TERMINAL
-                yield happened
-
-
-async def _close_at(stopping: anyio.Event, subscription: Subscription) -> None:
-    await stopping.wait()
-    subscription.close()
+            if events.order(happening.cursor) > events.order(last):
+                nudge = happening.type in events.TERMINAL
+                yield happening
 
 
 @functools.lru_cache(maxsize=256)
@@ -140,4 +123,4 @@ def _event_frame(event: events.Event, sign: answers.Sign) -> bytes:
 
 
 def _frame(name: str, cursor: str, data: object) -> bytes:
-    return ServerSentEvent(json.dumps(data, separators=(",", ":")), event=name, id=cursor, sep="\n").encode()
+    return streams.frame(json.dumps(data, separators=(",", ":")), name=name, id_=cursor)

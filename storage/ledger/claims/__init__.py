@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage.contracts import edits, errors, generations, samples
+from storage.contracts import errors, generations, samples, submissions
 from storage.ledger.call import Call
 
 
@@ -57,7 +57,7 @@ def claim(
             return None
         if reply[0] == "deferred":
             return Deferred(queue=reply[1])
-        id_, tenant, token, attempt, limit_s, edit, waited_ms, queue = reply
+        id_, tenant, token, attempt, limit_s, recorded, waited_ms, queue = reply
         try:
             return generations.Claim(
                 id=id_,
@@ -65,8 +65,7 @@ def claim(
                 token=token,
                 attempt=attempt,
                 execution_limit_s=float(limit_s),
-                # Strictly: to leave out a field would make another picture than the one that was asked for.
-                edit=edits.Edit.model_validate_json(edit),
+                edit=submissions.recorded_edit(recorded),
                 waited_ms=int(waited_ms),
                 queue=queue,
             )

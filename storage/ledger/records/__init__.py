@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage.contracts import edits, errors, generations
+from storage.contracts import edits, errors, generations, submissions
 from storage.ledger.call import MAX_TICKETS, Call, table_of
 
 log = logging.getLogger(__name__)
@@ -26,92 +26,91 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """What `create` is asked to accept: generations of one edit, apart from their seeds.
+class Allowance:
+    """Of a month's `budget` each generation is reserved so much until it is over, both in millionths of a dollar."""
 
-    With `refused` they are recorded as failed for that reason, at once. `deadline_s` from now they are over, one way or another.
-    `chain` are the queues it may wait on, the first that is served first. Of a `budget` for the `month` (`2026-11`) each is
-    reserved so much until it is over, both in millionths of a dollar.
-    """
-
-    tenant: str
-    queue: str
-    edits: Sequence[edits.Edit]
-    ids: Sequence[str]
-    submitted: Sequence[dict[str, object]]
-    inputs_prefix: str | None
-    limits: "Limits"
-    namespace: str | None = None
-    refused: errors.InvalidInputError | None = None
-    priority: int = generations.PRIORITY
-    callback: generations.Callback | None = None
-    deadline_s: float | None = None
-    chain: Sequence[str] = ()
-    month: str = ""
-    budget: int | None = None
-    reserve: int = 0
-    idempotency_key: str | None = None
-    fingerprint: str | None = None
+    budget: int
+    reserve: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What was accepted. `replayed` says that an earlier request was, and this one changed nothing."""
+    """What was accepted, or with `replayed` was before. `needs_ticket`: the queue holds fewer tickets than it may."""
 
     ids: tuple[str, ...]
     cursor: str
-    ring: bool
+    needs_ticket: bool
     replayed: bool
 
 
-def create(order: Order) -> Call[Receipt]:
-    """Accept generations, all or none.
+FINGERPRINTS = 2
+"""The way fingerprints are made. An idempotency key of another way is taken to be of the same request."""
 
-    Raises `errors.IdempotencyConflictError`, `errors.TooManyActiveError`, `errors.StoreFullError` and
-    `errors.BudgetExceededError` when decoded.
+
+def create(
+    submission: submissions.Submission,
+    *,
+    tenant: str,
+    ids: Sequence[str],
+    queue: str,
+    limits: Limits,
+    month: str = "",
+    chain: Sequence[str] = (),
+    allowance: Allowance | None = None,
+    inputs_prefix: str | None = None,
+    fingerprint: str | None = None,
+) -> Call[Receipt]:
+    """Accept a submission as generations, all or none; the edit has the first one's seed, each after it adds one.
+
+    `chain` are the queues they may wait on, `queue` the first of those that is served; `month` (`2026-11`) is what they count in.
+    Raises `errors.PayloadTooLargeError`, and when decoded `errors.IdempotencyConflictError`, `errors.TooManyActiveError`,
+    `errors.StoreFullError` and `errors.BudgetExceededError`.
     """
+    edit, webhook = submission.edit, submission.webhook
+    seeded = [
+        submission.model_copy(
+            update={"edit": edit.model_copy(update={"seed": (edit.seed + n) % (edits.MAX_SEED + 1)})},
+        )
+        for n in range(len(ids))
+    ]
     request = {
-        "tenant": order.tenant,
-        "namespace": order.namespace or order.tenant,
+        "tenant": tenant,
+        "namespace": submission.namespace or tenant,
         "version": generations.RECORD_VERSION,
-        "model": order.edits[0].model,
-        "queue": order.queue,
-        "month": order.month,
-        "priority": order.priority,
-        "max_active": order.limits.max_active,
-        "max_queued": order.limits.max_queued,
-        "queue_ttl_ms": int(order.limits.queue_ttl_s * 1000),
-        "execution_limit_s": order.limits.execution_limit_s,
+        "model": edit.model,
+        "queue": queue,
+        "month": month,
+        "priority": submission.priority,
+        "max_active": limits.max_active,
+        "max_queued": limits.max_queued,
+        "queue_ttl_ms": int(min(submission.queue_ttl_s or limits.queue_ttl_s, limits.queue_ttl_s) * 1000),
+        "execution_limit_s": min(submission.execution_limit_s or limits.execution_limit_s, limits.execution_limit_s),
         "max_tickets": MAX_TICKETS,
+        "fingerprints": FINGERPRINTS,
         "generations": [
-            {
-                "id": id_,
-                "edit": edit.model_dump_json(exclude_none=True),
-                "submitted": json.dumps(submitted, separators=(",", ":")),
-                "results": f"results/{order.tenant}/{id_}/",
-            }
-            for id_, edit, submitted in zip(order.ids, order.edits, order.submitted, strict=True)
+            {"id": id_, "submission": one.recorded(), "results": f"results/{tenant}/{id_}/"}
+            for id_, one in zip(ids, seeded, strict=True)
         ],
     }
-    optional = {"inputs": order.inputs_prefix, "idempotency": order.idempotency_key, "fingerprint": order.fingerprint}
-    if order.callback:
-        request |= {"callback": order.callback.model_dump_json(), "callback_moments": ",".join(order.callback.moments)}
-    if order.budget is not None:
-        request |= {"budget": order.budget, "reserve": order.reserve}
-    if order.chain:
-        request["chain"] = " ".join(order.chain)
-    if order.deadline_s is not None:
-        request["deadline_ms"] = int(order.deadline_s * 1000)
-    if order.refused:
-        request["refused"] = {"code": order.refused.code, "message": order.refused.message}
+    optional = {
+        "inputs": inputs_prefix,
+        "idempotency": submission.idempotency_key,
+        "fingerprint": fingerprint,
+        "webhook_moments": ",".join(webhook.moments) if webhook else None,
+        "budget": allowance.budget if allowance else None,
+        "reserve": allowance.reserve if allowance else None,
+        "chain": " ".join(chain) or None,
+        "deadline_ms": None if submission.deadline_s is None else int(submission.deadline_s * 1000),
+        "refused": submission.refused.model_dump() if submission.refused else None,
+    }
     request |= {name: value for name, value in optional.items() if value is not None}
 
     def decode(reply: list[Any]) -> Receipt:
         if reply[0] == "conflict":
             raise errors.IdempotencyConflictError("This Idempotency-Key was used before with a different request")
-        _check_accepted(reply, order.limits)
-        kind, cursor, ring, *ids = reply
-        return Receipt(ids=tuple(ids), cursor=cursor, ring=bool(ring), replayed=kind == "replayed")
+        _check_accepted(reply, limits)
+        kind, cursor, ring, *accepted = reply
+        return Receipt(ids=tuple(accepted), cursor=cursor, needs_ticket=bool(ring), replayed=kind == "replayed")
 
     return Call(script="create", arguments=(json.dumps(request),), decode=decode)
 

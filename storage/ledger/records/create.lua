@@ -1,9 +1,9 @@
 #!lua
 -- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
--- ARGV: 1 the request as JSON {tenant, namespace, version, model, queue, priority, idempotency?, fingerprint?, max_active, max_queued,
---       max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, chain?, month, budget?, reserve?, inputs?, callback?, callback_moments?, refused?: {code, message},
---       generations: [{id, edit, submitted, results}]}; `deadline_ms` counts from now, `chain`
---       names the queues it may wait on
+-- ARGV: 1 the request as JSON {tenant, namespace, version, model, queue, priority, idempotency?, fingerprint?, fingerprints,
+--       max_active, max_queued, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, chain?, month, budget?, reserve?,
+--       inputs?, webhook_moments?, refused?: {code, message}, generations: [{id, submission, results}]}; `deadline_ms` counts from
+--       now, `chain` names the queues it may wait on, `fingerprints` is the way fingerprints are made
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
 -- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
 -- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued} | {'overdrawn', liable}
@@ -14,7 +14,8 @@ if idempotency then
   local seen = redis.call('GET', idempotency)
   if seen then
     seen = cjson.decode(seen)
-    if seen.fingerprint ~= request.fingerprint then return { 'conflict' } end
+    -- One that a release before noted is made in another way, and tells nothing.
+    if seen.fingerprints == request.fingerprints and seen.fingerprint ~= request.fingerprint then return { 'conflict' } end
     return { 'replayed', seen.cursor, 0, unpack(seen.ids) }
   end
 end
@@ -35,32 +36,28 @@ if request.inputs then
   redis.call('ZADD', KEY.expiring, integer(keep_ms), request.inputs)
 end
 for i, generation in ipairs(request.generations) do
-  local sequence = redis.call('INCR', KEY.sequence)
   local record = {
-    id = generation.id, tenant = request.tenant, model = request.model, queue = request.queue,
-    priority = request.priority, sequence = sequence, results = generation.results, inputs = request.inputs,
-    siblings = #ids > 1 and table.concat(ids, ' ') or nil, deadline_ms = request.deadline_ms and at + request.deadline_ms,
-    chain = request.chain, month = request.month, reserve = request.budget and not request.refused and request.reserve or nil,
+    id = generation.id, tenant = request.tenant, model = request.model, queue = request.queue, status = 'queued',
+    namespace = request.namespace, version = request.version, priority = request.priority,
+    sequence = redis.call('INCR', KEY.sequence), attempts = 0, token = 0, created_ms = integer(at),
+    queue_ttl_ms = integer(request.queue_ttl_ms), execution_limit_s = request.execution_limit_s, month = request.month,
+    submission = generation.submission, results = generation.results, inputs = request.inputs, chain = request.chain,
+    siblings = #ids > 1 and table.concat(ids, ' ') or nil,
+    reserve = request.budget and not request.refused and request.reserve or nil,
+    deadline_ms = request.deadline_ms and integer(at + request.deadline_ms) or nil,
+    -- The first one's webhook speaks for all.
+    webhook_moments = i == 1 and request.webhook_moments or nil,
   }
-  redis.call('HSET', KEY.generation .. record.id,
-    'id', record.id, 'tenant', record.tenant, 'model', record.model, 'queue', record.queue, 'status', 'queued',
-    'namespace', request.namespace, 'version', request.version,
-    'priority', record.priority, 'queue_ttl_ms', integer(request.queue_ttl_ms), 'execution_limit_s', request.execution_limit_s,
-    'sequence', sequence, 'attempts', 0, 'token', 0, 'created_ms', integer(at),
-    'edit', generation.edit, 'submitted', generation.submitted, 'results', generation.results)
-  if request.inputs then redis.call('HSET', KEY.generation .. record.id, 'inputs', request.inputs) end
-  for _, name in ipairs({ 'chain', 'month', 'reserve' }) do
-    if record[name] then redis.call('HSET', KEY.generation .. record.id, name, record[name]) end
+  local fields = {}
+  for name, value in pairs(record) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
   end
+  redis.call('HSET', KEY.generation .. record.id, unpack(fields))
   reserve(record, record.reserve or 0)
-  if record.siblings then redis.call('HSET', KEY.generation .. record.id, 'siblings', record.siblings) end
-  if record.deadline_ms then redis.call('HSET', KEY.generation .. record.id, 'deadline_ms', integer(record.deadline_ms)) end
-  if request.callback and i == 1 then
-    redis.call('HSET', KEY.generation .. record.id, 'callback', request.callback, 'callback_moments', request.callback_moments)
-  end
   redis.call('EXPIRE', KEY.generation .. record.id, LIFE.waiting)
-  redis.call('ZADD', KEY.active .. record.tenant, sequence, record.id)
-  redis.call('ZADD', KEY.history .. record.tenant, sequence, record.id)
+  redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)
+  redis.call('ZADD', KEY.history .. record.tenant, record.sequence, record.id)
   redis.call('ZADD', KEY.expiring, integer(keep_ms), generation.results)
   if request.refused then
     settle_failed(record, at, request.refused.code, request.refused.message)
@@ -76,7 +73,9 @@ for _, id in ipairs(redis.call('ZRANGE', KEY.history .. request.tenant, 0, 7)) d
 end
 redis.call('EXPIRE', KEY.history .. request.tenant, LIFE.history)
 if idempotency then
-  local answer = cjson.encode({ fingerprint = request.fingerprint, ids = ids, cursor = cursor })
+  local answer = cjson.encode({
+    fingerprint = request.fingerprint, fingerprints = request.fingerprints, ids = ids, cursor = cursor,
+  })
   redis.call('SET', idempotency, answer, 'EX', LIFE.idempotency)
 end
 

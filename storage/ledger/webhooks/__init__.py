@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storage.contracts import generations
+from storage.contracts import generations, submissions
 from storage.ledger.call import Call, table_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class DueCallback:
+class DueWebhook:
     """A webhook to be called now, after `tries` that came to nothing; nobody else gets it before `held_until`."""
 
-    moment: generations.Moment
+    moment: submissions.Moment
     tries: int
     held_until: str
     record: Mapping[str, str]
@@ -33,24 +33,24 @@ class DueCallback:
         return generations.Generation.from_record(self.record, None)
 
 
-def callbacks(
+def due(
     *, held_ms: int, limit: int = 16, most_of_a_tenant: int = 16, calling: Sequence[str] = ()
-) -> Call[tuple[DueCallback, ...]]:
+) -> Call[tuple[DueWebhook, ...]]:
     """Webhooks that are due, `limit` at the most; nobody else gets them for a while.
 
     `calling` names the tenant of each that the caller is calling already: with those, no tenant has more than so many.
     """
 
-    def decode(reply: list[Any]) -> tuple[DueCallback, ...]:
+    def decode(reply: list[Any]) -> tuple[DueWebhook, ...]:
         return tuple(
-            DueCallback(moment=moment, tries=tries, held_until=held, record=table_of(flat))
+            DueWebhook(moment=moment, tries=tries, held_until=held, record=table_of(flat))
             for moment, tries, held, flat in reply
         )
 
-    return Call(script="callbacks", arguments=(held_ms, limit, most_of_a_tenant, *calling), decode=decode)
+    return Call(script="due", arguments=(held_ms, limit, most_of_a_tenant, *calling), decode=decode)
 
 
-def called(due: DueCallback, *, again_ms: int | None, outcome: str) -> Call[int]:
+def called(webhook: DueWebhook, *, again_ms: int | None, outcome: str) -> Call[int]:
     """A webhook was called; None: it is done with. 0: it became due anew meanwhile, and stays so."""
-    arguments = (due.id, due.moment, -1 if again_ms is None else again_ms, outcome, due.held_until)
+    arguments = (webhook.id, webhook.moment, -1 if again_ms is None else again_ms, outcome, webhook.held_until)
     return Call(script="called", arguments=arguments, decode=int)

@@ -3,15 +3,15 @@
 --       5 until when it was held
 -- Returns 1, or 0 when it was held no more
 local member, key = ARGV[1] .. '/' .. ARGV[2], KEY.generation .. ARGV[1]
-local held = redis.call('ZSCORE', KEY.callbacks, member)
+local held = redis.call('ZSCORE', KEY.webhooks, member)
 if not held or integer(held) ~= ARGV[5] then return 0 end
 if redis.call('EXISTS', key) == 1 then
   redis.call('HINCRBY', key, 'tries_' .. ARGV[2], 1)
   redis.call('HSET', key, 'called_' .. ARGV[2], ARGV[4])
 end
 if tonumber(ARGV[3]) < 0 then
-  redis.call('ZREM', KEY.callbacks, member)
+  redis.call('ZREM', KEY.webhooks, member)
 else
-  redis.call('ZADD', KEY.callbacks, integer(now_ms() + tonumber(ARGV[3])), member)
+  redis.call('ZADD', KEY.webhooks, integer(now_ms() + tonumber(ARGV[3])), member)
 end
 return 1

@@ -1,0 +1,133 @@
+"""What every dialect shares: what one is, how it submits and waits, and pieces that several wires spell alike."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.http.hangups import HungUpError, unless_hung_up
+from api.http.pictures import MAX_URL
+from api.resources import Resources
+from api.service.read import ResultView
+from api.service.submit import Accepted
+from api.webhooks.delivery import Wording
+from storage.contracts import catalog, errors, parameters, submissions
+from storage.contracts.geometry import Size
+
+T = TypeVar("T")
+
+UPSAMPLE_TEMPERATURE = 0.15
+"""How freely a prompt is written anew in dialects that only say that it is to be; what diffusers takes."""
+
+NEGATIVE_GUIDANCE = 2.5
+"""True guidance scale of a negative prompt in dialects that name none: every step then runs twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """What the service needs to know of one.
+
+    `router` has its routes, tagged with its name; `problem` answers an error in its words. `aim` says in three lines how its
+    client is pointed here, with `{url}` for our address. `wording` words its webhooks.
+    """
+
+    name: str
+    router: APIRouter
+    problem: Callable[[Request, errors.DarkroomError], Response]
+    aim: tuple[str, ...]
+    wording: Wording | None = None
+
+
+def of_family(table: Mapping[str, T], model: catalog.Model) -> T:
+    """What a dialect does for a model of this family; `*` is the entry for those it does not know."""
+    return table.get(model.family, table["*"])
+
+
+async def finished(
+    request: Request, resources: Resources, accepted: Accepted, tenant: str, *, keep: bool = False
+) -> list[ResultView]:
+    """Every generation of a blocking request once it is over. A client that hangs up cancels them, unless `keep`.
+
+    Raises `HungUpError`, and `errors.TimedOutError` after the settings' `blocking_limit_s`.
+    """
+    try:
+        return await unless_hung_up(request, resources.waiter.until_all_over(accepted.ids, tenant))
+    except HungUpError:
+        if not keep:
+            await resources.waiter.cancel(accepted.ids, tenant)
+        raise
+
+
+async def waited(
+    request: Request, resources: Resources, id_: str, tenant: str, *, seconds: float, keep: bool = False
+) -> ResultView:
+    """A generation once it is over or so many seconds are. A client that hangs up before cancels it, unless `keep`.
+
+    Raises `HungUpError`.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        return await unless_hung_up(request, resources.waiter.until_over(id_, tenant, deadline=deadline))
+    except HungUpError:
+        if not keep:
+            await resources.waiter.cancel([id_], tenant)
+        raise
+
+
+def webhook_of(
+    url: Any,
+    field: str,
+    dialect: str,
+    *,
+    base: str,
+    moments: tuple[submissions.Moment, ...] = ("completed",),
+    secret: str | None = None,
+    note: str = "",
+) -> submissions.Webhook | None:
+    """A webhook that is asked for, if it is. Raises `errors.InvalidInputError`."""
+    if url in (None, ""):
+        return None
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or len(url) > MAX_URL:
+        raise errors.InvalidInputError(f"{field} must be an http(s) URL of at most {MAX_URL} characters", field=field)
+    return submissions.Webhook(url=url, dialect=dialect, moments=moments, base=base, secret=secret, note=note)
+
+
+def object_of(fields: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """A field that is an object, or nothing. Raises `errors.InvalidInputError`."""
+    value = fields.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise errors.InvalidInputError(f"{field} must be an object", field=field)
+    return value
+
+
+def ratio_of(text: str) -> float:
+    """`16:9` as width over height. Raises `ValueError`."""
+    width, _, height = text.partition(":")
+    return int(width) / int(height)
+
+
+def size_of(text: str, name: str, pattern: str = r"([1-9][0-9]{1,3})\s*[x*×]\s*([1-9][0-9]{1,3})") -> Size:
+    """`1024*1024` as a size. Raises `errors.InvalidInputError`."""
+    sides = re.fullmatch(pattern, text.strip())
+    if not sides:
+        raise errors.InvalidInputError(
+            f"{name} must be a width and a height such as 1024x1024; got {parameters.shown(text)}", field=name
+        )
+    return Size(width=int(sides[1]), height=int(sides[2]))
+
+
+def both_sides(width: int | None, height: int | None) -> Size | None:
+    """A size, when both sides are given; None when neither is. Raises `errors.InvalidInputError`."""
+    if not width and not height:
+        return None
+    if not width or not height:
+        missing = "height" if not height else "width"
+        raise errors.InvalidInputError(f"width and height belong together; {missing} is missing", field=missing)
+    return Size(width=width, height=height)

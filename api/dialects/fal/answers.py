@@ -1,0 +1,108 @@
+"""Requests, their results and errors in fal's words."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.http import errors as http_errors
+from api.service.read import Reader, ResultView
+from api.webhooks.delivery import Message
+from storage.contracts import edits, errors, generations, submissions
+
+
+def state(views: Sequence[ResultView], urls: Mapping[str, str], *, logs: bool) -> dict[str, Any]:
+    """How far a request is; it is its generations together."""
+    first = views[0]
+    answer: dict[str, Any] = {"request_id": first.id, **urls, "logs": _logs(views) if logs else None}
+    if all(view.generation.status is generations.Status.QUEUED for view in views):
+        return {**answer, "status": "IN_QUEUE", "queue_position": first.generation.position or 0}
+    if not all(view.is_over for view in views):
+        return {**answer, "status": "IN_PROGRESS"}
+    answer |= {"status": "COMPLETED", "metrics": {"inference_time": _seconds(views)}}
+    failure = next((view.failure for view in views if view.failure is not None), None)
+    return answer if failure is None else {**answer, "error": failure.message, "error_type": failure.code}
+
+
+def _seconds(views: Sequence[ResultView]) -> float:
+    return sum(view.generation.execution_ms or 0 for view in views) / 1000
+
+
+def _logs(views: Sequence[ResultView]) -> list[dict[str, str]]:
+    now = datetime.now(UTC).isoformat()
+    return [
+        {
+            "message": f"step {view.generation.step} of {view.generation.edit.steps}",
+            "level": "INFO",
+            "timestamp": now,
+        }
+        for view in views
+        if view.generation.step
+    ]
+
+
+async def payload(views: Sequence[ResultView]) -> dict[str, Any]:
+    """What the app answers. Raises why it has nothing to answer."""
+    images = []
+    for view in views:
+        result = view.made()
+        images.append(
+            {
+                "url": await view.data_uri() if view.generation.submission.inline else view.url,
+                "content_type": result.content_type,
+                "width": result.width,
+                "height": result.height,
+                "file_name": f"{view.id}.{edits.EXTENSIONS[view.generation.edit.output_format]}",
+                "file_size": result.size_bytes,
+            }
+        )
+    first = views[0]
+    return {
+        "images": images,
+        "timings": {"inference": _seconds(views)},
+        "seed": first.generation.edit.seed,
+        "has_nsfw_concepts": [False] * len(images),
+        "prompt": first.prompt,
+    }
+
+
+def _detail(error: errors.DarkroomError) -> list[dict[str, Any]]:
+    return [{"loc": ["body", error.field or "prompt"], "msg": error.message, "type": error.code}]
+
+
+def problem(request: Request, error: errors.DarkroomError) -> Response:
+    """An error."""
+    status = http_errors.status(error)
+    body: dict[str, Any] = {"detail": error.message}
+    if status in (400, 422):
+        status = 422
+        body = {"detail": _detail(error)}
+    return JSONResponse(body, status_code=status, headers=http_errors.headers(error))
+
+
+async def wording(reader: Reader, view: ResultView, moment: submissions.Moment) -> Message:
+    """A webhook, signed with Ed25519."""
+    tenant, failure, content = view.generation.tenant, None, {}
+    try:
+        content = await payload(await reader.request(view.id, tenant))
+    except errors.TransientError:
+        raise
+    except errors.DarkroomError as exc:
+        failure, content = exc, {"detail": _detail(exc)}
+    facts = {"request_id": view.id, "gateway_request_id": view.id, "payload": content}
+    error = failure and failure.message
+    body = json.dumps({**facts, "status": "ERROR" if failure else "OK", "error": error}).encode()
+    timestamp = str(int(time.time()))
+    message = "\n".join((view.id, tenant, timestamp, hashlib.sha256(body).hexdigest()))
+    headers = {
+        "X-Fal-Webhook-Request-Id": view.id,
+        "X-Fal-Webhook-User-Id": tenant,
+        "X-Fal-Webhook-Timestamp": timestamp,
+        "X-Fal-Webhook-Signature": view.signatures.ed25519.sign(message.encode()).hex(),
+    }
+    return Message(body=body, headers=headers)

@@ -1,0 +1,119 @@
+"""Fields of a wire API, declared as pydantic models: one declaration checks, explains and is OpenAPI's request body."""
+
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from storage.contracts import edits, errors, parameters
+from storage.contracts.parameters import Parameter
+
+
+def not_blank(value: str) -> str:
+    """Refuses what is nothing but white space."""
+    if not value.strip():
+        raise ValueError("blank")
+    return value
+
+
+Prompt = Annotated[str, Field(max_length=10_000, description="The instruction"), AfterValidator(not_blank)]
+NegativePrompt = Annotated[str, Field(max_length=10_000, description="What not to show")]
+Steps = Annotated[int, Field(ge=1, le=50, description="Denoising steps")]
+Seed = Annotated[int, Field(ge=0, le=edits.MAX_SEED, description="Absent: random")]
+UpsampleTemperature = Annotated[
+    float, Field(ge=0, le=2, description="Above 0 the prompt is written anew, where the model can")
+]
+
+_URI = {"type": "string", "description": "An http(s) URL or a data URI"}
+Picture = Annotated[Any, WithJsonSchema(_URI)]
+"""Checked where it is read (`api.http.pictures`)."""
+Pictures = Annotated[Any, WithJsonSchema({"anyOf": [_URI, {"type": "array", "items": _URI}]})]
+
+
+class Fields(BaseModel):
+    """What a request may have. Fields without a type of their own (pictures, objects) are checked where they are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    FORM: ClassVar[bool] = False
+    """Whether it may come as a form, too."""
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any], *, textual: bool = False) -> Self:
+        """What was sent, completed by defaults; null is absent. `textual` values are a form's.
+
+        Raises `errors.InvalidInputError` naming the field, its value and what is allowed.
+        """
+        sent = {name: value for name, value in values.items() if value is not None}
+        unknown = sorted(set(sent) - cls.names())
+        if unknown:
+            allowed = ", ".join(sorted(cls.names()))
+            message = f"{unknown[0]} is not a known parameter; allowed: {allowed}"
+            raise errors.InvalidInputError(message, field=unknown[0])
+        if textual:
+            sent = {name: parameters.typed(value, cls.parameters().get(name)) for name, value in sent.items()}
+        try:
+            return cls.model_validate(sent)
+        except ValidationError as exc:
+            raise parameters.sentence_of(exc, cls.parameters(), sent) from None
+
+    @classmethod
+    @functools.cache
+    def names(cls) -> frozenset[str]:
+        """The names of all fields as they are sent."""
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
+    @classmethod
+    @functools.cache
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Those that have a type of their own, as parameters: for sentences, for forms, and to be shown."""
+        schema = cls.model_json_schema()
+        required = schema.get("required", ())
+        found = {name: _parameter(part, name in required) for name, part in schema["properties"].items()}
+        return {name: parameter for name, parameter in found.items() if parameter is not None}
+
+    @classmethod
+    def properties(cls) -> dict[str, Any]:
+        """The same as the properties of a JSON schema, in the order of declaration."""
+        return {
+            name: {"title": name, "x-order": order, **parameters.schema_of(parameter)}
+            for order, (name, parameter) in enumerate(cls.parameters().items())
+        }
+
+    @classmethod
+    def body(cls) -> dict[str, Any]:
+        """OpenAPI's `requestBody`, for a route's `openapi_extra`."""
+        return body(cls.model_json_schema(), form=cls.FORM)
+
+
+def body(schema: Mapping[str, Any], *, form: bool = False) -> dict[str, Any]:
+    """OpenAPI's `requestBody` of a schema."""
+    kinds = ("application/json", "multipart/form-data") if form else ("application/json",)
+    return {"requestBody": {"required": True, "content": {kind: {"schema": dict(schema)} for kind in kinds}}}
+
+
+def _parameter(schema: Mapping[str, Any], required: bool) -> Parameter | None:
+    """A property as a parameter; None when it is a picture or an object."""
+    if "anyOf" in schema:
+        one, *others = [part for part in schema["anyOf"] if part.get("type") != "null"]
+        if others:
+            return None
+        schema = {**schema, **one}
+    if (
+        schema.get("type") not in ("string", "integer", "number", "boolean")
+        or schema.get("description") == _URI["description"]
+    ):
+        return None
+    choices = schema.get("enum") or ((schema["const"],) if "const" in schema else ())
+    return Parameter(
+        type=schema["type"],
+        description=schema.get("description", ""),
+        default=schema.get("default"),
+        required=required,
+        minimum=schema.get("minimum"),
+        maximum=schema.get("maximum"),
+        exclusive_minimum=schema.get("exclusiveMinimum"),
+        choices=tuple(choices),
+        max_length=schema.get("maxLength"),
+    )

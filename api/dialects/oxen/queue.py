@@ -1,0 +1,200 @@
+"""The native queue: enqueue, list, poll, replay, cancel, follow; and the blocking call."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.dialects import base
+from api.dialects.oxen import answers, asking, contract, envelope, stream
+from api.http import bodies
+from api.http.access import IdempotencyKey, ResourcesDep, Tenant
+from api.resources import Resources
+from api.service.read import ResultView
+from api.service.submit import Accepted
+from storage.contracts import errors, events, generations, submissions
+from storage.ledger import records
+
+POLL_AGAIN_S = 1
+"""Suggested to pollers of what is not terminal yet."""
+
+router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
+
+
+@router.post("/api/ai/queue", openapi_extra=contract.ENQUEUE, responses=contract.ENQUEUED)
+async def enqueue(
+    request: Request,
+    resources: ResourcesDep,
+    tenant: Tenant,
+    idempotency_key: IdempotencyKey = None,
+    validate: Annotated[str, Query(pattern="^(early|late)$")] = "early",
+) -> Response:
+    """Enqueue one to four generations of an edit."""
+    body = await bodies.read(request, files=envelope.PICTURES)
+    if envelope.response_format(body.fields) != "url":
+        message = (
+            "response_format must be url here: queued results are downloaded; /api/ai/images/edit returns b64_json"
+        )
+        raise errors.InvalidInputError(message, field="response_format")
+    submission = await _submission(body, resources, tenant, idempotency_key, late=validate == "late")
+    accepted = await resources.submitter.submit(submission, tenant)
+    answer = answers.accepted(accepted)
+    if submission.pins:
+        answer["waiting_for_worker"] = not accepted.is_served
+    return _accepted(accepted, answer, idempotency_key)
+
+
+def _accepted(accepted: Accepted, answer: Mapping[str, Any], idempotency_key: str | None) -> Response:
+    headers = {"Idempotent-Replayed": "true"} if accepted.replayed and idempotency_key else None
+    return JSONResponse(answer, headers=headers)
+
+
+async def _submission(
+    body: bodies.Body, resources: Resources, tenant: str, idempotency_key: str | None, *, late: bool
+) -> submissions.Submission:
+    settings = resources.settings
+    return await asking.submission_of(
+        body,
+        tenant=tenant,
+        known=resources.catalog,
+        bounds=asking.Bounds(queue_ttl_s=settings.queue_ttl_s, execution_limit_s=settings.execution_limit_s),
+        reader=resources.reader,
+        idempotency_key=idempotency_key,
+        late=late,
+    )
+
+
+@router.get("/api/ai/queue", responses=contract.LISTED)
+async def list_generations(
+    resources: ResourcesDep,
+    tenant: Tenant,
+    namespace: str | None = None,
+    model: str | None = None,
+    status: generations.Status | None = None,
+    media_type: str | None = None,
+    repo: str | None = None,
+    folder: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    after: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None,
+) -> Response:
+    """List generations, newest first: the unfinished ones, or with `status` those in it. `next` is the next page's `after`."""
+    if repo or folder or media_type not in (None, "image"):
+        # Generations here are pictures and belong to no repository.
+        return JSONResponse({"count": 0, "generations": [], "next": None})
+    if model is not None:
+        with contextlib.suppress(errors.ModelNotFoundError):
+            model = resources.catalog.name_of(model)
+    wanted = {"namespace": namespace, "model": model, "status": status.value if status else None}
+    views, continue_below = await resources.reader.page(
+        tenant,
+        matching={name: value for name, value in wanted.items() if value},
+        below=after,
+        limit=limit,
+        active_only=status is None or not status.terminal,
+    )
+    listed = [answers.generation(view) for view in views]
+    return JSONResponse({"count": len(listed), "generations": listed, "next": continue_below})
+
+
+@router.get("/api/ai/queue/{generation_id}", responses=contract.POLLED)
+async def read_generation(
+    generation_id: str,
+    resources: ResourcesDep,
+    tenant: Tenant,
+    wait: Annotated[float, Query(ge=0, description="Seconds to wait for a terminal state")] = 0,
+    if_none_match: Annotated[str | None, Header(alias="If-None-Match")] = None,
+) -> Response:
+    """Poll one generation; with `wait`, be answered when it is terminal or the seconds are over."""
+    if wait > 0:
+        deadline = time.monotonic() + min(wait, resources.settings.longest_wait_s)
+        view = await resources.waiter.until_over(generation_id, tenant, deadline=deadline)
+    else:
+        view = await resources.reader.one(generation_id, tenant)
+    headers = {"ETag": view.generation.etag}
+    if not view.is_over:
+        headers["Retry-After"] = str(POLL_AGAIN_S)
+    if if_none_match == view.generation.etag:
+        return Response(status_code=304, headers=headers)
+    # Estimated from memory: a poll stays one read.
+    eta_ms = await resources.forecasts.eta_ms(view.generation)
+    return JSONResponse({**answers.generation(view), "eta_ms": eta_ms}, headers=headers)
+
+
+@router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
+async def replay(
+    generation_id: str, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Run a generation again: same pictures, parameters and seed. Its inputs are kept as long as its result."""
+    view = await resources.reader.one(generation_id, tenant)
+    submission = asking.replay_of(view, known=resources.catalog, idempotency_key=idempotency_key)
+    accepted = await resources.submitter.submit(submission, tenant)
+    return _accepted(accepted, answers.accepted(accepted), idempotency_key)
+
+
+@router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)
+async def cancel_generation(generation_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
+    """Cancel a queued or processing generation; on a terminal one this has no effect."""
+    if await resources.ledger.run(records.cancel(generation_id, tenant)) == "missing":
+        raise errors.NotFoundError("The requested resource could not be found")
+    return JSONResponse({"status": "success", "generation_id": generation_id})
+
+
+@router.get("/api/events", response_class=EventSourceResponse, responses=contract.STREAMED)
+async def stream_events(
+    resources: ResourcesDep,
+    tenant: Tenant,
+    generation_id: str | None = None,
+    types: Annotated[str | None, Query(description="Event types, separated by commas")] = None,
+    since: Annotated[str | None, Query(description="A cursor to continue after")] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+) -> Response:
+    """Server-sent events of this key's generations."""
+    cursor = last_event_id or since
+    if cursor:
+        try:
+            events.order(cursor)
+        except ValueError as exc:
+            raise errors.InvalidInputError(f"since: {exc}", field="since") from None
+    wanted = None
+    if types:
+        try:
+            wanted = frozenset(events.EventType(name.strip()) for name in types.split(","))
+        except ValueError:
+            known = ", ".join(events.EventType)
+            raise errors.InvalidInputError(f"types must be of {known}", field="types") from None
+    resources.streams.check(tenant)
+    return stream.Stream(
+        tenant=tenant,
+        since=cursor or None,
+        replay_s=resources.settings.replay_s,
+        wants=stream.Filter(generation_id=generation_id, types=wanted),
+        log=resources.event_log,
+        hub=resources.hub,
+        sign=resources.objects.signed_url,
+        open_streams=resources.streams,
+    ).response()
+
+
+@router.post("/api/ai/images/edit", openapi_extra=contract.EDIT, responses=contract.EDITED)
+async def edit_and_wait(
+    request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
+    body = await bodies.read(request, files=envelope.PICTURES)
+    wanted = envelope.response_format(body.fields)
+    submission = await _submission(body, resources, tenant, idempotency_key, late=False)
+    accepted = await resources.submitter.submit(submission, tenant)
+    # Whoever hangs up with a key may come back with it, and then wants the edit.
+    views = await base.finished(request, resources, accepted, tenant, keep=idempotency_key is not None)
+    images = [await _image(view, wanted) for view in views]
+    return JSONResponse(answers.blocking(views, images))
+
+
+async def _image(view: ResultView, wanted: envelope.ResponseFormat) -> Mapping[str, Any]:
+    view.made()
+    return {"url": view.url} if wanted == "url" else {"b64_json": await view.base64()}

@@ -1,0 +1,156 @@
+"""The shapes of the queue's answers, for OpenAPI."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ProblemDetail(BaseModel):
+    """An error; `code` is stable."""
+
+    type: str
+    title: str
+    detail: str
+    message: str
+    code: str
+    field: str | None = None
+
+
+class Problem(BaseModel):
+    """An error body."""
+
+    error: ProblemDetail
+    status: str
+    status_message: str
+
+
+class Accepted(BaseModel):
+    """One accepted generation."""
+
+    generation_id: str
+    status: str
+
+
+class Enqueued(BaseModel):
+    """Accepted generations; `cursor` is what `/api/events?since=` takes to miss nothing of them.
+
+    `waiting_for_worker`, where a GPU type was asked for: nobody of that type serves the model just now.
+    """
+
+    generations: list[Accepted]
+    cursor: str
+    waiting_for_worker: bool | None = None
+
+
+class RanOn(BaseModel):
+    """Which worker, where, and why that one."""
+
+    worker: str
+    gpu_type: str
+    region: str | None
+    why: str
+
+
+class Progress(BaseModel):
+    """Denoising steps done, of how many."""
+
+    step: int
+    steps: int
+    model_loaded_percent: int | None
+
+
+class WeightsUsed(BaseModel):
+    """Which weights make, or made, the picture."""
+
+    name: str | None
+    note: str | None
+
+
+class Receipt(BaseModel):
+    """What a result was made with; the file carries the same in its EXIF user comment."""
+
+    model: str
+    weights: str
+    revision: str | None
+    pipeline: str
+    seed: int
+    steps: int
+    guidance: float
+    rendered: str
+    dtype: str
+    profile: str
+    placement: str
+    gpu_type: str
+    gpu: str
+    libraries: dict[str, str]
+
+
+class GenerationAnswer(BaseModel):
+    """A generation; submitted parameters stand beside these fields. Times are Unix seconds."""
+
+    model_config = ConfigDict(extra="allow")
+
+    generation_id: str
+    model_name: str
+    prompt: str
+    media_type: str
+    status: str
+    result_url: str | None
+    error_message: str | None
+    error_code: str | None
+    error_details: dict[str, Any] | None
+    enqueued_at: int
+    started_at: int | None
+    completed_at: int | None
+    expires_at: int | None
+    seed: int
+    width: int | None
+    height: int | None
+    fit: str | None
+    upsampled_prompt: str | None
+    attempts: int
+    delay_ms: int | None
+    execution_ms: int | None
+    queue_position: int | None
+    phase: str | None
+    progress: Progress
+    weights: WeightsUsed | None
+    parent_generation_id: str | None
+    receipt: Receipt | None
+    ran_on: RanOn | None
+    timings: dict[str, int] | None
+    cost_usd: float | None
+    eta_ms: int | None = None
+
+
+class GenerationList(BaseModel):
+    """A page of generations."""
+
+    count: int
+    generations: list[GenerationAnswer]
+    next: str | None
+
+
+class Cancelled(BaseModel):
+    """The generation is terminal now."""
+
+    status: str
+    generation_id: str
+
+
+class Image(BaseModel):
+    """One picture, by URL or inline."""
+
+    url: str | None = None
+    b64_json: str | None = None
+
+
+class Edited(BaseModel):
+    """A blocking call's pictures."""
+
+    model: str
+    created: int
+    images: list[Image]
+    generation_id: str
+    seed: int
+    image_url: str | None = None

@@ -1,0 +1,133 @@
+"""Predictions, models and errors in Replicate's words."""
+
+import hashlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.dialects.replicate.asking import Input
+from api.http import errors as http_errors
+from api.service.read import Reader, ResultView
+from api.webhooks.delivery import Message
+from api.webhooks.signing import standard_webhook
+from storage.contracts import catalog, errors, generations, submissions
+
+STATUSES = {
+    generations.Status.QUEUED: "starting",
+    generations.Status.PROCESSING: "processing",
+    generations.Status.SUCCEEDED: "succeeded",
+    generations.Status.FAILED: "failed",
+    generations.Status.CANCELLED: "canceled",
+}
+
+
+def version_of(name: str) -> str:
+    """A model's version: 64 hexadecimal digits."""
+    return hashlib.sha256(f"darkroom:{name}".encode()).hexdigest()
+
+
+def iso(milliseconds: float | None) -> str | None:
+    """A time, by UTC."""
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def prediction(view: ResultView, own: str) -> dict[str, Any]:
+    """A prediction; its output is below our address `own`, since clients send their key along to it."""
+    generation, times = view.generation, view.generation.times
+    url, name = f"{own}/v1/predictions/{view.id}", generation.edit.model
+    metrics: dict[str, float] = {}
+    if view.is_over and times.completed_ms is not None:
+        metrics["total_time"] = (times.completed_ms - times.created_ms) / 1000
+        if generation.execution_ms is not None:
+            metrics["predict_time"] = generation.execution_ms / 1000
+    return {
+        "id": view.id,
+        "model": (view.model.aliases or (name,))[0] if view.model else name,
+        "version": version_of(name),
+        "input": {**generation.submission.echo, "prompt": generation.edit.prompt},
+        "logs": _logs(generation),
+        "output": view.own_url(own),
+        "data_removed": False,
+        "error": generation.error_message,
+        "error_code": generation.error_code,
+        "source": "api",
+        "status": _status(generation),
+        "created_at": iso(times.created_ms),
+        "started_at": iso(times.started_ms),
+        "completed_at": iso(times.completed_ms),
+        "metrics": metrics,
+        "urls": {"get": url, "cancel": f"{url}/cancel"},
+        "seed": generation.edit.seed,
+    }
+
+
+def _status(generation: generations.Generation) -> str:
+    # Only `Cancel-After` sets a deadline.
+    is_late = generation.error_code == errors.DeadlineExceededError.code
+    return "canceled" if is_late else STATUSES[generation.status]
+
+
+def _logs(generation: generations.Generation) -> str:
+    """How far it is, as the progress bars that clients read."""
+    step, steps = generation.step, generation.edit.steps
+    if not step:
+        return ""
+    percent = 100 * step // steps
+    bar = "█" * (percent // 10)
+    return f"Using seed: {generation.edit.seed}\n{percent:3d}%|{bar:10}| {step}/{steps}\n"
+
+
+def version(name: str, model: catalog.Model) -> dict[str, Any]:
+    """A version: the model as it is here, with the schema of its inputs."""
+    declared = Input.properties()
+    properties = {
+        "input_image": {"type": "string", "format": "uri", "title": "Input Image"},
+        **{field: one for field, one in declared.items() if field != "guidance" or "guidance" in model.parameters},
+    }
+    required = ["prompt", "input_image"] if model.min_references else ["prompt"]
+    schemas = {
+        "Input": {"type": "object", "title": "Input", "required": required, "properties": properties},
+        "Output": {"type": "string", "title": "Output", "format": "uri"},
+    }
+    return {
+        "id": version_of(name),
+        "created_at": model.released_at,
+        "cog_version": "0.0.0",
+        "openapi_schema": {"openapi": "3.0.2", "components": {"schemas": schemas}},
+    }
+
+
+def problem(request: Request, error: errors.DarkroomError) -> Response:
+    """An error."""
+    status = http_errors.status(error)
+    status = 422 if status == 400 else status
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": status,
+        "detail": error.message,
+        "code": error.code,
+    }
+    if error.field is not None:
+        body["invalid_fields"] = [{"field": error.field, "type": error.code, "description": error.message}]
+    return JSONResponse(
+        body, status_code=status, headers=http_errors.headers(error), media_type="application/problem+json"
+    )
+
+
+async def wording(reader: Reader, view: ResultView, moment: submissions.Moment) -> Message:
+    """A webhook, signed as Standard Webhooks has it."""
+    webhook = view.generation.submission.webhook
+    answer = prediction(view, webhook.base if webhook else "")
+    if moment == "start" and view.is_over:
+        # The words of then: what came after has its own call.
+        answer |= {"status": "processing", "output": None, "completed_at": None, "metrics": {}}
+    body = json.dumps(answer).encode()
+    key, id_ = view.signatures.webhook_key(view.generation.tenant), view.generation.webhook_id(moment)
+    return Message(body=body, headers=standard_webhook(key, id_=id_, body=body, now=time.time()))

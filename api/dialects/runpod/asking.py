@@ -1,0 +1,124 @@
+"""What an endpoint takes, as RunPod documents its public Kontext endpoint, and what that is as a submission."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from api.dialects import base, fields
+from api.dialects.runpod import buckets
+from api.http import bodies, pictures
+from api.service.checks import Names
+from storage.contracts import catalog, edits, errors, submissions
+from storage.contracts.geometry import Canvas
+
+NAMES = Names(size="size", filters="enable_safety_checker")
+Ratio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21", "match_input_image"]
+LONGEST_MS = 604_800_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """What an endpoint does when a request does not say; None: as the catalog has it."""
+
+    steps: int | None = None
+    guidance: float | None = None
+
+
+FAMILIES = {"kontext": Usual(steps=28, guidance=2), "*": Usual()}
+
+
+class Input(fields.Fields):
+    """A job's `input`."""
+
+    prompt: fields.Prompt
+    image: fields.Picture = None
+    images: fields.Pictures = None
+    negative_prompt: fields.NegativePrompt = ""
+    size: Annotated[str, Field(max_length=20, description="Width*height in pixels")] = "1024*1024"
+    aspect_ratio: Annotated[Ratio | None, Field(description="Instead of size")] = None
+    num_inference_steps: fields.Steps | None = None
+    guidance: Annotated[float | None, Field(ge=0, le=10, description="Guidance scale")] = None
+    seed: Annotated[int, Field(ge=-1, le=edits.MAX_SEED, description="-1 is random")] = -1
+    output_format: Annotated[Literal["png", "jpeg"], Field(description="Format")] = "png"
+    enable_safety_checker: Annotated[bool, Field(description="Filter")] = True
+    disable_safety_checker: Annotated[bool, Field(description="The same, the other way round")] = False
+    enable_base64_output: Annotated[bool, Field(description="The picture in the answer")] = False
+
+    @property
+    def canvas(self) -> Canvas:
+        """The result's shape. Raises `errors.InvalidInputError`."""
+        if self.aspect_ratio is not None and "size" not in self.model_fields_set:
+            is_input = self.aspect_ratio == "match_input_image"
+            return Canvas() if is_input else Canvas(ratio=base.ratio_of(self.aspect_ratio))
+        return Canvas(size=base.size_of(self.size, "size"))
+
+
+class Policy(fields.Fields):
+    """A job's `policy`."""
+
+    executionTimeout: Annotated[int | None, Field(ge=5000, le=LONGEST_MS, description="In ms")] = None  # noqa: N815
+    ttl: Annotated[int | None, Field(ge=10_000, le=LONGEST_MS, description="In ms, from submission")] = None
+    lowPriority: Annotated[bool, Field(description="After the tenant's other jobs")] = False  # noqa: N815
+
+
+class Job(fields.Fields):
+    """A request's body, for OpenAPI; what RunPod does not document is passed over."""
+
+    input: Annotated[Any, Field(json_schema_extra=Input.model_json_schema())]
+    policy: Annotated[Any, Field(json_schema_extra=Policy.model_json_schema())] = None
+    s3Config: Annotated[Any, Field(json_schema_extra=buckets.Config.model_json_schema())] = None  # noqa: N815
+    webhook: Any = None
+
+
+async def submission_of(
+    body: bodies.Body, *, name: str, model: catalog.Model, own: str, job_prefix: str, idempotency_key: str | None
+) -> submissions.Submission:
+    """A job as a submission; `own` is our address. Raises `errors.InvalidInputError`."""
+    job, input_ = _unwrapped(body.fields)
+    sent = Input.check(input_)
+    policy = Policy.check(base.object_of(job, "policy"))
+    references = [
+        *await pictures.of_value(input_.get("image") or None, "image"),
+        *await pictures.of_value(input_.get("images"), "images"),
+    ]
+    usual = base.of_family(FAMILIES, model)
+    negative = sent.negative_prompt.strip() or None
+    return submissions.Submission(
+        edit=edits.Edit(
+            model=name,
+            prompt=sent.prompt,
+            references=tuple(references),
+            canvas=sent.canvas,
+            steps=sent.num_inference_steps or usual.steps or model.usual_steps,
+            guidance=model.guidance(usual.guidance if sent.guidance is None else sent.guidance),
+            negative_prompt=negative,
+            true_guidance=base.NEGATIVE_GUIDANCE if negative else 1.0,
+            output_format=sent.output_format,
+            filtered=sent.enable_safety_checker and not sent.disable_safety_checker,
+            deliver=buckets.delivery(base.object_of(job, "s3Config"), sent.output_format),
+        ),
+        seed=None if sent.seed == -1 else sent.seed,
+        queue_ttl_s=policy.ttl and policy.ttl / 1000,
+        execution_limit_s=policy.executionTimeout and policy.executionTimeout / 1000,
+        priority=submissions.LOW_PRIORITY if policy.lowPriority else submissions.PRIORITY,
+        webhook=base.webhook_of(
+            job.get("webhook") or job.get("webhookV2"), "webhook", "runpod", base=own, note=job_prefix
+        ),
+        inline=sent.enable_base64_output,
+        idempotency_key=idempotency_key,
+        echo=pictures.echo(input_),
+    )
+
+
+def _unwrapped(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The job and its input."""
+    input_ = body.get("input")
+    if isinstance(input_, dict) and isinstance(input_.get("input"), dict):
+        # Samples of the asynchronous client wrap what the client wraps once more, with all that stands beside it.
+        body = {**body, **input_}
+        input_ = body["input"]
+    if not isinstance(input_, dict) or not input_:
+        raise errors.InvalidInputError("input must be an object with a prompt and an image", field="input")
+    return body, input_

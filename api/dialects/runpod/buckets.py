@@ -1,0 +1,75 @@
+"""Where a job's result goes besides: the caller's own bucket. What signs it is used here and kept nowhere."""
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from pydantic import Field
+
+from api.dialects import fields
+from api.http.pictures import MAX_URL
+from storage.contracts import edits, errors, generations
+
+SIGNED_S = int(generations.RESULT_LIFETIME.total_seconds())
+REQUIRED = ("accessId", "accessSecret", "bucketName", "endpointUrl")
+OPTIONAL = ("objectPath", "region")
+
+
+class Config(fields.Fields):
+    """A job's `s3Config`."""
+
+    accessId: str  # noqa: N815
+    accessSecret: str  # noqa: N815
+    bucketName: str  # noqa: N815
+    endpointUrl: Annotated[str, Field(max_length=MAX_URL)]  # noqa: N815
+    objectPath: str = ""  # noqa: N815
+    region: str = ""
+
+
+def delivery(config: Mapping[str, Any], output_format: edits.OutputFormat) -> edits.Delivery | None:
+    """Signed URLs of an object in the caller's bucket, if there is one. Raises `errors.InvalidInputError`."""
+    if not config:
+        return None
+    for field in (*REQUIRED, *config):
+        value = config.get(field)
+        known = field in (*REQUIRED, *OPTIONAL)
+        if not known or (value is not None and not isinstance(value, str)) or (field in REQUIRED and not value):
+            allowed = ", ".join((*REQUIRED, *OPTIONAL))
+            message = f"s3Config.{field} is missing, unknown or no string; fields: {allowed}"
+            raise errors.InvalidInputError(message, field="s3Config")
+    sent = Config(**{name: value for name, value in config.items() if value is not None})
+    where = f"{sent.endpointUrl.rstrip('/')}/{quote(sent.bucketName, safe='')}"
+    if not sent.endpointUrl.startswith(("http://", "https://")) or len(sent.endpointUrl) > MAX_URL:
+        raise errors.InvalidInputError("s3Config.endpointUrl must be an http(s) URL", field="s3Config")
+    if not _is_addressable(sent):
+        # Not in words that may repeat what was sent.
+        raise errors.InvalidInputError("s3Config names no bucket that can be addressed", field="s3Config")
+    folder = sent.objectPath.strip("/")
+    name = f"{folder or f'{datetime.now(UTC):%Y-%m}'}/{secrets.token_hex(8)}.{edits.EXTENSIONS[output_format]}"
+    url = f"{where}/{quote(name)}"
+    return edits.Delivery(
+        put_url=_signed(sent, "PUT", url, {"Content-Type": edits.CONTENT_TYPES[output_format]}),
+        get_url=_signed(sent, "GET", url, {}),
+        destination=f"{where}/{quote(folder)}",
+    )
+
+
+def _is_addressable(config: Config) -> bool:
+    """Whether a bucket has a name that S3 allows, on a host that can be written."""
+    try:
+        parts = urlsplit(config.endpointUrl)
+        return bool(parts.hostname and (parts.port is None or parts.port > 0)) and "/" not in config.bucketName
+    except ValueError:
+        return False
+
+
+def _signed(config: Config, method: str, url: str, headers: Mapping[str, str]) -> str:
+    request = AWSRequest(method=method, url=url, headers=dict(headers))
+    credentials = Credentials(config.accessId, config.accessSecret)
+    S3SigV4QueryAuth(credentials, "s3", config.region or "us-east-1", expires=SIGNED_S).add_auth(request)
+    return str(request.url)

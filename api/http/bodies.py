@@ -1,0 +1,109 @@
+"""Request bodies: a JSON object or a multipart form becomes fields and pictures; data URIs become bytes."""
+
+import asyncio
+import binascii
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pydantic_core
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from storage import pictures
+from storage.contracts import errors
+
+MULTIPART = "multipart/form-data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """What was sent: plain fields, and files by field name. `textual`: numbers arrived as text, as in a form."""
+
+    fields: Mapping[str, Any]
+    files: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    textual: bool = False
+
+
+SMALL = 64 * 1024
+"""What is no larger is looked at where it is; a 20 MiB PNG takes longer than other requests should wait."""
+
+
+async def read(request: Request, *, files: Collection[str] = ()) -> Body:
+    """Read a body, in which `files` may be uploaded. Raises `errors.InvalidInputError`.
+
+    A body over the limit ends in 413 before this returns.
+    """
+    if request.headers.get("content-type", "").startswith(MULTIPART):
+        body = await _form(request)
+        for name in sorted(set(body.files) - set(files)):
+            allowed = f"allowed: {', '.join(files)}" if files else "here pictures are URLs or data URIs"
+            raise errors.InvalidInputError(f"{name} is not a known file field; {allowed}", field=name)
+        return body
+    raw = await request.body()
+    try:
+        value = _json(raw) if len(raw) <= SMALL else await asyncio.to_thread(_json, raw)
+    except ValueError as exc:
+        raise errors.InvalidInputError(f"The body is not valid JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise errors.InvalidInputError("The body must be a JSON object")
+    return Body(fields=value)
+
+
+def _json(raw: bytes) -> Any:
+    # NaN and Infinity are let through here, so that the field they stand in can be named. Caching strings is for many small ones.
+    return pydantic_core.from_json(raw, allow_inf_nan=True, cache_strings=False)
+
+
+async def _form(request: Request) -> Body:
+    fields: dict[str, Any] = {}
+    files: dict[str, tuple[bytes, ...]] = {}
+    try:
+        async with request.form(max_files=17, max_fields=64, max_part_size=1 << 20) as form:
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    files[name] = (*files.get(name, ()), await value.read())
+                elif name in fields:
+                    raise errors.InvalidInputError(f"{name} was sent twice", field=name)
+                else:
+                    fields[name] = value
+    except HTTPException as exc:
+        raise errors.InvalidInputError(f"The form could not be read: {exc.detail}") from None
+    return Body(fields=fields, files=files, textual=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedPicture:
+    """A picture sent along, checked as far as its header goes."""
+
+    data: bytes
+    header: pictures.Header
+
+
+async def picture(data: bytes, name: str) -> CheckedPicture:
+    """Check a picture that was sent as bytes. Raises `errors.InvalidInputError`."""
+    return await _aside(len(data), lambda: CheckedPicture(data=data, header=pictures.inspect(data, name)))
+
+
+async def picture_of_data_uri(uri: str, name: str) -> CheckedPicture:
+    """Decode `data:image/…;base64,…` and check it. Raises `errors.InvalidInputError`."""
+    head, comma, encoded = uri.partition(",")
+    if not comma or not head.endswith(";base64") or not head.startswith("data:image/"):
+        raise errors.InvalidInputError(f"{name} must be a data URI of the form data:image/png;base64,…", field=name)
+    if len(encoded) > pictures.MAX_BYTES * 4 // 3 + 4:
+        message = f"{name} may have at most {pictures.MAX_BYTES // 2**20} MiB"
+        raise errors.PayloadTooLargeError(message, field=name)
+    return await _aside(len(encoded), lambda: _decoded(encoded, name))
+
+
+async def _aside(size: int, check: Callable[[], CheckedPicture]) -> CheckedPicture:
+    return check() if size <= SMALL else await asyncio.to_thread(check)
+
+
+def _decoded(encoded: str, name: str) -> CheckedPicture:
+    try:
+        data = binascii.a2b_base64(encoded, strict_mode=True)
+    except (binascii.Error, ValueError):
+        raise errors.InvalidInputError(f"{name} is not valid base64", field=name) from None
+    return CheckedPicture(data=data, header=pictures.inspect(data, name))

@@ -1,0 +1,41 @@
+"""Errors as HTTP: the only place that knows which status an error has. Each dialect writes its own body."""
+
+from storage.contracts import errors
+
+STATUSES: dict[type[errors.DarkroomError], int] = {
+    errors.InvalidInputError: 400,
+    errors.UnauthenticatedError: 401,
+    errors.ModelNotFoundError: 404,
+    errors.NotFoundError: 404,
+    errors.BudgetExceededError: 402,
+    errors.CancelledError: 409,
+    errors.PayloadTooLargeError: 413,
+    errors.IdempotencyConflictError: 422,
+    errors.InputUnreachableError: 422,
+    errors.ContentFilteredError: 422,
+    errors.TooManyActiveError: 429,
+    errors.WorkerLostError: 500,
+    errors.GpuFaultError: 500,
+    errors.OutOfMemoryError: 503,
+    errors.ModelUnavailableError: 503,
+    errors.StoreUnavailableError: 503,
+    errors.StoreFullError: 503,
+    errors.ObjectsUnavailableError: 503,
+    errors.ExpiredInQueueError: 504,
+    errors.TimedOutError: 504,
+    errors.DeadlineExceededError: 504,
+}
+
+
+def status(error: errors.DarkroomError) -> int:
+    """The HTTP status; 500 for what has none."""
+    return STATUSES.get(type(error), 500)
+
+
+def headers(error: errors.DarkroomError) -> dict[str, str]:
+    """What belongs beside the status: when to come back, how to sign in."""
+    if isinstance(error, errors.UnauthenticatedError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, errors.TransientError) and status(error) in (429, 503):
+        return {"Retry-After": str(max(1, round(error.retry_after)))}
+    return {}

@@ -1,0 +1,76 @@
+"""Whether a model takes what a submission asks for.
+
+Numbers keep the ranges that their dialect documents.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from storage.contracts import catalog, errors, submissions
+
+NOT_UPSAMPLED = "{} runs prompts as they are; its operator can offer more (docs/models.md)"
+NOT_ALLOWED = "the operator of this service does not allow this key to switch the filters off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """What a dialect calls its fields, for errors. `size` None: the width or the height."""
+
+    image: str = "image"
+    mask: str = "mask"
+    guidance: str = "guidance"
+    upsampling: str = catalog.UPSAMPLING
+    size: str | None = None
+    filters: str = "disable_safety_checker"
+
+
+NATIVE = Names(image="input_image", mask="mask_image")
+
+
+def check(
+    submission: submissions.Submission,
+    known: catalog.Catalog,
+    *,
+    names: Names,
+    tenant: str,
+    unfiltered: Collection[str],
+) -> None:
+    """Check a submission; `unfiltered` are the tenants that may switch filters off. Raises `errors.InvalidInputError`."""
+    edit = submission.edit
+    model = known.models[edit.model]
+    pictures(edit.model, model, len(edit.references), int(edit.mask is not None), names)
+    if edit.guidance != 1 and "guidance" not in model.parameters:
+        raise errors.InvalidInputError(f"{names.guidance}: {edit.model} takes none", field=names.guidance)
+    if edit.negative_prompt and "negative_prompt" not in model.parameters:
+        raise errors.InvalidInputError(f"negative_prompt: {edit.model} takes none", field="negative_prompt")
+    if edit.upsampled and not model.upsamples:
+        message = f"{names.upsampling}: {NOT_UPSAMPLED.format(edit.model)}"
+        raise errors.InvalidInputError(message, field=names.upsampling)
+    if edit.canvas.size is not None:
+        try:
+            model.frame.check(edit.canvas.size)
+        except errors.InvalidInputError as exc:
+            message = f"{names.size}: {exc.message}" if names.size else exc.message
+            raise errors.InvalidInputError(message, field=names.size or exc.field) from None
+    if not edit.filtered and tenant not in unfiltered:
+        raise errors.InvalidInputError(f"{names.filters}: {NOT_ALLOWED}", field=names.filters)
+    key = submission.idempotency_key
+    if key is not None and not 1 <= len(key) <= submissions.MAX_IDEMPOTENCY_KEY:
+        message = f"Idempotency-Key may have 1 to {submissions.MAX_IDEMPOTENCY_KEY} characters"
+        raise errors.InvalidInputError(message, field="Idempotency-Key")
+
+
+def pictures(name: str, model: catalog.Model, references: int, masks: int, names: Names) -> None:
+    """Whether a model takes so many of them. Raises `errors.InvalidInputError`."""
+    image, mask = names.image, names.mask
+    if references < model.min_references:
+        raise errors.InvalidInputError(f"{image} is required: a URL, a data URI or an uploaded file", field=image)
+    if references > model.max_references:
+        message = f"{image}: {name} takes at most {model.max_references}; got {references}"
+        raise errors.InvalidInputError(message, field=image)
+    if masks and not model.takes_mask:
+        raise errors.InvalidInputError(f"{mask}: {name} takes none", field=mask)
+    if masks > 1:
+        raise errors.InvalidInputError(f"{mask}: at most one; got {masks}", field=mask)
+    if masks and references != 1:
+        raise errors.InvalidInputError(f"{mask} needs exactly one {image}", field=mask)

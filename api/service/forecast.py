@@ -1,0 +1,206 @@
+"""What is to be expected: who is there, and what runs on each target took. Read now and then, kept in memory."""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage import fleet
+from storage.contracts import catalog, estimates, generations
+from storage.contracts.geometry import Canvas
+from storage.contracts.samples import Sample, Statistics, Target, statistics_of
+from storage.ledger import call, presence, usage
+from storage.queues import queues_of_worker
+
+KEPT_S = 1.0
+"""How long what was read is used again."""
+
+Fleet = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """A model's samples as they were read, and what was made of them since."""
+
+    at: float
+    samples: Mapping[Target, Sequence[Sample]]
+    statistics: dict[Target, Statistics] = field(default_factory=dict)
+    expected: dict[tuple[Target, estimates.Ask], estimates.Estimate | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What is to be expected of an edit on one target; times and prices as p10, p50 and p90."""
+
+    gpu_type: str
+    region: str
+    workers: int
+    state: str
+    warm_ms: Mapping[str, int] | None = None
+    cold_ms: Mapping[str, int] | None = None
+    cost_usd: Mapping[str, float] | None = None
+    basis: str = "nothing like it has run here; `darkroom probe` fills this in"
+    runs: int = 0
+    is_measured: bool = False
+
+
+class Forecasts:
+    """Of all models, for all callers: nothing in them tells one tenant of another."""
+
+    def __init__(self, ledger: call.AsyncLedger, known: catalog.Catalog) -> None:
+        self._ledger = ledger
+        self._known = known
+        self._fleet: tuple[float, Fleet] = (-KEPT_S, {})
+        self._samples: dict[str, Read] = {}
+
+    async def fleet(self) -> Fleet:
+        """GPU workers by name. Raises `errors.StoreUnavailableError`."""
+        if time.monotonic() - self._fleet[0] > KEPT_S:
+            workers = fleet.gpu_workers(await self._ledger.run(presence.present()))
+            self._fleet = (time.monotonic(), workers)
+        return self._fleet[1]
+
+    async def samples(self, model: str) -> Mapping[Target, Sequence[Sample]]:
+        """A model's samples by target. Raises `errors.StoreUnavailableError`."""
+        return (await self._read(model)).samples
+
+    async def _read(self, model: str) -> Read:
+        read = self._samples.get(model)
+        if read is None or time.monotonic() - read.at > KEPT_S:
+            read = Read(at=time.monotonic(), samples=await self._ledger.run(usage.samples_of(model)))
+            self._samples[model] = read
+        return read
+
+    async def statistics(self, target: Target) -> Statistics:
+        """A target's samples in short. Raises `errors.StoreUnavailableError`."""
+        read = await self._read(target.model)
+        if target not in read.statistics:
+            read.statistics[target] = statistics_of(read.samples.get(target, ()))
+        return read.statistics[target]
+
+    async def served_queues(self) -> frozenset[str]:
+        """Queues that some worker serves just now. Raises `errors.StoreUnavailableError`."""
+        fleet = (await self.fleet()).values()
+        return frozenset(
+            queue for one in fleet for queue in queues_of_worker(one["models"], one["gpu_type"], one["region"])
+        )
+
+    async def targets(self, model: str) -> list[Target]:
+        """Where a model has run or could run now, and on every GPU type that the catalog lists. Raises as `fleet`."""
+        live = {
+            Target(model=model, gpu_type=one["gpu_type"], region=one["region"])
+            for one in (await self.fleet()).values()
+            if model in one["models"]
+        }
+        tried = set(await self.samples(model))
+        known = {target.gpu_type for target in live | tried}
+        listed = {
+            Target(model=model, gpu_type=gpu_type, region=self._known.regions[0])
+            for gpu_type in self._known.models[model].gpu_types
+            if gpu_type not in known
+        }
+        order = list(self._known.gpu_types)
+        return sorted(
+            (one for one in live | tried | listed if one.gpu_type in order),
+            key=lambda one: (order.index(one.gpu_type), one.region),
+        )
+
+    async def estimate(self, target: Target, ask: estimates.Ask) -> estimates.Estimate | None:
+        """How long an edit takes there once the model is loaded. Raises `errors.StoreUnavailableError`."""
+        read = await self._read(target.model)
+        if (target, ask) not in read.expected:
+            read.expected[target, ask] = estimates.estimated(read.samples.get(target, ()), ask)
+        return read.expected[target, ask]
+
+    async def cold_start_ms(self, target: Target) -> float | None:
+        """How long the model takes to load there. Raises `errors.StoreUnavailableError`."""
+        cold_start = (await self.statistics(target)).cold_start
+        return cold_start.p50 if cold_start else None
+
+    async def expected(self, target: Target, ask: estimates.Ask) -> Expected:
+        """What is to be expected of an edit there. Raises `errors.StoreUnavailableError`."""
+        model, gpu = self._known.models[target.model], self._known.gpu_types[target.gpu_type]
+        states = [state.get("state") for state in await self.states(target)]
+        here = Expected(
+            gpu_type=target.gpu_type,
+            region=target.region,
+            workers=len(states),
+            state=next((one for one in ("warm", "starting", "cold", "failed") if one in states), "no worker"),
+        )
+        estimate, cold_ms = await self.estimate(target, ask), await self.cold_start_ms(target)
+        if estimate is None:
+            return here
+        times = {"p10": estimate.p10, "p50": estimate.p50, "p90": estimate.p90}
+        return dataclasses.replace(
+            here,
+            warm_ms={name: round(value) for name, value in times.items()},
+            cold_ms=None if cold_ms is None else {name: round(value + cold_ms) for name, value in times.items()},
+            cost_usd={
+                name: round(estimates.price_usd(model, gpu, pixels=ask.pixels, seconds=value / 1000), 6)
+                for name, value in times.items()
+            },
+            basis=estimate.sentence,
+            runs=estimate.runs,
+            is_measured=estimate.basis == "measured",
+        )
+
+    async def states(self, target: Target) -> list[Mapping[str, Any]]:
+        """What each worker of a target says of the model. Raises `errors.StoreUnavailableError`."""
+        return [
+            one["models"][target.model]
+            for one in (await self.fleet()).values()
+            if target.model in one["models"] and (one["gpu_type"], one["region"]) == (target.gpu_type, target.region)
+        ]
+
+    async def eta_ms(self, generation: generations.Generation) -> int | None:
+        """Milliseconds until a queued or running generation is likely to be over; None when nothing is known.
+
+        Only work ahead on the generation's own queue counts, and only workers that serve that queue.
+        """
+        model, edit = self._known.models.get(generation.edit.model), generation.edit
+        if model is None or generation.status.terminal:
+            return None
+        ask = asked(model, edit.canvas, edit.passes, len(edit.references), upsampled=edit.upsampled)
+        if generation.status is generations.Status.PROCESSING:
+            return await self._left_ms(generation, ask)
+        serving = [
+            one
+            for one in (await self.fleet()).values()
+            if generation.queue in queues_of_worker(one["models"], one["gpu_type"], one["region"])
+        ]
+        targets = Counter(Target(model=edit.model, gpu_type=one["gpu_type"], region=one["region"]) for one in serving)
+        likely = {
+            target: estimate.p50 for target in targets if (estimate := await self.estimate(target, ask)) is not None
+        }
+        if not likely:
+            return None
+        # Workers together finish so many in a millisecond. Of what runs now, half is over on average.
+        rate = sum(targets[target] / p50 for target, p50 in likely.items())
+        quickest = min(likely.values())
+        half = quickest / 2 if all(one.get("busy") for one in serving) else 0
+        is_warm = any(one["models"][edit.model].get("state") == "warm" for one in serving)
+        loading = 0.0 if is_warm else min([await self.cold_start_ms(target) or 0.0 for target in likely])
+        return round((generation.position or 0) / rate + half + quickest + loading)
+
+    async def _left_ms(self, generation: generations.Generation, ask: estimates.Ask) -> int | None:
+        if generation.gpu_type is None or generation.region is None:
+            return None
+        target = Target(model=generation.edit.model, gpu_type=generation.gpu_type, region=generation.region)
+        estimate = await self.estimate(target, ask)
+        if estimate is None:
+            return None
+        loading = 0.0
+        if generation.phase is generations.Phase.LOADING:
+            loading = (await self.cold_start_ms(target) or 0.0) * (1 - generation.loaded_percent / 100)
+        return round(estimate.p50 * (1 - min(1, generation.step / generation.edit.steps)) + loading)
+
+
+def asked(model: catalog.Model, canvas: Canvas, passes: int, references: int, *, upsampled: bool) -> estimates.Ask:
+    """An edit as it is estimated: what is rendered, which for large ones is less than what comes out."""
+    usual = canvas.pixels or model.frame.usual_pixels
+    pixels = canvas.size.pixels if canvas.size else usual
+    rendered = min(pixels, model.frame.render_pixels or pixels)
+    read = min(1, references) if model.stitches else references
+    return estimates.Ask(pixels=rendered, steps=passes, references=read, upsampled=upsampled)

@@ -1,0 +1,54 @@
+"""The object store for coroutines: boto3 blocks, so it runs in a bounded pool of threads."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TypeVar
+
+from storage.objects import Objects
+
+T = TypeVar("T")
+
+THREADS = 16
+"""Calls of the object store at the same time."""
+
+
+class ThreadedObjects:
+    """`storage.objects.Objects`, in threads."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Store. Raises `errors.ObjectsUnavailableError`."""
+        await self._run(functools.partial(self._objects.put, key, body, content_type))
+
+    async def copy(self, source: str, key: str) -> None:
+        """Store again under another key. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
+        await self._run(functools.partial(self._objects.copy, source, key))
+
+    async def get(self, key: str) -> bytes:
+        """Fetch. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
+        return await self._run(functools.partial(self._objects.get, key))
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Remove everything below a prefix. Raises `errors.ObjectsUnavailableError`."""
+        await self._run(functools.partial(self._objects.delete_prefix, prefix))
+
+    async def check(self) -> None:
+        """Is the bucket there? Raises `errors.ObjectsUnavailableError`."""
+        await self._run(self._objects.check)
+
+    def signed_url(self, key: str, expires_at: datetime) -> str:
+        """A URL that downloads the object until `expires_at`. No round trip."""
+        return self._objects.signed_url(key, expires_at)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,153 @@
+"""Generations and their results, as a caller may have them just now: the one place that says what can still be downloaded."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from api.service.objects import ThreadedObjects
+from api.service.signing import Signatures
+from storage.contracts import catalog, edits, errors, generations
+from storage.ledger import call, records
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultView:
+    """A generation, and what there is to have of it.
+
+    `result` is None until it succeeded, and stays when the picture is gone; `url` is then None. `failure` says why a terminal
+    generation has no result.
+    """
+
+    generation: generations.Generation
+    model: catalog.Model | None
+    objects: ThreadedObjects
+    signatures: Signatures
+
+    @property
+    def id(self) -> str:
+        """The generation's."""
+        return self.generation.id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its state is terminal."""
+        return self.generation.status.terminal
+
+    @property
+    def result(self) -> generations.Result | None:
+        """What was made."""
+        return self.generation.result
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When its picture is deleted; None as long as there is none."""
+        return self.generation.times.expires_at if self.result is not None else None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its picture can still be downloaded."""
+        return self.expires_at is not None and self.expires_at > datetime.now(UTC)
+
+    @property
+    def url(self) -> str | None:
+        """A URL of the object store that downloads the picture, while it is kept."""
+        if self.result is None or self.expires_at is None or not self.is_kept:
+            return None
+        return self.objects.signed_url(self.result.key, self.expires_at)
+
+    def own_url(self, base: str) -> str | None:
+        """The same below `base`, from this service itself."""
+        if self.result is None or self.expires_at is None or not self.is_kept:
+            return None
+        return self.signatures.download_url(base, self.result.key, self.expires_at)
+
+    @property
+    def failure(self) -> errors.DarkroomError | None:
+        """Why it is over without a result; None when it has one or is not over."""
+        if self.generation.status is generations.Status.CANCELLED:
+            return errors.CancelledError("The generation was cancelled")
+        if self.result is not None or not self.is_over:
+            return None
+        kind = errors.BY_CODE.get(self.generation.error_code or "", errors.InternalError)
+        return kind(self.generation.error_message or "The generation failed")
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a filter refused it; `generation.error_details` has the verdict."""
+        return self.generation.error_code == errors.ContentFilteredError.code
+
+    def made(self) -> generations.Result:
+        """The result. Raises why there is none: `failure`, or `errors.InternalError`."""
+        if self.result is None:
+            raise self.failure or errors.InternalError("The generation has no result")
+        return self.result
+
+    async def base64(self) -> str:
+        """The picture's file in base64. Raises as `made`, `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
+        return base64.b64encode(await self.objects.get(self.made().key)).decode()
+
+    async def data_uri(self) -> str:
+        """The same as a data URI."""
+        return f"data:{self.made().content_type};base64,{await self.base64()}"
+
+    @property
+    def prompt(self) -> str:
+        """What the model was told."""
+        return (self.result and self.result.upsampled_prompt) or self.generation.edit.prompt
+
+    @property
+    def price_usd(self) -> float:
+        """The model's price of a picture."""
+        return self.model.price_per_image if self.model else 0.0
+
+    def input_urls(self) -> tuple[list[str], str | None]:
+        """URLs of the stored references and of a stored mask."""
+        edit = self.generation.edit
+        until = datetime.fromtimestamp(self.generation.times.created_ms // 1000, UTC) + generations.RESULT_LIFETIME
+
+        def stored(picture: edits.Picture | None) -> str | None:
+            return self.objects.signed_url(picture.key, until) if isinstance(picture, edits.StoredPicture) else None
+
+        references = [url for picture in edit.references if (url := stored(picture)) is not None]
+        return references, stored(edit.mask)
+
+
+class Reader:
+    """Reads generations of a tenant."""
+
+    def __init__(
+        self, *, ledger: call.AsyncLedger, known: catalog.Catalog, objects: ThreadedObjects, signatures: Signatures
+    ) -> None:
+        self._ledger = ledger
+        self._known = known
+        self._objects = objects
+        self._signatures = signatures
+
+    def view(self, generation: generations.Generation) -> ResultView:
+        """A generation that was read."""
+        return ResultView(
+            generation=generation,
+            model=self._known.models.get(generation.edit.model),
+            objects=self._objects,
+            signatures=self._signatures,
+        )
+
+    async def one(self, id_: str, tenant: str) -> ResultView:
+        """One generation. Raises `errors.NotFoundError` and `errors.StoreUnavailableError`."""
+        return self.view(await self._ledger.run(records.read(id_, tenant)))
+
+    async def request(self, id_: str, tenant: str) -> list[ResultView]:
+        """A generation and those of the same request. Raises as `one`."""
+        first = await self.one(id_, tenant)
+        others = [one for one in first.generation.siblings if one != first.id]
+        return [first, *[await self.one(other, tenant) for other in others]]
+
+    async def page(
+        self, tenant: str, *, matching: dict[str, str], below: str | None, limit: int, active_only: bool
+    ) -> tuple[Sequence[ResultView], str | None]:
+        """Some of a tenant's generations, newest first, and where the next page begins. Raises `errors.StoreUnavailableError`."""
+        page = await self._ledger.run(
+            records.list_(tenant, matching=matching, below=below, limit=limit, active_only=active_only)
+        )
+        return [self.view(one) for one in page.generations], page.continue_below

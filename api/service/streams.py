@@ -1,0 +1,29 @@
+"""How many event streams are open, by tenant."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+
+from storage.contracts import errors
+
+
+class OpenStreams:
+    """Streams open in this process; a tenant may have `most`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+
+    def check(self, tenant: str) -> None:
+        """Raises `errors.TooManyActiveError` when a tenant may not open another."""
+        if self._open[tenant] >= self._most:
+            raise errors.TooManyActiveError(f"At most {self._most} event streams may be open", retry_after=5.0)
+
+    @contextlib.contextmanager
+    def counted(self, tenant: str) -> Iterator[None]:
+        """While it is open."""
+        self._open[tenant] += 1
+        try:
+            yield
+        finally:
+            self._open[tenant] -= 1

@@ -1,0 +1,187 @@
+"""A submission becomes generations.
+
+It is checked and routed, its pictures are stored, the ledger accepts all generations or none, a worker is woken. What was stored
+for a submission that was not accepted is removed again.
+"""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from api.service import checks
+from api.service.budgets import Budgets, month
+from storage.contracts import catalog, edits, errors, submissions
+from storage.ledger import call, records
+
+SMALL = 256 * 1024
+"""Pictures of so many bytes are hashed at once; more take longer than other requests should wait."""
+
+
+class ObjectStore(Protocol):
+    """Where pictures go."""
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Store. Raises `errors.ObjectsUnavailableError`."""
+
+    async def copy(self, source: str, key: str) -> None:
+        """Store again under another key. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Remove everything below a prefix. Raises `errors.ObjectsUnavailableError`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """The queue a generation waits on, and all it may wait on when there are several.
+
+    `gpu_types` are those it can run on; empty means all of the model's. `is_served`: a worker for it is there just now.
+    """
+
+    queue: str
+    chain: tuple[str, ...] = ()
+    gpu_types: tuple[str, ...] = ()
+    is_served: bool = True
+
+
+class Router(Protocol):
+    """Finds the queue of a submission."""
+
+    async def route(self, submission: submissions.Submission) -> Route:
+        """Raises `errors.InvalidInputError` and `errors.StoreUnavailableError`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """What was accepted, or with `replayed` was before. `is_served`: a worker for it is there just now."""
+
+    ids: tuple[str, ...]
+    cursor: str
+    replayed: bool
+    is_served: bool
+
+
+class Submitter:
+    """Accepts submissions."""
+
+    def __init__(
+        self,
+        *,
+        known: catalog.Catalog,
+        ledger: call.AsyncLedger,
+        objects: ObjectStore,
+        router: Router,
+        send_ticket: Callable[[str], None],
+        limits: records.Limits,
+        own_key: Callable[[str, str], str | None],
+        budgets: Budgets,
+        unfiltered: Collection[str] = (),
+    ) -> None:
+        """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves."""
+        self._known = known
+        self._ledger = ledger
+        self._objects = objects
+        self._router = router
+        self._send_ticket = send_ticket
+        self._limits = limits
+        self._own_key = own_key
+        self._budgets = budgets
+        self._unfiltered = unfiltered
+
+    async def submit(
+        self, submission: submissions.Submission, tenant: str, *, names: checks.Names = checks.NATIVE
+    ) -> Accepted:
+        """Accept a submission, whole or not at all; `names` are the dialect's for its fields.
+
+        Raises `errors.InvalidInputError`, `errors.StoreUnavailableError`, `errors.StoreFullError`,
+        `errors.ObjectsUnavailableError`, `errors.TooManyActiveError`, `errors.BudgetExceededError` and
+        `errors.IdempotencyConflictError`.
+        """
+        checks.check(submission, self._known, names=names, tenant=tenant, unfiltered=self._unfiltered)
+        route = await self._router.route(submission)
+        fingerprint = await self._fingerprint(submission)
+        edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
+        seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
+        ids = [str(uuid.uuid4()) for _ in range(submission.count)]
+        prefix = f"inputs/{tenant}/{ids[0]}/"
+        stored = any(isinstance(one, edits.SentPicture | edits.KeptPicture) for one in edit.pictures)
+        try:
+            edit = await self._with_stored_pictures(edit, prefix)
+            creation = records.create(
+                submission.model_copy(update={"edit": edit.model_copy(update={"seed": seed})}),
+                tenant=tenant,
+                ids=ids,
+                queue=route.queue,
+                chain=route.chain,
+                limits=self._limits,
+                month=month(),
+                allowance=self._allowance(submission, tenant, route),
+                inputs_prefix=prefix if stored else None,
+                fingerprint=fingerprint,
+            )
+            receipt = await self._ledger.run(creation)
+        except errors.StoreUnavailableError:
+            # The ledger may have accepted it and only the answer was lost: its inputs must be there. An orphan does less harm.
+            raise
+        except errors.DarkroomError:
+            if stored:
+                await self._discard(prefix)
+            raise
+        if receipt.replayed and receipt.ids != tuple(ids) and stored:
+            await self._discard(prefix)
+        if receipt.needs_ticket:
+            self._send_ticket(route.queue)
+        return Accepted(ids=receipt.ids, cursor=receipt.cursor, replayed=receipt.replayed, is_served=route.is_served)
+
+    async def retry(self, id_: str, tenant: str) -> None:
+        """Queue a failed generation again, under the same id. Raises as `records.retry`."""
+        again = records.retry(id_, tenant, self._limits, budget=self._budgets.of(tenant))
+        self._send_ticket((await self._ledger.run(again)).queue)
+
+    async def _fingerprint(self, submission: submissions.Submission) -> str | None:
+        if submission.idempotency_key is None:
+            return None
+        sent = sum(len(one.data) for one in submission.edit.pictures if isinstance(one, edits.SentPicture))
+        return submission.fingerprint() if sent <= SMALL else await asyncio.to_thread(submission.fingerprint)
+
+    def _own(self, picture: edits.Picture, tenant: str) -> edits.Picture:
+        key = self._own_key(picture.url, tenant) if isinstance(picture, edits.RemotePicture) else None
+        return picture if key is None else edits.KeptPicture(key=key)
+
+    def _allowance(self, submission: submissions.Submission, tenant: str, route: Route) -> records.Allowance | None:
+        budget = self._budgets.of(tenant)
+        if budget is None:
+            return None
+        most_s = self._limits.execution_limit_s
+        limit_s = min(submission.execution_limit_s or most_s, most_s)
+        reserve = self._budgets.liability(submission.edit, route.gpu_types, limit_s)
+        return records.Allowance(budget=budget, reserve=reserve)
+
+    async def _with_stored_pictures(self, edit: edits.Edit, prefix: str) -> edits.Edit:
+        async def stored(picture: edits.Picture, key: str) -> edits.Picture:
+            if isinstance(picture, edits.KeptPicture):
+                await self._objects.copy(picture.key, key)
+            elif isinstance(picture, edits.SentPicture):
+                await self._objects.put(key, picture.data, picture.content_type)
+            else:
+                return picture
+            return edits.StoredPicture(key=key)
+
+        named = [f"{prefix}{n}" for n in range(len(edit.references))] + [f"{prefix}mask"]
+        tasks = [stored(picture, key) for picture, key in zip(edit.pictures, named, strict=False)]
+        # Side by side; when one fails, what the others stored is removed once they are over.
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
+        at = iter([one for one in done if not isinstance(one, BaseException)])
+        return edit.with_pictures(lambda _: next(at)) if tasks else edit
+
+    async def _discard(self, prefix: str) -> None:
+        try:
+            await self._objects.delete_prefix(prefix)
+        except errors.ObjectsUnavailableError:
+            return  # the caller learns of the first fault, not of this one

@@ -1,0 +1,89 @@
+"""What can still be downloaded is said in one place, and every dialect says the same."""
+
+import dataclasses
+import time
+from typing import Any
+
+import pytest
+
+from api.dialects import bfl
+from api.dialects.fal import answers as fal_answers
+from api.dialects.openai import answers as openai_answers
+from api.dialects.oxen import answers as oxen_answers
+from api.dialects.replicate import answers as replicate_answers
+from api.dialects.runpod import answers as runpod_answers
+from api.service.read import ResultView
+from api.service.signing import Signatures
+from storage.contracts import errors, generations
+from tests.stores.conftest import a_submission
+
+DAY_MS = 24 * 3600 * 1000
+RESULT = generations.Result(
+    key="results/alice/1/1.png", content_type="image/png", width=8, height=8, size_bytes=9, fit="", execution_ms=5
+)
+NOW_MS = int(time.time() * 1000)
+
+
+class Objects:
+    def signed_url(self, key: str, expires_at: object) -> str:
+        return f"http://store/{key}"
+
+    async def get(self, key: str) -> bytes:
+        return b"pixels"
+
+
+def _view(*, days_ago: float = 0, **changes: Any) -> ResultView:
+    generation = generations.Generation(
+        id="1", tenant="alice", status=generations.Status.SUCCEEDED, submission=a_submission(),
+        times=generations.Timeline(created_ms=NOW_MS, started_ms=NOW_MS, completed_ms=NOW_MS - int(days_ago * DAY_MS)),
+        attempts=1, step=8, result=RESULT, error_code=None, error_message=None, error_details=None, position=None,
+    )  # fmt: skip
+    generation = dataclasses.replace(generation, **changes)
+    return ResultView(generation=generation, model=None, objects=Objects(), signatures=Signatures(b"s"))  # type: ignore[arg-type]
+
+
+async def _links(view: ResultView) -> dict[str, object]:
+    return {
+        "oxen": oxen_answers.generation(view)["result_url"],
+        "runpod": (await runpod_answers.job(view))["output"]["image_url"],
+        "replicate": replicate_answers.prediction(view, "http://here")["output"],
+        "bfl": (bfl._task(view)["result"] or {}).get("sample"),
+        "fal": (await fal_answers.payload([view]))["images"][0]["url"],
+        "openai": (await openai_answers.datum(view, "url"))["url"],
+    }
+
+
+async def test_a_result_that_is_kept_has_a_link_in_every_dialect() -> None:
+    links = await _links(_view(days_ago=6.9))
+    assert all(str(link).startswith("http://") for link in links.values()), links
+
+
+async def test_a_result_that_is_gone_has_none_in_any() -> None:
+    links = await _links(_view(days_ago=7.1))
+    assert set(links.values()) == {None}, links
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"status": generations.Status.CANCELLED, "result": None}, "cancelled"),
+        ({"status": generations.Status.FAILED, "result": None, "error_code": "timed_out"}, "timed_out"),
+        ({"status": generations.Status.FAILED, "result": None, "error_code": "of a newer release"}, "internal"),
+        ({"status": generations.Status.PROCESSING, "result": None}, None),
+        ({}, None),
+    ],
+)
+def test_why_there_is_no_result(changes: dict[str, Any], code: str | None) -> None:
+    view = _view(**changes)
+    assert (view.failure.code if view.failure else None) == code
+    if changes:
+        with pytest.raises(errors.DarkroomError) as caught:
+            view.made()
+        assert caught.value.code == (code or "internal")
+
+
+def test_a_link_of_our_own_ends_when_the_result_does() -> None:
+    assert _view(days_ago=7.1).own_url("http://here") is None
+    url = _view().own_url("http://here")
+    assert url is not None
+    assert Signatures(b"s").own_key(url, "alice") == RESULT.key

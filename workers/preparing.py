@@ -1,0 +1,112 @@
+"""Before the pipeline: fetch, check, decode and fit the inputs of a claim."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from PIL import Image
+
+from storage.contracts import catalog, edits, errors
+from storage.contracts.geometry import Geometry, Size, planned
+from workers import pictures
+from workers.leases import Lease
+from workers.pipelines import base
+
+MASK_TOLERANCE = 0.02
+"""How far, as a logarithm, a mask's aspect ratio may be from its picture's."""
+
+
+class Filters(Protocol):
+    """Refuses what may not be asked, shown or made."""
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raises `errors.ContentFilteredError`."""
+        ...
+
+    def check_picture(self, picture: Image.Image, stage: Literal["input", "output"]) -> None:
+        """Raises `errors.ContentFilteredError`."""
+        ...
+
+
+class InputStore(Protocol):
+    """Where stored inputs are."""
+
+    def get(self, key: str) -> bytes:
+        """Fetch. Raises `errors.ObjectsUnavailableError`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A claim whose inputs are fetched, decoded and fitted."""
+
+    lease: Lease
+    job: base.Job
+    geometry: Geometry
+
+
+class Preparing:
+    """Prepares inputs; `fetch` gets what is behind a URL, and is told the field's name."""
+
+    def __init__(
+        self, *, known: catalog.Catalog, objects: InputStore, filters: Filters, fetch: Callable[[str, str], bytes]
+    ) -> None:
+        self._catalog = known
+        self._objects = objects
+        self._filters = filters
+        self._fetch = fetch
+
+    def prepare(self, lease: Lease) -> Prepared:
+        """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""
+        edit = lease.claim.edit
+        model = self._catalog.model(edit.model)
+        if edit.filtered:
+            self._filters.check_prompt(edit.prompt)
+        decoded = [pictures.decode(self._bytes(reference), "input_image") for reference in edit.references]
+        images, originals = [one.image for one in decoded], [one.original for one in decoded]
+        for image in images if edit.filtered else ():
+            self._filters.check_picture(image, "input")
+        if model.stitches and len(images) > 1:
+            side_by_side = sum(original.ratio for original in originals)
+            model.frame.check_reference(Size(width=max(1, round(1000 * side_by_side)), height=1000))
+            images = [pictures.stitched(images)]
+            originals = [Size(width=images[0].width, height=images[0].height)]
+        geometry = planned(model.frame, edit.canvas, originals, decoded[0].original if decoded else None)
+        sizes = geometry.references
+        mask = None
+        if edit.mask is not None:
+            mask = self._mask(edit.mask, edit.mask_channel, originals[0], geometry)
+            # What is kept must lie where it lay: picture and mask have the result's size.
+            sizes = (geometry.render,)
+        lease.check()
+        job = base.Job(
+            prompt=edit.prompt,
+            negative_prompt=edit.negative_prompt,
+            true_guidance=edit.true_guidance,
+            references=[pictures.fitted(image, size) for image, size in zip(images, sizes, strict=True)],
+            mask=mask,
+            strength=edit.strength,
+            width=geometry.render.width,
+            height=geometry.render.height,
+            steps=edit.steps,
+            guidance=edit.guidance,
+            seed=edit.seed,
+        )
+        return Prepared(lease=lease, job=job, geometry=geometry)
+
+    def _mask(
+        self, reference: edits.Picture, channel: edits.MaskChannel, original: Size, geometry: Geometry
+    ) -> Image.Image:
+        mask = pictures.decode_mask(self._bytes(reference, "mask_image"), "mask_image", channel)
+        if abs(math.log(mask.original.ratio / original.ratio)) > MASK_TOLERANCE:
+            message = f"mask_image must have the shape of input_image, {original}; got {mask.original}"
+            raise errors.InvalidInputError(message, field="mask_image")
+        return pictures.fitted(mask.image, geometry.render)
+
+    def _bytes(self, picture: edits.Picture, field: str = "input_image") -> bytes:
+        if isinstance(picture, edits.StoredPicture):
+            return self._objects.get(picture.key)
+        if isinstance(picture, edits.RemotePicture):
+            return self._fetch(picture.url, field)
+        raise errors.InternalError(f"{field} was never stored")
