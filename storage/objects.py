@@ -12,7 +12,7 @@ import boto3
 import botocore.exceptions
 from botocore.config import Config
 
-from storage.contracts import errors, generations
+from storage.contracts import errors, results
 from storage.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIGNED_AGAIN_S = 300
-LONGEST_SIGNATURE_S = int(generations.RESULT_LIFETIME.total_seconds())
+LONGEST_SIGNATURE_S = int(results.RESULT_LIFETIME.total_seconds())
 
 
 class Objects:

@@ -10,7 +10,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from storage.contracts.catalog import Catalog, merge
+from storage.contracts.catalog import Catalog
+from storage.contracts.catalog_files import merge
 
 
 class StoreSettings(BaseSettings):

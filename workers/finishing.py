@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from storage.contracts import catalog, edits, errors, estimates, generations, samples
+from storage.contracts import catalog, edits, errors, estimates, generations, results, samples
 from storage.ledger import call, claims
 from workers import pictures
 from workers.leases import Lease
@@ -51,7 +51,7 @@ class Stored:
     """A claim whose result lies in the object store and is not published yet."""
 
     lease: Lease
-    result: generations.Result
+    result: results.Result
     sample: samples.Sample
     body: bytes
 
@@ -98,13 +98,13 @@ class Finishing:
         content_type = edits.CONTENT_TYPES[edit.output_format]
         began = time.monotonic()
         self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
-        timings = generations.Timings(
+        timings = results.Timings(
             queue_ms=claim.waited_ms,
             load_ms=prepared.lease.load_ms,
             execute_ms=edited.execution_ms,
             upload_ms=round((time.monotonic() - began) * 1000),
         )
-        result = generations.Result(
+        result = results.Result(
             key=claim.result_key,
             content_type=content_type,
             width=picture.width,
@@ -155,7 +155,7 @@ class Finishing:
             upsampled=prepared.lease.claim.edit.upsampled,
         )
 
-    def _signed(self, body: bytes, claim: generations.Claim, receipt: generations.MadeWith) -> bytes:
+    def _signed(self, body: bytes, claim: generations.Claim, receipt: results.MadeWith) -> bytes:
         if self._signer is None:
             return body
         return self._signer.signed(
@@ -166,10 +166,10 @@ class Finishing:
             receipt=receipt.model_dump_json(),
         )
 
-    def _receipt(self, edited: Edited) -> generations.MadeWith:
+    def _receipt(self, edited: Edited) -> results.MadeWith:
         edit, facts = edited.prepared.lease.claim.edit, edited.facts
         weights = self._catalog.model(edit.model).weights
-        return generations.MadeWith(
+        return results.MadeWith(
             model=edit.model,
             weights=weights.name,
             revision=facts.revision or weights.revision,

@@ -7,13 +7,11 @@ import contextlib
 import logging
 import os
 import statistics
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import celery
-from celery import signals
 
 from storage import connections, provenance, queues
 from storage.contracts import errors
@@ -23,6 +21,7 @@ from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers import host
 from workers.claiming import Claiming
+from workers.consuming import consume
 from workers.conveyor import Conveyor, Phases
 from workers.delivery import Delivery
 from workers.fetching import Fetcher
@@ -48,9 +47,6 @@ COOL_S = 10.0
 OTHERS_S = 2.0
 WISHES_S = 1.0
 """How often the others are looked at, and what models are wanted."""
-
-LOOK_S = 5.0
-"""How often an idle worker looks for work that no ticket told it of."""
 
 
 def run_gpu_worker(settings: GpuSettings) -> None:
@@ -175,7 +171,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             }
 
         stopper = Stopper(conveyor, keeper, grace_s=settings.grace_s)
-        _consume(app, conveyor, stopper, settings.worker_name, announced(connection, settings.worker_name, facts))
+        consume(app, conveyor, stopper, settings.worker_name, announced(connection, settings.worker_name, facts))
 
 
 def _pass_on(app: celery.Celery, queue: str) -> None:
@@ -228,42 +224,6 @@ def _keeper(settings: GpuSettings, ledger: RedisLedger, residency: Residency) ->
         load_limit_s=settings.load_limit_s,
         loading_s=lambda: residency.loading_s,
     )
-
-
-def _consume(
-    app: celery.Celery,
-    conveyor: Conveyor,
-    stopper: Stopper,
-    name: str,
-    presence: contextlib.AbstractContextManager[None],
-) -> None:
-    @app.task(name=queues.TASK, ignore_result=True)  # type: ignore[untyped-decorator]
-    def serve() -> None:
-        conveyor.serve()
-
-    with contextlib.ExitStack() as present:
-
-        def ready(**_: object) -> None:
-            stopper.install()
-            threading.Thread(target=conveyor.look_by_itself, args=[LOOK_S], name="look", daemon=True).start()
-            present.enter_context(presence)
-
-        # Connecting to it is how Celery is told to leave logging alone.
-        signals.setup_logging.connect(lambda **_: None, weak=False)
-        signals.worker_ready.connect(ready, weak=False)
-        worker = app.Worker(
-            # Threads, one of them: fork breaks CUDA; solo loses work at shutdown and doubles it when the broker restarts.
-            pool="threads",
-            concurrency=1,
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            hostname=f"darkroom@{name}",
-            loglevel="WARNING",
-            quiet=True,
-        )
-        worker.start()
-    log.warning("stopped; nothing is held")
 
 
 def _host_and_port(url: str) -> str:

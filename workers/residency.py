@@ -7,27 +7,17 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.contracts import catalog, errors, plans
+from storage.contracts import catalog, errors, planning
 from storage.contracts.plans import Plan
 from workers import loader
 from workers.pipelines import base
+from workers.rooms import Resident, Rooms
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Resident:
-    """A model on the device."""
-
-    pipeline: base.Pipeline
-    plan: Plan
-    used_at: float
-    cold_start: loader.ColdStart
-    is_warm: bool = True
 
 
 @dataclass
@@ -47,7 +37,7 @@ class Residency:
     """Memory of the machine, in GB, that weights may be kept in; None does not count it."""
     compile_cache: Path | None = None
     clock: Callable[[], float] = time.monotonic
-    _lowered: dict[str, Plan] = field(init=False, default_factory=dict)
+    _rooms: Rooms = field(init=False)
     _kept: frozenset[str] = field(init=False, default=frozenset())
     _resident: dict[str, Resident] = field(init=False, default_factory=dict)
     _failed: dict[str, tuple[float, type[errors.DarkroomError], str]] = field(init=False, default_factory=dict)
@@ -55,6 +45,9 @@ class Residency:
     _starting: tuple[str, float] | None = field(init=False, default=None)
     _starting_since: float | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._rooms = Rooms(self.known, self.gpu_type, self.host_gb)
 
     def resident(self) -> tuple[str, ...]:
         """Models that are loaded or being loaded: work for them need not wait."""
@@ -88,16 +81,16 @@ class Residency:
         """Whether it fits beside the models that are kept or preloaded."""
         kept = self.preloaded | self._kept - {model}
         staying = [one.plan for name, one in list(self._resident.items()) if name in kept]
-        plan = self._plan(model, [])
-        return plan is not None and plans.total_gb([*staying, plan]) <= self._gpu.memory_gb
+        plan = self._rooms.plan(model, [])
+        return plan is not None and self._rooms.have([*staying, plan])
 
     def would_evict(self, model: str) -> frozenset[str]:
         """Which models loading this one now would take off the device: none when it is there already, or fits beside them."""
         resident = list(self._resident.items())
-        plan = self._plan(model, self._preloaded_plans())
+        plan = self._rooms.plan(model, self._preloaded_plans())
         if model in dict(resident) or plan is None:
             return frozenset()
-        return frozenset(self._in_the_way(plan, resident))
+        return frozenset(self._rooms.in_the_way(plan, resident, self.preloaded))
 
     def pipeline(
         self,
@@ -142,11 +135,10 @@ class Residency:
         if others:
             return True
         current = self._resident[model].plan
-        lower = plans.below(current, self.known.model(model), self._gpu, host_gb=self.host_gb)
+        lower = self._rooms.lower(model, current)
         if lower is None:
             return False
         log.warning("%s ran out of memory as %r; from now on %r", model, current.name, lower.name)
-        self._lowered[model] = lower
         self._evict(model, "out of memory")
         return True
 
@@ -189,9 +181,9 @@ class Residency:
 
     def _load(self, model: str, on_loaded: base.OnLoaded, *, at_once: bool) -> None:
         began = self._starting_since = self.clock()
-        plan = self._plan(model, self._preloaded_plans())
+        plan = self._rooms.plan(model, self._preloaded_plans())
         if plan is None:
-            raise plans.refusal(self.known, model, self.gpu_type, host_gb=self.host_gb)
+            raise planning.refusal(self.known, model, self.gpu_type, host_gb=self.host_gb)
         self._report(model, 0.0, on_loaded)
         resident: Resident | None = None
         while resident is None:
@@ -227,28 +219,15 @@ class Residency:
         others = [name for name in self._resident if name not in self.preloaded]
         for other in others:
             self._evict(other, "out of memory")
-        lower = plan if others else plans.below(plan, self.known.model(model), self._gpu, host_gb=self.host_gb)
+        lower = plan if others else self._rooms.lower(model, plan)
         if lower is None:
             raise errors.OutOfMemoryError(f"{model} does not fit on this GPU, not even as {plan.name!r}")
         if lower is not plan:
             log.warning("%s could not be loaded as %r; trying %r", model, plan.name, lower.name)
-            self._lowered[model] = lower
         return lower
-
-    @property
-    def _gpu(self) -> catalog.GpuType:
-        return self.known.gpu_types[self.gpu_type]
 
     def _preloaded_plans(self) -> list[Plan]:
         return [one.plan for name, one in list(self._resident.items()) if name in self.preloaded]
-
-    def _plan(self, model: str, staying: Sequence[Plan]) -> Plan | None:
-        """The best plan beside those that stay, or what was found to work here."""
-        if model in self._lowered:
-            return self._lowered[model]
-        # Phases do not coincide: what rests beside it is all that it cannot have.
-        room = self._gpu.memory_gb - sum(plan.phases.resting for plan in staying)
-        return plans.planned(self.known.model(model), self._gpu, room_gb=room, host_gb=self.host_gb)
 
     def _report(self, model: str, share: float, on_loaded: base.OnLoaded) -> None:
         with self._lock:
@@ -256,20 +235,8 @@ class Residency:
         on_loaded(share)
 
     def _make_room(self, plan: Plan) -> None:
-        for model in self._in_the_way(plan, list(self._resident.items())):
+        for model in self._rooms.in_the_way(plan, list(self._resident.items()), self.preloaded):
             self._evict(model, "its room is needed")
-
-    def _in_the_way(self, plan: Plan, resident: Sequence[tuple[str, Resident]]) -> list[str]:
-        """Who has to go so that a plan has room: the least recently used first, none that was preloaded."""
-        staying = dict(resident)
-        evictable = sorted(
-            (name for name in staying if name not in self.preloaded), key=lambda name: staying[name].used_at
-        )
-        gone = []
-        while evictable and plans.total_gb([plan, *(one.plan for one in staying.values())]) > self._gpu.memory_gb:
-            gone.append(evictable.pop(0))
-            del staying[gone[-1]]
-        return gone
 
     def _evict(self, model: str, reason: str) -> None:
         with self._lock:

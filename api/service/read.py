@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from api.service.objects import ThreadedObjects
 from api.service.signing import Signatures
-from storage.contracts import catalog, edits, errors, generations
+from storage.contracts import catalog, edits, errors, generations, results
 from storage.ledger import call, records
 
 
@@ -35,7 +35,7 @@ class ResultView:
         return self.generation.status.terminal
 
     @property
-    def result(self) -> generations.Result | None:
+    def result(self) -> results.Result | None:
         """What was made."""
         return self.generation.result
 
@@ -77,7 +77,7 @@ class ResultView:
         """Whether a filter refused it; `generation.error_details` has the verdict."""
         return self.generation.error_code == errors.ContentFilteredError.code
 
-    def made(self) -> generations.Result:
+    def made(self) -> results.Result:
         """The result. Raises why there is none: `failure`, or `errors.InternalError`."""
         if self.result is None:
             raise self.failure or errors.InternalError("The generation has no result")
@@ -104,7 +104,7 @@ class ResultView:
     def input_urls(self) -> tuple[list[str], str | None]:
         """URLs of the stored references and of a stored mask."""
         edit = self.generation.edit
-        until = datetime.fromtimestamp(self.generation.times.created_ms // 1000, UTC) + generations.RESULT_LIFETIME
+        until = datetime.fromtimestamp(self.generation.times.created_ms // 1000, UTC) + results.RESULT_LIFETIME
 
         def stored(picture: edits.Picture | None) -> str | None:
             return self.objects.signed_url(picture.key, until) if isinstance(picture, edits.StoredPicture) else None

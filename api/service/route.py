@@ -6,7 +6,7 @@ from typing import Any
 from api.service.forecast import Forecasts, asked
 from api.service.submit import Route
 from storage import queues
-from storage.contracts import catalog, edits, errors, estimates, parameters, plans, submissions
+from storage.contracts import catalog, edits, errors, estimates, parameters, planning, submissions
 from storage.contracts.samples import Target
 
 
@@ -39,8 +39,8 @@ def check(pins: submissions.Pins, name: str, known: catalog.Catalog) -> None:
             raise errors.InvalidInputError(message, field="gpu_type")
         if gpu_type not in model.gpu_types:
             reason = f"{name} is not served on {gpu_type}, but on {', '.join(model.gpu_types)}"
-            if plans.planned(model, known.gpu_types[gpu_type]) is None:
-                reason = plans.refusal(known, name, gpu_type).message
+            if planning.planned(model, known.gpu_types[gpu_type]) is None:
+                reason = planning.refusal(known, name, gpu_type).message
             raise errors.InvalidInputError(f"gpu_type: {reason}", field="gpu_type")
     if pins.region is not None and pins.region not in known.regions:
         message = f"region must be one of {', '.join(known.regions)}; got {parameters.shown(pins.region)}"

@@ -11,7 +11,7 @@ import torch
 
 from bench.gpu import building, measuring
 from bench.gpu.measuring import Row
-from storage.contracts import plans
+from storage.contracts import planning, plans
 from storage.contracts.catalog import Catalog, GpuType
 from storage.contracts.plans import Plan, Workload
 from workers.pipelines.denoising import Denoising
@@ -52,8 +52,8 @@ class Machine:
         gpu = gpu or self.gpu
         work = Workload(pixels=self.side**2, references=references)
         # What fits the heaviest edit is chosen; what this one takes is compared with.
-        for chosen, plan in zip(plans.ladder(wanted, gpu), plans.ladder(wanted, gpu, work), strict=True):
-            if plans.fits(chosen, gpu) and plan.text_encoder.streamed >= text_encoder_streamed:
+        for chosen, plan in zip(planning.ladder(wanted, gpu), planning.ladder(wanted, gpu, work), strict=True):
+            if planning.fits(chosen, gpu) and plan.text_encoder.streamed >= text_encoder_streamed:
                 return plan if self.device == "cuda" else dataclasses.replace(plan, attention="native")
         raise ValueError(f"{model} does not fit on {gpu.display_name}")
 

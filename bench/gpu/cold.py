@@ -49,7 +49,7 @@ def main(asked: Mapping[str, Any]) -> dict[str, float]:
     """What the started process does. Returns seconds by part."""
     began = time.monotonic()
     # Imported here: how long that takes is part of the answer.
-    from storage.contracts import plans
+    from storage.contracts import planning
     from storage.settings import StoreSettings
     from workers import compiling
     from workers.loader import Loader
@@ -62,7 +62,7 @@ def main(asked: Mapping[str, Any]) -> dict[str, float]:
         frame = model.frame.model_copy(update={"sizes": ("128x128",), "reference_pixels": 128 * 128})
         model = model.model_copy(update={"frame": frame})
     model = model.model_copy(update={"weights": model.weights.model_copy(update=update)})
-    plan = plans.planned(model, gpu)
+    plan = planning.planned(model, gpu)
     assert plan is not None
     if asked["shrunk"]:
         plan = dataclasses.replace(plan, attention="native")

@@ -16,19 +16,13 @@ import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from pydantic import model_validator
-
-from storage.contracts import edits, submissions
-from storage.contracts.values import Frozen
+from storage.contracts import edits, results, submissions
 
 RECORD_VERSION = 3
 """Of what the API writes into a record for workers to read. To be raised whenever a `Submission` may have a field that
 workers of the last release refuse: they leave newer records to newer workers. Records of version 1 have no number."""
-
-RESULT_LIFETIME = timedelta(days=7)
-"""How long a result can be downloaded after completion; SigV4 signs for no longer than 604 800 s."""
 
 
 class Status(enum.StrEnum):
@@ -64,67 +58,6 @@ class Phase(enum.StrEnum):
     FINISHING = "finishing"
 
 
-class MadeWith(Frozen):
-    """What a result was made with, so that it can be made again: the receipt.
-
-    `seed`, `steps`, `guidance` and `upsample_temperature` as they were used; `revision` of the weights; `dtype`, `profile` and
-    `placement` (the execution plan in short) of the model on the `gpu`; `libraries` by name.
-    """
-
-    model: str
-    weights: str
-    revision: str | None
-    pipeline: str
-    seed: int
-    steps: int
-    guidance: float
-    upsample_temperature: float | None = None
-    rendered: str
-    dtype: str
-    profile: str = "exact"
-    placement: str
-    gpu_type: str
-    gpu: str
-    libraries: dict[str, str]
-
-
-class Timings(Frozen):
-    """Where the time went, in milliseconds: in the queue, loading the model (0: it was there), computing, uploading."""
-
-    queue_ms: int
-    load_ms: int
-    execute_ms: int
-    upload_ms: int
-
-
-class Result(Frozen):
-    """The stored picture: its object key, size in pixels and bytes, how it was fitted and what made it.
-
-    `execution_ms` is the pipeline's own time, from text encoding to decoded pixels.
-    """
-
-    key: str
-    content_type: str
-    width: int
-    height: int
-    size_bytes: int
-    fit: str
-    execution_ms: int
-    receipt: MadeWith | None = None
-    cost_usd: float | None = None
-    timings: "Timings | None" = None
-    upsampled_prompt: str | None = None
-    """What the model was told instead of the prompt, when that was written anew."""
-    delivered: bool | None = None
-    """Whether it also lies in the caller's own bucket; None: that was not asked for."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_once_recorded(cls, value: object) -> object:
-        # 0.1's first records named the weights and had no receipt.
-        return {name: one for name, one in value.items() if name != "weights"} if isinstance(value, dict) else value
-
-
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
     """When things happened, by the ledger's clock, in milliseconds since 1970; None is not yet."""
@@ -143,7 +76,7 @@ class Timeline:
         """When the result goes: seven days after completion, to the second."""
         if self.completed_ms is None:
             return None
-        return datetime.fromtimestamp(self.completed_ms // 1000, UTC) + RESULT_LIFETIME
+        return datetime.fromtimestamp(self.completed_ms // 1000, UTC) + results.RESULT_LIFETIME
 
 
 def _phase(recorded: str) -> Phase | None:
@@ -169,7 +102,7 @@ class Generation:
     times: Timeline
     attempts: int
     step: int
-    result: Result | None
+    result: results.Result | None
     error_code: str | None
     error_message: str | None
     error_details: Mapping[str, object] | None
@@ -198,7 +131,7 @@ class Generation:
             ),
             attempts=int(record["attempts"]),
             step=int(record.get("step", 0)),
-            result=Result.model_validate_json(result, extra="ignore") if result else None,
+            result=results.Result.model_validate_json(result, extra="ignore") if result else None,
             error_code=record.get("error_code"),
             error_message=record.get("error_message"),
             error_details=json.loads(record["error_details"]) if record.get("error_details") else None,

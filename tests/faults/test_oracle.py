@@ -28,7 +28,7 @@ def test_a_short_run_of_every_fault_breaks_no_promise() -> None:
 def test_without_the_fence_the_oracle_sees_generations_end_twice(tmp_path: Path) -> None:
     for part in ("api", "client", "infra", "storage", "tests", "workers"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-    script = tmp_path / "storage" / "ledger" / "finish.lua"
+    script = tmp_path / "storage" / "ledger" / "claims" / "finish.lua"
     fence = [
         "if record.token ~= ARGV[2] then return 'lost' end\n",
         "if record.status == 'succeeded' then return 'done' end\n",

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from infra import embedded
 from storage import connections
-from storage.contracts import edits, errors, generations, samples, submissions
+from storage.contracts import edits, errors, generations, results, samples, submissions
 from storage.ledger import call, claims, records
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
@@ -46,7 +46,7 @@ def a_submission(**changes: object) -> submissions.Submission:
     return submissions.Submission.model_validate({"edit": an_edit(), **changes})
 
 
-A_RECEIPT = generations.MadeWith(
+A_RECEIPT = results.MadeWith(
     model="quick", weights="w", revision=None, pipeline="p", seed=1, steps=8, guidance=2.5, rendered="64x64", dtype="d",
     placement="here", gpu_type="cpu", gpu="CPU", libraries={},
 )  # fmt: skip
@@ -105,8 +105,8 @@ class Desk:
         return [fields["type"].removeprefix("media_generation_") for _, fields in entries]
 
 
-def a_result(claim: generations.Claim) -> generations.Result:
-    return generations.Result(
+def a_result(claim: generations.Claim) -> results.Result:
+    return results.Result(
         key=claim.result_key,
         content_type="image/webp",
         width=64,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from storage.contracts import catalog, errors, plans
+from storage.contracts import catalog, catalog_files, errors, planning
 from storage.settings import StoreSettings
 
 
@@ -179,19 +179,19 @@ def _tables(**model: Any) -> list[dict[str, Any]]:
 )
 def test_a_wrong_catalog_names_table_and_key(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match="catalog: ") as refused:
-        catalog.merge(_tables(**wrong))
+        catalog_files.merge(_tables(**wrong))
     assert named in str(refused.value)
 
 
 def test_a_later_file_overrides_single_keys() -> None:
-    merged = catalog.merge([*_tables(), {"models": {"m": {"weights": {"name": "mine"}}}}])
+    merged = catalog_files.merge([*_tables(), {"models": {"m": {"weights": {"name": "mine"}}}}])
     assert merged.model("m").weights.name == "mine"
     assert merged.model("m").weights.source == "x"
 
 
 def test_a_fine_tune_extends_a_model() -> None:
     tuned = {"models": {"tuned": {"extends": "m", "weights": {"source": "my/tune"}}}}
-    merged = catalog.merge([*_tables(), tuned])
+    merged = catalog_files.merge([*_tables(), tuned])
     assert merged.model("tuned").weights.source == "my/tune"
     assert merged.model("tuned").frame == merged.model("m").frame
     assert merged.model("m").weights.source == "x"
@@ -203,7 +203,7 @@ def test_a_version_is_the_model_but_for_what_it_says() -> None:
     assert known.version("flux-2-dev-fp8", "diffusers-bf16") == "flux-2-dev"
     smaller = known.model("flux-2-dev-fp8")
     assert (smaller.frame, smaller.aliases) == (known.model("flux-2-dev").frame, ())
-    plan = plans.planned(smaller, known.gpu_types["h200"])
+    plan = planning.planned(smaller, known.gpu_types["h200"])
     assert plan
     assert plan.transformer.format == "fp8", "though bf16 would fit"
 
@@ -219,4 +219,4 @@ def test_an_unknown_version_is_refused_with_those_there_are() -> None:
 def test_two_versions_of_one_name_stop_the_start() -> None:
     twice = {"models": {name: {"version_of": "m", "version": "2"} for name in ("a", "b")}}
     with pytest.raises(ValueError, match=r"models\.a\.version|'2' is taken"):
-        catalog.merge([*_tables(), twice])
+        catalog_files.merge([*_tables(), twice])

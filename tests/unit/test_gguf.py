@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from storage.contracts import errors, plans
-from storage.contracts.catalog import merge
+from storage.contracts import errors, planning
+from storage.contracts.catalog_files import merge
 from storage.contracts.plans import PartPlan, Plan
 from storage.settings import StoreSettings
 from tests.unit.test_pipelines import FAMILIES, _ignore, _job, _load, _weights, weights
@@ -100,7 +100,7 @@ def _catalog(**weights: object) -> Any:
 
 def test_an_operator_adds_a_gguf_file_and_its_plan_counts_its_bits() -> None:
     known = _catalog(gguf="flux2-dev-Q4_K_M.gguf", format="q4")
-    plan = plans.planned(known.model("flux-2-dev-q4"), known.gpu_types["l40s"])
+    plan = planning.planned(known.model("flux-2-dev-q4"), known.gpu_types["l40s"])
     assert plan is not None
     assert plan.name == "q4, resident, text encoder streamed, step cache"
     # 62.8 GB of quantised weights at 4.5 bits, and what is outside of the layers in bf16.

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import T5EncoderModel
 
 from storage.contracts import errors, plans
-from storage.contracts.catalog import Weights
+from storage.contracts.weights import Weights
 from workers.pipelines import execution, flux2, klein, kontext, revisions, small
 
 FAMILIES: dict[str, Any] = {"small-kontext": kontext, "small-flux2": flux2, "small-klein": klein}
@@ -290,7 +290,7 @@ import json, sys
 from pathlib import Path
 import diffusers
 from storage.contracts import errors, plans
-from storage.contracts.catalog import Weights
+from storage.contracts.weights import Weights
 from workers.pipelines import klein, small
 
 main, (first, second) = Path(sys.argv[1]), sys.argv[2:]

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from infra import embedded
-from storage.contracts import errors, plans
-from storage.contracts.catalog import Weights
+from storage.contracts import errors, planning, plans
+from storage.contracts.weights import Weights
 from storage.settings import StoreSettings
 from tests.conftest import PHOTOGRAPH
 from workers.pipelines import device, execution, flux2, klein, kontext, small
@@ -320,7 +320,7 @@ def test_the_embedded_catalog_serves_every_family_on_a_cpu() -> None:
     for name, model in known.models.items():
         if "cpu" not in model.gpu_types:
             continue
-        assert plans.planned(model, cpu) is not None, name
+        assert planning.planned(model, cpu) is not None, name
         assert (
             model.weights.name in small.BUILDERS
             or (embedded.SHIPPED / model.weights.name / "model_index.json").is_file()

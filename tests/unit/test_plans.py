@@ -10,7 +10,7 @@ from bench.architectures import TRANSFORMERS
 from bench.plans import __main__ as counted
 from bench.plans import counting, models
 from infra import embedded
-from storage.contracts import errors, plans
+from storage.contracts import errors, planning, plans
 from storage.contracts.catalog import Catalog
 from storage.settings import StoreSettings
 
@@ -28,7 +28,7 @@ def _rows(known: Catalog) -> list[str]:
     rows = ["model\tgpu_type\tplan\tpeak_gb\thost_gb"]
     for name, model in known.models.items():
         for gpu_type, gpu in known.gpu_types.items():
-            plan = plans.planned(model, gpu)
+            plan = planning.planned(model, gpu)
             found = (plan.name, f"{plan.peak_gb:.2f}", f"{plan.phases.host:.1f}") if plan else ("none fits", "", "")
             rows.append("\t".join((name, gpu_type, *found)))
     return rows
@@ -41,7 +41,7 @@ def test_the_best_plan_that_fits_is_chosen_for_every_model_on_every_gpu_type(kno
 def test_what_the_catalog_lists_fits(known: Catalog) -> None:
     for name, model in known.models.items():
         for gpu_type in model.gpu_types:
-            assert plans.planned(model, known.gpu_types[gpu_type]), (name, gpu_type)
+            assert planning.planned(model, known.gpu_types[gpu_type]), (name, gpu_type)
 
 
 @pytest.mark.parametrize("model", TRANSFORMERS)
@@ -76,7 +76,7 @@ def test_an_fp8_transformer_keeps_its_modulations_in_bf16(known: Catalog) -> Non
     for model, share in (("flux-kontext-dev", 0.64), ("flux-2-dev", 0.513)):
         h200 = known.gpu_types["h200"]
         exact, fast = (
-            plans.planned(known.models[known.profiled(model, profile)], h200) for profile in ("exact", "fast")
+            planning.planned(known.models[known.profiled(model, profile)], h200) for profile in ("exact", "fast")
         )
         assert exact is not None
         assert fast is not None
@@ -87,7 +87,7 @@ def test_an_fp8_transformer_keeps_its_modulations_in_bf16(known: Catalog) -> Non
 
 
 def test_phases_that_never_coincide_are_not_added(known: Catalog) -> None:
-    plan = plans.planned(known.model("flux-2-dev"), known.gpu_types["h100"])
+    plan = planning.planned(known.model("flux-2-dev"), known.gpu_types["h100"])
     assert plan is not None
     phases = plan.phases
     # Two layers of the text encoder pass through while the prompt is encoded, and are gone before the first step.
@@ -99,7 +99,7 @@ def test_phases_that_never_coincide_are_not_added(known: Catalog) -> None:
 def test_a_smaller_edit_needs_less(known: Catalog) -> None:
     model, gpu = known.model("flux-2-dev"), known.gpu_types["h100"]
     peaks = [
-        plans.planned(model, gpu, workload=plans.Workload(pixels=2**20, references=references)).phases.denoise  # type: ignore[union-attr]
+        planning.planned(model, gpu, workload=plans.Workload(pixels=2**20, references=references)).phases.denoise  # type: ignore[union-attr]
         for references in (0, 1, 3)
     ]
     assert [after - before for before, after in itertools.pairwise(peaks)] == pytest.approx([1.08, 2.16], abs=0.01)
@@ -115,61 +115,61 @@ def test_streamed_layers_are_spread_evenly() -> None:
 
 def test_what_a_machine_cannot_keep_in_its_memory_is_refused_with_the_sum(known: Catalog) -> None:
     model, gpu = known.model("flux-2-dev"), known.gpu_types["rtx-4090"]
-    assert plans.planned(model, gpu, host_gb=128) == plans.planned(model, gpu)
-    assert plans.planned(model, gpu, host_gb=64) is None
-    told = plans.refusal(known, "flux-2-dev", "rtx-4090", host_gb=64)
+    assert planning.planned(model, gpu, host_gb=128) == planning.planned(model, gpu)
+    assert planning.planned(model, gpu, host_gb=64) is None
+    told = planning.refusal(known, "flux-2-dev", "rtx-4090", host_gb=64)
     assert told.message.startswith("flux-2-dev on rtx-4090 needs 98.2 GB of the machine's memory for streamed layers")
 
 
 def test_cards_that_do_not_multiply_fp8_are_not_asked_to(known: Catalog) -> None:
     ampere = known.gpu_types["l40s"].model_copy(update={"capability": 8.6})
     with_ampere = known.model_copy(update={"gpu_types": {**known.gpu_types, "a40": ampere}})
-    assert plans.planned(known.model("flux-2-dev-fp8"), ampere) is None
-    told = plans.refusal(with_ampere, "flux-2-dev-fp8", "a40").message
+    assert planning.planned(known.model("flux-2-dev-fp8"), ampere) is None
+    told = planning.refusal(with_ampere, "flux-2-dev-fp8", "a40").message
     assert told == "flux-2-dev-fp8 multiplies in fp8, for which compute capability 8.9 is needed; a40 has 8.6"
-    assert plans.planned(known.model("flux-2-dev"), ampere) is not None
+    assert planning.planned(known.model("flux-2-dev"), ampere) is not None
 
 
 def test_a_text_encoder_that_writes_prompts_is_never_streamed(known: Catalog) -> None:
     upsampling = known.model("flux-2-dev-upsampling")
-    assert not any(plan.text_encoder.streamed for plan in plans.ladder(upsampling, known.gpu_types["h100"]))
+    assert not any(plan.text_encoder.streamed for plan in planning.ladder(upsampling, known.gpu_types["h100"]))
 
 
 def test_each_step_down_needs_less_until_there_is_none(known: Catalog) -> None:
     for model in known.models.values():
         gpu = known.gpu_types["h200"]
-        plan = plans.planned(model, gpu)
+        plan = planning.planned(model, gpu)
         seen = []
         while plan is not None:
             seen.append(plan.peak_gb)
             assert len(seen) < 100
-            plan = plans.below(plan, model, gpu)
+            plan = planning.below(plan, model, gpu)
         assert all(after <= 0.95 * before for before, after in itertools.pairwise(seen)), model.display_name
 
 
 def test_a_plan_that_learnt_not_to_compile_steps_down_like_any_other(known: Catalog) -> None:
     model, gpu = known.model("flux-kontext-dev"), known.gpu_types["h200"]
-    plan = plans.planned(model, gpu)
+    plan = planning.planned(model, gpu)
     assert plan is not None
     eager = dataclasses.replace(plan, compiled=False, attention="native")
-    assert plans.below(eager, model, gpu) == plans.below(plan, model, gpu)
+    assert planning.below(eager, model, gpu) == planning.below(plan, model, gpu)
 
 
 def test_models_on_one_gpu_add_what_rests_and_work_one_at_a_time(known: Catalog) -> None:
-    klein = plans.planned(known.model("flux-2-klein-4b"), known.gpu_types["h100"])
-    kontext = plans.planned(known.model("flux-kontext-dev"), known.gpu_types["h100"])
+    klein = planning.planned(known.model("flux-2-klein-4b"), known.gpu_types["h100"])
+    kontext = planning.planned(known.model("flux-kontext-dev"), known.gpu_types["h100"])
     assert klein is not None
     assert kontext is not None
-    together = plans.total_gb([klein, kontext])
+    together = planning.total_gb([klein, kontext])
     working = max(klein.phases.working, kontext.phases.working)
     assert together == pytest.approx(klein.phases.resting + kontext.phases.resting + working + plans.CONTEXT_GB)
-    assert plans.total_gb([klein]) == pytest.approx(klein.peak_gb, abs=0.01)
+    assert planning.total_gb([klein]) == pytest.approx(klein.peak_gb, abs=0.01)
 
 
 def test_what_fits_nowhere_is_refused_with_the_smallest_gpu_that_does(known: Catalog) -> None:
     tiny = known.gpu_types["rtx-4090"].model_copy(update={"memory_gb": 4})
     with_tiny = known.model_copy(update={"gpu_types": {**known.gpu_types, "tiny": tiny}})
-    message = plans.refusal(with_tiny, "flux-2-dev", "tiny").message
+    message = planning.refusal(with_tiny, "flux-2-dev", "tiny").message
     assert message.endswith("and tiny has 4; the smallest that does is rtx-4090")
 
 
@@ -186,7 +186,7 @@ def test_a_stand_in_is_told_from_the_weights_it_stands_in_for() -> None:
     shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
     stand_ins = StoreSettings(catalog=(shipped,)).read_catalog()
     model = stand_ins.model("flux-2-dev")
-    loaded, published = (plans.planned(one, stand_ins.gpu_types["h200"]) for one in (model, model.published))
+    loaded, published = (planning.planned(one, stand_ins.gpu_types["h200"]) for one in (model, model.published))
     assert loaded is not None
     assert published is not None
     assert loaded.phases.resting < 0.1

@@ -12,8 +12,8 @@ from PIL import Image
 
 from infra import embedded
 from storage.contracts import plans
-from storage.contracts.catalog import Weights
 from storage.contracts.plans import PartPlan, Plan
+from storage.contracts.weights import Weights
 from tests.conftest import PHOTOGRAPH
 from workers.pipelines import kontext, stepcache
 from workers.pipelines.base import Job

@@ -14,11 +14,11 @@ from api.dialects.replicate import answers as replicate_answers
 from api.dialects.runpod import answers as runpod_answers
 from api.service.read import ResultView
 from api.service.signing import Signatures
-from storage.contracts import errors, generations
+from storage.contracts import errors, generations, results
 from tests.stores.conftest import a_submission
 
 DAY_MS = 24 * 3600 * 1000
-RESULT = generations.Result(
+RESULT = results.Result(
     key="results/alice/1/1.png", content_type="image/png", width=8, height=8, size_bytes=9, fit="", execution_ms=5
 )
 NOW_MS = int(time.time() * 1000)

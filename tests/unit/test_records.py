@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from storage.contracts import edits, generations, submissions
+from storage.contracts import edits, generations, results, submissions
 from tests.stores.conftest import a_submission, an_edit
 
 FIELDS = {3: "f9d6452a3243"}
@@ -60,4 +60,4 @@ def test_a_result_without_a_receipt() -> None:
         '{"key":"k","content_type":"image/webp","width":1,"height":1,"size_bytes":9,"fit":"","execution_ms":5,'
         '"weights":"w"}'
     )
-    assert generations.Result.model_validate_json(recorded).receipt is None
+    assert results.Result.model_validate_json(recorded).receipt is None

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from storage.contracts import errors
-from storage.contracts.catalog import Catalog, Layers, Memory, Part
+from storage.contracts.catalog import Catalog
+from storage.contracts.weights import Layers, Memory, Part
 from storage.settings import StoreSettings
 from workers.pipelines import stand_in
 from workers.residency import Residency

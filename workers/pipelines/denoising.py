@@ -16,7 +16,7 @@ from PIL import Image
 
 from storage.contracts import errors
 from storage.contracts.plans import Plan
-from workers.pipelines import faults
+from workers.pipelines import faults, peaks
 from workers.pipelines.base import Facts, Job, OnPreview, OnStep, OnToken
 from workers.pipelines.execution import Applied
 from workers.pipelines.previews import Projection
@@ -55,7 +55,7 @@ class Denoising:
         self.pipe = applied.pipe
         self.pipe.set_progress_bar_config(disable=True)
         self.plan = plan
-        self._peaks = Peaks()
+        self._peaks = peaks.Peaks()
         self.embeddings = PromptMemory(torch.inference_mode()(self.encode))
 
     def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
@@ -208,35 +208,6 @@ class Denoising:
             finally:
                 # An exception skips the pipeline's own clean-up, and what a step cache holds would enter the next picture.
                 self.pipe.maybe_free_model_hooks()
-
-
-class Peaks:
-    """The most memory that each phase of an edit took, by the allocator's own count, in GB without the CUDA context."""
-
-    def __init__(self) -> None:
-        self.gb: dict[str, float] = {}
-        self._kept = False
-
-    def start(self) -> None:
-        """An edit starts, unless it was said to go on."""
-        if not self._kept:
-            self.gb = {}
-            self._reset()
-        self._kept = False
-
-    def keep(self) -> None:
-        """What starts next belongs to the same edit."""
-        self._kept = True
-
-    def ended(self, phase: str) -> None:
-        """A phase is over, as far as memory is concerned: allocations happen when work is queued, not when it is done."""
-        if torch.cuda.is_available():
-            self.gb[phase] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
-            self._reset()
-
-    def _reset(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
 
 
 def _picture(pixels: torch.Tensor) -> Image.Image:

@@ -9,8 +9,8 @@ from diffusers import Flux2Pipeline
 from diffusers.pipelines.flux2 import pipeline_flux2
 from PIL import Image
 
-from storage.contracts.catalog import Weights
 from storage.contracts.plans import Plan
+from storage.contracts.weights import Weights
 from workers.pipelines import loading, processors
 from workers.pipelines.base import Job, OnLoaded, OnToken
 from workers.pipelines.denoising import Denoising

@@ -6,8 +6,8 @@ from typing import Any
 
 from diffusers import Flux2KleinKVPipeline, Flux2KleinPipeline
 
-from storage.contracts.catalog import Weights
 from storage.contracts.plans import Plan
+from storage.contracts.weights import Weights
 from workers.pipelines import loading
 from workers.pipelines.base import Job, OnLoaded
 from workers.pipelines.flux2 import Flux2

@@ -10,8 +10,8 @@ from diffusers import FluxKontextInpaintPipeline, FluxKontextPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import retrieve_latents
 from PIL import Image
 
-from storage.contracts.catalog import Weights
 from storage.contracts.plans import Plan
+from storage.contracts.weights import Weights
 from workers.pipelines import loading
 from workers.pipelines.base import Job, OnLoaded
 from workers.pipelines.denoising import Denoising

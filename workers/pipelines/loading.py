@@ -13,8 +13,8 @@ import torch
 import transformers
 
 from storage.contracts import errors
-from storage.contracts.catalog import Weights
 from storage.contracts.plans import Plan
+from storage.contracts.weights import Weights
 from workers.pipelines import adapters, completeness, device, execution, faults, gguf_files, revisions
 from workers.pipelines.base import OnLoaded
 

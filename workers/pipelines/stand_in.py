@@ -17,8 +17,8 @@ from pathlib import Path
 from PIL import Image
 
 from storage.contracts import errors
-from storage.contracts.catalog import Weights
 from storage.contracts.plans import Plan
+from storage.contracts.weights import Weights
 from workers.pipelines.base import Facts, Job, OnLoaded, OnPreview, OnStep, OnToken
 
 BITS = 32

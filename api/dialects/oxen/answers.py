@@ -6,7 +6,7 @@ from typing import Any
 
 from api.service.read import ResultView
 from api.service.submit import Accepted
-from storage.contracts import catalog, errors, events, generations
+from storage.contracts import catalog, errors, events, generations, results
 
 Sign = Callable[[str, datetime], str]
 """Object key and expiry to URL."""
@@ -120,7 +120,7 @@ def event(event_: events.Event, sign: Sign) -> dict[str, Any]:
     }
     fields = event_.fields
     if "result" in fields:
-        result = generations.Result.model_validate_json(fields["result"])
+        result = results.Result.model_validate_json(fields["result"])
         times = generations.Timeline(created_ms=0, completed_ms=int(fields["completed_ms"]))
         expires_at = times.expires_at or datetime.now(UTC)
         data["url"] = sign(result.key, expires_at)

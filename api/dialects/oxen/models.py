@@ -4,7 +4,7 @@ import dataclasses
 from datetime import datetime
 from typing import Any
 
-from storage.contracts import catalog, plans
+from storage.contracts import catalog, planning, plans
 
 
 def model_answer(name: str, model: catalog.Model) -> dict[str, Any]:
@@ -53,10 +53,10 @@ def model_answer(name: str, model: catalog.Model) -> dict[str, Any]:
 def placement(known: catalog.Catalog, name: str, gpu_type: str) -> dict[str, Any]:
     """A model's execution plan on a GPU type, with its sums in GB; or why there is none."""
     model, gpu = known.models[name].published, known.gpu_types[gpu_type]
-    plan = plans.planned(model, gpu)
+    plan = planning.planned(model, gpu)
     answer: dict[str, Any] = {"gpu_type": gpu_type, "memory_gb": gpu.memory_gb, "profile": model.profile}
     if plan is None:
-        return answer | {"placement": None, "reason": plans.refusal(known, name, gpu_type, model=model).message}
+        return answer | {"placement": None, "reason": planning.refusal(known, name, gpu_type, model=model).message}
     phases = {
         phase: round(gb + plans.CONTEXT_GB, 2)
         for phase, gb in dataclasses.asdict(plan.phases).items()

@@ -12,7 +12,7 @@ from api.http import errors as http_errors
 from api.service.read import Reader, ResultView
 from api.webhooks.delivery import Message
 from api.webhooks.signing import standard_webhook
-from storage.contracts import errors, generations, submissions
+from storage.contracts import errors, generations, results, submissions
 
 STATES = {
     generations.Status.QUEUED: "IN_QUEUE",
@@ -69,7 +69,7 @@ async def job(view: ResultView, prefix: str = "") -> dict[str, Any]:
     return answer
 
 
-async def _output(view: ResultView, result: generations.Result) -> dict[str, Any]:
+async def _output(view: ResultView, result: results.Result) -> dict[str, Any]:
     url, edit = view.url, view.generation.edit
     if result.delivered and edit.deliver:
         url = edit.deliver.get_url

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from api.dialects import fields
 from api.http.pictures import MAX_URL
-from storage.contracts import edits, errors, generations
+from storage.contracts import edits, errors, results
 
-SIGNED_S = int(generations.RESULT_LIFETIME.total_seconds())
+SIGNED_S = int(results.RESULT_LIFETIME.total_seconds())
 REQUIRED = ("accessId", "accessSecret", "bucketName", "endpointUrl")
 OPTIONAL = ("objectPath", "region")
 

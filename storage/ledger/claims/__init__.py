@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage.contracts import errors, generations, samples, submissions
+from storage.contracts import errors, generations, results, samples, submissions
 from storage.ledger.call import Call
 
 
@@ -99,10 +99,10 @@ def beat(
 
 
 def finish(
-    claim: generations.Claim, result: generations.Result, target: samples.Target, sample: samples.Sample
+    claim: generations.Claim, result: results.Result, target: samples.Target, sample: samples.Sample
 ) -> Call[bool]:
     """Publish the result and note what it took. False: the claim is lost, the result is nobody's."""
-    kept_ms = int(generations.RESULT_LIFETIME.total_seconds() * 1000)
+    kept_ms = int(results.RESULT_LIFETIME.total_seconds() * 1000)
     noted = (target.name, sample.model_dump_json(exclude_defaults=True), sample.pixels, sample.execute_ms)
     cost = round((result.cost_usd or 0) * 1_000_000)
     arguments = (

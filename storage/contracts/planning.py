@@ -1,0 +1,170 @@
+"""Choosing an execution plan: the sums of each, in the order of a profile, best first. Pure.
+
+`planned` takes the first that fits, and a worker that runs out of memory all the same takes the next that needs less (`below`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from storage.contracts import errors
+from storage.contracts.catalog import Catalog, GpuType, Model
+from storage.contracts.plans import (
+    BYTES,
+    CONTEXT_GB,
+    CUDNN_CAPABILITY,
+    FP8_CAPABILITY,
+    HOST_GB,
+    RESIDENT,
+    SLOTS,
+    TILE_PIXELS,
+    Format,
+    PartPlan,
+    Phases,
+    Plan,
+    Workload,
+)
+from storage.contracts.weights import Memory, Part
+
+
+def heaviest(model: Model) -> Workload:
+    """The largest edit that the model accepts."""
+    references = 1 if model.stitches else model.max_references
+    pixels = min(model.frame.max_pixels, model.frame.render_pixels or model.frame.max_pixels)
+    return Workload(pixels=pixels, references=references)
+
+
+def total_gb(together: Sequence[Plan]) -> float:
+    """GB of several models on one GPU, of which one works at a time."""
+    resting = sum(plan.phases.resting for plan in together)
+    return resting + max((plan.phases.working for plan in together), default=0.0) + CONTEXT_GB
+
+
+def ladder(model: Model, gpu: GpuType, workload: Workload | None = None) -> Iterator[Plan]:
+    """Every plan of the model's profile for that kind of GPU, best first, whether it fits or not.
+
+    Sums are for `workload`, by default the heaviest edit that the model accepts.
+    """
+    memory = model.loaded_memory
+    if memory is None:
+        yield RESIDENT
+        return
+    workload = workload or heaviest(model)
+    for transformer, text_encoder, tiled in _choices(model, memory, gpu):
+        yield Plan(
+            profile=model.profile,
+            transformer=transformer,
+            text_encoder=text_encoder,
+            attention="cudnn" if (gpu.capability or 0) >= CUDNN_CAPABILITY else "native",
+            compiled=gpu.capability is not None,
+            tiled=tiled,
+            step_cache=model.profile == "fast",
+            phases=_sums(memory, transformer, text_encoder, workload, tiled=tiled),
+        )
+
+
+def _choices(model: Model, memory: Memory, gpu: GpuType) -> Iterator[tuple[PartPlan, PartPlan, bool]]:
+    given = model.weights.format
+    format_: Format = "fp8" if given == "bf16" and model.profile == "fast" else given
+    layers, read = memory.transformer.count, memory.text_encoder.count
+    # A GGUF file has the transformer alone.
+    encoder: Format = "nf4" if given == "nf4" else "bf16"
+    whole, here = PartPlan(format=format_, layers=layers), PartPlan(format=encoder, layers=read)
+    if gpu.capability is None:
+        # A device without memory of its own: there is nowhere to stream from.
+        yield whole, here, False
+        return
+    if format_ == "fp8" and gpu.capability < FP8_CAPABILITY:
+        return
+    yield whole, here, False
+    streamed = here if memory.text_encoder.stays else replace(here, streamed=read)
+    if streamed != here:
+        yield whole, streamed, False
+    for count in range(1, layers + 1):
+        yield replace(whole, streamed=count), streamed, False
+    yield replace(whole, streamed=layers), streamed, True
+
+
+def _layer_gb(part: Part, format_: Format) -> list[float]:
+    """GB of every layer, in the order in which they run."""
+    kept = 1 - BYTES[format_]
+    return [layer.gb - kept * layer.quantised for layer in part.layers for _ in range(layer.count)]
+
+
+def _on_gpu(part: Part, plan: PartPlan) -> tuple[float, float, float]:
+    """GB that stay on the GPU, of the slots that streamed layers pass through, and of what is streamed."""
+    layers = _layer_gb(part, plan.format)
+    streamed = [layers[index] for index in plan.streamed_layers]
+    slots = min(SLOTS, len(streamed)) * max(streamed, default=0.0)
+    return part.outside + sum(layers) - sum(streamed), slots, sum(streamed)
+
+
+def _sums(memory: Memory, transformer: PartPlan, text_encoder: PartPlan, workload: Workload, *, tiled: bool) -> Phases:
+    denoiser, denoiser_slots, denoiser_host = _on_gpu(memory.transformer, transformer)
+    encoder, encoder_slots, encoder_host = _on_gpu(memory.text_encoder, text_encoder)
+    resting = denoiser + denoiser_slots + encoder + memory.vae
+    tokens = memory.text_tokens + workload.pixels / 256 + workload.references * memory.reference_tokens
+    seen = memory.reference_tokens * 256 if workload.references else 0
+    decoded = min(workload.pixels, TILE_PIXELS) if tiled else workload.pixels
+    quantising = max(layer.gb for layer in memory.transformer.layers) if transformer.format == "fp8" else 0.0
+    return Phases(
+        resting=resting,
+        load=resting + quantising,
+        # The slots of a streamed text encoder are given back before the first step.
+        encode=resting + encoder_slots + memory.text_encoder.activations,
+        denoise=resting + max(memory.token_kb * tokens, memory.encode_kb_per_pixel * seen) / 1e6,
+        # Tiles are put together in a picture that is decoded already.
+        decode=resting + (memory.decode_kb_per_pixel * decoded + (0.012 * workload.pixels if tiled else 0)) / 1e6,
+        host=HOST_GB + denoiser_host + encoder_host,
+    )
+
+
+def fits(plan: Plan, gpu: GpuType, *, room_gb: float | None = None, host_gb: float | None = None) -> bool:
+    """Whether a plan has room on such a GPU (or in `room_gb` of it), and in `host_gb` of host memory when that is known."""
+    room = gpu.memory_gb if room_gb is None else room_gb
+    return plan.peak_gb <= room and (host_gb is None or plan.phases.host <= host_gb)
+
+
+def planned(
+    model: Model,
+    gpu: GpuType,
+    *,
+    workload: Workload | None = None,
+    room_gb: float | None = None,
+    host_gb: float | None = None,
+) -> Plan | None:
+    """The best plan that fits the heaviest edit the model accepts, or `workload`; None when none does."""
+    return next((p for p in ladder(model, gpu, workload) if fits(p, gpu, room_gb=room_gb, host_gb=host_gb)), None)
+
+
+def below(plan: Plan, model: Model, gpu: GpuType, *, host_gb: float | None = None) -> Plan | None:
+    """The next plan that needs at least a twentieth less than one that ran out of memory; None when there is none."""
+    after = False
+    for other in ladder(model, gpu):
+        # What was learnt at run time (not to compile, say) is not part of the order.
+        same = (other.transformer, other.text_encoder, other.tiled)
+        if after and other.peak_gb <= 0.95 * plan.peak_gb and fits(other, gpu, host_gb=host_gb):
+            return replace(other, stepped_down=True)
+        after = after or same == (plan.transformer, plan.text_encoder, plan.tiled)
+    return None
+
+
+def refusal(
+    known: Catalog, name: str, gpu_type: str, *, model: Model | None = None, host_gb: float | None = None
+) -> errors.ModelUnavailableError:
+    """Why a model cannot run there, and the smallest GPU type that would do. `model` is the catalog's, unless it is given."""
+    wanted, gpu = model or known.model(name), known.gpu_types[gpu_type]
+    least = min(ladder(wanted, gpu), key=lambda plan: plan.peak_gb, default=None)
+    if least is None:
+        return errors.ModelUnavailableError(
+            f"{name} multiplies in fp8, for which compute capability {FP8_CAPABILITY} is needed; {gpu_type} has {gpu.capability}"
+        )
+    if host_gb is not None and planned(wanted, gpu) is not None:
+        needs = min(p.phases.host for p in ladder(wanted, gpu) if fits(p, gpu))
+        return errors.ModelUnavailableError(
+            f"{name} on {gpu_type} needs {needs:.1f} GB of the machine's memory for streamed layers, and there are {host_gb:.1f}"
+        )
+    fitting = [(other.memory_gb, kind) for kind, other in known.gpu_types.items() if planned(wanted, other)]
+    nearest = f"the smallest that does is {min(fitting)[1]}" if fitting else "no listed GPU type does"
+    return errors.ModelUnavailableError(
+        f"{name} needs {least.peak_gb:.1f} GB at the least and {gpu_type} has {gpu.memory_gb:g}; {nearest}"
+    )

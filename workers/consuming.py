@@ -1,0 +1,55 @@
+"""Consuming tickets: a Celery worker of one thread, which serves until told to stop."""
+
+import contextlib
+import logging
+import threading
+
+import celery
+from celery import signals
+
+from storage import queues
+from workers.conveyor import Conveyor
+from workers.shutdown import Stopper
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+"""How often an idle worker looks for work that no ticket told it of."""
+
+
+def consume(
+    app: celery.Celery,
+    conveyor: Conveyor,
+    stopper: Stopper,
+    name: str,
+    presence: contextlib.AbstractContextManager[None],
+) -> None:
+    """Serve tickets; `presence` announces the worker once it is ready. Returns when it was told to stop and holds nothing."""
+
+    @app.task(name=queues.TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def serve() -> None:
+        conveyor.serve()
+
+    with contextlib.ExitStack() as present:
+
+        def ready(**_: object) -> None:
+            stopper.install()
+            threading.Thread(target=conveyor.look_by_itself, args=[LOOK_S], name="look", daemon=True).start()
+            present.enter_context(presence)
+
+        # Connecting to it is how Celery is told to leave logging alone.
+        signals.setup_logging.connect(lambda **_: None, weak=False)
+        signals.worker_ready.connect(ready, weak=False)
+        worker = app.Worker(
+            # Threads, one of them: fork breaks CUDA; solo loses work at shutdown and doubles it when the broker restarts.
+            pool="threads",
+            concurrency=1,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            hostname=f"darkroom@{name}",
+            loglevel="WARNING",
+            quiet=True,
+        )
+        worker.start()
+    log.warning("stopped; nothing is held")

@@ -1,0 +1,63 @@
+"""Which plan a model has room for on the device, beside others or instead of them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from storage.contracts import catalog, planning
+from storage.contracts.plans import Plan
+from workers import loader
+from workers.pipelines import base
+
+
+@dataclass
+class Resident:
+    """A model on the device."""
+
+    pipeline: base.Pipeline
+    plan: Plan
+    used_at: float
+    cold_start: loader.ColdStart
+    is_warm: bool = True
+
+
+@dataclass
+class Rooms:
+    """The memory of one GPU type, and plans that were found to be too much for it: those are remembered."""
+
+    known: catalog.Catalog
+    gpu_type: str
+    host_gb: float | None = None
+    _lowered: dict[str, Plan] = field(init=False, default_factory=dict)
+
+    @property
+    def _gpu(self) -> catalog.GpuType:
+        return self.known.gpu_types[self.gpu_type]
+
+    def plan(self, model: str, staying: Sequence[Plan]) -> Plan | None:
+        """The best plan beside those that stay, or what was found to work here."""
+        if model in self._lowered:
+            return self._lowered[model]
+        # Phases do not coincide: what rests beside it is all that it cannot have.
+        room = self._gpu.memory_gb - sum(plan.phases.resting for plan in staying)
+        return planning.planned(self.known.model(model), self._gpu, room_gb=room, host_gb=self.host_gb)
+
+    def lower(self, model: str, plan: Plan) -> Plan | None:
+        """The next plan that needs less, from now on; None when there is none."""
+        lower = planning.below(plan, self.known.model(model), self._gpu, host_gb=self.host_gb)
+        if lower is not None:
+            self._lowered[model] = lower
+        return lower
+
+    def have(self, together: Sequence[Plan]) -> bool:
+        """Whether these fit at the same time."""
+        return planning.total_gb(together) <= self._gpu.memory_gb
+
+    def in_the_way(self, plan: Plan, resident: Sequence[tuple[str, Resident]], preloaded: Collection[str]) -> list[str]:
+        """Who has to go so that a plan has room: the least recently used first, none that was preloaded."""
+        staying = dict(resident)
+        evictable = sorted((name for name in staying if name not in preloaded), key=lambda name: staying[name].used_at)
+        gone = []
+        while evictable and not self.have([plan, *(one.plan for one in staying.values())]):
+            gone.append(evictable.pop(0))
+            del staying[gone[-1]]
+        return gone
