@@ -10,7 +10,7 @@ import redis.asyncio
 from api.service.budgets import Budgets
 from api.service.forecast import Forecasts
 from api.service.keys import Keys
-from api.service.objects import ThreadedObjects
+from api.service.objects import AsyncObjects
 from api.service.read import Reader
 from api.service.route import Router
 from api.service.signing import Signatures, signatures_of
@@ -39,7 +39,7 @@ class Resources:
     ledger: AsyncRedisLedger
     event_log: EventLog
     hub: Hub
-    objects: ThreadedObjects
+    objects: AsyncObjects
     submitter: Submitter
     reader: Reader
     waiter: Waiter
@@ -74,8 +74,8 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         stack.push_async_callback(connection.aclose)
         follower = connections.connect_async(settings, timeout_s=BLOCK_MS / 1000 + settings.redis_timeout_s)
         stack.push_async_callback(follower.aclose)
-        objects = ThreadedObjects(Objects(settings))
-        stack.callback(objects.close)
+        objects = AsyncObjects(Objects(settings))
+        stack.push_async_callback(objects.close)
         known = settings.read_catalog()
         tickets = TicketSender(queues.celery_app(settings, queues.queues_of_catalog(known)))
         stack.callback(tickets.close)

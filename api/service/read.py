@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from api.service.objects import ThreadedObjects
+from api.service.objects import AsyncObjects
 from api.service.signing import Signatures
 from storage.contracts import catalog, edits, errors, generations, results
 from storage.ledger import call, records
@@ -21,7 +21,7 @@ class ResultView:
 
     generation: generations.Generation
     model: catalog.Model | None
-    objects: ThreadedObjects
+    objects: AsyncObjects
     signatures: Signatures
 
     @property
@@ -117,7 +117,7 @@ class Reader:
     """Reads generations of a tenant."""
 
     def __init__(
-        self, *, ledger: call.AsyncLedger, known: catalog.Catalog, objects: ThreadedObjects, signatures: Signatures
+        self, *, ledger: call.AsyncLedger, known: catalog.Catalog, objects: AsyncObjects, signatures: Signatures
     ) -> None:
         self._ledger = ledger
         self._known = known
