@@ -1,6 +1,7 @@
 """Weights of 4 bits: read as bitsandbytes wrote them, streamed like others, and never changed by a LoRA.
 
-diffusers loads them only where it sees a GPU, although bitsandbytes multiplies on a CPU as well; that check alone is taken out.
+diffusers loads them only where it sees a GPU, although bitsandbytes multiplies on a CPU as well; that check is taken out. So is
+what bitsandbytes does otherwise on processors with AVX512-BF16, where it cannot pack layers as narrow as these.
 """
 
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.nn import modules
 from diffusers import BitsAndBytesConfig, Flux2Transformer2DModel
 from diffusers.quantizers.bitsandbytes import bnb_quantizer
 from safetensors.torch import save_file
@@ -41,6 +43,7 @@ def without_gpu() -> Iterator[None]:
     patch, quantizer = pytest.MonkeyPatch(), bnb_quantizer.BnB4BitDiffusersQuantizer
     patch.setattr(quantizer, "validate_environment", lambda self, *arguments, **named: None)
     patch.setattr(quantizer, "update_device_map", lambda self, device_map: {"": "cpu"})
+    patch.setattr(modules, "has_avx512bf16", lambda: False)
     yield
     patch.undo()
 
