@@ -1,6 +1,7 @@
-"""Fixtures: one embedded stack for the whole run, tenants on it, and pictures to send."""
+"""Fixtures: one embedded stack for each process of the run, tenants on it, and pictures to send."""
 
 import contextlib
+import fcntl
 import functools
 import io
 import json
@@ -21,6 +22,9 @@ from PIL import Image
 from infra import embedded, premises
 from storage import connections, keys
 
+# Here and in every stack. With tests side by side a thread of torch's would mostly wait for another that is not running.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 PHOTOGRAPH = Path(embedded.__file__).parent / "sample" / "astronaut.jpg"
 
 DIALECT_TENANTS = ("ruth", "nina", "olga", "rita", "faye", "bella", "nadia", "ilse", "iris")
@@ -32,12 +36,30 @@ TENANTS = {
 }
 
 
+SHARED = "TEST_SHARED_DIR"
+"""Names the folder that the processes of one run share, to each of them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if SHARED not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="darkroom-tests-")
+        # The processes that pytest-xdist starts from this one inherit it.
+        os.environ[SHARED] = folder.name
+        config.add_cleanup(folder.cleanup)
+
+
 @functools.cache
-def _weights() -> tempfile.TemporaryDirectory[str]:
-    """What the embedded stack makes for itself, once for all stacks of the tests."""
-    folder = tempfile.TemporaryDirectory(prefix="darkroom-weights-")
-    embedded.furnish(Path(folder.name), os.environ)
-    return folder
+def _weights() -> Path:
+    """What the embedded stack makes for itself, made by whoever needs it first, for all stacks of the run."""
+    folder = Path(os.environ[SHARED])
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        made = folder / "made"
+        if not made.exists():
+            embedded.furnish(folder, os.environ)
+            made.touch()
+    return folder / "weights"
 
 
 def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
@@ -51,7 +73,7 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
         "DARKROOM_PORT": "0",
         "DARKROOM_DATA_DIR": str(data_dir),
         "DARKROOM_API_KEYS": json.dumps(TENANTS),
-        "DARKROOM_WEIGHTS_DIR": extra.get("DARKROOM_WEIGHTS_DIR") or str(Path(_weights().name) / "weights"),
+        "DARKROOM_WEIGHTS_DIR": extra.get("DARKROOM_WEIGHTS_DIR") or str(_weights()),
         "DARKROOM_CATALOG": f"{shipped}:{Path(__file__).parent / 'catalog.toml'}",
         "DARKROOM_LEASE_S": "3",
         "DARKROOM_BEAT_S": "0.5",

@@ -13,10 +13,17 @@ from typing import Any
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
+_kept: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a server of the tests' own, kept: whatever else runs on this machine is not given it meanwhile."""
+    keeper = socket.socket()
+    # A server may take the port beside it, as long as only that one listens.
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    _kept.append(keeper)
+    return int(keeper.getsockname()[1])
 
 
 def picture(data: bytes, content_type: str = "image/png") -> Answer:
