@@ -3,6 +3,8 @@ PYTHON ?= python3
 # Pinned: a range would let an installer take a newer build with gigabytes of GPU libraries that a CPU does not use.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+# Tests wait more than they compute: twice as many at a time as two processors. A file's tests stay together and share its stack.
+JOBS ?= 4
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
@@ -14,8 +16,8 @@ demo: .venv/.embedded  ## set up, edit a photograph through the whole service, s
 up: .venv/.embedded  ## set up, start the service on this machine, run until Ctrl-C
 	$(BIN)/python -m infra.embedded
 
-test: check  ## set up, check, run the tests
-	$(BIN)/python -m pytest
+test: check  ## set up, check, run the tests, a few side by side
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: .venv/.dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
