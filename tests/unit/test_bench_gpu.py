@@ -10,12 +10,12 @@ import pytest
 from bench.gpu.__main__ import ALL
 
 
-@pytest.mark.timeout(600)
+# By itself it takes two minutes; beside other tests the processors are shared.
+@pytest.mark.timeout(960)
 def test_every_case_of_the_gpu_benchmark_runs_with_shrunk_models(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.gpu", "--shrunk", "--out", str(out)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "bench.gpu", "--shrunk", "--seconds", "900", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads(out.read_text())
     assert found["notes"] == {}
