@@ -169,15 +169,11 @@ class Finishing:
     def _receipt(self, edited: Edited) -> results.MadeWith:
         edit, facts = edited.prepared.lease.claim.edit, edited.facts
         weights = self._catalog.model(edit.model).weights
-        return results.MadeWith(
-            model=edit.model,
+        return results.MadeWith.of(
+            edit,
             weights=weights.name,
             revision=facts.revision or weights.revision,
             pipeline=facts.pipeline,
-            seed=edit.seed,
-            steps=edit.steps,
-            guidance=edit.guidance,
-            upsample_temperature=edit.upsample_temperature or None,
             rendered=str(edited.prepared.geometry.render),
             dtype=facts.dtype,
             profile=facts.profile,

@@ -80,19 +80,8 @@ class Preparing:
             # What is kept must lie where it lay: picture and mask have the result's size.
             sizes = (geometry.render,)
         lease.check()
-        job = base.Job(
-            prompt=edit.prompt,
-            negative_prompt=edit.negative_prompt,
-            true_guidance=edit.true_guidance,
-            references=[pictures.fitted(image, size) for image, size in zip(images, sizes, strict=True)],
-            mask=mask,
-            strength=edit.strength,
-            width=geometry.render.width,
-            height=geometry.render.height,
-            steps=edit.steps,
-            guidance=edit.guidance,
-            seed=edit.seed,
-        )
+        fitted = [pictures.fitted(image, size) for image, size in zip(images, sizes, strict=True)]
+        job = base.Job.of(edit, references=fitted, mask=mask, size=geometry.render)
         return Prepared(lease=lease, job=job, geometry=geometry)
 
     def _mask(

@@ -20,10 +20,6 @@ from datetime import UTC, datetime
 
 from storage.contracts import edits, results, submissions
 
-RECORD_VERSION = 3
-"""Of what the API writes into a record for workers to read. To be raised whenever a `Submission` may have a field that
-workers of the last release refuse: they leave newer records to newer workers. Records of version 1 have no number."""
-
 
 class Status(enum.StrEnum):
     """Where a generation is. The last three are terminal."""

@@ -1,9 +1,11 @@
 """What came of an edit: the stored picture, what it was made with, and where the time went."""
 
 from datetime import timedelta
+from typing import Any
 
 from pydantic import model_validator
 
+from storage.contracts import edits
 from storage.contracts.values import Frozen
 
 RESULT_LIFETIME = timedelta(days=7)
@@ -32,6 +34,12 @@ class MadeWith(Frozen):
     gpu_type: str
     gpu: str
     libraries: dict[str, str]
+
+    @classmethod
+    def of(cls, edit: edits.Edit, **made: Any) -> "MadeWith":
+        """The receipt of an edit, with what it was `made` with: a field that has the name of one of the edit's is that one."""
+        asked = {name: getattr(edit, name) for name in cls.model_fields if name in edits.Edit.model_fields}
+        return cls(**{**asked, "upsample_temperature": edit.upsample_temperature or None, **made})
 
 
 class Timings(Frozen):

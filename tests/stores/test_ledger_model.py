@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from storage import connections, keys
-from storage.contracts import errors, generations
+from storage.contracts import edits, errors, generations
 from storage.ledger import claims, records, recovery
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
@@ -17,7 +17,7 @@ from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, limits
 
 Status = generations.Status
 LEGAL = generations.TRANSITIONS
-VERSION = generations.RECORD_VERSION
+VERSION = edits.RECORD_VERSION
 
 
 def walk(desk: Desk) -> type[RuleBasedStateMachine]:

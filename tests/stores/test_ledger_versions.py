@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from storage import fleet, keys
-from storage.contracts import errors, generations, submissions
+from storage.contracts import edits, errors, generations, submissions
 from storage.ledger import claims, presence, records, recovery, webhooks
 from tests.conftest import eventually
 from tests.stores.conftest import QUEUE, Desk, a_result, an_edit, limits
 
 Status = generations.Status
 OLD = claims.Claimant(worker="old")
-VERSION = generations.RECORD_VERSION
+VERSION = edits.RECORD_VERSION
 
 
 def _claim(desk: Desk, newest: int, queues: Sequence[str] = (QUEUE,), **more: int) -> object:

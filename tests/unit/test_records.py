@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from storage.contracts import edits, generations, results, submissions
+from storage.contracts import edits, results, submissions
 from tests.stores.conftest import a_submission, an_edit
 
 FIELDS = {3: "f9d6452a3243"}
@@ -13,7 +13,7 @@ FIELDS = {3: "f9d6452a3243"}
 def test_an_edit_with_another_field_is_a_record_of_another_version() -> None:
     found = json.dumps(_fields(submissions.Submission.model_json_schema()), sort_keys=True)
     digest = hashlib.sha256(found.encode()).hexdigest()[:12]
-    assert FIELDS[generations.RECORD_VERSION] == digest, "raise RECORD_VERSION, and note the new digest beside it"
+    assert FIELDS[edits.RECORD_VERSION] == digest, "raise RECORD_VERSION, and note the new digest beside it"
 
 
 def _fields(schema: dict[str, object]) -> dict[str, object]:

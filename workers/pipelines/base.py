@@ -1,10 +1,13 @@
 """What a pipeline is to the rest of the worker."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from PIL import Image
+
+from storage.contracts import edits
+from storage.contracts.geometry import Size
 
 OnStep = Callable[[int], None]
 """Told how many denoising steps are done. What it raises ends the edit at once and leaves the pipeline usable."""
@@ -37,6 +40,13 @@ class Job:
     true_guidance: float = 1.0
     mask: Image.Image | None = None
     strength: float = 1.0
+
+    @classmethod
+    def of(cls, edit: edits.Edit, *, references: Sequence[Image.Image], mask: Image.Image | None, size: Size) -> "Job":
+        """What an edit asks for, with its pictures: a field here that has the name of one of the edit's is that one."""
+        own = {field.name for field in fields(cls)} & set(edits.Edit.model_fields) - {"references", "mask"}
+        asked = {name: getattr(edit, name) for name in own}
+        return cls(**asked, references=references, mask=mask, width=size.width, height=size.height)
 
 
 @dataclass(frozen=True, kw_only=True)

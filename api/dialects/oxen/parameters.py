@@ -17,6 +17,9 @@ RESOLUTIONS = {"0.5 MP": 2**19, "1 MP": None, "2 MP": 2**21}
 
 FORMATS: dict[str, edits.OutputFormat] = {"webp": "webp", "jpg": "jpeg", "png": "png"}
 
+SAME = frozenset(edits.Edit.model_fields) - {"seed", "output_format"}
+"""Parameters that are an edit's fields of the same name; a seed is the submission's, formats have other names here."""
+
 MAX_RECORDED = 500
 """Characters of a refused value that are shown again."""
 
@@ -31,19 +34,16 @@ def edit_of(name: str, model: catalog.Model, sent: Mapping[str, Any], *, referen
         raise errors.InvalidInputError("true_guidance above 1 needs a negative_prompt", field="true_guidance")
     if "strength" in sent and not masked:
         raise errors.InvalidInputError("strength is for edits with a mask_image", field="strength")
+    # A parameter that has the name of an edit's field is that field; the others are translated.
+    same = {field: checked[field] for field in SAME if checked.get(field) is not None}
     return edits.Edit(
+        **same,
         model=name,
-        prompt=checked["prompt"],
         canvas=_canvas(model, checked, sent, has_picture=references > 0, masked=masked),
         steps=checked["num_inference_steps"],
-        guidance=checked.get("guidance", 1.0),
-        negative_prompt=negative,
-        true_guidance=true_guidance,
-        strength=checked.get("strength", 1.0),
         upsample_temperature=checked.get(catalog.UPSAMPLING) or 0.0,
         output_format=FORMATS[checked["output_format"]],
         quality=checked["output_quality"],
-        previews=checked.get("previews", False),
         filtered=not checked.get("disable_safety_checker", False),
     )
 

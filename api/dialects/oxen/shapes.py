@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from storage.contracts import results
+
 
 class ProblemDetail(BaseModel):
     """An error; `code` is stable."""
@@ -66,25 +68,6 @@ class WeightsUsed(BaseModel):
     note: str | None
 
 
-class Receipt(BaseModel):
-    """What a result was made with; the file carries the same in its EXIF user comment."""
-
-    model: str
-    weights: str
-    revision: str | None
-    pipeline: str
-    seed: int
-    steps: int
-    guidance: float
-    rendered: str
-    dtype: str
-    profile: str
-    placement: str
-    gpu_type: str
-    gpu: str
-    libraries: dict[str, str]
-
-
 class GenerationAnswer(BaseModel):
     """A generation; submitted parameters stand beside these fields. Times are Unix seconds."""
 
@@ -116,7 +99,7 @@ class GenerationAnswer(BaseModel):
     progress: Progress
     weights: WeightsUsed | None
     parent_generation_id: str | None
-    receipt: Receipt | None
+    receipt: results.MadeWith | None
     ran_on: RanOn | None
     timings: dict[str, int] | None
     cost_usd: float | None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage.contracts import errors, generations, results, samples, submissions
+from storage.contracts import edits, errors, generations, results, samples, submissions
 from storage.ledger.call import Call
 
 
@@ -43,7 +43,7 @@ def claim(
     patience_ms: int = 0,
     deferred: int = 0,
     deferral_ms: int = 0,
-    newest: int = generations.RECORD_VERSION,
+    newest: int = edits.RECORD_VERSION,
 ) -> Call[generations.Claim | Deferred | Unreadable | None]:
     """Take the next generation of the first of these queues that has one.
 

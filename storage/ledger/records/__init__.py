@@ -76,7 +76,7 @@ def create(
     request = {
         "tenant": tenant,
         "namespace": submission.namespace or tenant,
-        "version": generations.RECORD_VERSION,
+        "version": edits.RECORD_VERSION,
         "model": edit.model,
         "queue": queue,
         "month": month,
