@@ -56,9 +56,12 @@ class Signer:
         blank = io.BytesIO()
         Image.new("RGB", (8, 8)).save(blank, "PNG")
         try:
-            self.signed(blank.getvalue(), "image/png", generation_id="start", edited=False, receipt="{}")
+            signed = self.signed(blank.getvalue(), "image/png", generation_id="start", edited=False, receipt="{}")
         except c2pa.C2paError as exc:
             raise ValueError(f"the signing certificate or its key cannot be used: {exc}") from exc
+        credentials = self.read(signed, "image/png")
+        if credentials is None or not credentials.ours:
+            raise ValueError("the signing certificate makes signatures that are not valid")
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[c2pa.Signer]:
@@ -76,7 +79,13 @@ class Signer:
             # A thumbnail of a WebP would be many times the picture.
             "builder": {"thumbnail": {"enabled": False}},
             "trust": {"trust_anchors": self._anchor},
-            "verify": {"verify_trust": True, "remote_manifest_fetch": False, "ocsp_fetch": False},
+            # Each signature would be verified as soon as it is made, which takes as long again: one was, at the start.
+            "verify": {
+                "verify_after_sign": False,
+                "verify_trust": True,
+                "remote_manifest_fetch": False,
+                "ocsp_fetch": False,
+            },
         }
         with contextlib.ExitStack() as stack:
             made = stack.enter_context(contextlib.closing(c2pa.Settings.from_dict(settings)))

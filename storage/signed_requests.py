@@ -57,9 +57,12 @@ class Signer:
 
 def signer(settings: StoreSettings, credentials: "Credentials | None") -> Signer | None:
     """One for the configured bucket; None where boto3 knows more: AWS's own endpoints, or certificates of one's own."""
-    if settings.s3_endpoint_url is None or credentials is None or set(CERTIFICATES) & set(os.environ):
+    endpoint_url = settings.s3_endpoint_url
+    if endpoint_url is None or credentials is None:
         return None
-    bucket_url = f"{settings.s3_endpoint_url.rstrip('/')}/{settings.s3_bucket}"
+    if endpoint_url.startswith("https") and set(CERTIFICATES) & set(os.environ):
+        return None
+    bucket_url = f"{endpoint_url.rstrip('/')}/{settings.s3_bucket}"
     return Signer(bucket_url=bucket_url, region=settings.s3_region, credentials=credentials)
 
 

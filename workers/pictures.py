@@ -15,7 +15,8 @@ WORKING_SIDE = 2048
 
 STITCHED_HEIGHT = 1024
 
-WEBP_METHOD = 4
+WEBP_METHOD = 2
+"""Method 2 takes 29 ms for a megapixel, method 4 68 ms, for 5 % fewer bytes and half a decibel (quality 80)."""
 PNG_LEVEL = 1
 """Level 1 takes 50 to 100 ms for a megapixel, level 6 200 ms, for 10 % fewer bytes."""
 
