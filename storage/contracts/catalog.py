@@ -16,6 +16,9 @@ from storage.contracts.parameters import Declaration, Parameter, shown
 from storage.contracts.values import Frozen
 from storage.contracts.weights import Memory, Profile, Weights
 
+LORA_SCALE = "lora_scale"
+"""The parameter that says how strongly a LoRA works."""
+
 UPSAMPLING = "caption_upsample_temperature"
 """The parameter that asks for a prompt to be written anew, as diffusers calls it."""
 
@@ -58,6 +61,10 @@ class Model(Frozen):
             raise ValueError(f"parameters.{UPSAMPLING} and weights.whole_text_encoder go together")
         if self.weights.whole_text_encoder and self.loaded_memory and not self.loaded_memory.text_encoder.stays:
             raise ValueError("weights.whole_text_encoder needs memory.text_encoder.stays = true")
+        if (LORA_SCALE in self.parameters) != self.weights.scalable_lora:
+            raise ValueError(f"parameters.{LORA_SCALE} and weights.scalable_lora go together")
+        if self.weights.scalable_lora and (self.weights.lora is None or self.profile != "exact"):
+            raise ValueError("weights.scalable_lora needs weights.lora and profile exact")
         if self.weights.format != "bf16" and self.profile != "fast":
             raise ValueError(f"weights.format {self.weights.format} is no exact profile")
         if (self.weights.gguf is None) != (self.weights.format in ("bf16", "nf4")):

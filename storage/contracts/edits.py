@@ -89,8 +89,8 @@ class Edit(Frozen):
     `seed` is set when the edit is accepted, so that a second attempt makes the same picture. `quality` is 0 to 100 and means
     nothing for PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks
     so far. With `upsample_temperature` above 0 the model's language model writes the prompt anew first, the more freely the
-    higher. `filtered` False passes by the filters, for callers whom the operator allows that. `deliver` puts the result
-    elsewhere too.
+    higher. `lora_scale` is how strongly a model's LoRA works, 0 to 2; None: as it was trained. `filtered` False passes by the
+    filters, for callers whom the operator allows that. `deliver` puts the result elsewhere too.
     """
 
     @model_validator(mode="before")
@@ -136,6 +136,7 @@ class Edit(Frozen):
     mask_channel: MaskChannel = "luminance"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     upsample_temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    lora_scale: Annotated[float | None, Field(ge=0, le=2)] = None
     parent: str | None = None
     previews: bool = False
     filtered: bool = True

@@ -27,6 +27,7 @@ class MadeWith(Frozen):
     steps: int
     guidance: float
     upsample_temperature: float | None = None
+    lora_scale: float | None = None
     rendered: str
     dtype: str
     profile: str = "exact"

@@ -65,6 +65,9 @@ class Weights(Frozen):
     name: str
     revision: str | None = None
     lora: str | None = None
+    scalable_lora: bool = False
+    """Whether the LoRA stays apart from the weights, so that each edit says how strongly it works (`lora_scale`). Each of its
+    layers then takes two small products more."""
     text_layers: tuple[int, ...] = ()
     """Which hidden states of the text encoder are read; empty is what the family's published weights have."""
     format: WeightFormat = "bf16"

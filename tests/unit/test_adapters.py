@@ -575,3 +575,41 @@ def test_only_what_is_needed_is_fetched_from_the_hub_and_of_one_commit(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert adapters.merge(small.built("small-kontext"), "someone/style").layers == 10
     assert sorted(fetched) == [("someone/style", name, "5" * 40) for name in files[1:3]]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_how_strongly_a_lora_works_is_each_edits_own_and_nothing_adds_up(
+    weights: Path, tmp_path: Path, name: str
+) -> None:
+    save_file(FORMATS["ComfyUI"](name), tmp_path / "lora.safetensors")
+
+    def loaded(**lora: Any) -> Any:
+        known = _weights(name).model_copy(update=lora)
+        return FAMILIES[name].load(known, weights / name, "cpu", plans.RESIDENT, lambda share: None)
+
+    plain, merged = loaded(), loaded(lora=str(tmp_path))
+    scalable = loaded(lora=str(tmp_path), scalable_lora=True)
+
+    def drawn(pipeline: Any, scale: float | None = None) -> bytes:
+        picture: bytes = pipeline.edit(_job(lora_scale=scale), _ignore).tobytes()
+        return picture
+
+    whole, without = drawn(scalable), drawn(plain)
+    assert whole != without
+    assert drawn(scalable, 0.0) == without
+    assert drawn(scalable, 2.0) not in (whole, without)
+    assert drawn(scalable, 1.0) == whole, "whatever was asked for before"
+    apart = [abs(one - other) for one, other in zip(whole, drawn(merged), strict=True)]
+    assert max(apart) <= 2, "as if it were merged, but for rounding"
+
+
+def test_a_lora_of_the_text_encoder_cannot_be_scaled(tmp_path: Path) -> None:
+    pipe = small.built("small-kontext")
+    name, linear = next(
+        (name, module) for name, module in pipe.text_encoder.named_modules() if isinstance(module, torch.nn.Linear)
+    )
+    down, up = torch.randn(RANK, linear.in_features), torch.randn(linear.out_features, RANK)
+    key = f"lora_te1_{name.replace('.', '_')}"
+    save_file({f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}, tmp_path / "lora.safetensors")
+    with pytest.raises(errors.ModelUnavailableError, match="text encoder"):
+        adapters.attach(pipe, str(tmp_path))

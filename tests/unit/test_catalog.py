@@ -1,12 +1,24 @@
 """The catalog validates itself, requests, and describes both."""
 
 import math
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from storage.contracts import catalog, catalog_files, errors, planning
+import storage
+from api.dialects.oxen.parameters import edit_of
+from storage.contracts import catalog, catalog_files, errors, planning, results
+from storage.contracts.geometry import Size
 from storage.settings import StoreSettings
+from workers.pipelines.base import Job
+
+SHIPPED = Path(storage.__file__).parent / "catalog.toml"
+MADE = {
+    "weights": "w", "revision": None, "pipeline": "p", "rendered": "8x8", "dtype": "d", "placement": "here", "gpu_type": "cpu",
+    "gpu": "CPU", "libraries": {},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +232,38 @@ def test_two_versions_of_one_name_stop_the_start() -> None:
     twice = {"models": {name: {"version_of": "m", "version": "2"} for name in ("a", "b")}}
     with pytest.raises(ValueError, match=r"models\.a\.version|'2' is taken"):
         catalog_files.merge([*_tables(), twice])
+
+
+LORA_SCALE = {
+    "type": "number",
+    "default": 1.0,
+    "minimum": 0,
+    "maximum": 2,
+    "description": "How strongly the LoRA works",
+}
+
+
+def _tuned(**changes: object) -> catalog.Catalog:
+    table: dict[str, Any] = {"extends": "flux-kontext-dev", "weights": {"lora": "tuned", "name": "tuned", **changes}}
+    if "scalable_lora" in changes:
+        table["parameters"] = {"lora_scale": LORA_SCALE}
+    return catalog_files.merge([tomllib.loads(SHIPPED.read_text()), {"models": {"tuned": table}}])
+
+
+def test_how_strongly_a_lora_works_is_a_parameter_of_models_that_keep_it_apart() -> None:
+    tuned = _tuned(scalable_lora=True).models["tuned"]
+    edit = edit_of("tuned", tuned, {"prompt": "x", "lora_scale": 0.5}, references=1, masked=False)
+    assert edit.lora_scale == 0.5
+    assert Job.of(edit, references=(), mask=None, size=Size(width=8, height=8)).lora_scale == 0.5
+    assert results.MadeWith.of(edit, **MADE).lora_scale == 0.5
+    with pytest.raises(errors.InvalidInputError, match=r"lora_scale must be a finite number between 0 and 2; got 2\.1"):
+        edit_of("tuned", tuned, {"prompt": "x", "lora_scale": 2.1}, references=1, masked=False)
+    merged = _tuned().models["tuned"]
+    with pytest.raises(errors.InvalidInputError, match="lora_scale is not a known parameter"):
+        edit_of("tuned", merged, {"prompt": "x", "lora_scale": 0.5}, references=1, masked=False)
+
+
+@pytest.mark.parametrize("changes", [{"scalable_lora": True, "lora": None}, {"scalable_lora": False}])
+def test_a_scale_without_a_lora_that_is_kept_apart_stops_the_start(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="scalable_lora"):
+        _tuned(**changes)

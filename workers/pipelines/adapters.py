@@ -7,11 +7,13 @@ a file is looked up here among the model's own, by all names that trainers give 
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from storage.contracts import errors
 from workers.pipelines import adapter_files, adapter_names
@@ -56,10 +58,7 @@ def merge(pipe: Any, source: str | Path, *, revision: str | None = None, scale: 
     wrong with it: unless its numbers are not finite or too small, no weight has changed then.
     """
     adapter = adapter_files.read(source, revision)
-    kind = type(pipe.transformer).__name__
-    if adapter.family not in {None, FAMILIES.get(kind)}:
-        raise errors.ModelUnavailableError(f"it is for FLUX.{adapter.family}, and the model is a {kind}")
-    layers = _placed(pipe, {name: pair for name, pair in adapter.pairs.items() if not pair.is_zero}, kind)
+    layers = _placed(pipe, adapter)
     norm, changed = 0.0, 0
     with torch.no_grad():
         for layer in layers:
@@ -76,7 +75,68 @@ def merge(pipe: Any, source: str | Path, *, revision: str | None = None, scale: 
     )
 
 
-def _placed(pipe: Any, pairs: dict[str, Pair], kind: str) -> list[Placed]:
+class ScaledLinear(torch.nn.Linear):  # type: ignore[misc]
+    """A linear layer with a LoRA beside its weights: W x + up (down x), where `up` has the scale in it.
+
+    Both matrices are plain attributes, no buffers: where layers are streamed, these stay on the device.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    unscaled: torch.Tensor
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (…, in_features) to (…, out_features)."""
+        return super().forward(values) + functional.linear(functional.linear(values, self.down), self.up)
+
+
+class Scalable:
+    """The LoRA of a transformer that is not merged."""
+
+    def __init__(self, linears: Sequence[ScaledLinear]) -> None:
+        self._linears = linears
+        self._placed: tuple[float, torch.device] | None = None
+
+    def set(self, scale: float, device: torch.device) -> None:
+        """From now on it works so strongly; 0 is not at all, 1 as it was trained. Nothing adds up."""
+        if self._placed == (scale, device):
+            return
+        with torch.no_grad():
+            for one in self._linears:
+                if one.up.device != device:
+                    one.down, one.up, one.unscaled = (part.to(device) for part in (one.down, one.up, one.unscaled))
+                # In place: compiled code reads it where it is.
+                one.up.copy_(one.unscaled * scale)
+        self._placed = scale, device
+
+
+def attach(pipe: Any, source: str | Path, *, revision: str | None = None) -> Scalable:
+    """Put a LoRA beside the weights of a pipeline's transformer, which then has it as `scalable_lora`. Raises as `merge`."""
+    layers = _placed(pipe, adapter_files.read(source, revision))
+    inside = set(pipe.transformer.modules())
+    scaled: list[ScaledLinear] = []
+    for layer in layers:
+        up = layer.pair.factor * layer.pair.up.float()
+        up = torch.cat(up.chunk(2)[::-1]) if layer.swapped else up
+        if not (torch.isfinite(up).all() and torch.isfinite(layer.pair.down).all()):
+            raise errors.ModelUnavailableError(f"{layer.name} has numbers that are not finite")
+        for one, rows in zip(layer.linears, up.split([one.out_features for one in layer.linears]), strict=True):
+            if one not in inside:
+                raise errors.ModelUnavailableError(f"{layer.name} is of the text encoder, and is merged or not at all")
+            # The weights stay where they are; only what is computed with them changes.
+            one.__class__ = ScaledLinear
+            scaled.append(one)
+            scaled[-1].down, scaled[-1].unscaled = layer.pair.down.to(one.weight.dtype), rows.contiguous()
+            scaled[-1].up = rows.to(one.weight.dtype, copy=True)
+    pipe.transformer.scalable_lora = Scalable(scaled)
+    return pipe.transformer.scalable_lora  # type: ignore[no-any-return]
+
+
+def _placed(pipe: Any, adapter: adapter_files.Adapter) -> list[Placed]:
+    kind = type(pipe.transformer).__name__
+    if adapter.family not in {None, FAMILIES.get(kind)}:
+        raise errors.ModelUnavailableError(f"it is for FLUX.{adapter.family}, and the model is a {kind}")
+    pairs = {name: pair for name, pair in adapter.pairs.items() if not pair.is_zero}
     if not pairs:
         raise errors.ModelUnavailableError("it changes no weight: all its matrices are zero")
     # CLIP beside T5; nobody tunes the language models of FLUX.2.

@@ -40,6 +40,7 @@ class Job:
     true_guidance: float = 1.0
     mask: Image.Image | None = None
     strength: float = 1.0
+    lora_scale: float | None = None
 
     @classmethod
     def of(cls, edit: edits.Edit, *, references: Sequence[Image.Image], mask: Image.Image | None, size: Size) -> "Job":

@@ -138,6 +138,8 @@ class Denoising:
             return {}
 
         with self.working():
+            if (lora := getattr(self.pipe.transformer, "scalable_lora", None)) is not None:
+                lora.set(1.0 if job.lora_scale is None else job.lora_scale, self.pipe._execution_device)
             pipe, arguments = self.call(job)
             self._ran = type(pipe).__name__
             self.applied.encoded()

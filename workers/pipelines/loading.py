@@ -92,7 +92,10 @@ def _read(
     common["use_safetensors"] = True
     parts = _parts(index, where, folder, dtype, common, on_loaded, special, straight_to)
     loaded = kind.from_pretrained(where, dtype=dtype, **common, **parts)
-    if weights.lora is not None:
+    if weights.lora is not None and weights.scalable_lora:
+        with _blamed_on("LoRA"):
+            adapters.attach(loaded, weights.lora)
+    elif weights.lora is not None:
         # Into the weights, so that it costs nothing and goes wherever they are placed.
         with _blamed_on("LoRA"):
             merged = adapters.merge(loaded, weights.lora)
