@@ -3,8 +3,8 @@ PYTHON ?= python3
 # Pinned: a range would let an installer take a newer build with gigabytes of GPU libraries that a CPU does not use.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-# Test files that run at a time. Tests wait as much as they compute; each more of these starts a stack and imports torch once more.
-JOBS ?= 3
+# Test files that run at a time: as many as keep two processors busy. Each more starts a stack and imports torch once more.
+JOBS ?= 4
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
