@@ -3,7 +3,7 @@
     dialects     somebody's wire API each
     http         what every route has in common: keys, bodies, errors, event streams
     service      what is done for a caller, whatever their dialect; knows no HTTP
-    webhooks     calls those who asked to be called
+    webhooks     called when a generation starts or is over
 
 Imports point down that list; `resources` holds what all of them use, `app` puts them together.
 """

@@ -58,44 +58,44 @@ def main() -> None:
     estimate.add_argument("--steps", type=int, dest="num_inference_steps")
     usage = commands.add_parser("usage", help="print what this key used, as comma-separated values")
     usage.add_argument("--month", help="such as 2026-11; default: this one")
-    asked = vars(parser.parse_args())
-    url, key, command = asked.pop("url"), asked.pop("key"), asked.pop("command")
+    arguments = vars(parser.parse_args())
+    url, key, command = arguments.pop("url"), arguments.pop("key"), arguments.pop("command")
     if not key:
         sys.exit("darkroom: an API key is needed: --key or DARKROOM_API_KEY")
     try:
         with client.Client(url, key) as service:
-            _run(service, command, asked)
+            _run(service, command, arguments)
     except (client.ApiError, httpx.HTTPError, OSError) as exc:
         sys.exit(f"darkroom: {exc}")
 
 
-def _run(service: client.Client, command: str, asked: dict[str, Any]) -> None:
+def _run(service: client.Client, command: str, arguments: dict[str, Any]) -> None:
     if command == "status":
-        print(json.dumps(service.generation(asked["generation_id"]), indent=2))
+        print(json.dumps(service.generation(arguments["generation_id"]), indent=2))
     elif command == "cancel":
-        service.cancel(asked["generation_id"])
+        service.cancel(arguments["generation_id"])
     elif command == "fleet":
         for worker in service.fleet():
             _print_worker(worker)
     elif command == "probe":
-        for probed in probe.probed(service, **asked):
+        for probed in probe.probed(service, **arguments):
             _print_probe(probed)
     elif command == "estimate":
-        for expected in service.estimates(asked.pop("model"), **asked):
+        for expected in service.estimates(arguments.pop("model"), **arguments):
             _print_expected(expected)
     elif command == "usage":
-        _print_usage(service.usage(asked["month"]))
+        _print_usage(service.usage(arguments["month"]))
     elif command == "plan":
-        _print_plan(service.plan(asked.pop("model"), **asked))
+        _print_plan(service.plan(arguments.pop("model"), **arguments))
     else:
-        image, out = asked.pop("image"), asked.pop("out")
+        image, out = arguments.pop("image"), arguments.pop("out")
         source = image if image.startswith(("http://", "https://")) else Path(image)
-        accepted = service.enqueue(source, asked.pop("prompt"), **asked)
-        found = follow(service, accepted)
-        if found["status"] != "succeeded":
-            sys.exit(f"darkroom: {found['status']}: {found['error_message']}")
-        target = out or Path(f"{accepted.ids[0]}.{asked['output_format']}")
-        target.write_bytes(service.download(found["result_url"]))
+        accepted = service.enqueue(source, arguments.pop("prompt"), **arguments)
+        generation = follow(service, accepted)
+        if generation["status"] != "succeeded":
+            sys.exit(f"darkroom: {generation['status']}: {generation['error_message']}")
+        target = out or Path(f"{accepted.ids[0]}.{arguments['output_format']}")
+        target.write_bytes(service.download(generation["result_url"]))
         print(f"saved {target}")
 
 
@@ -118,35 +118,37 @@ def _print_worker(worker: Mapping[str, Any]) -> None:
         print(f"  {model:<22} {state['state']:<14} {more}".rstrip())
 
 
-def _print_probe(found: probe.Probe) -> None:
-    times = " ".join(f"{one / 1000:.2f}" for one in found.times_ms)
-    print(f"{found.model:<24} {found.gpu_type:<14} {found.region:<12} {times} s  {found.fault or ''}".rstrip())
+def _print_probe(probed: probe.Probe) -> None:
+    times = " ".join(f"{one / 1000:.2f}" for one in probed.times_ms)
+    print(f"{probed.model:<24} {probed.gpu_type:<14} {probed.region:<12} {times} s  {probed.fault or ''}".rstrip())
 
 
-def _print_expected(found: Mapping[str, Any]) -> None:
-    price = f"  ${found['cost_usd']['p50']:g}" if found["cost_usd"] else ""
-    print(f"{found['gpu_type']:<14} {found['region']:<12} {found['state']:<10} {found['basis']}{price}")
+def _print_expected(expected: Mapping[str, Any]) -> None:
+    price = f"  ${expected['cost_usd']['p50']:g}" if expected["cost_usd"] else ""
+    print(f"{expected['gpu_type']:<14} {expected['region']:<12} {expected['state']:<10} {expected['basis']}{price}")
 
 
-def _print_usage(found: Mapping[str, Any]) -> None:
+def _print_usage(usage: Mapping[str, Any]) -> None:
     columns = ("model", "generations", "megapixels", "gpu_seconds", "cost_usd")
     rows = csv.writer(sys.stdout)
     rows.writerow(("month", *columns))
-    rows.writerows((found["month"], *(one[name] for name in columns)) for one in found["models"])
+    rows.writerows((usage["month"], *(one[name] for name in columns)) for one in usage["models"])
 
 
-def _print_plan(found: Mapping[str, Any]) -> None:
-    for placement in found["placements"]:
+def _print_plan(plan: Mapping[str, Any]) -> None:
+    for placement in plan["placements"]:
         _print_placement(placement)
-    if found["stand_in"]:
+    if plan["stand_in"]:
         print("This service loads a small stand-in; the sums are of the published weights.")
 
 
-def _print_placement(found: Mapping[str, Any]) -> None:
-    print(f"{found['gpu_type']:<14} {found['memory_gb']:>6g} GB   {found['placement'] or found['reason']}")
-    if found["placement"] and found["phases_gb"]:
-        phases = ", ".join(f"{phase} {gb:.1f}" for phase, gb in found["phases_gb"].items())
-        print(f"{'':<14} {found['total_gb']:>6g} GB = the most of {phases}; host memory {found['host_gb']:.1f}")
+def _print_placement(placement: Mapping[str, Any]) -> None:
+    print(
+        f"{placement['gpu_type']:<14} {placement['memory_gb']:>6g} GB   {placement['placement'] or placement['reason']}"
+    )
+    if placement["placement"] and placement["phases_gb"]:
+        phases = ", ".join(f"{phase} {gb:.1f}" for phase, gb in placement["phases_gb"].items())
+        print(f"{'':<14} {placement['total_gb']:>6g} GB = the most of {phases}; host memory {placement['host_gb']:.1f}")
 
 
 def _print_events(events: Iterable[client.Event]) -> None:

@@ -112,36 +112,36 @@ class Client:
         """One generation; with `wait_s`, as soon as it is terminal or the seconds are over. Raises `ApiError`."""
         query = {"wait": wait_s} if wait_s else {}
         timeout = httpx.Timeout(wait_s + 30, connect=5)
-        found: Mapping[str, Any] = _checked(self._http.get(f"/api/ai/queue/{id_}", params=query, timeout=timeout))
-        return found
+        answer: Mapping[str, Any] = _checked(self._http.get(f"/api/ai/queue/{id_}", params=query, timeout=timeout))
+        return answer
 
     def fleet(self) -> list[Mapping[str, Any]]:
         """The workers that are there. Raises `ApiError`."""
         return list(_checked(self._http.get("/api/ai/fleet"))["workers"])
 
-    def estimates(self, model: str, **asked: object) -> list[Mapping[str, Any]]:
+    def estimates(self, model: str, **conditions: object) -> list[Mapping[str, Any]]:
         """What an edit is likely to take and cost, target by target. Raises `ApiError`."""
-        query = {name: str(value) for name, value in asked.items() if value is not None}
-        found = _checked(self._http.get(f"/api/ai/models/{quote(model, safe='')}/estimate", params=query))
-        return list(found["targets"])
+        query = {name: str(value) for name, value in conditions.items() if value is not None}
+        answer = _checked(self._http.get(f"/api/ai/models/{quote(model, safe='')}/estimate", params=query))
+        return list(answer["targets"])
 
     def model(self, name: str) -> Mapping[str, Any]:
         """A model and the schema of its requests. Raises `ApiError`."""
-        found: Mapping[str, Any] = _checked(self._http.get(f"/api/ai/models/{quote(name, safe='')}"))
-        return found
+        answer: Mapping[str, Any] = _checked(self._http.get(f"/api/ai/models/{quote(name, safe='')}"))
+        return answer
 
     def usage(self, month: str | None = None) -> Mapping[str, Any]:
         """What this key used in a month such as `2026-11`; by default in this one. Raises `ApiError`."""
-        found: Mapping[str, Any] = _checked(self._http.get("/api/ai/usage", params={"month": month} if month else {}))
-        return found
+        answer: Mapping[str, Any] = _checked(self._http.get("/api/ai/usage", params={"month": month} if month else {}))
+        return answer
 
     def plan(self, model: str, *, gpu_type: str | None = None, profile: str | None = None) -> Mapping[str, Any]:
         """How a model runs on a GPU type, or on each: the answer's `placements`. Raises `ApiError`."""
         query = {name: value for name, value in (("gpu_type", gpu_type), ("profile", profile)) if value}
-        found: Mapping[str, Any] = _checked(
+        answer: Mapping[str, Any] = _checked(
             self._http.get(f"/api/ai/models/{quote(model, safe='')}/placement", params=query)
         )
-        return found
+        return answer
 
     def cancel(self, id_: str) -> None:
         """Cancel a generation. Raises `ApiError`."""

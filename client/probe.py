@@ -43,8 +43,8 @@ def probed(
 
 
 def _runs(service: Client, model: str, gpu_type: str, region: str) -> int:
-    found = service.estimates(model, gpu_type=gpu_type, region=region)
-    return max((one["runs"] for one in found if one["is_measured"]), default=0)
+    estimates = service.estimates(model, gpu_type=gpu_type, region=region)
+    return max((one["runs"] for one in estimates if one["is_measured"]), default=0)
 
 
 def _probe(service: Client, model: str, gpu_type: str, region: str, runs: int) -> Probe:
@@ -55,16 +55,16 @@ def _probe(service: Client, model: str, gpu_type: str, region: str, runs: int) -
         accepted = service.enqueue(
             picture, PROMPT, model=model, aspect_ratio="1:1", gpu_type=gpu_type, region=region, seed=seed
         )
-        found = _ended(service, accepted.ids[0])
-        if found["status"] != "succeeded":
-            fault = f"{found['error_code']}: {found['error_message']}"
+        generation = _ended(service, accepted.ids[0])
+        if generation["status"] != "succeeded":
+            fault = f"{generation['error_code']}: {generation['error_message']}"
             break
-        times.append(int(found["execution_ms"]))
+        times.append(int(generation["execution_ms"]))
     return Probe(model=model, gpu_type=gpu_type, region=region, times_ms=tuple(times), fault=fault)
 
 
 def _ended(service: Client, id_: str) -> Mapping[str, Any]:
     while True:
-        found = service.generation(id_, wait_s=30)
-        if found["status"] in ("succeeded", "failed", "cancelled"):
-            return found
+        generation = service.generation(id_, wait_s=30)
+        if generation["status"] in ("succeeded", "failed", "cancelled"):
+            return generation

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra import certificates, premises
+from infra import certificates, stack_options
 from storage import connections
 from storage.contracts import errors, submissions
 from storage.ledger import recovery
@@ -41,23 +41,23 @@ def main() -> None:
             command.add_argument("--prompt", action="store_true")
     made = commands.add_parser("certificate", help="make a development certificate to sign results with")
     made.add_argument("folder", type=Path)
-    asked = parser.parse_args()
-    if asked.command == "certificate":
-        certificates.make(asked.folder)
-        print(f"DARKROOM_SIGNING_CERTIFICATE={asked.folder / certificates.CERTIFICATE}")
-        print(f"DARKROOM_SIGNING_KEY={asked.folder / certificates.KEY}")
+    arguments = parser.parse_args()
+    if arguments.command == "certificate":
+        certificates.make(arguments.folder)
+        print(f"DARKROOM_SIGNING_CERTIFICATE={arguments.folder / certificates.CERTIFICATE}")
+        print(f"DARKROOM_SIGNING_KEY={arguments.folder / certificates.KEY}")
         return
     try:
         with contextlib.closing(connections.connect(_settings(os.environ))) as connection:
-            _run(RedisLedger(connection), asked)
+            _run(RedisLedger(connection), arguments)
     except errors.DarkroomError as exc:
         sys.exit(f"darkroom-admin: {exc}")
 
 
 def _settings(environment: Mapping[str, str]) -> StoreSettings:
-    kept = Path(environment.get("DARKROOM_DATA_DIR", ".data")) / premises.KEPT
+    kept = Path(environment.get("DARKROOM_DATA_DIR", ".data")) / stack_options.KEPT
     if "REDIS_URL" not in environment and kept.exists():
-        return StoreSettings(REDIS_URL=SecretStr(premises.redis_url(json.loads(kept.read_text()))))
+        return StoreSettings(REDIS_URL=SecretStr(stack_options.redis_url(json.loads(kept.read_text()))))
     return StoreSettings()
 
 
@@ -66,23 +66,23 @@ def _edit(record: Mapping[str, str]) -> dict[str, object]:
     return submissions.Submission.from_record(record).edit.model_dump(mode="json", exclude={"deliver"})
 
 
-def _run(ledger: RedisLedger, asked: argparse.Namespace) -> None:
+def _run(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
     parked = {record["id"]: record for record in ledger.run(recovery.parked())}
-    if asked.command == "parked":
+    if arguments.command == "parked":
         for record in parked.values():
             failed_at = datetime.fromtimestamp(int(record["completed_ms"]) / 1000, UTC)
             what = f"{record['error_code']} while {record.get('phase', 'queued')}, attempt {record['attempts']}"
             print(f"{record['id']}  {failed_at:%Y-%m-%d %H:%M:%S}  {record['tenant']}  {record['model']}  {what}")
         return
-    if asked.generation_id not in parked:
-        sys.exit(f"darkroom-admin: {asked.generation_id} is not parked")
-    if asked.command == "show":
-        record = parked[asked.generation_id]
+    if arguments.generation_id not in parked:
+        sys.exit(f"darkroom-admin: {arguments.generation_id} is not parked")
+    if arguments.command == "show":
+        record = parked[arguments.generation_id]
         shown = {name: record[name] for name in SHOWN if name in record}
-        print(json.dumps(shown | ({"edit": _edit(record)} if asked.prompt else {}), indent=2))
+        print(json.dumps(shown | ({"edit": _edit(record)} if arguments.prompt else {}), indent=2))
     else:
-        ledger.run(recovery.unpark(asked.generation_id, asked.command, queue_ttl_s=QUEUE_TTL_S))
-        print(f"{asked.generation_id}: {'queued again' if asked.command == 'retry' else 'taken off the list'}")
+        ledger.run(recovery.unpark(arguments.generation_id, arguments.command, queue_ttl_s=QUEUE_TTL_S))
+        print(f"{arguments.generation_id}: {'queued again' if arguments.command == 'retry' else 'taken off the list'}")
 
 
 if __name__ == "__main__":

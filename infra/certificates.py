@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from infra import premises
+from infra import stack_options
 
 CERTIFICATE, KEY = "signing.pem", "signing.key"
 LIFETIME = timedelta(days=3650)
@@ -28,7 +28,7 @@ def make(folder: Path) -> None:
     leaf = _certificate(_name("Darkroom development certificate"), issuer, key, authority_key, authority=False)
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    premises.write_private(folder / KEY, secret.decode())
+    stack_options.write_private(folder / KEY, secret.decode())
     (folder / CERTIFICATE).write_bytes(leaf.public_bytes(pem) + authority.public_bytes(pem))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from client import cli, client
-from infra import embedded, premises
+from infra import embedded, stack_options
 
 PHOTOGRAPH = Path(__file__).parent / "sample" / "astronaut.jpg"
 PROMPT = "Make it black and white"
@@ -25,11 +25,11 @@ def main() -> None:
     environment = {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": ".data/demo", **os.environ}
     try:
         print("Starting Valkey, an S3 server, the API, a worker and the housekeeping worker …", flush=True)
-        with embedded.running(premises.Options.from_environment(environment)) as stack:
+        with embedded.running(stack_options.Options.from_environment(environment)) as stack:
             print(f"Ready at {stack.url}\n", flush=True)
             _edit(stack)
         print("\nEverything that was started is stopped. `make up` keeps it running.")
-    except (premises.StartError, client.ApiError, httpx.HTTPError, OSError) as exc:
+    except (stack_options.StartError, client.ApiError, httpx.HTTPError, OSError) as exc:
         sys.exit(f"demo failed: {exc}")
 
 
@@ -38,19 +38,21 @@ def _edit(stack: embedded.Stack) -> None:
         print(f"Editing {PHOTOGRAPH.name}: {PROMPT!r}")
         began = time.monotonic()
         accepted = service.enqueue(PHOTOGRAPH, PROMPT, exact_size=True, output_format="png", seed=7)
-        found = cli.follow(service, accepted, limit_s=120)
+        generation = cli.follow(service, accepted, limit_s=120)
         total_ms = round((time.monotonic() - began) * 1000)
-        if found["status"] != "succeeded":
-            sys.exit(f"demo failed: {found['status']}: {found['error_message']}")
+        if generation["status"] != "succeeded":
+            sys.exit(f"demo failed: {generation['status']}: {generation['error_message']}")
         target = Path("out") / "demo.png"
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes(service.download(found["result_url"]))
-    queued, executing = found["delay_ms"], found["execution_ms"]
-    print(f"\nSaved     {target} ({found['width']}x{found['height']}, {found['fit']}, seed {found['seed']})")
-    print(f"URL       {found['result_url']}")
-    print(f"Expires   {datetime.fromtimestamp(found['expires_at'], UTC):%Y-%m-%d %H:%M:%S} UTC, after seven days")
+        target.write_bytes(service.download(generation["result_url"]))
+    queued, executing = generation["delay_ms"], generation["execution_ms"]
+    print(
+        f"\nSaved     {target} ({generation['width']}x{generation['height']}, {generation['fit']}, seed {generation['seed']})"
+    )
+    print(f"URL       {generation['result_url']}")
+    print(f"Expires   {datetime.fromtimestamp(generation['expires_at'], UTC):%Y-%m-%d %H:%M:%S} UTC, after seven days")
     print(f"Time      {queued} ms queued + {executing} ms executing + {total_ms - queued - executing} ms overhead")
-    print(f"Weights   {found['weights']['name']}: {found['weights']['note']}")
+    print(f"Weights   {generation['weights']['name']}: {generation['weights']['note']}")
 
 
 if __name__ == "__main__":

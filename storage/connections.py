@@ -2,7 +2,7 @@
 
 Every option prevents an accident: without `socket_timeout` a connection that died silently blocks its caller for ever;
 without a bounded, blocking pool the 101st concurrent command of a process raises instead of waiting; retries are off
-but for one at once, on a new connection, when the old one turns out to have been closed; the ledger's scripts bear it.
+but for one at once, on a new connection, when the old one turns out to have been closed; the ledger's scripts may be repeated.
 """
 
 import asyncio

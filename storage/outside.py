@@ -140,9 +140,9 @@ class GuardedBackend(httpcore.NetworkBackend):
         last = host.rstrip(".").rsplit(".", 1)[-1]
         if last.isdecimal() or last.lower().startswith("0x"):
             raise RefusedError("numeric host")  # 0x7f.1 and the like: resolvers read them as addresses
-        found = self._resolver.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        lookup = self._resolver.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
-            return [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found.result(timeout)]
+            return [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in lookup.result(timeout)]
         except (OSError, TimeoutError, UnicodeError) as exc:
             raise httpcore.ConnectError("name resolution") from exc
 
@@ -203,8 +203,8 @@ class Outside:
             sent.append(("Content-Length", str(len(content))))
         extensions = {"timeout": _timeouts(deadline)}
         with self._pool.stream(method, url, headers=sent, content=content, extensions=extensions) as response:
-            found = {name.lower(): value for name, value in response.headers}
-            location = found.get(b"location", b"").decode("ascii", "replace") or None
+            answered = {name.lower(): value for name, value in response.headers}
+            location = answered.get(b"location", b"").decode("ascii", "replace") or None
             body = bytearray()
             for chunk in response.iter_stream() if response.status == 200 else ():
                 body += chunk

@@ -19,7 +19,7 @@ import redis
 import requests
 from PIL import Image
 
-from infra import embedded, premises
+from infra import embedded, stack_options
 from storage import connections, keys
 
 # Here and in every stack. With tests side by side a thread of torch's would mostly wait for another that is not running.
@@ -101,7 +101,7 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
 @contextlib.contextmanager
 def running_stack(data_dir: Path, **extra: str) -> Iterator[embedded.Stack]:
     """Start one and stop it."""
-    with embedded.running(premises.Options.from_environment(stack_environment(data_dir, **extra))) as stack:
+    with embedded.running(stack_options.Options.from_environment(stack_environment(data_dir, **extra))) as stack:
         yield stack
 
 

@@ -68,8 +68,8 @@ class WordFilter:
 
     def judge(self, prompt: str) -> Verdict:
         """1 when a phrase is in it, else 0."""
-        found = self._pattern is not None and self._pattern.search(_plain(prompt)) is not None
-        return Verdict(stage="prompt", filter="words", version=self._version, score=float(found), threshold=1.0)
+        refused = self._pattern is not None and self._pattern.search(_plain(prompt)) is not None
+        return Verdict(stage="prompt", filter="words", version=self._version, score=float(refused), threshold=1.0)
 
 
 def _plain(text: str) -> str:

@@ -190,9 +190,9 @@ class Keeper:
             if self._loading_s() > self._load_limit_s:
                 self._end_loading()
                 return
-            held = self._held()
+            leases = self._held()
             now = time.monotonic()
-            for lease in held:
+            for lease in leases:
                 if lease.overtime_s > HANGING_S or lease.still_s > self._stall_limit_s:
                     self._end_hanging(lease)
                     return
@@ -200,7 +200,7 @@ class Keeper:
                 if lease.step > step or now - at >= self._beat_s:
                     beaten[lease] = (now, lease.step)
                     self._beat(lease)
-            beaten = {lease: beaten[lease] for lease in held}
+            beaten = {lease: beaten[lease] for lease in leases}
 
     def _beat(self, lease: Lease) -> None:
         try:

@@ -120,9 +120,9 @@ class Residency:
             finally:
                 with self._lock:
                     self._starting, self._starting_since = None, None
-        found = self._resident[model]
-        found.used_at = self.clock()
-        return found.pipeline
+        resident = self._resident[model]
+        resident.used_at = self.clock()
+        return resident.pipeline
 
     def relieve(self, model: str) -> bool:
         """Make what ran out of memory need less: alone on the device, or else by the next plan; False when there is none.
@@ -161,8 +161,8 @@ class Residency:
 
     def cool(self) -> None:
         """Let go of what has not been used for long."""
-        for model, found in list(self._resident.items()):
-            if model not in self.preloaded | self._kept and self.clock() - found.used_at >= self.keep_warm_s:
+        for model, resident in list(self._resident.items()):
+            if model not in self.preloaded | self._kept and self.clock() - resident.used_at >= self.keep_warm_s:
                 self._evict(model, "unused")
 
     def keep(self, models: Iterable[str]) -> None:

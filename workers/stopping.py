@@ -40,7 +40,7 @@ class StopListener:
                 self._closing.wait(1)
 
     def _listen(self, channel: Any) -> None:
-        heard = asked = time.monotonic()
+        heard = pinged = time.monotonic()
         while not self._closing.is_set():
             message = channel.get_message(timeout=0.5)
             now = time.monotonic()
@@ -51,7 +51,7 @@ class StopListener:
             elif now - heard > 2 * self._ping_s:
                 # A connection that died without a word looks like one on which nothing happens.
                 raise redis.ConnectionError("no answer")
-            elif now - max(heard, asked) > self._ping_s:
+            elif now - max(heard, pinged) > self._ping_s:
                 # Subscribing again changes nothing and is answered; the client keeps the answers to a PING to itself.
                 channel.subscribe(keys.STOPPED)
-                asked = now
+                pinged = now

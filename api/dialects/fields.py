@@ -70,8 +70,8 @@ class Fields(BaseModel):
         """Those that have a type of their own, as parameters: for sentences, for forms, and to be shown."""
         schema = cls.model_json_schema()
         required = schema.get("required", ())
-        found = {name: _parameter(part, name in required) for name, part in schema["properties"].items()}
-        return {name: parameter for name, parameter in found.items() if parameter is not None}
+        declared = {name: _parameter(part, name in required) for name, part in schema["properties"].items()}
+        return {name: parameter for name, parameter in declared.items() if parameter is not None}
 
     @classmethod
     def properties(cls) -> dict[str, Any]:

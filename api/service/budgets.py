@@ -24,8 +24,8 @@ class Budgets:
         """The most that one generation can cost, on the dearest GPU it may run on, in millionths of a dollar."""
         model = self._known.models[edit.model]
         # What is rendered is what costs. Shapes are rounded, upwards by less than a tenth.
-        asked = edit.canvas.size.pixels if edit.canvas.size else edit.canvas.pixels or 0
-        pixels = max(model.frame.max_pixels, round(1.1 * asked))
+        named = edit.canvas.size.pixels if edit.canvas.size else edit.canvas.pixels or 0
+        pixels = max(model.frame.max_pixels, round(1.1 * named))
         prices = [
             estimates.price_usd(model, self._known.gpu_types[one], pixels=pixels, seconds=execution_limit_s)
             for one in gpu_types or model.gpu_types

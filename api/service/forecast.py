@@ -162,7 +162,7 @@ class Forecasts:
         model, edit = self._known.models.get(generation.edit.model), generation.edit
         if model is None or generation.status.terminal:
             return None
-        ask = asked(model, edit.canvas, edit.passes, len(edit.references), upsampled=edit.upsampled)
+        ask = ask_of(model, edit.canvas, edit.passes, len(edit.references), upsampled=edit.upsampled)
         if generation.status is generations.Status.PROCESSING:
             return await self._left_ms(generation, ask)
         serving = [
@@ -197,7 +197,7 @@ class Forecasts:
         return round(estimate.p50 * (1 - min(1, generation.step / generation.edit.steps)) + loading)
 
 
-def asked(model: catalog.Model, canvas: Canvas, passes: int, references: int, *, upsampled: bool) -> estimates.Ask:
+def ask_of(model: catalog.Model, canvas: Canvas, passes: int, references: int, *, upsampled: bool) -> estimates.Ask:
     """An edit as it is estimated: what is rendered, which for large ones is less than what comes out."""
     usual = canvas.pixels or model.frame.usual_pixels
     pixels = canvas.size.pixels if canvas.size else usual

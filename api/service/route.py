@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.service.forecast import Forecasts, asked
+from api.service.forecast import Forecasts, ask_of
 from api.service.submit import Route
 from storage import queues
 from storage.contracts import catalog, edits, errors, estimates, parameters, planning, submissions
@@ -82,7 +82,7 @@ class Router:
     ) -> dict[str, float | None]:
         """The p90 price of an edit by GPU type; None where nothing has run yet."""
         model = self._known.models[edit.model]
-        ask = asked(model, edit.canvas, edit.passes, len(edit.references), upsampled=edit.upsampled)
+        ask = ask_of(model, edit.canvas, edit.passes, len(edit.references), upsampled=edit.upsampled)
         regions = [pins.region] if pins.region else self._known.regions
         prices: dict[str, float | None] = {}
         for gpu_type in gpu_types:

@@ -15,7 +15,7 @@ from random import Random
 
 from client.client import Client
 from client.probe import PICTURE
-from infra import embedded, premises
+from infra import embedded, stack_options
 from infra.children import Child
 from storage import connections
 from storage.contracts import edits, submissions
@@ -36,7 +36,7 @@ def running(models: str, **more: str) -> Iterator[embedded.Stack]:
     with tempfile.TemporaryDirectory() as folder:
         settings = {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": folder, "DARKROOM_API_KEYS": KEYS}
         environment = {**inherited, **settings, "DARKROOM_CATALOG": CATALOG, "DARKROOM_MODELS": models, **more}
-        with embedded.running(premises.Options.from_environment(environment)) as stack:
+        with embedded.running(stack_options.Options.from_environment(environment)) as stack:
             yield stack
 
 

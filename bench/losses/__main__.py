@@ -17,7 +17,7 @@ import aiohttp
 
 from bench.overhead import clients
 from bench.overhead.__main__ import NaiveService, naive_service, photograph
-from infra import embedded, premises
+from infra import embedded, stack_options
 from infra.children import Child
 from tests.faults.oracle.injection import Injector
 from tests.faults.oracle.proxy import Proxy
@@ -88,7 +88,7 @@ def main() -> None:
         shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
         catalog = f"{shipped}:{Path(__file__).parents[1] / 'overhead' / 'catalog.toml'}"
         os.environ |= {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(folder / "stack"), "DARKROOM_CATALOG": catalog}
-        stack = cleanup.enter_context(embedded.running(premises.Options.from_environment(os.environ)))
+        stack = cleanup.enter_context(embedded.running(stack_options.Options.from_environment(os.environ)))
         address = urlsplit(stack.store.redis_url.get_secret_value())
         proxy = cleanup.enter_context(contextlib.closing(Proxy(address.port or 6379)))
         through = address._replace(netloc=address.netloc.replace(str(address.port), str(proxy.port)))

@@ -23,7 +23,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.overhead import clients
-from infra import demo, embedded, premises
+from infra import demo, embedded, stack_options
 from infra.children import Child
 
 BURST, CONNECTIONS = 300, 32
@@ -129,7 +129,7 @@ class NaiveService:
 def naive_service(environment: dict[str, str], folder: Path) -> Iterator[NaiveService]:
     """The peer's API and worker, on the same Valkey in a database of its own."""
     (folder / "edits").mkdir()
-    port = premises.free_port()
+    port = stack_options.free_port()
     own = {
         **environment,
         "NAIVE_REDIS_URL": environment["REDIS_URL"].removesuffix("/0") + "/3",
@@ -175,7 +175,7 @@ def main() -> None:
         shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
         os.environ["DARKROOM_CATALOG"] = f"{shipped}:{Path(__file__).parent / 'catalog.toml'}"
         os.environ |= {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(folder / "stack")}
-        with embedded.running(premises.Options.from_environment(os.environ)) as stack:
+        with embedded.running(stack_options.Options.from_environment(os.environ)) as stack:
             os.environ["DARKROOM_WEIGHTS_DIR"] = str(folder / "stack" / "weights")
             # The same for the peer and the loop as for the worker.
             os.environ["GOMP_SPINCOUNT"] = stack.children["worker-1"].environment["GOMP_SPINCOUNT"]

@@ -25,7 +25,7 @@ from api.service import checks, route, submit, tickets
 from api.service.objects import AsyncObjects
 from api.settings import ApiSettings
 from bench.overhead.__main__ import photograph
-from infra import embedded, premises
+from infra import embedded, stack_options
 from storage.ledger.execution import AsyncRedisLedger
 
 ROUNDS = 300
@@ -112,7 +112,7 @@ def main() -> None:
         shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
         os.environ["DARKROOM_CATALOG"] = f"{shipped}:{Path(__file__).parent / 'catalog.toml'}"
         os.environ |= {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(Path(name) / "stack")}
-        with embedded.running(premises.Options.from_environment(os.environ)) as stack:
+        with embedded.running(stack_options.Options.from_environment(os.environ)) as stack:
             seconds = asyncio.run(trace(stack))
     print("| step | p50, ms | p99, ms |\n|---|---|---|")
     for step in (*(step for step, *_ in STEPS), "the whole request"):

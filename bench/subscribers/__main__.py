@@ -13,7 +13,7 @@ import aiohttp
 import psutil
 
 from bench.overhead.__main__ import photograph
-from infra import embedded, premises
+from infra import embedded, stack_options
 
 CATALOG = Path(__file__).parents[1] / "overhead" / "catalog.toml"
 
@@ -80,7 +80,7 @@ def main() -> None:
             "DARKROOM_MODELS": '["sleep-20"]',
             "DARKROOM_MAX_STREAMS_PER_TENANT": str(asked.streams + 10),
         }
-        with embedded.running(premises.Options.from_environment(environment)) as stack:
+        with embedded.running(stack_options.Options.from_environment(environment)) as stack:
             asyncio.run(run(stack, asked.streams, asked.edits))
 
 

@@ -190,28 +190,28 @@ class Catalog(Frozen):
 
     def version(self, name: str, version: str) -> str:
         """The name of a model's version. Raises `errors.ModelNotFoundError`."""
-        found = self.versions(self.name_of(name))
-        if version not in found:
-            message = f"model_version must be one of {', '.join(found)} for {name}; got {shown(version)}"
+        versions = self.versions(self.name_of(name))
+        if version not in versions:
+            message = f"model_version must be one of {', '.join(versions)} for {name}; got {shown(version)}"
             raise errors.ModelNotFoundError(message, field="model_version")
-        return found[version]
+        return versions[version]
 
     def profiled(self, name: str, profile: str) -> str:
         """The name of the version of a model that computes so. Raises `errors.InvalidInputError` when there is none."""
-        found = self.profiles_of(name)
-        if profile in found:
-            return found[profile]
+        offered = self.profiles_of(name)
+        if profile in offered:
+            return offered[profile]
         raise errors.InvalidInputError(
-            f"profile must be one of {', '.join(found)} for {name}; got {shown(profile)}", field="profile"
+            f"profile must be one of {', '.join(offered)} for {name}; got {shown(profile)}", field="profile"
         )
 
     def profiles_of(self, name: str) -> dict[str, str]:
         """The profiles that a model is offered in: profile to the name of its version."""
         own = self.models[self.name_of(name)]
-        found: dict[str, str] = {own.profile: self.name_of(name)}
+        profiles: dict[str, str] = {own.profile: self.name_of(name)}
         for other in self.versions(self.name_of(name)).values():
-            found.setdefault(self.models[other].profile, other)
-        return dict(sorted(found.items()))
+            profiles.setdefault(self.models[other].profile, other)
+        return dict(sorted(profiles.items()))
 
     @functools.cached_property
     def _names(self) -> dict[str, str]:

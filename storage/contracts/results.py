@@ -39,8 +39,8 @@ class MadeWith(Frozen):
     @classmethod
     def of(cls, edit: edits.Edit, **made: Any) -> "MadeWith":
         """The receipt of an edit, with what it was `made` with: a field that has the name of one of the edit's is that one."""
-        asked = {name: getattr(edit, name) for name in cls.model_fields if name in edits.Edit.model_fields}
-        return cls(**{**asked, "upsample_temperature": edit.upsample_temperature or None, **made})
+        own = {name: getattr(edit, name) for name in cls.model_fields if name in edits.Edit.model_fields}
+        return cls(**{**own, "upsample_temperature": edit.upsample_temperature or None, **made})
 
 
 class Timings(Frozen):

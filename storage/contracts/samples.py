@@ -103,7 +103,7 @@ class Statistics:
 
 
 def quantile(values: Sequence[float], share: float, *, unseen: bool = False) -> float:
-    """The value below which this share (0 to 1) of at least one value lies, between neighbours in proportion.
+    """The interpolated quantile (0 to 1) of at least one value.
 
     With `unseen` the share of what the next ones will be, for which a few values' ends are not the ends.
     """

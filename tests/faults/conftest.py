@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import embedded, premises
+from infra import embedded, stack_options
 from tests.conftest import TENANTS, Tenant, eventually, stack_environment
 
 WORKERS = ("worker-1", "worker-2")
@@ -66,7 +66,7 @@ class Victim:
 @contextmanager
 def supervised(data_dir: Path, *, through: Callable[[int], int] | None = None, **extra: str) -> Iterator[Victim]:
     """A stack whose processes are started again; `through` puts a proxy before each store, Redis first."""
-    options = premises.Options.from_environment(stack_environment(data_dir, **extra))
+    options = stack_options.Options.from_environment(stack_environment(data_dir, **extra))
     with embedded.running(replace(options, through=through) if through else options) as stack:
         stopping = threading.Event()
         watcher = threading.Thread(target=stack.watch, args=[stopping])

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import requests
 
-from infra import embedded, premises
+from infra import embedded, stack_options
 from tests.conftest import TENANTS, Tenant, eventually, running_stack, stack_environment
 from tests.web import free_port
 
@@ -100,10 +100,10 @@ def test_an_api_whose_port_is_taken_ends(stack: embedded.Stack) -> None:
 def test_the_api_is_given_no_port_of_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {"valkey_port": "50001", "s3_port": "50002"}
     free = iter([50001, 50002, 50003])
-    monkeypatch.setattr(premises, "checked_port", lambda port: next(free))
-    assert premises.own_port(0, kept) == 50003
-    with pytest.raises(premises.StartError, match="port 50002 is kept for a store"):
-        premises.own_port(50002, kept)
+    monkeypatch.setattr(stack_options, "checked_port", lambda port: next(free))
+    assert stack_options.own_port(0, kept) == 50003
+    with pytest.raises(stack_options.StartError, match="port 50002 is kept for a store"):
+        stack_options.own_port(50002, kept)
 
 
 def test_weights_are_furnished_and_small_ones_of_an_earlier_edition_built_anew(tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_a_bad_setting_stops_the_start_naming_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["eight", "70000", "-1"])
 def test_a_port_that_is_none_is_said_to_be(tmp_path: Path, value: str) -> None:
-    with pytest.raises(premises.StartError, match="DARKROOM_PORT must be a number from 0 to 65535"):
-        premises.Options.from_environment({"DARKROOM_PORT": value, "DARKROOM_DATA_DIR": str(tmp_path)})
+    with pytest.raises(stack_options.StartError, match="DARKROOM_PORT must be a number from 0 to 65535"):
+        stack_options.Options.from_environment({"DARKROOM_PORT": value, "DARKROOM_DATA_DIR": str(tmp_path)})
 
 
 def test_two_stacks_side_by_side_do_not_touch_each_other_and_data_survives_a_restart(

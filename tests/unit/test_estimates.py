@@ -5,7 +5,7 @@ import random
 import pytest
 
 from api.service.budgets import Budgets
-from api.service.forecast import asked
+from api.service.forecast import ask_of
 from storage.contracts import estimates, samples
 from storage.contracts.geometry import Canvas, Size
 from storage.settings import StoreSettings
@@ -90,10 +90,10 @@ def test_what_is_run_twice_or_in_part_counts_so() -> None:
 
 def test_large_canvases_and_stitched_references_are_asked_for_as_they_are_rendered() -> None:
     kontext, flux2 = KNOWN.models["flux-kontext-dev"], KNOWN.models["flux-2-dev"]
-    assert asked(kontext, Canvas(pixels=2**21), 28, 4, upsampled=False) == estimates.Ask(
+    assert ask_of(kontext, Canvas(pixels=2**21), 28, 4, upsampled=False) == estimates.Ask(
         pixels=2**21, steps=28, references=1
     )
-    assert asked(flux2, Canvas(size=Size(width=512, height=512)), 28, 4, upsampled=False).references == 4
+    assert ask_of(flux2, Canvas(size=Size(width=512, height=512)), 28, 4, upsampled=False).references == 4
     budgets = Budgets({"alice": 1.0}, KNOWN)
     whole = budgets.liability(an_edit(model="flux-kontext-dev"), ("h100",), 600)
     assert whole == budgets.liability(an_edit(model="flux-kontext-dev", canvas={"as_input": True}), ("h100",), 600)

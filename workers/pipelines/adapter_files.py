@@ -127,12 +127,12 @@ def _pairs(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Mapping[s
     layers: dict[str, dict[str, torch.Tensor]] = {}
     unread = []
     for key, tensor in tensors.items():
-        found = MATRIX.match(key)
-        if found is None or any(kind in key for kind in OTHER_KINDS):
+        match = MATRIX.match(key)
+        if match is None or any(kind in key for kind in OTHER_KINDS):
             unread.append(key)
         else:
-            matrix = next(name for name in ("down", "up", "alpha") if found[name])
-            layers.setdefault(found["layer"], {})[matrix] = tensor
+            matrix = next(name for name in ("down", "up", "alpha") if match[name])
+            layers.setdefault(match["layer"], {})[matrix] = tensor
     unread += [layer for layer, matrices in layers.items() if not {"down", "up"} <= matrices.keys()]
     if unread or not layers:
         what = listed(unread) or "it is empty"

@@ -107,9 +107,9 @@ def targets(transformer: torch.nn.Module, text_encoder: torch.nn.Module | None) 
     """Every name that a file may use for a layer of these."""
     kind = type(transformer).__name__
     ours = {name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)}
-    found = {name: Target(names=(name,)) for name in ours}
-    found |= {name: target for name, target in _original_names(kind, transformer) if ours.issuperset(target.names)}
-    found |= {name.replace(".", "_"): target for name, target in found.items()}
+    targets = {name: Target(names=(name,)) for name in ours}
+    targets |= {name: target for name, target in _original_names(kind, transformer) if ours.issuperset(target.names)}
+    targets |= {name.replace(".", "_"): target for name, target in targets.items()}
     if text_encoder is not None:
         for name, module in text_encoder.named_modules():
             if isinstance(module, torch.nn.Linear):
@@ -117,8 +117,8 @@ def targets(transformer: torch.nn.Module, text_encoder: torch.nn.Module | None) 
                 short = name.removeprefix("text_model.")
                 # Trainers of all days have the module in between that transformers 5 left out.
                 for written in (short, f"text_model.{short}"):
-                    found |= {f"{CLIP[-1]}{written}": target, f"te1_{written.replace('.', '_')}": target}
-    return found
+                    targets |= {f"{CLIP[-1]}{written}": target, f"te1_{written.replace('.', '_')}": target}
+    return targets
 
 
 def _original_names(kind: str, transformer: torch.nn.Module) -> Iterator[tuple[str, Target]]:

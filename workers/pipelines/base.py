@@ -46,8 +46,8 @@ class Job:
     def of(cls, edit: edits.Edit, *, references: Sequence[Image.Image], mask: Image.Image | None, size: Size) -> "Job":
         """What an edit asks for, with its pictures: a field here that has the name of one of the edit's is that one."""
         own = {field.name for field in fields(cls)} & set(edits.Edit.model_fields) - {"references", "mask"}
-        asked = {name: getattr(edit, name) for name in own}
-        return cls(**asked, references=references, mask=mask, width=size.width, height=size.height)
+        own_fields = {name: getattr(edit, name) for name in own}
+        return cls(**own_fields, references=references, mask=mask, width=size.width, height=size.height)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,11 +40,11 @@ class PromptMemory:
             self._kept.move_to_end(prompt)
             device, kept = self._kept[prompt]
             return tuple(one.to(device) for one in kept)
-        found = self._encode(prompt)
-        self._kept[prompt] = (found[0].device, tuple(one.cpu() for one in found))
+        embeddings = self._encode(prompt)
+        self._kept[prompt] = (embeddings[0].device, tuple(one.cpu() for one in embeddings))
         while len(self._kept) > PROMPTS_KEPT:
             self._kept.popitem(last=False)
-        return found
+        return embeddings
 
 
 class Denoising:

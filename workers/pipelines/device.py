@@ -18,13 +18,13 @@ def check(gpu_type: str, expected: GpuType) -> None:
     of(gpu_type)
     if gpu_type == "cpu":
         return
-    found, memory_gb = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 1e9
-    named = re.search(rf"(?<![\w-]){re.escape(expected.device_name.lower())}(?![\w-])", found.lower())
-    if expected.device_name and (named is None or OTHER_CARDS.search(found.lower()[named.end() :])):
-        raise ValueError(f"DARKROOM_GPU_TYPE is {gpu_type} ({expected.device_name}), but the device here is {found}")
+    name, memory_gb = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 1e9
+    named = re.search(rf"(?<![\w-]){re.escape(expected.device_name.lower())}(?![\w-])", name.lower())
+    if expected.device_name and (named is None or OTHER_CARDS.search(name.lower()[named.end() :])):
+        raise ValueError(f"DARKROOM_GPU_TYPE is {gpu_type} ({expected.device_name}), but the device here is {name}")
     if abs(memory_gb / expected.memory_gb - 1) > MEMORY_TOLERANCE:
         raise ValueError(
-            f"DARKROOM_GPU_TYPE is {gpu_type} with {expected.memory_gb:g} GB, but {found} here has {memory_gb:.1f} GB"
+            f"DARKROOM_GPU_TYPE is {gpu_type} with {expected.memory_gb:g} GB, but {name} here has {memory_gb:.1f} GB"
         )
 
 

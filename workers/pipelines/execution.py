@@ -147,6 +147,6 @@ def _quantised(layers: Sequence[torch.nn.Module], streamed: Sequence[int], devic
 def _streamed(part: torch.nn.Module, plan: PartPlan, device: str) -> streams.Ring | None:
     if not plan.streamed:
         return None
-    found = stacks(part)
-    turns = _turns(plan, sum(len(stack) for stack in found))
-    return streams.streamed(found, turns, device, SLOTS) if turns else None
+    layers = stacks(part)
+    turns = _turns(plan, sum(len(stack) for stack in layers))
+    return streams.streamed(layers, turns, device, SLOTS) if turns else None

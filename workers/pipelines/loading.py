@@ -51,11 +51,11 @@ def pipeline(
         if weights.gguf is not None:
             special["transformer"] = gguf_files.transformer(gguf_files.located(weights.gguf))
         pipe, revision = _read(weights, folder, allowed, dtype, on_loaded, special, _straight_to(where, plan))
-        found = execution.applied(pipe, plan, where)
-    found.revision = revision
+        applied = execution.applied(pipe, plan, where)
+    applied.revision = revision
     # The rest of the way is warming up.
     on_loaded(0.97)
-    return found
+    return applied
 
 
 def _straight_to(where: str, plan: Plan) -> Mapping[str, str]:
@@ -142,7 +142,7 @@ def _parts(
     special: Mapping[str, Part],
     straight_to: Mapping[str, str],
 ) -> dict[str, Any]:
-    found, done = {}, 0.0
+    parts, done = {}, 0.0
     heavy = [name for name in HEAVY if isinstance(index.get(name), list)]
     sizes = {name: _bytes(folder / name) if folder else 1 for name in heavy}
     for name in heavy:
@@ -157,12 +157,12 @@ def _parts(
             arguments["ignore_mismatched_sizes"] = True
         with _blamed_on(name, where if folder else None):
             kind = getattr(importlib.import_module(library), class_name)
-            found[name], report = special.get(name, _plainly)(kind, {**arguments, "output_loading_info": True})
-        completeness.check(found[name], report, name)
+            parts[name], report = special.get(name, _plainly)(kind, {**arguments, "output_loading_info": True})
+        completeness.check(parts[name], report, name)
         done += sizes[name]
         # The last of the way is putting it where it computes.
         on_loaded(0.95 * done / sum(sizes.values()))
-    return found
+    return parts
 
 
 def _plainly(kind: type[Any], arguments: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:

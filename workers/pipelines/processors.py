@@ -22,9 +22,9 @@ def pixtral() -> Any:
         if not is_torchvision_available():
             by_pillow = importlib.import_module(f"{_PIXTRAL}.image_processing_pil_pixtral")
             sys.modules.setdefault(f"{_PIXTRAL}.image_processing_pixtral", by_pillow)
-        found = importlib.import_module(f"{_PIXTRAL}.processing_pixtral").PixtralProcessor
+        processor = importlib.import_module(f"{_PIXTRAL}.processing_pixtral").PixtralProcessor
     except (ImportError, RuntimeError, AttributeError) as exc:
         raise errors.ModelUnavailableError(f"The installed transformers or torchvision does not fit: {exc}") from exc
     # As it is registered: loading a model replaces the module that an earlier `import transformers` bound.
-    importlib.import_module("transformers").PixtralProcessor = found  # type: ignore[attr-defined]
-    return found
+    importlib.import_module("transformers").PixtralProcessor = processor  # type: ignore[attr-defined]
+    return processor

@@ -97,11 +97,11 @@ def stamped_seed(picture: Image.Image) -> int:
 
 def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_loaded: OnLoaded) -> StandInPipeline:
     """Read `weights.source`. Raises `errors.ModelUnavailableError` when it cannot be read."""
-    found = _SOURCE.fullmatch(weights.source)
-    if found is None:
+    match = _SOURCE.fullmatch(weights.source)
+    if match is None:
         message = f"a stand-in's weights.source is like '20' or '20 hang at 3'; got {weights.source!r}"
         raise errors.ModelUnavailableError(message)
-    milliseconds, a_step, fault, step, loading, elsewhere = found.groups()
+    milliseconds, a_step, fault, step, loading, elsewhere = match.groups()
     by_gpu_type = dict(pair.split(" ") for pair in elsewhere.split(", ")[1:])
     milliseconds = by_gpu_type.get(gpu_type, milliseconds)
     for tenth in range(10):

@@ -139,12 +139,12 @@ class Ring:
 
 def _places(layer: torch.nn.Module) -> list[tuple[torch.Tensor, int, int]]:
     """A layer's tensors, where each begins and how many bytes it has."""
-    found, at = [], 0
+    places, at = [], 0
     for tensor in (*layer.parameters(), *layer.buffers()):
         size = tensor.numel() * tensor.element_size()
-        found.append((tensor, at, size))
+        places.append((tensor, at, size))
         at += -(-size // ALIGNMENT) * ALIGNMENT
-    return found
+    return places
 
 
 def packed_bytes(layer: torch.nn.Module) -> int:

@@ -21,7 +21,7 @@ def state_of(workers: Sequence[Mapping[str, Any]]) -> str:
 
 def usual(model: catalog.Model, steps: int | None = None) -> estimates.Ask:
     """What the model is mostly asked for."""
-    return forecast.asked(model, Canvas(), steps or model.usual_steps, model.min_references, upsampled=False)
+    return forecast.ask_of(model, Canvas(), steps or model.usual_steps, model.min_references, upsampled=False)
 
 
 def filters(version: str | None, gpu_type: str | None, region: str | None) -> dict[str, str]:

@@ -78,12 +78,12 @@ def _pictures(model: catalog.Model) -> dict[str, Any]:
     one = {"type": "string", "format": "uri", "title": "input_image", "x-media-references": True}
     kinds = "an http(s) URL or a data URI of a PNG, JPEG, WebP or GIF"
     if model.max_references == 1 or model.min_references == 1:
-        found: dict[str, Any] = {"input_image": {**one, "description": f"The picture to edit: {kinds}"}}
+        properties: dict[str, Any] = {"input_image": {**one, "description": f"The picture to edit: {kinds}"}}
     else:
         several = {"type": "array", "items": {"type": "string", "format": "uri"}, "maxItems": model.max_references}
         description = f"Reference pictures, none or up to {model.max_references}, each {kinds}"
-        found = {"input_image": {**one, **several, "description": description}}
-        del found["input_image"]["format"]
+        properties = {"input_image": {**one, **several, "description": description}}
+        del properties["input_image"]["format"]
     if model.takes_mask:
-        found["mask_image"] = {**one, "title": "mask_image", "description": f"White where to paint anew: {kinds}"}
-    return found
+        properties["mask_image"] = {**one, "title": "mask_image", "description": f"White where to paint anew: {kinds}"}
+    return properties

@@ -68,8 +68,8 @@ async def search_models(resources: ResourcesDep, tenant: Tenant, search: str = "
 
 
 def _models(resources: Resources, wanted: Any) -> Response:
-    found = [(name, models.model_answer(name, model)) for name, model in resources.catalog.models.items()]
-    return JSONResponse({"object": "list", "data": [model for name, model in found if wanted(name, model)]})
+    listed = [(name, models.model_answer(name, model)) for name, model in resources.catalog.models.items()]
+    return JSONResponse({"object": "list", "data": [model for name, model in listed if wanted(name, model)]})
 
 
 @router.get("/api/ai/models/{model_id:path}/placement", responses=contract.PLACEMENTS)
@@ -116,7 +116,7 @@ async def estimate_edit(
     steps = num_inference_steps or model.usual_steps
     count = model.min_references if references is None else references
     canvas = Canvas(size=Size(width=width, height=height)) if width and height else Canvas()
-    ask = forecast.asked(model, canvas, steps, count, upsampled=upsampled)
+    ask = forecast.ask_of(model, canvas, steps, count, upsampled=upsampled)
     targets = [
         dataclasses.asdict(await resources.forecasts.expected(target, ask))
         for target in await resources.forecasts.targets(name)

@@ -51,7 +51,7 @@ def samples_of(model: str) -> Call[dict[samples.Target, tuple[samples.Sample, ..
 
     def decode(reply: list[Any]) -> dict[samples.Target, tuple[samples.Sample, ...]]:
         pairs = zip(reply[::2], reply[1::2], strict=True)
-        return {samples.Target.named(name): tuple(samples.readable(found)) for name, found in pairs}
+        return {samples.Target.named(name): tuple(samples.readable(latest)) for name, latest in pairs}
 
     return Call(script="samples", arguments=(model, MOST_SAMPLES), decode=decode)
 

@@ -43,8 +43,8 @@ def due(
 
     def decode(reply: list[Any]) -> tuple[DueWebhook, ...]:
         return tuple(
-            DueWebhook(moment=moment, tries=tries, held_until=held, record=table_of(flat))
-            for moment, tries, held, flat in reply
+            DueWebhook(moment=moment, tries=tries, held_until=held_until, record=table_of(flat))
+            for moment, tries, held_until, flat in reply
         )
 
     return Call(script="due", arguments=(held_ms, limit, most_of_a_tenant, *calling), decode=decode)

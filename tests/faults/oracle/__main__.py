@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from infra import embedded, premises
+from infra import embedded, stack_options
 from storage import events
 from tests.conftest import data_uri, encoded, stack_environment
 from tests.faults.conftest import SLEEPERS
@@ -41,7 +41,7 @@ def run(
 
     # Stand-ins need no weights.
     environment = stack_environment(folder, DARKROOM_WORKERS="2", DARKROOM_WEIGHTS_DIR=str(folder), **SLEEPERS)
-    options = replace(premises.Options.from_environment(environment), through=through)
+    options = replace(stack_options.Options.from_environment(environment), through=through)
     with embedded.running(options) as stack:
         book, stopping = load.Book(), threading.Event()
         watcher = threading.Thread(target=stack.watch, args=[stopping])

@@ -134,22 +134,22 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
     if "DARKROOM_MODELS" not in options.environment:
         # The first edit of a stranger should not wait for a load.
         defaults["DARKROOM_PRELOAD"] = '["flux-kontext-dev"]'
-    found = addresses(options, kept, options.through)
-    return {**defaults, **options.environment, **found, "DARKROOM_PORT": str(port)}
+    own = addresses(options, kept, options.through)
+    return {**defaults, **options.environment, **own, "DARKROOM_PORT": str(port)}
 
 
 def addresses(options: Options, kept: Mapping[str, str], through: Callable[[int], int]) -> dict[str, str]:
     """Where the embedded servers are; nothing for a server the environment names itself."""
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     if "REDIS_URL" not in options.environment:
-        found["REDIS_URL"] = redis_url({**kept, "valkey_port": str(through(int(kept["valkey_port"])))})
+        addresses["REDIS_URL"] = redis_url({**kept, "valkey_port": str(through(int(kept["valkey_port"])))})
     if "S3_ENDPOINT_URL" not in options.environment:
-        found |= {
+        addresses |= {
             "S3_ENDPOINT_URL": f"http://{LOOPBACK}:{through(int(kept['s3_port']))}",
             "S3_ACCESS_KEY_ID": kept["s3_access_key_id"],
             "S3_SECRET_ACCESS_KEY": kept["s3_secret_access_key"],
         }
-    return found
+    return addresses
 
 
 def store_settings(environment: Mapping[str, str]) -> StoreSettings:
