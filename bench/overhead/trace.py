@@ -1,6 +1,6 @@
-"""`python -m bench.overhead.trace`: what each step of an edit costs, from the request's body to the event that tells of it.
+"""`python -m bench.overhead.trace`: what each step of accepting an edit costs.
 
-The API runs in this process, a worker's phases too, on a real Valkey and a real S3 server; each step is timed where it is called.
+The API runs in this process, on a real Valkey and a real S3 server; each step is timed where it is called.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import httpx
+import uvloop
 
 from api.app import create_app
 from api.dialects.oxen import answers, asking
@@ -103,6 +104,9 @@ async def trace(stack: embedded.Stack) -> dict[str, list[float]]:
             answer = await client.post("/api/ai/queue", json=body)
             seconds["the whole request"].append(time.perf_counter() - began)
             assert answer.status_code == 200, answer.text
+            # The next is traced when nothing else is under way.
+            id_ = answer.json()["generations"][0]["generation_id"]
+            await client.get(f"/api/ai/queue/{id_}", params={"wait": 30})
         patched.__exit__(None, None, None)
     return seconds
 
@@ -112,8 +116,12 @@ def main() -> None:
         shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
         os.environ["DARKROOM_CATALOG"] = f"{shipped}:{Path(__file__).parent / 'catalog.toml'}"
         os.environ |= {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(Path(name) / "stack")}
-        with embedded.running(stack_options.Options.from_environment(os.environ)) as stack:
-            seconds = asyncio.run(trace(stack))
+        with (
+            embedded.running(stack_options.Options.from_environment(os.environ)) as stack,
+            # The loop that the API runs on.
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            seconds = runner.run(trace(stack))
     print("| step | p50, ms | p99, ms |\n|---|---|---|")
     for step in (*(step for step, *_ in STEPS), "the whole request"):
         spent = [1000 * one for one in seconds[step]]

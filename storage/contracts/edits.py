@@ -83,9 +83,9 @@ class Delivery(Frozen):
 class Edit(Frozen):
     """One picture to be made from an instruction and, mostly, reference images.
 
-    `guidance` is the guidance scale the distilled model is told, 0 or more. `negative_prompt` with `true_guidance` above 1 runs
-    every step twice. Where `mask` is white (`mask_channel` alpha: transparent) the first reference is painted anew,
-    `strength` (above 0 to 1) says how freely.
+    `guidance` is the guidance scale the distilled model is told, 0 or more; 1 for models that take none. `negative_prompt` with
+    `true_guidance` above 1 runs every step twice. Where `mask` is white (`mask_channel` alpha: transparent) the first reference
+    is painted anew, `strength` (above 0 to 1) says how freely.
     `seed` is set when the edit is accepted, so that a second attempt makes the same picture. `quality` is 0 to 100 and means
     nothing for PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks
     so far. With `upsample_temperature` above 0 the model's language model writes the prompt anew first, the more freely the
@@ -129,7 +129,7 @@ class Edit(Frozen):
     references: tuple[Picture, ...] = ()
     canvas: Canvas = Canvas()
     steps: Annotated[int, Field(ge=1)]
-    guidance: Annotated[float, Field(ge=0)]
+    guidance: Annotated[float, Field(ge=0)] = 1.0
     negative_prompt: str | None = None
     true_guidance: Annotated[float, Field(ge=1)] = 1.0
     mask: Picture | None = None

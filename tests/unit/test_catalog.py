@@ -234,6 +234,11 @@ def test_two_versions_of_one_name_stop_the_start() -> None:
         catalog_files.merge([*_tables(), twice])
 
 
+def test_a_model_without_guidance_has_an_edit_without_it() -> None:
+    klein = StoreSettings().read_catalog().model("flux-2-klein-4b")
+    assert edit_of("flux-2-klein-4b", klein, {"prompt": "x"}, references=0, masked=False).guidance == 1
+
+
 LORA_SCALE = {
     "type": "number",
     "default": 1.0,
