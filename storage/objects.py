@@ -131,6 +131,10 @@ class Objects:
                     removed += 1
         return removed
 
+    def close(self) -> None:
+        """Close connections."""
+        self._connections.close()
+
     def signed_url(self, key: str, expires_at: datetime) -> str:
         """A URL that downloads the object until `expires_at` (aware), seven days from now at the most. No round trip."""
         # Signing takes half a millisecond, and one completion is told to several readers. Not remembered for long: temporary

@@ -21,6 +21,7 @@ from PIL import Image
 
 from infra import embedded, stack_options
 from storage import connections, keys
+from tests import web
 
 # Here and in every stack. With tests side by side a thread of torch's would mostly wait for another that is not running.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,6 +43,7 @@ SHARED = "TEST_SHARED_DIR"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    config.add_cleanup(web.release_ports)
     if SHARED not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="darkroom-tests-")
         # The processes that pytest-xdist starts from this one inherit it.
@@ -107,9 +109,7 @@ def running_stack(data_dir: Path, **extra: str) -> Iterator[embedded.Stack]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
-    from tests.web import free_port
-
-    image_port, bucket_port = free_port(), free_port()
+    image_port, bucket_port = web.free_port(), web.free_port()
     allowed = json.dumps([f"127.0.0.1:{image_port}", f"127.0.0.1:{bucket_port}"])
     with running_stack(
         tmp_path_factory.mktemp("stack"),

@@ -16,6 +16,12 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 _kept: list[socket.socket] = []
 
 
+def release_ports() -> None:
+    """Keep none any more: the tests are over."""
+    while _kept:
+        _kept.pop().close()
+
+
 def free_port() -> int:
     """A port for a server of the tests' own, kept: whatever else runs on this machine is not given it meanwhile."""
     keeper = socket.socket()

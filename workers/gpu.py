@@ -96,7 +96,8 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         stack.callback(delivery.close)
         filters = _filters(settings)
         others = Others(RedisLedger(connection), settings.worker_name)
-        ledger, objects = RedisLedger(connection), Objects(settings)
+        ledger = RedisLedger(connection)
+        objects = stack.enter_context(contextlib.closing(Objects(settings)))
         phases = Phases(
             claiming=Claiming(
                 claimant=claimant,

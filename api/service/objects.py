@@ -72,3 +72,4 @@ class AsyncObjects:
         """End the threads, close the connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._connections.aclose()
+        self._objects.close()

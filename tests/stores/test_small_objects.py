@@ -1,0 +1,146 @@
+"""Small objects go over a plain connection; whatever goes wrong there, they are stored and fetched all the same."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpcore
+import pytest
+
+from api.service.objects import AsyncObjects
+from infra import embedded
+from storage import signed_requests
+from storage.contracts import errors
+from storage.objects import Objects
+
+BODY = bytes(range(256))
+
+
+@pytest.fixture
+def objects(stack: embedded.Stack) -> Iterator[Objects]:
+    with contextlib.closing(Objects(stack.store)) as one:
+        yield one
+
+
+@pytest.fixture
+def key() -> str:
+    return f"files/alice/{uuid.uuid4()} of ümlauts+plus.png"
+
+
+@pytest.fixture
+def no_boto(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("boto3 was asked")
+
+    monkeypatch.setattr(Objects, "put_patiently", refused)
+
+
+def _content_type(objects: Objects, key: str) -> str:
+    return str(objects._client.head_object(Bucket=objects._bucket, Key=key)["ContentType"])
+
+
+@pytest.mark.usefixtures("no_boto")
+def test_a_small_object_is_stored_and_fetched_without_boto3(objects: Objects, key: str) -> None:
+    objects.put(key, BODY, "image/png")
+    assert objects.get(key) == BODY
+    assert _content_type(objects, key) == "image/png"
+
+
+@pytest.mark.usefixtures("no_boto")
+async def test_the_api_stores_one_without_boto3_too(objects: Objects, key: str) -> None:
+    async with contextlib.aclosing(_Closing(objects)) as api:
+        await api.objects.put(key, BODY, "image/png")
+    assert objects.get(key) == BODY
+
+
+class _Closing:
+    def __init__(self, objects: Objects) -> None:
+        self.objects = AsyncObjects(objects)
+
+    async def aclose(self) -> None:
+        await self.objects.close()
+
+
+class Broken:
+    """Connections that fail, or answer with a status."""
+
+    def __init__(self, status: int | None = None) -> None:
+        self.status = status
+        self.asked = 0
+
+    def request(self, *_: object, **__: object) -> httpcore.Response:
+        self.asked += 1
+        if self.status is None:
+            raise httpcore.ConnectError
+        return httpcore.Response(self.status)
+
+
+@pytest.mark.parametrize("status", [None, 403, 500])
+def test_what_goes_wrong_there_is_done_again_by_boto3(
+    objects: Objects, key: str, monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    broken: Any = Broken(status)
+    monkeypatch.setattr(objects, "_connections", broken)
+    objects.put(key, BODY, "image/png")
+    assert objects.get(key) == BODY
+    assert broken.asked == 2
+
+
+@pytest.mark.parametrize("status", [None, 403, 500])
+async def test_so_it_is_in_the_api(
+    objects: Objects, key: str, monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    async with contextlib.aclosing(_Closing(objects)) as api:
+        broken = _Async(status)
+        monkeypatch.setattr(api.objects, "_connections", broken)
+        await api.objects.put(key, BODY, "image/png")
+        assert broken.broken.asked == 1
+    assert objects.get(key) == BODY
+
+
+class _Async:
+    def __init__(self, status: int | None) -> None:
+        self.broken = Broken(status)
+
+    async def request(self, *args: object, **more: object) -> httpcore.Response:
+        return self.broken.request(*args, **more)
+
+    async def aclose(self) -> None:
+        return
+
+
+def test_an_object_that_is_not_there_is_said_to_be(objects: Objects, key: str) -> None:
+    with pytest.raises(errors.NotFoundError):
+        objects.get(key)
+
+
+def test_a_large_object_is_boto3s(objects: Objects, key: str) -> None:
+    assert objects.signed_put(key, b"x" * (signed_requests.SMALL + 1), "image/png") is None
+    assert objects.signed_put(key, b"x" * signed_requests.SMALL, "image/png") is not None
+
+
+@pytest.mark.parametrize(
+    ("endpoint_url", "variable", "is_signed_here"),
+    [
+        (None, None, False),
+        ("https://s3.example.com", None, True),
+        ("https://s3.example.com", "AWS_CA_BUNDLE", False),
+        ("http://s3.example.com", "AWS_CA_BUNDLE", True),
+    ],
+)
+def test_where_boto3_knows_more_nothing_is_signed_here(
+    stack: embedded.Stack,
+    objects: Objects,
+    monkeypatch: pytest.MonkeyPatch,
+    endpoint_url: str | None,
+    variable: str | None,
+    is_signed_here: bool,
+) -> None:
+    for name in signed_requests.CERTIFICATES:
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "/etc/ssl/own.pem")
+    settings = stack.store.model_copy(update={"s3_endpoint_url": endpoint_url})
+    credentials = objects._requests.credentials if objects._requests else None
+    assert (signed_requests.signer(settings, credentials) is not None) is is_signed_here
