@@ -9,6 +9,8 @@ from storage.contracts import edits, errors, submissions
 
 MAX_URL = 2048
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{24,}={0,2}")
+_BASE64_BEGINS = re.compile(r"[A-Za-z0-9+/]{24}")
+"""Enough to tell base64 from a URL: the whole may have millions of characters."""
 
 
 async def of_field(body: bodies.Body, field: str, *, bare: bool = False) -> list[edits.Picture]:
@@ -24,7 +26,7 @@ async def of_value(value: Any, field: str, *, bare: bool = False) -> list[edits.
 
 
 async def _picture(entry: object, field: str, bare: bool) -> edits.Picture:
-    if isinstance(entry, str) and bare and _BASE64.match(entry):
+    if isinstance(entry, str) and bare and _BASE64_BEGINS.match(entry):
         entry = f"data:image/png;base64,{entry}"
     if isinstance(entry, str) and entry.startswith("data:"):
         return sent(await bodies.picture_of_data_uri(entry, field))

@@ -1,5 +1,6 @@
 """The native queue: enqueue, list, poll, replay, cancel, follow; and the blocking call."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
@@ -97,7 +98,8 @@ async def list_generations(
         limit=limit,
         active_only=status is None or not status.terminal,
     )
-    listed = [answers.generation(view) for view in views]
+    # Each has up to three URLs to be signed: two hundred of them would hold up everybody else.
+    listed = await asyncio.to_thread(lambda: [answers.generation(view) for view in views])
     return JSONResponse({"count": len(listed), "generations": listed, "next": continue_below})
 
 
