@@ -75,7 +75,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         follower = connections.connect_async(settings, timeout_s=BLOCK_MS / 1000 + settings.redis_timeout_s)
         stack.push_async_callback(follower.aclose)
         objects = AsyncObjects(Objects(settings))
-        stack.push_async_callback(objects.close)
+        stack.callback(objects.close)
         known = settings.read_catalog()
         tickets = TicketSender(queues.celery_app(settings, queues.queues_of_catalog(known)))
         stack.callback(tickets.close)

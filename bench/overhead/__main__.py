@@ -168,8 +168,12 @@ async def run(stack: embedded.Stack, naive_url: str, rounds: dict[str, tuple[int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds, to see that it works")
-    share = 5 if parser.parse_args().quick else 1
+    parser.add_argument("--pipeline", choices=("sleep-20", "flux-kontext-dev"), help="this one alone")
+    arguments = parser.parse_args()
+    share = 5 if arguments.quick else 1
     rounds = {"sleep-20": (200 // share, BURST // share), "flux-kontext-dev": (60 // share, 60 // share)}
+    if arguments.pipeline:
+        rounds = {arguments.pipeline: rounds[arguments.pipeline]}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"

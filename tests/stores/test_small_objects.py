@@ -8,7 +8,6 @@ from typing import Any
 import httpcore
 import pytest
 
-from api.service.objects import AsyncObjects
 from infra import embedded
 from storage import signed_requests
 from storage.contracts import errors
@@ -47,21 +46,6 @@ def test_a_small_object_is_stored_and_fetched_without_boto3(objects: Objects, ke
     assert _content_type(objects, key) == "image/png"
 
 
-@pytest.mark.usefixtures("no_boto")
-async def test_the_api_stores_one_without_boto3_too(objects: Objects, key: str) -> None:
-    async with contextlib.aclosing(_Closing(objects)) as api:
-        await api.objects.put(key, BODY, "image/png")
-    assert objects.get(key) == BODY
-
-
-class _Closing:
-    def __init__(self, objects: Objects) -> None:
-        self.objects = AsyncObjects(objects)
-
-    async def aclose(self) -> None:
-        await self.objects.close()
-
-
 class Broken:
     """Connections that fail, or answer with a status."""
 
@@ -85,29 +69,6 @@ def test_what_goes_wrong_there_is_done_again_by_boto3(
     objects.put(key, BODY, "image/png")
     assert objects.get(key) == BODY
     assert broken.asked == 2
-
-
-@pytest.mark.parametrize("status", [None, 403, 500])
-async def test_so_it_is_in_the_api(
-    objects: Objects, key: str, monkeypatch: pytest.MonkeyPatch, status: int | None
-) -> None:
-    async with contextlib.aclosing(_Closing(objects)) as api:
-        broken = _Async(status)
-        monkeypatch.setattr(api.objects, "_connections", broken)
-        await api.objects.put(key, BODY, "image/png")
-        assert broken.broken.asked == 1
-    assert objects.get(key) == BODY
-
-
-class _Async:
-    def __init__(self, status: int | None) -> None:
-        self.broken = Broken(status)
-
-    async def request(self, *args: object, **more: object) -> httpcore.Response:
-        return self.broken.request(*args, **more)
-
-    async def aclose(self) -> None:
-        return
 
 
 def test_an_object_that_is_not_there_is_said_to_be(objects: Objects, key: str) -> None:
