@@ -336,6 +336,10 @@ def test_a_bucket_in_our_own_network_is_not_written_to(ruth: Tenant, photograph:
     for wrong in (
         {"bucketName": ""},
         {"bucketName": "../x"},
+        {"bucketName": "a b"},
+        {"region": "not a region"},
+        {"endpointUrl": "http://" + "x" * 3000},
+        {"endpointUrl": "http://a_b c"},
         {"endpointUrl": "http://[::1"},
         {"endpointUrl": "http://"},
         {"x": "y"},
