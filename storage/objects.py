@@ -10,22 +10,16 @@ from typing import TYPE_CHECKING
 
 import boto3
 import botocore.exceptions
-import httpcore
 from botocore.config import Config
 
-from storage import signed_requests
+from storage import quick_objects
 from storage.contracts import errors, results
 from storage.settings import StoreSettings
-from storage.signed_requests import SignedRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 log = logging.getLogger(__name__)
-
-CONNECTIONS = 32
-KEPT_S = 20.0
-"""Seconds an unused connection is kept."""
 
 SIGNED_AGAIN_S = 300
 LONGEST_SIGNATURE_S = int(results.RESULT_LIFETIME.total_seconds())
@@ -41,8 +35,7 @@ class Objects:
         self._signer = _client(settings, settings.s3_public_endpoint_url or settings.s3_endpoint_url)
         self._signed = functools.lru_cache(maxsize=10_000)(self._sign)
         credentials = self._client._request_signer._credentials  # type: ignore[attr-defined]
-        self._requests = signed_requests.signer(settings, credentials)
-        self._connections = httpcore.ConnectionPool(max_connections=CONNECTIONS, keepalive_expiry=KEPT_S)
+        self._quick = quick_objects.opened(settings, credentials)
         if credentials is not None and credentials.token:
             log.warning("S3 credentials are temporary: result URLs die with them, before their seven days are over")
 
@@ -61,15 +54,9 @@ class Objects:
         with _translated():
             self._client.head_bucket(Bucket=self._bucket)
 
-    def signed_put(self, key: str, body: bytes, content_type: str) -> SignedRequest | None:
-        """What stores a small object over a plain connection; None where only boto3 can."""
-        if self._requests is None or len(body) > signed_requests.SMALL:
-            return None
-        return self._requests.request("PUT", key, body, content_type)
-
     def put(self, key: str, body: bytes, content_type: str) -> None:
         """Store. Raises `errors.ObjectsUnavailableError`."""
-        if self._answer(self.signed_put(key, body, content_type)) is None:
+        if self._quick is None or not self._quick.put(key, body, content_type):
             self.put_patiently(key, body, content_type)
 
     def put_patiently(self, key: str, body: bytes, content_type: str) -> None:
@@ -96,7 +83,7 @@ class Objects:
 
     def get(self, key: str) -> bytes:
         """Fetch. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
-        body = self._answer(self._requests.request("GET", key) if self._requests else None)
+        body = self._quick.get(key) if self._quick else None
         if body is not None:
             return body
         with _translated():
@@ -104,22 +91,6 @@ class Objects:
                 return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             except self._client.exceptions.NoSuchKey:
                 raise errors.NotFoundError("The picture is no longer kept") from None
-
-    def _answer(self, request: SignedRequest | None) -> bytes | None:
-        """The body of a successful answer; None when boto3 is to do it again."""
-        if request is None:
-            return None
-        try:
-            answer = self._connections.request(
-                request.method,
-                request.url,
-                headers=request.headers,
-                content=request.body,
-                extensions=signed_requests.extensions(),
-            )
-        except signed_requests.FAULTS:
-            return None
-        return answer.content if answer.status == 200 else None
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""
@@ -133,7 +104,8 @@ class Objects:
 
     def close(self) -> None:
         """Close connections."""
-        self._connections.close()
+        if self._quick is not None:
+            self._quick.close()
 
     def signed_url(self, key: str, expires_at: datetime) -> str:
         """A URL that downloads the object until `expires_at` (aware), seven days from now at the most. No round trip."""
@@ -164,7 +136,7 @@ def _client(settings: StoreSettings, endpoint_url: str | None) -> "S3Client":
             connect_timeout=2,
             read_timeout=20,
             retries={"mode": "standard", "total_max_attempts": 3},
-            max_pool_connections=CONNECTIONS,
+            max_pool_connections=quick_objects.CONNECTIONS,
             # Look-alikes of S3 do not all know the newer checksums, and TLS and the signature already protect the body.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

@@ -1,12 +1,10 @@
-"""Requests to the object store that are signed here and sent over a plain connection.
+"""Small objects by requests that are signed here and sent over a plain connection.
 
-boto3 takes most of a millisecond of Python for each small object. What goes wrong here is done again by boto3, which retries and
-says what failed, so nothing but speed depends on this.
+boto3 takes most of a millisecond of Python for each. What goes wrong here is done again by boto3, which retries and says what
+failed, so nothing but speed depends on this.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -22,50 +20,59 @@ if TYPE_CHECKING:
 SMALL = 1024 * 1024
 """Larger objects are boto3's: their time goes into the network, and a retry is worth more."""
 
+CONNECTIONS = 32
+KEPT_S = 20.0
+"""Seconds an unused connection is kept."""
+
 LIMIT_S = 5.0
 CERTIFICATES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 FAULTS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SignedRequest:
-    """A request as it goes over the wire."""
+class QuickObjects:
+    """The objects below one bucket's URL. Thread-safe."""
 
-    method: str
-    url: str
-    headers: Sequence[tuple[bytes | str, bytes | str]]
-    body: bytes = b""
+    def __init__(self, bucket_url: str, region: str, credentials: "Credentials") -> None:
+        self._bucket_url = bucket_url
+        self._region = region
+        self._credentials = credentials
+        self._connections = httpcore.ConnectionPool(max_connections=CONNECTIONS, keepalive_expiry=KEPT_S)
+
+    def put(self, key: str, body: bytes, content_type: str) -> bool:
+        """Whether it was stored. One that is not small never is."""
+        return len(body) <= SMALL and self._answer("PUT", key, body, {"Content-Type": content_type}) is not None
+
+    def get(self, key: str) -> bytes | None:
+        """The object; None when it could not be fetched, for whatever reason."""
+        return self._answer("GET", key, b"", {})
+
+    def _answer(self, method: str, key: str, body: bytes, headers: dict[str, str]) -> bytes | None:
+        """The body of a successful answer."""
+        headers["Host"] = urlsplit(self._bucket_url).netloc
+        request = AWSRequest(method=method, url=f"{self._bucket_url}/{quote(key)}", data=body, headers=headers)
+        S3SigV4Auth(self._credentials, "s3", self._region).add_auth(request)
+        try:
+            answer = self._connections.request(
+                method,
+                str(request.url),
+                headers=tuple(request.headers.items()),
+                content=body,
+                extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), LIMIT_S)},
+            )
+        except FAULTS:
+            return None
+        return answer.content if answer.status == 200 else None
+
+    def close(self) -> None:
+        """Close connections."""
+        self._connections.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Signer:
-    """Signs requests for one bucket's objects, which lie below `bucket_url`."""
-
-    bucket_url: str
-    region: str
-    credentials: "Credentials" = field(repr=False)
-
-    def request(self, method: str, key: str, body: bytes = b"", content_type: str | None = None) -> SignedRequest:
-        """A signed request, valid for a few minutes."""
-        headers = {"Host": urlsplit(self.bucket_url).netloc}
-        if content_type is not None:
-            headers["Content-Type"] = content_type
-        request = AWSRequest(method=method, url=f"{self.bucket_url}/{quote(key)}", data=body, headers=headers)
-        S3SigV4Auth(self.credentials, "s3", self.region).add_auth(request)
-        return SignedRequest(method=method, url=str(request.url), headers=tuple(request.headers.items()), body=body)
-
-
-def signer(settings: StoreSettings, credentials: "Credentials | None") -> Signer | None:
-    """One for the configured bucket; None where boto3 knows more: AWS's own endpoints, or certificates of one's own."""
+def opened(settings: StoreSettings, credentials: "Credentials | None") -> QuickObjects | None:
+    """The configured bucket's; None where boto3 knows more: AWS's own endpoints, or certificates of one's own."""
     endpoint_url = settings.s3_endpoint_url
     if endpoint_url is None or credentials is None:
         return None
     if endpoint_url.startswith("https") and set(CERTIFICATES) & set(os.environ):
         return None
-    bucket_url = f"{endpoint_url.rstrip('/')}/{settings.s3_bucket}"
-    return Signer(bucket_url=bucket_url, region=settings.s3_region, credentials=credentials)
-
-
-def extensions() -> dict[str, dict[str, float]]:
-    """Time limits, as httpcore takes them."""
-    return {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), LIMIT_S)}
+    return QuickObjects(f"{endpoint_url.rstrip('/')}/{settings.s3_bucket}", settings.s3_region, credentials)

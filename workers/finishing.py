@@ -125,7 +125,7 @@ class Finishing:
     def publish(self, stored: Stored) -> bool:
         """Deliver, if that is asked for, and publish. False: the claim was lost. Raises `errors.DarkroomError`."""
         claim, result = stored.lease.claim, stored.result
-        target = claimed_target(claim, self._claimant)
+        target = self._claimant.target(claim.edit.model)
         if claim.edit.deliver is not None:
             delivered = self._deliver(claim.tenant, claim.edit.deliver.put_url, stored.body, result.content_type)
             result = result.model_copy(update={"delivered": delivered})
@@ -197,11 +197,6 @@ class Finishing:
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  (jitter)
             pause = min(pause * 2, LONGEST_PAUSE_S)
             lease.check()
-
-
-def claimed_target(claim: generations.Claim, claimant: claims.Claimant) -> samples.Target:
-    """What a claim's sample is noted for."""
-    return samples.Target(model=claim.edit.model, gpu_type=claimant.gpu_type, region=claimant.region)
 
 
 def _memory(facts: base.Facts) -> dict[str, object]:

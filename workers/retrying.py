@@ -6,7 +6,6 @@ import time
 
 from storage.contracts import errors, samples
 from storage.ledger import call, claims
-from workers.finishing import claimed_target
 from workers.leases import Lease
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class Retrying:
             error,
             rest_s=rest_s,
             max_attempts=self._max_attempts,
-            target=claimed_target(claim, self._claimant),
+            target=self._claimant.target(claim.edit.model),
             sample=sample,
             # After a fault of the GPU its process ends: another payload like that would tour the fleet.
             max_losses=self._max_losses if isinstance(error, errors.GpuFaultError) else None,

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -55,12 +55,8 @@ async def finished(
 
     Raises `HungUpError`, and `errors.TimedOutError` after the settings' `blocking_limit_s`.
     """
-    try:
-        return await unless_hung_up(request, resources.waiter.until_all_over(accepted.ids, tenant))
-    except HungUpError:
-        if not keep:
-            await resources.waiter.cancel(accepted.ids, tenant)
-        raise
+    waiting = resources.waiter.until_all_over(accepted.ids, tenant)
+    return await _unless_hung_up(request, resources, waiting, accepted.ids, tenant, keep=keep)
 
 
 async def waited(
@@ -71,11 +67,24 @@ async def waited(
     Raises `HungUpError`.
     """
     deadline = time.monotonic() + seconds
+    waiting = resources.waiter.until_over(id_, tenant, deadline=deadline)
+    return await _unless_hung_up(request, resources, waiting, [id_], tenant, keep=keep)
+
+
+async def _unless_hung_up(
+    request: Request,
+    resources: Resources,
+    waiting: Coroutine[Any, Any, T],
+    ids: Sequence[str],
+    tenant: str,
+    *,
+    keep: bool,
+) -> T:
     try:
-        return await unless_hung_up(request, resources.waiter.until_over(id_, tenant, deadline=deadline))
+        return await unless_hung_up(request, waiting)
     except HungUpError:
         if not keep:
-            await resources.waiter.cancel([id_], tenant)
+            await resources.waiter.cancel(ids, tenant)
         raise
 
 

@@ -45,11 +45,6 @@ class _Common(fields.Fields):
     input_image_7: fields.Picture = None
     input_image_8: fields.Picture = None
 
-    @property
-    def canvas(self) -> Canvas:
-        """The result's shape. Raises `errors.InvalidInputError`."""
-        raise NotImplementedError
-
 
 class Kontext(_Common):
     """What FLUX.1 Kontext's routes take."""
@@ -62,7 +57,7 @@ class Kontext(_Common):
 
     @property
     def canvas(self) -> Canvas:
-        """See `_Common`."""
+        """The result's shape. Raises `errors.InvalidInputError`."""
         if self.aspect_ratio is None:
             return Canvas()
         try:
@@ -85,7 +80,7 @@ class Flux2(_Common):
 
     @property
     def canvas(self) -> Canvas:
-        """See `_Common`."""
+        """The result's shape. Raises `errors.InvalidInputError`."""
         return Canvas(size=base.both_sides(self.width, self.height))
 
 
@@ -129,11 +124,7 @@ async def _submission(
     name: str, model: catalog.Model, body: bodies.Body, own: str, idempotency_key: str | None
 ) -> submissions.Submission:
     sent = base.of_family(FAMILIES, model).check(body.fields)
-    references = [
-        picture
-        for field in PICTURES
-        for picture in await pictures.of_value(body.fields.get(field) or None, field, bare=True)
-    ]
+    references = await pictures.of_fields(body.fields, PICTURES, bare=True)
     return submissions.Submission(
         edit=edits.Edit(
             model=name,

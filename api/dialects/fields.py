@@ -4,20 +4,12 @@ import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from storage.contracts import edits, errors, parameters
 from storage.contracts.parameters import Parameter
 
-
-def not_blank(value: str) -> str:
-    """Refuses what is nothing but white space."""
-    if not value.strip():
-        raise ValueError("blank")
-    return value
-
-
-Prompt = Annotated[str, Field(max_length=10_000, description="The instruction"), AfterValidator(not_blank)]
+Prompt = Annotated[str, Field(max_length=10_000, description="The instruction"), AfterValidator(parameters.not_blank)]
 NegativePrompt = Annotated[str, Field(max_length=10_000, description="What not to show")]
 Steps = Annotated[int, Field(ge=1, le=50, description="Denoising steps")]
 Seed = Annotated[int, Field(ge=0, le=edits.MAX_SEED, description="Absent: random")]
@@ -45,18 +37,14 @@ class Fields(BaseModel):
 
         Raises `errors.InvalidInputError` naming the field, its value and what is allowed.
         """
-        sent = {name: value for name, value in values.items() if value is not None}
-        unknown = sorted(set(sent) - cls.names())
+        return parameters.checked(cls, values, cls.parameters(), known=cls.names(), textual=textual)
+
+    @classmethod
+    def refuse_unknown(cls, values: Mapping[str, Any]) -> None:
+        """Raises `errors.InvalidInputError` for a field that is none of these, where the others are checked one by one."""
+        unknown = sorted(set(values) - cls.names())
         if unknown:
-            allowed = ", ".join(sorted(cls.names()))
-            message = f"{unknown[0]} is not a known parameter; allowed: {allowed}"
-            raise errors.InvalidInputError(message, field=unknown[0])
-        if textual:
-            sent = {name: parameters.typed(value, cls.parameters().get(name)) for name, value in sent.items()}
-        try:
-            return cls.model_validate(sent)
-        except ValidationError as exc:
-            raise parameters.sentence_of(exc, cls.parameters(), sent) from None
+            raise errors.InvalidInputError(f"{unknown[0]} is not a known field", field=unknown[0])
 
     @classmethod
     @functools.cache
@@ -76,10 +64,7 @@ class Fields(BaseModel):
     @classmethod
     def properties(cls) -> dict[str, Any]:
         """The same as the properties of a JSON schema, in the order of declaration."""
-        return {
-            name: {"title": name, "x-order": order, **parameters.schema_of(parameter)}
-            for order, (name, parameter) in enumerate(cls.parameters().items())
-        }
+        return parameters.properties(cls.parameters())
 
     @classmethod
     def body(cls) -> dict[str, Any]:

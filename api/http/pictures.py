@@ -1,7 +1,7 @@
 """Pictures in a request: a URL, a data URI, bare base64, an upload; one or several."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from api.http import bodies
@@ -17,6 +17,11 @@ async def of_field(body: bodies.Body, field: str, *, bare: bool = False) -> list
     """The pictures that a field names and that were uploaded under its name. Raises `errors.InvalidInputError`."""
     pictures = await of_value(body.fields.get(field), field, bare=bare)
     return pictures + [sent(await bodies.picture(file, field)) for file in body.files.get(field, ())]
+
+
+async def of_fields(fields: Mapping[str, Any], names: Iterable[str], *, bare: bool = False) -> list[edits.Picture]:
+    """The pictures that these fields name, in their order; an empty one names none. Raises `errors.InvalidInputError`."""
+    return [picture for name in names for picture in await of_value(fields.get(name) or None, name, bare=bare)]
 
 
 async def of_value(value: Any, field: str, *, bare: bool = False) -> list[edits.Picture]:

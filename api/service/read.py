@@ -45,22 +45,22 @@ class ResultView:
         return self.generation.times.expires_at if self.result is not None else None
 
     @property
-    def is_kept(self) -> bool:
-        """Whether its picture can still be downloaded."""
-        return self.expires_at is not None and self.expires_at > datetime.now(UTC)
+    def _kept(self) -> tuple[str, datetime] | None:
+        """Key and expiry of its picture, while that can be downloaded."""
+        if self.result is None or self.expires_at is None or self.expires_at <= datetime.now(UTC):
+            return None
+        return self.result.key, self.expires_at
 
     @property
     def url(self) -> str | None:
         """A URL of the object store that downloads the picture, while it is kept."""
-        if self.result is None or self.expires_at is None or not self.is_kept:
-            return None
-        return self.objects.signed_url(self.result.key, self.expires_at)
+        kept = self._kept
+        return self.objects.signed_url(*kept) if kept else None
 
     def own_url(self, base: str) -> str | None:
         """The same below `base`, from this service itself."""
-        if self.result is None or self.expires_at is None or not self.is_kept:
-            return None
-        return self.signatures.download_url(base, self.result.key, self.expires_at)
+        kept = self._kept
+        return self.signatures.download_url(base, *kept) if kept else None
 
     @property
     def failure(self) -> errors.DarkroomError | None:

@@ -155,8 +155,7 @@ class Submitter:
         budget = self._budgets.of(tenant)
         if budget is None:
             return None
-        most_s = self._limits.execution_limit_s
-        limit_s = min(submission.execution_limit_s or most_s, most_s)
+        limit_s = self._limits.execution_limit_of(submission)
         reserve = self._budgets.liability(submission.edit, route.gpu_types, limit_s)
         return records.Allowance(budget=budget, reserve=reserve)
 
@@ -170,15 +169,12 @@ class Submitter:
                 return picture
             return edits.StoredPicture(key=key)
 
-        named = [f"{prefix}{n}" for n in range(len(edit.references))] + [f"{prefix}mask"]
-        tasks = [stored(picture, key) for picture, key in zip(edit.pictures, named, strict=False)]
+        keys = (*(f"{prefix}{n}" for n in range(len(edit.references))), f"{prefix}mask")
+        storing = [asyncio.ensure_future(stored(*pair)) for pair in zip(edit.pictures, keys, strict=False)]
         # Side by side; when one fails, what the others stored is removed once they are over.
-        done = await asyncio.gather(*tasks, return_exceptions=True)
-        for one in done:
-            if isinstance(one, BaseException):
-                raise one
-        at = iter([one for one in done if not isinstance(one, BaseException)])
-        return edit.with_pictures(lambda _: next(at)) if tasks else edit
+        await asyncio.gather(*storing, return_exceptions=True)
+        places = iter([task.result() for task in storing])
+        return edit.with_pictures(lambda _: next(places))
 
     async def _discard(self, prefix: str) -> None:
         try:

@@ -79,19 +79,17 @@ class Waiter:
         That is said at first, after a pause, and whenever this process lost its place in the log: something may have been missed.
         """
         while not stopping.is_set():
-            with self._hub.subscribe(tenant, lambda event: event.generation_id in ids) as subscription:
-                closing = asyncio.create_task(subscription.close_at(stopping))
-                try:
-                    yield None
-                    while True:
-                        try:
-                            event = await subscription.next(look_again_s)
-                        except TimeoutError:
-                            yield None
-                            continue
-                        if event is None:
-                            break
-                        yield event
-                finally:
-                    closing.cancel()
+            with self._hub.subscribe(
+                tenant, lambda event: event.generation_id in ids, stopping=stopping
+            ) as subscription:
+                yield None
+                while True:
+                    try:
+                        event = await subscription.next(look_again_s)
+                    except TimeoutError:
+                        yield None
+                        continue
+                    if event is None:
+                        break
+                    yield event
             await asyncio.sleep(0)

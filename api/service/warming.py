@@ -39,7 +39,7 @@ class Warming:
         Raises `errors.ModelUnavailableError`, `errors.TimedOutError` and `errors.StoreUnavailableError`.
         """
         began = time.monotonic()
-        workers = await self._workers(target)
+        workers = await self.workers(target)
         already = _warm(workers, target)
         if already is None or keep:
             how: presence.Wish = "always" if keep else "once"
@@ -57,14 +57,14 @@ class Warming:
             if time.monotonic() - began > self._limit_s:
                 raise errors.TimedOutError("The model is still loading")
             await asyncio.sleep(LOOK_S)
-            workers = await self._workers(target)
+            workers = await self.workers(target)
         return Started()
 
     async def stop(self, target: Target) -> None:
         """Keep a model loaded no longer, and have it let go once it is idle. Raises `errors.StoreUnavailableError`."""
         await self._ledger.run(presence.want(target, "never", seconds=LET_GO_S))
 
-    async def _workers(self, target: Target) -> dict[str, Mapping[str, Any]]:
+    async def workers(self, target: Target) -> dict[str, Mapping[str, Any]]:
         """Workers that may load it, as they are now and not as they were a moment ago."""
         present = fleet.gpu_workers(await self._ledger.run(presence.present()))
         return {

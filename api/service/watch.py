@@ -48,7 +48,7 @@ class Subscription:
             self._queue.put_nowait(None)
 
     async def close_at(self, stopping: anyio.Event) -> None:
-        """Close when something stops, such as the process."""
+        """Close when this is set."""
         await stopping.wait()
         self.close()
 
@@ -67,13 +67,25 @@ class Hub:
         self._cursor: str | None = None
 
     @contextlib.contextmanager
-    def subscribe(self, tenant: str, wants: Callable[[events.Event], bool] = lambda _: True) -> Iterator[Subscription]:
-        """Receive a tenant's events from now on. Registered before anything is awaited, so nothing slips through."""
+    def subscribe(
+        self,
+        tenant: str,
+        wants: Callable[[events.Event], bool] = lambda _: True,
+        *,
+        stopping: anyio.Event | None = None,
+    ) -> Iterator[Subscription]:
+        """Receive a tenant's events from now on, until `stopping` is set (the process stops, for one).
+
+        Registered before anything is awaited, so nothing slips through.
+        """
         subscription = Subscription(wants, self._cursor or cursor_at(0))
         self._subscriptions[tenant].add(subscription)
+        closing = asyncio.create_task(subscription.close_at(stopping)) if stopping else None
         try:
             yield subscription
         finally:
+            if closing is not None:
+                closing.cancel()
             subscribers = self._subscriptions[tenant]
             subscribers.discard(subscription)
             if not subscribers:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from storage.contracts import errors
 from storage.contracts.geometry import Frame
-from storage.contracts.parameters import Declaration, Parameter, shown
+from storage.contracts.parameters import Declaration, Parameter, properties, shown
 from storage.contracts.values import Frozen
 from storage.contracts.weights import Memory, Profile, Weights
 
@@ -114,13 +114,12 @@ class Model(Frozen):
 
     def request_schema(self) -> dict[str, Any]:
         """The parameters as a JSON schema: what is served is what validates."""
-        properties = self._declaration.schema()
         required = [name for name, parameter in self.parameters.items() if parameter.required]
         return {
             "type": "object",
             "title": "Input",
             "required": required,
-            "properties": properties,
+            "properties": properties(self.parameters),
             "additionalProperties": False,
         }
 

@@ -1,7 +1,7 @@
 """Parameters of requests, declared as data: one declaration validates, explains and is served as JSON schema."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
@@ -44,47 +44,65 @@ def schema_of(parameter: Parameter) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if value is not None}
 
 
-def _not_blank(value: str) -> str:
+def not_blank(value: str) -> str:
+    """Refuses what is nothing but white space. Raises `ValueError`."""
     if not value.strip():
         raise ValueError("blank")
     return value
 
 
-class Declaration:
-    """The parameters of one kind of request. `also` names fields that are allowed beside them and are checked elsewhere."""
+def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raises `errors.InvalidInputError` for the first field that nobody knows, with those that are known."""
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        message = f"{unknown[0]} is not a known parameter; allowed: {', '.join(sorted(known))}"
+        raise errors.InvalidInputError(message, field=unknown[0])
 
-    def __init__(self, parameters: Mapping[str, Parameter], also: Iterable[str] = ()) -> None:
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def checked(
+    kind: type[Checked],
+    values: Mapping[str, Any],
+    parameters: Mapping[str, Parameter],
+    *,
+    known: Iterable[str],
+    textual: bool = False,
+) -> Checked:
+    """Values as a `kind`, completed by defaults; null is absent. `textual` values are a form's, `known` the names of all fields.
+
+    Raises `errors.InvalidInputError` naming the field, its value and what is allowed.
+    """
+    sent = {name: value for name, value in values.items() if value is not None}
+    refuse_unknown(sent, known)
+    if textual:
+        sent = {name: typed(value, parameters.get(name)) for name, value in sent.items()}
+    try:
+        return kind.model_validate(sent)
+    except ValidationError as exc:
+        raise sentence_of(exc, parameters, sent) from None
+
+
+def properties(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Parameters as the properties of a JSON schema, in their order."""
+    return {
+        name: {"title": name, "x-order": order, **schema_of(parameter)}
+        for order, (name, parameter) in enumerate(parameters.items())
+    }
+
+
+class Declaration:
+    """The parameters of one kind of request."""
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
         self.parameters = parameters
-        self._also = frozenset(also)
         # Building it takes longer than everything else about a request.
         self._checker = request_model("Parameters", parameters)
 
-    def check(self, values: Mapping[str, Any], *, textual: bool = False) -> dict[str, Any]:
-        """Every parameter with its value or default; `textual` values are a form's.
-
-        Raises `errors.InvalidInputError` naming the field, its value and what is allowed.
-        """
-        values = {name: value for name, value in values.items() if value is not None}
-        unknown = sorted(set(values) - set(self.parameters) - self._also)
-        if unknown:
-            allowed = ", ".join(sorted({*self.parameters, *self._also}))
-            raise errors.InvalidInputError(
-                f"{unknown[0]} is not a known parameter; allowed: {allowed}", field=unknown[0]
-            )
-        own = {name: value for name, value in values.items() if name in self.parameters}
-        if textual:
-            own = {name: typed(value, self.parameters.get(name)) for name, value in own.items()}
-        try:
-            return dict(self._checker(**own))
-        except ValidationError as exc:
-            raise sentence_of(exc, self.parameters, own) from None
-
-    def schema(self) -> dict[str, Any]:
-        """The parameters as the properties of a JSON schema."""
-        return {
-            name: {"title": name, "x-order": order, **schema_of(parameter)}
-            for order, (name, parameter) in enumerate(self.parameters.items())
-        }
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter with its value or default. Raises as `checked`."""
+        return dict(checked(self._checker, values, self.parameters, known=self.parameters))
 
 
 def typed(value: Any, parameter: Parameter | None) -> Any:
@@ -123,7 +141,7 @@ def request_model(name: str, parameters: Mapping[str, Parameter]) -> type[BaseMo
             constraints["strict"] = True
         annotation = Annotated[annotation, Field(**constraints)]
         if parameter.required and parameter.type == "string":
-            annotation = Annotated[annotation, AfterValidator(_not_blank)]
+            annotation = Annotated[annotation, AfterValidator(not_blank)]
         fields[field] = (annotation, ...) if parameter.required else (annotation | None, parameter.default)
     return create_model(name, __config__=ConfigDict(extra="forbid", hide_input_in_errors=True), **fields)
 

@@ -9,7 +9,7 @@ import httpcore
 import pytest
 
 from infra import embedded
-from storage import signed_requests
+from storage import quick_objects
 from storage.contracts import errors
 from storage.objects import Objects
 
@@ -65,7 +65,8 @@ def test_what_goes_wrong_there_is_done_again_by_boto3(
     objects: Objects, key: str, monkeypatch: pytest.MonkeyPatch, status: int | None
 ) -> None:
     broken: Any = Broken(status)
-    monkeypatch.setattr(objects, "_connections", broken)
+    assert objects._quick is not None
+    monkeypatch.setattr(objects._quick, "_connections", broken)
     objects.put(key, BODY, "image/png")
     assert objects.get(key) == BODY
     assert broken.asked == 2
@@ -77,8 +78,9 @@ def test_an_object_that_is_not_there_is_said_to_be(objects: Objects, key: str) -
 
 
 def test_a_large_object_is_boto3s(objects: Objects, key: str) -> None:
-    assert objects.signed_put(key, b"x" * (signed_requests.SMALL + 1), "image/png") is None
-    assert objects.signed_put(key, b"x" * signed_requests.SMALL, "image/png") is not None
+    assert objects._quick is not None
+    assert not objects._quick.put(key, b"x" * (quick_objects.SMALL + 1), "image/png")
+    assert objects._quick.put(key, b"x" * quick_objects.SMALL, "image/png")
 
 
 @pytest.mark.parametrize(
@@ -98,10 +100,10 @@ def test_where_boto3_knows_more_nothing_is_signed_here(
     variable: str | None,
     is_signed_here: bool,
 ) -> None:
-    for name in signed_requests.CERTIFICATES:
+    for name in quick_objects.CERTIFICATES:
         monkeypatch.delenv(name, raising=False)
     if variable:
         monkeypatch.setenv(variable, "/etc/ssl/own.pem")
     settings = stack.store.model_copy(update={"s3_endpoint_url": endpoint_url})
-    credentials = objects._requests.credentials if objects._requests else None
-    assert (signed_requests.signer(settings, credentials) is not None) is is_signed_here
+    assert objects._quick is not None
+    assert (quick_objects.opened(settings, objects._quick._credentials) is not None) is is_signed_here

@@ -48,7 +48,11 @@ class Placed:
         """What is to be added to the weights, (rows, in) in float32, where they are."""
         device = self.linears[0].weight.device
         change = scale * self.pair.factor * (self.pair.up.to(device).float() @ self.pair.down.to(device).float())
-        return torch.cat(change.chunk(2)[::-1]) if self.swapped else change
+        return self.ordered(change)
+
+    def ordered(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of the file in the order that the model has them in."""
+        return torch.cat(rows.chunk(2)[::-1]) if self.swapped else rows
 
 
 def merge(pipe: Any, source: str | Path, *, revision: str | None = None, scale: float = 1.0) -> Merged:
@@ -116,8 +120,7 @@ def attach(pipe: Any, source: str | Path, *, revision: str | None = None) -> Sca
     inside = set(pipe.transformer.modules())
     scaled: list[ScaledLinear] = []
     for layer in layers:
-        up = layer.pair.factor * layer.pair.up.float()
-        up = torch.cat(up.chunk(2)[::-1]) if layer.swapped else up
+        up = layer.ordered(layer.pair.factor * layer.pair.up.float())
         if not (torch.isfinite(up).all() and torch.isfinite(layer.pair.down).all()):
             raise errors.ModelUnavailableError(f"{layer.name} has numbers that are not finite")
         for one, rows in zip(layer.linears, up.split([one.out_features for one in layer.linears]), strict=True):

@@ -85,9 +85,7 @@ async def submission_of(
 ) -> submissions.Submission:
     """An app's arguments as a submission. Raises `errors.InvalidInputError`."""
     negative = sent.negative_prompt.strip() or None
-    references = [
-        picture for field in PICTURES for picture in await pictures.of_value(body.fields.get(field) or None, field)
-    ]
+    references = await pictures.of_fields(body.fields, PICTURES)
     return submissions.Submission(
         edit=edits.Edit(
             model=name,

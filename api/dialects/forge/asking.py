@@ -25,17 +25,13 @@ class _Common(fields.Fields):
     gpu_type: Any = None
     region: Any = None
     seed: Annotated[int, Field(ge=0, le=edits.MAX_SEED, description="As it is; 0 too")] = 0
+    steps: Annotated[int | None, Field(ge=1, le=80, description="Denoising steps")] = None
     guidance_scale: Annotated[float | None, Field(ge=0, le=20, description="Guidance, for models that take it")] = None
 
     @property
     def canvas(self) -> Canvas:
         """The result's shape."""
         return Canvas()
-
-    @property
-    def named_steps(self) -> int | None:
-        """Denoising steps, if they are named."""
-        return getattr(self, "steps", None)
 
     @property
     def temperature(self) -> float:
@@ -46,13 +42,12 @@ class _Common(fields.Fields):
 class Kontext(_Common):
     """What FLUX.1 Kontext takes."""
 
-    steps: fields.Steps = 30
+    steps: fields.Steps | None = 30
 
 
 class Generic(_Common):
     """What a model takes that Forge does not know: shapes and steps are the model's own unless they are named."""
 
-    steps: Annotated[int | None, Field(ge=1, le=80, description="Denoising steps")] = None
     width: Side | None = None
     height: Side | None = None
     aspect_ratio: Annotated[Ratio | None, Field(description="Goes before width and height")] = None
@@ -97,7 +92,7 @@ async def submission_of(
             prompt=sent.prompt,
             references=tuple(await pictures.of_value(body.fields.get("image") or None, "image")),
             canvas=sent.canvas,
-            steps=sent.named_steps or model.usual_steps,
+            steps=sent.steps or model.usual_steps,
             guidance=model.guidance(sent.guidance_scale),
             # The published sample asks for it whatever the model; where that cannot, the answer's notes say so.
             upsample_temperature=sent.temperature if model.upsamples else 0.0,
@@ -120,9 +115,7 @@ class Wish(fields.Fields):
 
 def target_of(sent: dict[str, Any], name: str, known: catalog.Catalog) -> tuple[Target, bool]:
     """Where a model is to be started, and whether it is to be kept. Raises `errors.InvalidInputError`."""
-    unknown = sorted(set(sent) - Wish.names())
-    if unknown:
-        raise errors.InvalidInputError(f"{unknown[0]} is not a known field", field=unknown[0])
+    Wish.refuse_unknown(sent)
     keep = sent.get("run_until_stopped", False)
     if not isinstance(keep, bool):
         raise errors.InvalidInputError("run_until_stopped must be true or false", field="run_until_stopped")

@@ -11,9 +11,7 @@ from api.http import bodies
 from api.http.access import ResourcesDep, Tenant
 from api.http.hangups import unless_hung_up
 from api.resources import Resources
-from storage import fleet
 from storage.contracts.samples import Target
-from storage.ledger import presence
 
 router = APIRouter(prefix="/v1/model-families", tags=["forge"])
 
@@ -27,11 +25,10 @@ async def status(
 ) -> Response:
     """Whether a model is warm, starting or cold, and on which workers."""
     name = asking.named(slug, version, resources.catalog)
-    present = fleet.gpu_workers(await resources.ledger.run(presence.present()))
+    serving = await resources.warming.workers(Target(model=name, gpu_type="any", region="any"))
     workers = [
         {"worker": worker, "gpu_type": facts["gpu_type"], "region": facts["region"], **facts["models"][name]}
-        for worker, facts in sorted(present.items())
-        if name in facts["models"]
+        for worker, facts in sorted(serving.items())
     ]
     answer = {"slug": slug, "model": name, "version": resources.catalog.models[name].version}
     return JSONResponse({**answer, "status": catalogue.state_of(workers), "workers": workers})

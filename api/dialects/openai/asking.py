@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from api.dialects import base, fields
 from api.http import bodies, pictures
 from api.service.checks import Names
-from storage.contracts import catalog, edits, errors, submissions
+from storage.contracts import catalog, edits, errors, parameters, submissions
 from storage.contracts.geometry import Canvas
 
 Kind = Literal["image_edit", "image_generation"]
@@ -25,7 +25,9 @@ class Input(fields.Fields):
 
     FORM: ClassVar = True
 
-    prompt: Annotated[str, Field(max_length=32_000, description="The instruction"), AfterValidator(fields.not_blank)]
+    prompt: Annotated[
+        str, Field(max_length=32_000, description="The instruction"), AfterValidator(parameters.not_blank)
+    ]
     image: fields.Pictures = None
     image_list: fields.Pictures = Field(default=None, alias="image[]")
     images: Annotated[Any, Field(description="In JSON: objects with image_url")] = None

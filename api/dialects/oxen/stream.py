@@ -5,7 +5,6 @@ awk) holds back shorter input, in short lines, because it holds back more once i
 later one more line, because curl notices only when writing that its reader has gone.
 """
 
-import asyncio
 import contextlib
 import functools
 import json
@@ -65,9 +64,7 @@ class Stream:
 
     async def _frames(self, stopping: anyio.Event) -> AsyncIterator[bytes]:
         async with contextlib.AsyncExitStack() as stack:
-            subscription = stack.enter_context(self.hub.subscribe(self.tenant, self.wants))
-            closing = asyncio.create_task(subscription.close_at(stopping))
-            stack.callback(closing.cancel)
+            subscription = stack.enter_context(self.hub.subscribe(self.tenant, self.wants, stopping=stopping))
             stack.enter_context(self.open_streams.counted(self.tenant))
             last = self.since or event_log.cursor_at(self.replay_s)
             yield _frame(HELLO, last, {"cursor": last, "replay": "all" if self.since else "terminal"})

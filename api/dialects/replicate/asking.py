@@ -77,9 +77,7 @@ async def submission_of(
     idempotency_key: str | None,
 ) -> submissions.Submission:
     """A prediction of a model as a submission; `own` is our address. Raises `errors.InvalidInputError`."""
-    unknown = sorted(set(body) - Prediction.names())
-    if unknown:
-        raise errors.InvalidInputError(f"{unknown[0]} is not a known field", field=unknown[0])
+    Prediction.refuse_unknown(body)
     fields_ = body.get("input")
     if not isinstance(fields_, dict):
         raise errors.InvalidInputError("input must be an object", field="input")

@@ -17,6 +17,10 @@ class Claimant:
     gpu_type: str = "cpu"
     region: str = "local"
 
+    def target(self, model: str) -> samples.Target:
+        """What a sample of this worker's is noted for."""
+        return samples.Target(model=model, gpu_type=self.gpu_type, region=self.region)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable:

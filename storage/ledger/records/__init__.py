@@ -24,6 +24,14 @@ class Limits:
     queue_ttl_s: float
     execution_limit_s: float
 
+    def queue_ttl_of(self, submission: submissions.Submission) -> float:
+        """Seconds that a submission may wait: as it asks for, up to these."""
+        return min(submission.queue_ttl_s or self.queue_ttl_s, self.queue_ttl_s)
+
+    def execution_limit_of(self, submission: submissions.Submission) -> float:
+        """Seconds that each of its edits may run, likewise."""
+        return min(submission.execution_limit_s or self.execution_limit_s, self.execution_limit_s)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
@@ -83,8 +91,8 @@ def create(
         "priority": submission.priority,
         "max_active": limits.max_active,
         "max_queued": limits.max_queued,
-        "queue_ttl_ms": int(min(submission.queue_ttl_s or limits.queue_ttl_s, limits.queue_ttl_s) * 1000),
-        "execution_limit_s": min(submission.execution_limit_s or limits.execution_limit_s, limits.execution_limit_s),
+        "queue_ttl_ms": int(limits.queue_ttl_of(submission) * 1000),
+        "execution_limit_s": limits.execution_limit_of(submission),
         "max_tickets": MAX_TICKETS,
         "fingerprints": FINGERPRINTS,
         "generations": [
