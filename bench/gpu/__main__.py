@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench.gpu import building, cold, measuring, whole
-from bench.gpu.cases import CASES, Case, Machine
+from bench.gpu.cases import FIRST, LAST, Case, Machine
 from bench.gpu.measuring import Row
 from storage.settings import StoreSettings
 from workers.pipelines import device
@@ -20,7 +20,7 @@ from workers.pipelines import device
 MATMUL = 8192
 """Side of the matrices whose product gives the roof."""
 
-ALL = (*CASES, Case(name="cold", rows=cold.rows), Case(name="worker", rows=whole.rows))
+ALL = (*FIRST, Case(name="worker", rows=whole.rows), Case(name="cold", rows=cold.rows), *LAST)
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ class Table:
     """The rows so far, printed as they come and kept in a file that is whole at any moment."""
 
     def __init__(self, path: Path, machine: Machine) -> None:
-        self._path = path
+        self._path, self._began = path, time.monotonic()
         on_gpu = machine.device == "cuda"
         self._kept: dict[str, Any] = {
             "device": torch.cuda.get_device_name() if on_gpu else "CPU, shrunk models",
@@ -117,7 +117,7 @@ class Table:
         print(
             f"{row.model:<18}{row.label:<24}{row.references:>4}{row.steps:>6}{cells}  {row.plan} {row.note}", flush=True
         )
-        self._kept["rows"].append(row.as_json())
+        self._kept["rows"].append({**row.as_json(), "at_s": round(time.monotonic() - self._began, 1)})
         self._write()
 
     def note(self, case: str, text: str, *, failed: bool = False) -> None:

@@ -11,12 +11,12 @@ from storage.contracts.catalog import Catalog, GpuType, Model
 from storage.contracts.plans import (
     BYTES,
     CONTEXT_GB,
-    CUDNN_CAPABILITY,
     FP8_CAPABILITY,
     HOST_GB,
     RESIDENT,
     SLOTS,
     TILE_PIXELS,
+    WORKSPACE_KB_PER_PIXEL,
     Format,
     PartPlan,
     Phases,
@@ -54,7 +54,6 @@ def ladder(model: Model, gpu: GpuType, workload: Workload | None = None) -> Iter
             profile=model.profile,
             transformer=transformer,
             text_encoder=text_encoder,
-            attention="cudnn" if (gpu.capability or 0) >= CUDNN_CAPABILITY else "native",
             compiled=gpu.capability is not None,
             tiled=tiled,
             step_cache=model.profile == "fast",
@@ -105,6 +104,7 @@ def _sums(memory: Memory, transformer: PartPlan, text_encoder: PartPlan, workloa
     tokens = memory.text_tokens + workload.pixels / 256 + workload.references * memory.reference_tokens
     seen = memory.reference_tokens * 256 if workload.references else 0
     decoded = min(workload.pixels, TILE_PIXELS) if tiled else workload.pixels
+    decoding = memory.decode_kb_per_pixel + WORKSPACE_KB_PER_PIXEL
     quantising = max(layer.gb for layer in memory.transformer.layers) if transformer.format == "fp8" else 0.0
     return Phases(
         resting=resting,
@@ -113,7 +113,7 @@ def _sums(memory: Memory, transformer: PartPlan, text_encoder: PartPlan, workloa
         encode=resting + encoder_slots + memory.text_encoder.activations,
         denoise=resting + max(memory.token_kb * tokens, memory.encode_kb_per_pixel * seen) / 1e6,
         # Tiles are put together in a picture that is decoded already.
-        decode=resting + (memory.decode_kb_per_pixel * decoded + (0.012 * workload.pixels if tiled else 0)) / 1e6,
+        decode=resting + (decoding * decoded + (0.012 * workload.pixels if tiled else 0)) / 1e6,
         host=HOST_GB + denoiser_host + encoder_host,
     )
 

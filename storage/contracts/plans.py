@@ -27,13 +27,15 @@ SLOTS = 2
 TILE_PIXELS = 512 * 512
 """Decoded at once where the autoencoder works in tiles (diffusers' default tile)."""
 
+WORKSPACE_KB_PER_PIXEL = 0.31
+"""What cuDNN's convolutions take beside the tensors that are counted while the autoencoder decodes: measured on an H200 (0.29 to
+0.32 for three models)."""
+
 HOST_GB = 6.0
 """What a worker's process takes of host memory besides streamed weights: libraries, decoded pictures, prompt embeddings."""
 
 FP8_CAPABILITY = 8.9
 """Compute capability from which on tensor cores multiply fp8 (Ada, Hopper, Blackwell)."""
-CUDNN_CAPABILITY = 9.0
-"""The same from which on cuDNN's attention is faster than PyTorch's own (Hopper, Blackwell)."""
 
 Format = WeightFormat | Literal["fp8"]
 
@@ -94,7 +96,7 @@ NOTHING = Phases(resting=0, load=0, encode=0, denoise=0, decode=0, host=0)
 class Plan:
     """How a model runs on a GPU.
 
-    `compiled` by TorchInductor, layer by layer; `attention` is `native` (PyTorch's) or `cudnn`; `tiled` decodes in tiles, which
+    `compiled` by TorchInductor, layer by layer; `tiled` decodes in tiles, which
     may show at their seams; `step_cache` leaves out some steps of the transformer; `stepped_down`: a better one ran out of
     memory.
     """
@@ -102,7 +104,6 @@ class Plan:
     profile: Profile = "exact"
     transformer: PartPlan = PartPlan()
     text_encoder: PartPlan = PartPlan()
-    attention: Literal["native", "cudnn"] = "native"
     compiled: bool = False
     tiled: bool = False
     step_cache: bool = False

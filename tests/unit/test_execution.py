@@ -1,6 +1,5 @@
 """A plan is carried out: where weights lie, in which format, in how many pieces they are moved; and the pixels stay the same."""
 
-import dataclasses
 import functools
 import gc
 from collections.abc import Callable
@@ -228,22 +227,6 @@ def test_what_is_not_compiled_or_must_be_has_nothing_to_postpone(weights: Path) 
     assert not _load(weights, "small-klein").postpone_compiling()
     fast = Plan(profile="fast", compiled=True, transformer=PartPlan(format="fp8", layers=56))
     assert not _load(weights, "small-klein", fast).postpone_compiling()
-
-
-def test_attention_that_does_not_run_is_given_up_before_compiled_code_is(weights: Path) -> None:
-    pipeline = _load(weights, "small-klein", Plan(compiled=True))
-    pipeline.plan = dataclasses.replace(pipeline.plan, attention="cudnn")
-    refused: list[str] = []
-
-    def once(*arguments: Any) -> Any:
-        if not refused:
-            refused.append(pipeline.facts.plan)
-            raise RuntimeError("no cuDNN attention for this head size")
-
-    pipeline.edit = once
-    pipeline.warm_up(_job())
-    assert refused == ["bf16, resident, compiled, cudnn attention"]
-    assert pipeline.facts.plan == "bf16, resident, compiled"
 
 
 def test_a_model_that_fails_whatever_it_does_says_why(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_a_plan_that_learnt_not_to_compile_steps_down_like_any_other(known: Cata
     model, gpu = known.model("flux-kontext-dev"), known.gpu_types["h200"]
     plan = planning.planned(model, gpu)
     assert plan is not None
-    eager = dataclasses.replace(plan, compiled=False, attention="native")
+    eager = dataclasses.replace(plan, compiled=False)
     assert planning.below(eager, model, gpu) == planning.below(plan, model, gpu)
 
 

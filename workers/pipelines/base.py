@@ -104,7 +104,7 @@ class Pipeline(Protocol):
     def warm_up(self, job: Job) -> None:
         """Run a job of the usual size once, so that what is compiled or tuned at the first call is ready before work is timed.
 
-        Where this machine cannot compile, or lacks an attention kernel, it computes without from now on, and its `facts` say so.
+        Where this machine cannot compile, it computes eagerly from now on, and its `facts` say so.
         Raises as `edit`.
         """
         ...

@@ -91,9 +91,7 @@ class Denoising:
 
     @property
     def _plan_name(self) -> str:
-        attention = "" if self.plan.attention == "native" else f", {self.plan.attention} attention"
-        compiled = ", compiled" if self.plan.compiled and not self.applied.is_eager else ""
-        return self.plan.name + compiled + attention
+        return self.plan.name + (", compiled" if self.plan.compiled and not self.applied.is_eager else "")
 
     @functools.cached_property
     def _lasting(self) -> Facts:
@@ -186,14 +184,10 @@ class Denoising:
 
     def _simplify(self) -> bool:
         """Do without what may not work with this driver or compiler; False when nothing is left to do without."""
-        if self.plan.attention != "native":
-            self.applied.use_native_attention()
-            self.plan = dataclasses.replace(self.plan, attention="native")
-        elif self.plan.compiled:
-            self.applied.compute_eagerly()
-            self.plan = dataclasses.replace(self.plan, compiled=False)
-        else:
+        if not self.plan.compiled:
             return False
+        self.applied.compute_eagerly()
+        self.plan = dataclasses.replace(self.plan, compiled=False)
         return True
 
     def same_edit_goes_on(self) -> None:

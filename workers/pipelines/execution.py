@@ -1,4 +1,4 @@
-"""Carries out an execution plan: formats, streamed layers, attention, compilation. One function, `applied`."""
+"""Carries out an execution plan: formats, streamed layers, compilation. One function, `applied`."""
 
 import logging
 import math
@@ -14,13 +14,9 @@ from workers.pipelines.stepcache import StepCache
 
 log = logging.getLogger(__name__)
 
-ATTENTION = {"native": "native", "cudnn": "_native_cudnn"}
-"""What diffusers calls the attention backends."""
-
-
 RECOMPILATIONS = 64
-"""Of one kind of layer in this process: for each model, format, size (two, then any) and attention. PyTorch's default, eight, is
-less than two models of a family need, after which it computes eagerly."""
+"""Of one kind of layer in this process: for each model, format and size (two, then any). PyTorch's default, eight, is less than
+two models of a family need, after which it computes eagerly."""
 
 
 @dataclass
@@ -47,10 +43,6 @@ class Applied:
         """The prompt is encoded: what that took of the GPU is free for denoising."""
         if self.text_encoder is not None:
             self.text_encoder.release()
-
-    def use_native_attention(self) -> None:
-        """Attend as PyTorch does by itself from now on."""
-        self.pipe.transformer.set_attention_backend(ATTENTION["native"])
 
     def postpone_compiled(self) -> None:
         """Run no compiled code until `resume_compiled`."""
@@ -102,8 +94,6 @@ def applied(pipe: Any, plan: Plan, device: str) -> Applied:
     layers = [layer for stack in stacks(transformer) for layer in stack]
     if plan.transformer.format == "fp8":
         result.quantised = _quantised(layers, _turns(plan.transformer, len(layers)), device)
-    if plan.attention != "native":
-        transformer.set_attention_backend(ATTENTION[plan.attention])
     if plan.compiled:
         for layer in layers:
             # For all sizes at once: a second one would be compiled for anew, in the middle of somebody's edit.

@@ -102,7 +102,6 @@ class Placement(BaseModel):
     profile: str
     placement: str | None
     compiled: bool | None = None
-    attention: str | None = None
     phases_gb: dict[str, float] = {}
     resting_gb: float | None = None
     host_gb: float | None = None

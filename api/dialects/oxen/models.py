@@ -65,7 +65,6 @@ def placement(known: catalog.Catalog, name: str, gpu_type: str) -> dict[str, Any
     return answer | {
         "placement": plan.name,
         "compiled": plan.compiled,
-        "attention": plan.attention,
         "phases_gb": phases,
         "resting_gb": round(plan.phases.resting, 2),
         "host_gb": round(plan.phases.host, 2),
