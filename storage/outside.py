@@ -17,14 +17,12 @@ from urllib.parse import urlsplit
 
 import httpcore
 
+from storage import addresses
+
 PORTS = frozenset({80, 443})
 CONNECT_S = 5.0
 CONNECTIONS = 64
 """At the same time; as many names may be looked up, for a slow resolver must not hold up the rest."""
-
-_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class RefusedError(Exception):
@@ -46,17 +44,6 @@ class Answer:
     status: int
     location: str | None
     body: bytes
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is on the public internet, in its own right and not as a tunnel or translation of another."""
-    if not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified:
-        return False
-    if isinstance(address, ipaddress.IPv4Address):
-        return True
-    embeds = address.ipv4_mapped or address.sixtofour or address.teredo or any(address in net for net in _NAT64)
-    compatible = address.packed[:12] in (b"\0" * 12, b"\0" * 8 + b"\xff\xff\0\0")
-    return not embeds and not compatible
 
 
 class TimedStream(httpcore.NetworkStream):
@@ -121,10 +108,10 @@ class GuardedBackend(httpcore.NetworkBackend):
     def _checked(self, host: str, port: int, timeout: float) -> str:
         if port not in PORTS:
             raise RefusedError("port")
-        addresses = self._resolve(host, port, timeout)
-        if not addresses or not all(is_public(address) for address in addresses):
+        found = self._resolve(host, port, timeout)
+        if not found or not all(addresses.is_public(address) for address in found):
             raise RefusedError("address")
-        return str(addresses[0])
+        return str(found[0])
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
@@ -132,7 +119,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         """Never. Raises `RefusedError`."""
         raise RefusedError("unix socket")
 
-    def _resolve(self, host: str, port: int, timeout: float) -> list[Address]:
+    def _resolve(self, host: str, port: int, timeout: float) -> list[addresses.Address]:
         try:
             return [ipaddress.ip_address(host.strip("[]"))]
         except ValueError:

@@ -64,7 +64,9 @@ def shrunk() -> ExitStack:
     return patches
 
 
-def _random(device: str, dtype: torch.dtype) -> Callable[..., Any]:
+def random(device: str, dtype: torch.dtype) -> Callable[..., Any]:
+    """Makes a part with random weights on the device."""
+
     def make(kind: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
@@ -83,7 +85,7 @@ def _random(device: str, dtype: torch.dtype) -> Callable[..., Any]:
 def pipe(model: str, device: str, dtype: torch.dtype, *, encoder_on: str | None = None) -> Any:
     """A pipeline of diffusers on the device, but for text encoders that stay on `encoder_on` once they are made."""
     found = small.built(SMALL.get(model, "small-klein"))
-    make = _random(device, dtype)
+    make = random(device, dtype)
     parts = models.text_encoders(model, make)
     if encoder_on is not None:
         # Made where random numbers are quick, and gone from there before the transformer comes.
