@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from storage import picture_blocks
 from storage.contracts import errors
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -42,6 +43,10 @@ def inspect(data: bytes, field: str) -> Header:
     if len(data) > MAX_BYTES:
         message = f"{field} may have at most {MAX_BYTES // 2**20} MiB; got {len(data) / 2**20:.1f} MiB"
         raise errors.PayloadTooLargeError(message, field=field)
+    container = picture_blocks.format_of(data)
+    if container and picture_blocks.too_many(data, container):
+        message = f"{field} has more than {picture_blocks.MAX_BLOCKS} blocks of metadata, which no real {container} picture has"
+        raise errors.InvalidInputError(message, field=field)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:

@@ -23,6 +23,7 @@ from workers import host
 from workers.claiming import Claiming
 from workers.consuming import consume
 from workers.conveyor import Conveyor, Phases
+from workers.decoding.pool import Decoders
 from workers.delivery import Delivery
 from workers.fetching import Fetcher
 from workers.filters import Filters, ImageClassifier, WordFilter
@@ -92,6 +93,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
         allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
         fetcher = stack.enter_context(contextlib.closing(Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed)))
+        decoders = stack.enter_context(contextlib.closing(_decoders(settings)))
         delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
         stack.callback(delivery.close)
         filters = _filters(settings)
@@ -111,7 +113,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
                 affinity_s=settings.affinity_s,
                 defer_s=settings.defer_s,
             ),
-            preparing=Preparing(known=known, objects=objects, filters=filters, fetch=fetcher.fetch),
+            preparing=Preparing(known=known, objects=objects, filters=filters, fetch=fetcher.fetch, decoder=decoders),
             running=Running(
                 filters=filters,
                 pipeline=lambda model, on_loaded: residency.pipeline(model, on_loaded, at_once=True),
@@ -214,6 +216,10 @@ def _filters(settings: GpuSettings) -> Filters:
     else:
         log.warning("no image filter: inputs and results are not looked at")
     return Filters(words=WordFilter.from_file(settings.filtered_words), images=classifier)
+
+
+def _decoders(settings: GpuSettings) -> Decoders:
+    return Decoders(count=settings.decoders, memory_mb=settings.decode_memory_mb, limit_s=settings.decode_limit_s)
 
 
 def _keeper(settings: GpuSettings, ledger: RedisLedger, residency: Residency) -> Keeper:

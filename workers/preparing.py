@@ -10,6 +10,7 @@ from PIL import Image
 from storage.contracts import catalog, edits, errors
 from storage.contracts.geometry import Geometry, Size, planned
 from workers import pictures
+from workers.decoding.pool import Decoded
 from workers.leases import Lease
 from workers.pipelines import base
 
@@ -26,6 +27,18 @@ class Filters(Protocol):
 
     def check_picture(self, picture: Image.Image, stage: Literal["input", "output"]) -> None:
         """Raises `errors.ContentFilteredError`."""
+        ...
+
+
+class Decoder(Protocol):
+    """Turns files into pixels."""
+
+    def decode(self, data: bytes, field: str) -> Decoded:
+        """A picture. Raises `errors.InvalidInputError` naming `field`."""
+        ...
+
+    def decode_mask(self, data: bytes, field: str, channel: edits.MaskChannel) -> Decoded:
+        """A mask. Raises `errors.InvalidInputError` naming `field`."""
         ...
 
 
@@ -50,12 +63,19 @@ class Preparing:
     """Prepares inputs; `fetch` gets what is behind a URL, and is told the field's name."""
 
     def __init__(
-        self, *, known: catalog.Catalog, objects: InputStore, filters: Filters, fetch: Callable[[str, str], bytes]
+        self,
+        *,
+        known: catalog.Catalog,
+        objects: InputStore,
+        filters: Filters,
+        fetch: Callable[[str, str], bytes],
+        decoder: Decoder,
     ) -> None:
         self._catalog = known
         self._objects = objects
         self._filters = filters
         self._fetch = fetch
+        self._decoder = decoder
 
     def prepare(self, lease: Lease) -> Prepared:
         """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""
@@ -63,7 +83,7 @@ class Preparing:
         model = self._catalog.model(edit.model)
         if edit.filtered:
             self._filters.check_prompt(edit.prompt)
-        decoded = [pictures.decode(self._bytes(reference), "input_image") for reference in edit.references]
+        decoded = [self._decoder.decode(self._bytes(reference), "input_image") for reference in edit.references]
         images, originals = [one.image for one in decoded], [one.original for one in decoded]
         for image in images if edit.filtered else ():
             self._filters.check_picture(image, "input")
@@ -87,7 +107,7 @@ class Preparing:
     def _mask(
         self, reference: edits.Picture, channel: edits.MaskChannel, original: Size, geometry: Geometry
     ) -> Image.Image:
-        mask = pictures.decode_mask(self._bytes(reference, "mask_image"), "mask_image", channel)
+        mask = self._decoder.decode_mask(self._bytes(reference, "mask_image"), "mask_image", channel)
         if abs(math.log(mask.original.ratio / original.ratio)) > MASK_TOLERANCE:
             message = f"mask_image must have the shape of input_image, {original}; got {mask.original}"
             raise errors.InvalidInputError(message, field="mask_image")

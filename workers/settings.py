@@ -94,5 +94,14 @@ class GpuSettings(WorkerSettings):
     image_filter_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Probability of those labels from which on a picture is refused."""
 
+    decoders: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes that decode pictures beside the pipeline."""
+
+    decode_memory_mb: Annotated[int, Field(ge=256)] = 2048
+    """MiB that decoding one picture may take. A lossless WebP of 50 megapixels with transparency takes 1,350."""
+
+    decode_limit_s: Annotated[float, Field(gt=0)] = 10
+    """Seconds of processor time that decoding one picture may take."""
+
     fetch_limit_s: Annotated[float, Field(gt=0)] = 15
     """Seconds an input's URL may take in all."""

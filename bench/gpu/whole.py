@@ -3,6 +3,7 @@
 What Valkey and the object store cost on top is not on the pipeline's thread; `make bench-overhead` measures that with real ones.
 """
 
+import contextlib
 import io
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from storage.contracts.geometry import Canvas, Size
 from storage.ledger import call, claims
 from workers.claiming import Claiming
 from workers.conveyor import Conveyor, Phases
+from workers.decoding.pool import Decoders
 from workers.filters import Filters, WordFilter
 from workers.finishing import Finishing
 from workers.leases import Keeper
@@ -77,13 +79,16 @@ def rows(machine: Machine) -> Iterator[Row]:
 
 
 def _served(machine: Machine, stores: Stores, pipeline: Denoising) -> tuple[float, ...]:
-    keeper = Keeper(stores, lease_s=10, beat_s=2, stall_limit_s=300)
-    try:
+    with contextlib.ExitStack() as stack:
+        keeper = stack.enter_context(contextlib.closing(Keeper(stores, lease_s=10, beat_s=2, stall_limit_s=300)))
+        decoders = stack.enter_context(contextlib.closing(Decoders()))
         claimant = claims.Claimant(worker="bench", gpu_type=machine.gpu_type)
         filters = Filters(words=WordFilter(()), images=None)
         phases = Phases(
             claiming=Claiming(claimant=claimant, queues=["q"], ledger=stores, keeper=keeper),
-            preparing=Preparing(known=machine.known, objects=stores, filters=filters, fetch=lambda url, field: b""),
+            preparing=Preparing(
+                known=machine.known, objects=stores, filters=filters, fetch=lambda url, field: b"", decoder=decoders
+            ),
             running=Running(filters=filters, pipeline=lambda model, on_loaded: pipeline),
             finishing=Finishing(
                 claimant=claimant,
@@ -99,8 +104,6 @@ def _served(machine: Machine, stores: Stores, pipeline: Denoising) -> tuple[floa
         conveyor.serve()
         conveyor.close()
         return conveyor.idle_ms
-    finally:
-        keeper.close()
 
 
 def _claim(number: int, side: int) -> generations.Claim:

@@ -76,9 +76,12 @@ def _phases(
     claimant, known = claims.Claimant(worker="w"), StoreSettings().read_catalog()
     filters = Filters(words=WordFilter(words), images=None)
     keeper: Any = SimpleNamespace(lease_ms=1000, hold=Lease)
+    no_decoder: Any = None
     return Phases(
         claiming=Claiming(claimant=claimant, queues=queues, ledger=stores, keeper=keeper),
-        preparing=preparing.Preparing(known=known, objects=stores, filters=filters, fetch=lambda _, field: b""),
+        preparing=preparing.Preparing(
+            known=known, objects=stores, filters=filters, fetch=lambda _, field: b"", decoder=no_decoder
+        ),
         running=running.Running(filters=filters, pipeline=lambda model, on_loaded: pipeline, relieve=relieve),
         finishing=finishing.Finishing(
             claimant=claimant, known=known, ledger=stores, objects=stores, filters=filters, deliver=lambda *_: True

@@ -1,8 +1,10 @@
 """Which pictures enter, and what becomes of odd ones."""
 
+import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,6 +15,14 @@ from storage.contracts import errors
 from storage.contracts.geometry import Size
 from tests.conftest import PHOTOGRAPH, encoded
 from workers import pictures
+from workers.decoding import pixels
+from workers.decoding.pool import Decoders
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    with contextlib.closing(Decoders(count=1)) as decoders:
+        yield decoders
 
 
 def _gradient(mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Image.Image:
@@ -32,35 +42,35 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def test_every_accepted_format_is_decoded_to_rgb() -> None:
+def test_every_accepted_format_is_decoded_to_rgb(decoders: Decoders) -> None:
     for format_ in ("PNG", "JPEG", "WEBP", "GIF"):
-        image = pictures.decode(encoded(_gradient(), format_), "input_image").image
+        image = decoders.decode(encoded(_gradient(), format_), "input_image").image
         assert (image.mode, image.size) == ("RGB", (64, 48))
 
 
-def test_a_jpeg_that_lies_on_its_side_is_set_upright() -> None:
+def test_a_jpeg_that_lies_on_its_side_is_set_upright(decoders: Decoders) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     rotated = encoded(_gradient(size=(64, 32)), "JPEG", exif=exif)
-    assert pictures.decode(rotated, "input_image").image.size == (32, 64)
+    assert decoders.decode(rotated, "input_image").image.size == (32, 64)
 
 
-def test_the_size_it_came_in_is_remembered_upright() -> None:
+def test_the_size_it_came_in_is_remembered_upright(decoders: Decoders) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    decoded = pictures.decode(encoded(_gradient(size=(4000, 3000)), "JPEG", exif=exif), "input_image")
+    decoded = decoders.decode(encoded(_gradient(size=(4000, 3000)), "JPEG", exif=exif), "input_image")
     assert (decoded.original.width, decoded.original.height) == (3000, 4000)
-    assert max(decoded.image.size) <= pictures.WORKING_SIDE
+    assert max(decoded.image.size) <= pixels.WORKING_SIDE
 
 
-def test_a_phones_jpeg_of_several_pictures_is_its_first() -> None:
+def test_a_phones_jpeg_of_several_pictures_is_its_first(decoders: Decoders) -> None:
     several = encoded(_gradient(), "MPO", save_all=True, append_images=[_gradient()])
     assert Image.open(io.BytesIO(several)).format == "MPO"
-    assert pictures.decode(several, "input_image").image.size == (64, 48)
+    assert decoders.decode(several, "input_image").image.size == (64, 48)
 
 
-def test_a_cmyk_jpeg_keeps_its_colours() -> None:
-    image = pictures.decode(
+def test_a_cmyk_jpeg_keeps_its_colours(decoders: Decoders) -> None:
+    image = decoders.decode(
         encoded(Image.new("RGB", (32, 32), (200, 30, 30)).convert("CMYK"), "JPEG", quality=95), "i"
     ).image
     red, green, blue = image.getpixel((16, 16))
@@ -68,28 +78,28 @@ def test_a_cmyk_jpeg_keeps_its_colours() -> None:
     assert max(green, blue) < 60
 
 
-def test_a_sixteen_bit_png_is_not_clipped_to_white() -> None:
+def test_a_sixteen_bit_png_is_not_clipped_to_white(decoders: Decoders) -> None:
     values = np.full((8, 8), 32768, dtype="uint16")
-    image = pictures.decode(encoded(Image.fromarray(values), "PNG"), "input_image").image
+    image = decoders.decode(encoded(Image.fromarray(values), "PNG"), "input_image").image
     assert image.getpixel((4, 4)) == (127, 127, 127)
 
 
-def test_transparency_lies_on_white() -> None:
+def test_transparency_lies_on_white(decoders: Decoders) -> None:
     transparent = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    assert pictures.decode(encoded(transparent, "PNG"), "input_image").image.getpixel((0, 0)) == (255, 255, 255)
+    assert decoders.decode(encoded(transparent, "PNG"), "input_image").image.getpixel((0, 0)) == (255, 255, 255)
     palette = Image.new("P", (8, 8), 3)
     palette.putpalette([0, 0, 0] * 3 + [200, 0, 0])
-    assert pictures.decode(encoded(palette, "PNG", transparency=3), "i").image.getpixel((0, 0)) == (255, 255, 255)
+    assert decoders.decode(encoded(palette, "PNG", transparency=3), "i").image.getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_an_animation_is_its_first_frame() -> None:
+def test_an_animation_is_its_first_frame(decoders: Decoders) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     animated = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert pictures.decode(animated, "input_image").image.getpixel((8, 8)) == (255, 0, 0)
+    assert decoders.decode(animated, "input_image").image.getpixel((8, 8)) == (255, 0, 0)
 
 
-def test_one_pixel_is_a_picture() -> None:
-    assert pictures.decode(encoded(Image.new("RGB", (1, 1), "red"), "PNG"), "input_image").image.size == (1, 1)
+def test_one_pixel_is_a_picture(decoders: Decoders) -> None:
+    assert decoders.decode(encoded(Image.new("RGB", (1, 1), "red"), "PNG"), "input_image").image.size == (1, 1)
 
 
 @pytest.mark.parametrize(
