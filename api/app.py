@@ -136,7 +136,8 @@ async def _hung_up(request: Request, exc: Exception) -> Response:
 async def _bad_parameter(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)  # noqa: S101  (registered for this class only)
     first = exc.errors()[0]
-    field = str(first["loc"][-1])
+    # The first is where it stands: in the query, a header or the body.
+    field = ".".join(map(str, first["loc"][1:])) or "body"
     return _problem(
         request, errors.InvalidInputError(f"{field}: {first['msg']}; got {str(first.get('input'))[:80]!r}", field=field)
     )

@@ -92,7 +92,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         yield Resources(
             settings=settings,
             catalog=known,
-            keys=Keys(settings.tenants_by_key()),
+            keys=Keys(settings.tenants_by_key(), ledger, unfiltered=settings.unfiltered_tenants),
             ledger=ledger,
             event_log=event_log,
             hub=hub,
@@ -106,7 +106,6 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
                 limits=_limits(settings),
                 own_key=signatures.own_key,
                 budgets=budgets,
-                unfiltered=settings.unfiltered_tenants,
             ),
             reader=reader,
             waiter=Waiter(hub=hub, ledger=ledger, reader=reader, limit_s=settings.blocking_limit_s),

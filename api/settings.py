@@ -1,16 +1,14 @@
 """What the API needs to be told beyond the stores."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, model_validator
 
+from storage.contracts import access
 from storage.settings import StoreSettings
 
 SHORTEST_KEY = 16
-TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""Names of tenants: they are parts of keys in both stores."""
 
 
 class ApiSettings(StoreSettings):
@@ -89,7 +87,7 @@ class ApiSettings(StoreSettings):
         if any(len(key) < SHORTEST_KEY for key in keys):
             raise ValueError(f"DARKROOM_API_KEY and DARKROOM_API_KEYS: a key has at least {SHORTEST_KEY} characters")
         for tenant in (*self.api_keys, *filter(None, [self.nim_tenant])):
-            if not TENANT.fullmatch(tenant):
+            if not access.TENANT.fullmatch(tenant):
                 raise ValueError(f"DARKROOM_API_KEYS: a tenant's name is 1 to 64 of A-Z a-z 0-9 . _ -; got {tenant!r}")
         strangers = set(self.budgets) - {*self.api_keys, "default"}
         if strangers:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra import certificates, stack_options
+from infra import admin_keys, certificates, stack_options
 from storage import connections
 from storage.contracts import errors, submissions
 from storage.ledger import recovery
@@ -41,6 +41,7 @@ def main() -> None:
             command.add_argument("--prompt", action="store_true")
     made = commands.add_parser("certificate", help="make a development certificate to sign results with")
     made.add_argument("folder", type=Path)
+    admin_keys.add_commands(commands)
     arguments = parser.parse_args()
     if arguments.command == "certificate":
         certificates.make(arguments.folder)
@@ -49,7 +50,8 @@ def main() -> None:
         return
     try:
         with contextlib.closing(connections.connect(_settings(os.environ))) as connection:
-            _run(RedisLedger(connection), arguments)
+            run = admin_keys.run if arguments.command in ("keys", "audit") else _run
+            run(RedisLedger(connection), arguments)
     except errors.DarkroomError as exc:
         sys.exit(f"darkroom-admin: {exc}")
 

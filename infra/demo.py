@@ -23,6 +23,8 @@ def main() -> None:
     """Start, edit, show, stop."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     environment = {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": ".data/demo", **os.environ}
+    # It edits with the key that a stack makes for itself.
+    environment.pop("DARKROOM_API_KEYS", None)
     try:
         print("Starting Valkey, an S3 server, the API, a worker and the housekeeping worker …", flush=True)
         with embedded.running(stack_options.Options.from_environment(environment)) as stack:
@@ -34,7 +36,7 @@ def main() -> None:
 
 
 def _edit(stack: embedded.Stack) -> None:
-    with client.Client(stack.url, stack.api_key) as service:
+    with client.Client(stack.url, stack.api_key or "") as service:
         print(f"Editing {PHOTOGRAPH.name}: {PROMPT!r}")
         began = time.monotonic()
         accepted = service.enqueue(PHOTOGRAPH, PROMPT, exact_size=True, output_format="png", seed=7)

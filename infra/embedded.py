@@ -51,7 +51,8 @@ class Stack:
 
     options: stack_options.Options
     url: str
-    api_key: str
+    api_key: str | None
+    """None: keys were brought along."""
     store: StoreSettings
     children: dict[str, Child] = field(default_factory=dict)
 
@@ -110,7 +111,9 @@ def running(options: stack_options.Options) -> Iterator[Stack]:
         _wait("the API", children, lambda: _api_answers(url))
         _wait("the workers", children, lambda: _are_present(store, workers))
         log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
-        yield Stack(options=options, url=url, api_key=environment["DARKROOM_API_KEY"], store=store, children=children)
+        yield Stack(
+            options=options, url=url, api_key=environment.get("DARKROOM_API_KEY"), store=store, children=children
+        )
 
 
 def furnish(data_dir: Path, environment: Mapping[str, str]) -> None:
@@ -250,7 +253,7 @@ def main() -> None:
         with running(options) as stack:
             started()
             print(f"Darkroom is ready at {stack.url}")
-            print(f"  key   {stack.api_key}")
+            print(f"  key   {stack.api_key or 'as DARKROOM_API_KEYS has them'}")
             print(f"  data  {options.data_dir}")
             print("Stop with Ctrl-C.", flush=True)
             stack.watch(stopping)

@@ -112,7 +112,6 @@ def write_private(file: Path, text: str) -> None:
 def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[str, str]:
     """What the stack's processes get: defaults, what the caller set, and where the embedded servers are."""
     defaults = {
-        "DARKROOM_API_KEY": kept["api_key"],
         "DARKROOM_SECRET": kept["secret"],
         "DARKROOM_CATALOG": str(Path(__file__).parent / "catalog.embedded.toml"),
         "DARKROOM_GPU_TYPE": "cpu",
@@ -131,6 +130,9 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
         "PYTHONUNBUFFERED": "1",
         "S3_PUBLIC_ENDPOINT_URL": options.environment.get("S3_ENDPOINT_URL", f"http://{LOOPBACK}:{kept['s3_port']}"),
     }
+    if "DARKROOM_API_KEYS" not in options.environment:
+        # Whoever brings keys of their own wants no other to be valid.
+        defaults["DARKROOM_API_KEY"] = kept["api_key"]
     if "DARKROOM_MODELS" not in options.environment:
         # The first edit of a stranger should not wait for a load.
         defaults["DARKROOM_PRELOAD"] = '["flux-kontext-dev"]'

@@ -63,6 +63,14 @@ ALIVE: Final = PREFIX + "alive:"
 """+ process name: what a worker says of itself; gone when it stops saying so."""
 FLEET: Final = PREFIX + "fleet"
 """Set: names of processes that announced themselves, some of which may be gone."""
+API_KEY: Final = PREFIX + "key:"
+"""+ id: hash, an API key made at run time: itself as JSON without its secret, `expires_ms`, `used_ms`."""
+API_KEYS: Final = PREFIX + "keys"
+"""Hash: id of each of them to its tenant."""
+API_KEY_PACE: Final = PREFIX + "pace:"
+"""+ id: when its next submission is due, in milliseconds."""
+AUDIT: Final = PREFIX + "audit"
+"""Stream: what was done to API keys, and by whom."""
 BROKER: Final = PREFIX + "broker:"
 """Celery's own keys; + queue name: list of tickets."""
 
@@ -79,6 +87,8 @@ PERMANENT: Final = (
     CHAINED,
     WANTED,
     EXPIRING,
+    API_KEY,
+    API_KEYS,
     BROKER,
 )
 """What may lack a lifetime."""
@@ -96,6 +106,7 @@ LIFETIMES_S: Final = {
     "parked": 8 * DAY_S,
     "samples": 90 * DAY_S,
     "usage": 400 * DAY_S,
+    "audit": 400 * DAY_S,
 }
 """Seconds each kind of key is kept after its last write."""
 
@@ -108,7 +119,8 @@ def prelude() -> str:
         "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
         "expiring": EXPIRING, "webhooks": WEBHOOKS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
         "chained": CHAINED, "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
-        "stopped": STOPPED, "broker": BROKER,
+        "stopped": STOPPED, "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,
+        "broker": BROKER,
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())
     life = ", ".join(f"{name} = {seconds}" for name, seconds in LIFETIMES_S.items())

@@ -14,7 +14,7 @@ from api.dialects import base, fields
 from api.dialects.base import Dialect
 from api.http import bodies, pictures
 from api.http import errors as http_errors
-from api.http.access import IdempotencyKey, ResourcesDep, Tenant, own_url
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
 from api.service.checks import Names
 from api.service.read import Reader, ResultView
 from api.webhooks.delivery import Message
@@ -93,14 +93,14 @@ PICTURES = ("input_image", *(f"input_image_{number}" for number in range(2, 9)))
     openapi_extra=fields.body({"anyOf": [Kontext.model_json_schema(), Flux2.model_json_schema()]}),
 )
 async def submit(
-    variant: str, request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    variant: str, request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Start a task of a model."""
     name = resources.catalog.name_of(f"flux-{variant}")
     model = resources.catalog.models[name]
     body = await bodies.read(request)
     submission = await _submission(name, model, body, own_url(request, resources), idempotency_key)
-    accepted = await resources.submitter.submit(submission, tenant, names=NAMES)
+    accepted = await resources.submitter.submit(submission, caller, names=NAMES)
     url = own_url(request, resources, f"/v1/get_result?id={accepted.ids[0]}")
     answer: dict[str, Any] = {"id": accepted.ids[0], "polling_url": url, "cost": model.price_per_image}
     if submission.webhook:

@@ -13,10 +13,10 @@ from api.dialects import base, fields
 from api.dialects.base import Dialect
 from api.http import bodies, pictures
 from api.http import errors as http_errors
-from api.http.access import IdempotencyKey, ResourcesDep, tenant_of
+from api.http.access import IdempotencyKey, ResourcesDep, caller_of
 from api.resources import Resources
 from api.service.checks import Names
-from storage.contracts import catalog, edits, errors, submissions
+from storage.contracts import access, catalog, edits, errors, submissions
 from storage.contracts.geometry import Canvas, Size
 from storage.ledger import presence, recovery
 
@@ -88,24 +88,24 @@ class Flux2(Common):
 FAMILIES: dict[str, type[Common]] = {"kontext": Kontext, "flux2": Flux2, "klein": Flux2, "*": Common}
 
 
-async def _caller(request: Request, resources: ResourcesDep) -> str:
+async def _caller(request: Request, resources: ResourcesDep) -> access.Caller:
     tenant = resources.settings.nim_tenant
     if tenant is not None and not {"authorization", "x-key"} & set(request.headers):
-        return tenant
-    return tenant_of(request, resources)
+        return resources.keys.of_tenant(tenant)
+    return await caller_of(request, resources)
 
 
-Caller = Annotated[str, Depends(_caller)]
+Caller = Annotated[access.Caller, Depends(_caller)]
 
 
 @router.post("/infer", openapi_extra=fields.body({"anyOf": [Kontext.model_json_schema(), Flux2.model_json_schema()]}))
 async def infer(
-    request: Request, resources: ResourcesDep, tenant: Caller, idempotency_key: IdempotencyKey = None
+    request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
     submission = await _submission(await bodies.read(request), *_model(resources), idempotency_key)
-    accepted = await resources.submitter.submit(submission, tenant, names=NAMES)
-    (view,) = await base.finished(request, resources, accepted, tenant, keep=idempotency_key is not None)
+    accepted = await resources.submitter.submit(submission, caller, names=NAMES)
+    (view,) = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
     artifact: dict[str, Any] = {"base64": "", "finishReason": "CONTENT_FILTERED", "seed": view.generation.edit.seed}
     if not view.is_filtered:
         artifact |= {"base64": await view.base64(), "finishReason": "SUCCESS"}

@@ -5,6 +5,7 @@ from storage.contracts import errors
 STATUSES: dict[type[errors.DarkroomError], int] = {
     errors.InvalidInputError: 400,
     errors.UnauthenticatedError: 401,
+    errors.ForbiddenError: 403,
     errors.ModelNotFoundError: 404,
     errors.NotFoundError: 404,
     errors.BudgetExceededError: 402,
@@ -14,6 +15,7 @@ STATUSES: dict[type[errors.DarkroomError], int] = {
     errors.InputUnreachableError: 422,
     errors.ContentFilteredError: 422,
     errors.TooManyActiveError: 429,
+    errors.TooManyRequestsError: 429,
     errors.WorkerLostError: 500,
     errors.GpuFaultError: 500,
     errors.OutOfMemoryError: 503,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from storage.contracts import catalog, edits, estimates
+from storage.contracts import access, catalog, edits, estimates
 
 MICRO = 1_000_000
 
@@ -15,10 +15,10 @@ class Budgets:
         self._budgets = budgets
         self._known = known
 
-    def of(self, tenant: str) -> int | None:
-        """In millionths of a dollar."""
-        budget = self._budgets.get(tenant)
-        return None if budget is None else round(budget * MICRO)
+    def of(self, tenant: str, rights: access.Rights | None = None) -> int | None:
+        """A tenant's in millionths of a dollar, for a key with these rights: the smaller of both; None is no budget."""
+        budgets = [self._budgets.get(tenant), rights.budget_usd if rights else None]
+        return min((round(budget * MICRO) for budget in budgets if budget is not None), default=None)
 
     def liability(self, edit: edits.Edit, gpu_types: Sequence[str], execution_limit_s: float) -> int:
         """The most that one generation can cost, on the dearest GPU it may run on, in millionths of a dollar."""

@@ -3,7 +3,6 @@
 Numbers keep the ranges that their dialect documents.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from storage.contracts import catalog, errors, submissions
@@ -32,10 +31,9 @@ def check(
     known: catalog.Catalog,
     *,
     names: Names,
-    tenant: str,
-    unfiltered: Collection[str],
+    may_be_unfiltered: bool,
 ) -> None:
-    """Check a submission; `unfiltered` are the tenants that may switch filters off. Raises `errors.InvalidInputError`."""
+    """Check a submission, whose caller may switch filters off or not. Raises `errors.InvalidInputError`."""
     edit = submission.edit
     model = known.models[edit.model]
     pictures(edit.model, model, len(edit.references), int(edit.mask is not None), names)
@@ -52,7 +50,7 @@ def check(
         except errors.InvalidInputError as exc:
             message = f"{names.size}: {exc.message}" if names.size else exc.message
             raise errors.InvalidInputError(message, field=names.size or exc.field) from None
-    if not edit.filtered and tenant not in unfiltered:
+    if not edit.filtered and not may_be_unfiltered:
         raise errors.InvalidInputError(f"{names.filters}: {NOT_ALLOWED}", field=names.filters)
     key = submission.idempotency_key
     if key is not None and not 1 <= len(key) <= submissions.MAX_IDEMPOTENCY_KEY:

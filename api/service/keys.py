@@ -1,23 +1,69 @@
-"""Who is who: an API key names a tenant, and nothing else does."""
+"""Who is who: an API key names a tenant and what it may do, and nothing else does."""
 
 import hashlib
-from collections.abc import Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 
-from storage.contracts import errors
+from storage.contracts import access, errors
+from storage.ledger import access as ledger_access
+from storage.ledger import call
+
+REMEMBERED_S = 0.9
+"""A key's record is read again after so long: what is revoked or changed holds within a second, at a read a second."""
+REMEMBERED = 10_000
+
+SETTINGS_SCOPES: tuple[access.Scope, ...] = ("submit", "read", "models")
+
+UNKNOWN = "A valid API key is required: Authorization: Bearer <key>"
 
 
 class Keys:
-    """The known API keys, as digests: looking one up takes the same time whatever of it is right."""
+    """The known API keys: those of the settings, and those made at run time, which are in the ledger.
 
-    def __init__(self, tenants_by_key: Mapping[str, str]) -> None:
-        self._tenants = {_digest(key): tenant for key, tenant in tenants_by_key.items()}
+    Both are found by digest or id and compared by digest: that takes the same time whatever of a secret is right.
+    """
 
-    def tenant_of(self, key: str) -> str:
-        """Whose key it is. Raises `errors.UnauthenticatedError`."""
-        tenant = self._tenants.get(_digest(key))
-        if tenant is None:
-            raise errors.UnauthenticatedError("A valid API key is required: Authorization: Bearer <key>")
-        return tenant
+    def __init__(
+        self, tenants_by_key: Mapping[str, str], ledger: call.AsyncLedger, *, unfiltered: Collection[str] = ()
+    ) -> None:
+        """`unfiltered` are the tenants whose keys in the settings may switch filters off."""
+        self._ledger = ledger
+        self._callers = {
+            _digest(key): access.Caller(
+                tenant=tenant, rights=access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in unfiltered)
+            )
+            for key, tenant in tenants_by_key.items()
+        }
+        self._unfiltered = unfiltered
+        self._found: OrderedDict[str, tuple[float, access.ApiKey | None]] = OrderedDict()
+
+    def of_tenant(self, tenant: str) -> access.Caller:
+        """A caller who needs no key: the operator said whose their calls are."""
+        rights = access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in self._unfiltered)
+        return access.Caller(tenant=tenant, rights=rights)
+
+    async def caller_of(self, token: str) -> access.Caller:
+        """Whose key it is. Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`."""
+        caller = self._callers.get(_digest(token))
+        if caller is not None:
+            return caller
+        id_ = access.id_of(token)
+        key = await self._find(id_) if id_ else None
+        if key is None or key.digest != access.digest(token) or not key.is_valid(round(time.time() * 1000)):
+            raise errors.UnauthenticatedError(UNKNOWN)
+        return access.Caller(tenant=key.tenant, key_id=key.id, rights=key.rights)
+
+    async def _find(self, id_: str) -> access.ApiKey | None:
+        now = time.monotonic()
+        until, key = self._found.get(id_, (0.0, None))
+        if until < now:
+            key = await self._ledger.run(ledger_access.find(id_))
+            self._found[id_] = (now + REMEMBERED_S, key)
+            self._found.move_to_end(id_)
+            if len(self._found) > REMEMBERED:
+                self._found.popitem(last=False)
+        return key
 
 
 def _digest(key: str) -> bytes:

@@ -7,13 +7,14 @@ for a submission that was not accepted is removed again.
 import asyncio
 import secrets
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.service import checks
+from api.service import checks, rights
 from api.service.budgets import Budgets, month
-from storage.contracts import catalog, edits, errors, submissions
+from storage.contracts import access, catalog, edits, errors, submissions
+from storage.ledger import access as ledger_access
 from storage.ledger import call, records
 
 SMALL = 256 * 1024
@@ -78,7 +79,6 @@ class Submitter:
         limits: records.Limits,
         own_key: Callable[[str, str], str | None],
         budgets: Budgets,
-        unfiltered: Collection[str] = (),
     ) -> None:
         """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves."""
         self._known = known
@@ -89,19 +89,21 @@ class Submitter:
         self._limits = limits
         self._own_key = own_key
         self._budgets = budgets
-        self._unfiltered = unfiltered
 
     async def submit(
-        self, submission: submissions.Submission, tenant: str, *, names: checks.Names = checks.NATIVE
+        self, submission: submissions.Submission, caller: access.Caller, *, names: checks.Names = checks.NATIVE
     ) -> Accepted:
-        """Accept a submission, whole or not at all; `names` are the dialect's for its fields.
+        """Accept a caller's submission, whole or not at all; `names` are the dialect's for its fields.
 
         Raises `errors.InvalidInputError`, `errors.StoreUnavailableError`, `errors.StoreFullError`,
-        `errors.ObjectsUnavailableError`, `errors.TooManyActiveError`, `errors.BudgetExceededError` and
-        `errors.IdempotencyConflictError`.
+        `errors.ObjectsUnavailableError`, `errors.TooManyActiveError`, `errors.TooManyRequestsError`,
+        `errors.BudgetExceededError`, `errors.ForbiddenError` and `errors.IdempotencyConflictError`.
         """
-        checks.check(submission, self._known, names=names, tenant=tenant, unfiltered=self._unfiltered)
-        route = await self._router.route(submission)
+        tenant = caller.tenant
+        checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
+        route = await self._router.route(rights.applied(submission, caller.rights, self._known))
+        if caller.key_id is not None and caller.rights.per_minute is not None:
+            await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
         fingerprint = await self._fingerprint(submission)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
         seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
@@ -118,7 +120,7 @@ class Submitter:
                 chain=route.chain,
                 limits=self._limits,
                 month=month(),
-                allowance=self._allowance(submission, tenant, route),
+                allowance=self._allowance(submission, caller, route),
                 inputs_prefix=prefix if stored else None,
                 fingerprint=fingerprint,
             )
@@ -151,8 +153,10 @@ class Submitter:
         key = self._own_key(picture.url, tenant) if isinstance(picture, edits.RemotePicture) else None
         return picture if key is None else edits.KeptPicture(key=key)
 
-    def _allowance(self, submission: submissions.Submission, tenant: str, route: Route) -> records.Allowance | None:
-        budget = self._budgets.of(tenant)
+    def _allowance(
+        self, submission: submissions.Submission, caller: access.Caller, route: Route
+    ) -> records.Allowance | None:
+        budget = self._budgets.of(caller.tenant, caller.rights)
         if budget is None:
             return None
         limit_s = self._limits.execution_limit_of(submission)

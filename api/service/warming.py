@@ -33,8 +33,8 @@ class Warming:
         self._ledger = ledger
         self._limit_s = limit_s
 
-    async def start(self, target: Target, *, keep: bool) -> Started:
-        """Load a model on a target, whose GPU type and region may be `any`, and wait for that; `keep` keeps it loaded.
+    async def start(self, target: Target, tenant: str, *, keep: bool) -> Started:
+        """Load a model for a tenant on a target, whose GPU type and region may be `any`, and wait; `keep` keeps it loaded.
 
         Raises `errors.ModelUnavailableError`, `errors.TimedOutError` and `errors.StoreUnavailableError`.
         """
@@ -43,7 +43,7 @@ class Warming:
         already = _warm(workers, target)
         if already is None or keep:
             how: presence.Wish = "always" if keep else "once"
-            await self._ledger.run(presence.want(target, how, seconds=WARM_S, worker=already or ""))
+            await self._ledger.run(presence.want(target, how, tenant=tenant, seconds=WARM_S, worker=already or ""))
         failures = {name: _failures(worker, target) for name, worker in workers.items()}
         while workers:
             warm = _warm(workers, target)
@@ -60,9 +60,12 @@ class Warming:
             workers = await self.workers(target)
         return Started()
 
-    async def stop(self, target: Target) -> None:
-        """Keep a model loaded no longer, and have it let go once it is idle. Raises `errors.StoreUnavailableError`."""
-        await self._ledger.run(presence.want(target, "never", seconds=LET_GO_S))
+    async def stop(self, target: Target, tenant: str) -> bool:
+        """Keep a model loaded for a tenant no longer, and have it let go once it is idle. False: another tenant keeps it.
+
+        Raises `errors.StoreUnavailableError`.
+        """
+        return bool(await self._ledger.run(presence.want(target, "never", tenant=tenant, seconds=LET_GO_S)))
 
     async def workers(self, target: Target) -> dict[str, Mapping[str, Any]]:
         """Workers that may load it, as they are now and not as they were a moment ago."""

@@ -156,7 +156,7 @@ def naive_service(environment: dict[str, str], folder: Path) -> Iterator[NaiveSe
 async def run(stack: embedded.Stack, naive_url: str, rounds: dict[str, tuple[int, int]]) -> list[Row]:
     image = photograph()
     rows = []
-    async with clients.naive(naive_url) as naive, clients.darkroom(stack.url, stack.api_key) as darkroom:
+    async with clients.naive(naive_url) as naive, clients.darkroom(stack.url, stack.api_key or "") as darkroom:
         for model, counts in rounds.items():
             loop = await asyncio.to_thread(bare_loop, model, image, max(20, counts[1] // 3))
             for name, service in (("naive", naive), ("darkroom", darkroom)):

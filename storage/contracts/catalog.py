@@ -216,6 +216,10 @@ class Catalog(Frozen):
     def _names(self) -> dict[str, str]:
         return {alias.lower(): name for name, model in self.models.items() for alias in (name, *model.aliases)}
 
+    def has(self, name: str) -> bool:
+        """Whether there is a model of this name or alias."""
+        return name.lower() in self._names
+
     def name_of(self, name: str) -> str:
         """The model's own name, from that or an alias, in any case. Raises `errors.ModelNotFoundError`."""
         try:

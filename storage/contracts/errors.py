@@ -6,6 +6,7 @@
     │   │   ├── PayloadTooLargeError  payload_too_large
     │   │   └── ModelNotFoundError    model_not_found
     │   ├── UnauthenticatedError      unauthenticated
+    │   ├── ForbiddenError            forbidden
     │   ├── NotFoundError             resource_not_found
     │   ├── IdempotencyConflictError  idempotency_conflict
     │   ├── BudgetExceededError       budget_exceeded
@@ -21,6 +22,7 @@
         ├── StoreFullError            store_full
         ├── ObjectsUnavailableError   objects_unavailable
         ├── TooManyActiveError        too_many_active
+        ├── TooManyRequestsError      too_many_requests
         ├── OutOfMemoryError          out_of_memory
         ├── ModelUnavailableError     model_unavailable
         ├── GpuFaultError             gpu_fault
@@ -84,6 +86,13 @@ class UnauthenticatedError(PermanentError):
 
     code = "unauthenticated"
     title = "A valid API key is required"
+
+
+class ForbiddenError(PermanentError):
+    """The API key is known, and does not allow this."""
+
+    code = "forbidden"
+    title = "This API key does not allow that"
 
 
 class NotFoundError(PermanentError):
@@ -179,6 +188,13 @@ class TooManyActiveError(TransientError):
 
     code = "too_many_active"
     title = "Too many unfinished generations"
+
+
+class TooManyRequestsError(TransientError):
+    """The API key submits more often than it may."""
+
+    code = "too_many_requests"
+    title = "Too many requests"
 
 
 class OutOfMemoryError(TransientError):

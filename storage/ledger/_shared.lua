@@ -57,6 +57,13 @@ local function emit(type, record, status, extra)
   return cursor
 end
 
+-- Notes what was done to an API key, and by whom.
+local function key_noted(action, id, tenant, by)
+  redis.call('XADD', KEY.audit, 'MAXLEN', '~', LOG_LENGTH, '*', 'action', action, 'key', id, 'tenant', tenant, 'by', by)
+  redis.call('EXPIRE', KEY.audit, LIFE.audit)
+  return 1
+end
+
 -- A cursor just before whatever is emitted next.
 local function last_cursor()
   local last = redis.call('XREVRANGE', KEY.live_events, '+', '-', 'COUNT', 1)

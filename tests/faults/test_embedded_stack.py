@@ -1,6 +1,7 @@
 """Promise: the stack starts, says why when it cannot, and leaves nothing behind."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -157,3 +158,16 @@ def test_no_secret_prompt_or_signed_url_is_logged(stack: embedded.Stack, alice: 
     assert found["generation_id"] in logged
     for secret in ("a very secret prompt", "secret-picture", "X-Amz-Signature", alice.key, "data:image"):
         assert secret not in logged
+
+
+def test_keys_that_are_brought_along_are_the_only_ones(tmp_path: Path) -> None:
+    with running_stack(tmp_path, **NO_TORCH) as stack:
+        assert stack.api_key is None
+        made = json.loads((tmp_path / stack_options.KEPT).read_text())["api_key"]
+        answered = [
+            requests.get(
+                f"{stack.url}/api/ai/models", headers={"Authorization": f"Bearer {key}"}, timeout=30
+            ).status_code
+            for key in (TENANTS["alice"], made)
+        ]
+    assert answered == [200, 401]

@@ -99,8 +99,16 @@ def _wanted(desk: Desk, worker: str = "w1", gpu_type: str = "h100", region: str 
     return {model: wish.how for model, wish in desk.run(presence.wanted(claimant, ["quick", "slow"])).items()}
 
 
-def _want(desk: Desk, how: presence.Wish, gpu_type: str = "any", region: str = "any", seconds: float = 60) -> None:
-    desk.run(presence.want(samples.Target(model="quick", gpu_type=gpu_type, region=region), how, seconds=seconds))
+def _want(
+    desk: Desk,
+    how: presence.Wish,
+    gpu_type: str = "any",
+    region: str = "any",
+    seconds: float = 60,
+    tenant: str = "alice",
+) -> bool:
+    target = samples.Target(model="quick", gpu_type=gpu_type, region=region)
+    return bool(desk.run(presence.want(target, how, tenant=tenant, seconds=seconds)))
 
 
 def test_a_model_that_is_wanted_once_is_told_to_one_worker_once(desk: Desk) -> None:
@@ -142,14 +150,42 @@ def test_to_be_kept_outlasts_being_wanted_once(desk: Desk) -> None:
 def test_a_worker_takes_one_wish_at_a_time_and_a_named_one_its_own(desk: Desk) -> None:
     _want(desk, "always")
     slow = samples.Target(model="slow", gpu_type="any", region="any")
-    desk.run(presence.want(slow, "always", seconds=60))
+    desk.run(presence.want(slow, "always", tenant="alice", seconds=60))
     assert len(_wanted(desk)) == 1
     assert len(_wanted(desk)) == 2
-    desk.run(presence.want(slow, "never", seconds=0))
-    desk.run(presence.want(slow, "once", seconds=60, worker="w2"))
+    desk.run(presence.want(slow, "never", tenant="alice", seconds=0))
+    desk.run(presence.want(slow, "once", tenant="alice", seconds=60, worker="w2"))
     desk.connection.set(keys.ALIVE + "w2", "{}", ex=60)
     assert "slow" not in _wanted(desk)
     assert _wanted(desk, "w2")["slow"] == "once"
+
+
+def test_a_model_that_another_tenant_keeps_or_is_starting_is_not_let_go(desk: Desk) -> None:
+    for how in ("always", "once"):
+        _want(desk, how, tenant="alice")  # type: ignore[arg-type]
+        assert not _want(desk, "never", tenant="bob")
+        assert _wanted(desk) == {"quick": how}
+        _want(desk, "never", tenant="alice")
+        _want(desk, "never", tenant="alice", seconds=0)
+        eventually(lambda: not _wanted(desk))
+
+
+def test_a_model_that_several_keep_goes_with_the_last_of_them(desk: Desk) -> None:
+    _want(desk, "always", tenant="alice")
+    _want(desk, "always", "h100", tenant="bob")
+    _want(desk, "always", tenant="bob")
+    assert not _want(desk, "never", tenant="alice")
+    assert _wanted(desk) == {"quick": "always"}
+    assert _want(desk, "never", tenant="bob")
+    assert _wanted(desk) == {"quick": "never"}
+
+
+def test_to_start_what_another_keeps_makes_nobody_a_keeper(desk: Desk) -> None:
+    _want(desk, "once", tenant="bob")
+    _want(desk, "always", tenant="alice")
+    _want(desk, "once", tenant="bob")
+    assert _want(desk, "never", tenant="alice")
+    assert _wanted(desk) == {"quick": "never"}
 
 
 def test_wanting_it_again_ends_the_letting_go(desk: Desk) -> None:

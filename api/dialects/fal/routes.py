@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base
 from api.dialects.fal import answers, asking
 from api.http import bodies, pictures, streams
-from api.http.access import IdempotencyKey, ResourcesDep, Tenant, own_url
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
 from api.resources import Resources
 from api.service.submit import Accepted
-from storage.contracts import errors, generations, submissions
+from storage.contracts import access, errors, generations, submissions
 from storage.ledger import records
 
 router = APIRouter(tags=["fal"])
@@ -37,7 +37,7 @@ async def submit(
     app: str,
     request: Request,
     resources: ResourcesDep,
-    tenant: Tenant,
+    caller: Caller,
     fal_webhook: Annotated[str | None, Query(max_length=pictures.MAX_URL)] = None,
     priority: Priority = "normal",
     start_timeout: StartTimeout = None,
@@ -49,14 +49,14 @@ async def submit(
         app,
         request,
         resources,
-        tenant,
+        caller,
         webhook=base.webhook_of(fal_webhook, "fal_webhook", "fal", base=own),
         low_priority=priority == "low",
         start_timeout=start_timeout,
         idempotency_key=idempotency_key,
     )
     id_ = accepted.ids[0]
-    view = await resources.reader.one(id_, tenant)
+    view = await resources.reader.one(id_, caller.tenant)
     answer = {"status": "IN_QUEUE", "request_id": id_, **_urls(own, app, id_)}
     return JSONResponse({**answer, "queue_position": view.generation.position or 0}, headers={"x-fal-request-id": id_})
 
@@ -66,15 +66,15 @@ async def run(
     app: str,
     request: Request,
     resources: ResourcesDep,
-    tenant: Tenant,
+    caller: Caller,
     start_timeout: StartTimeout = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Run an app and wait for it. A client that hangs up cancels it."""
     accepted = await _submitted(
-        app, request, resources, tenant, start_timeout=start_timeout, idempotency_key=idempotency_key
+        app, request, resources, caller, start_timeout=start_timeout, idempotency_key=idempotency_key
     )
-    views = await base.finished(request, resources, accepted, tenant, keep=idempotency_key is not None)
+    views = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
     return JSONResponse(await answers.payload(views), headers={"x-fal-request-id": accepted.ids[0]})
 
 
@@ -136,7 +136,7 @@ async def _submitted(
     app: str,
     request: Request,
     resources: Resources,
-    tenant: str,
+    caller: access.Caller,
     *,
     webhook: submissions.Webhook | None = None,
     low_priority: bool = False,
@@ -156,7 +156,7 @@ async def _submitted(
         start_timeout=start_timeout,
         idempotency_key=idempotency_key,
     )
-    return await resources.submitter.submit(submission, tenant, names=asking.names(sent))
+    return await resources.submitter.submit(submission, caller, names=asking.names(sent))
 
 
 def _model_of(app: str, resources: Resources) -> str:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.dialects.forge import asking, catalogue
 from api.http import bodies
-from api.http.access import ResourcesDep, Tenant
+from api.http.access import ModelsCaller, ResourcesDep, Tenant
 from api.http.hangups import unless_hung_up
 from api.resources import Resources
 from storage.contracts.samples import Target
@@ -35,13 +35,13 @@ async def status(
 
 
 @router.post("/{slug:path}/start", openapi_extra=asking.Wish.body())
-async def start(slug: str, request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
+async def start(slug: str, request: Request, resources: ResourcesDep, caller: ModelsCaller) -> Response:
     """Load a model before it is needed, and wait for that; `run_until_stopped` keeps it loaded.
 
     Where no worker of that sort is there, 202 says so, and the first that comes loads it.
     """
     target, keep = await _target(slug, request, resources)
-    started = await unless_hung_up(request, resources.warming.start(target, keep=keep))
+    started = await unless_hung_up(request, resources.warming.start(target, caller.tenant, keep=keep))
     is_loaded = started.startup_ms is not None
     answer: dict[str, Any] = {
         "slug": slug,
@@ -57,11 +57,12 @@ async def start(slug: str, request: Request, resources: ResourcesDep, tenant: Te
 
 
 @router.post("/{slug:path}/stop", openapi_extra=asking.Wish.body())
-async def stop(slug: str, request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
-    """Keep a model loaded no longer, and take it off its GPU once it is idle."""
+async def stop(slug: str, request: Request, resources: ResourcesDep, caller: ModelsCaller) -> Response:
+    """Keep a model loaded no longer, and take it off its GPU once it is idle, unless another tenant keeps it."""
     target, _ = await _target(slug, request, resources)
-    await resources.warming.stop(target)
-    return JSONResponse({"slug": slug, "model": target.model, "keep_warm": False, "status": "stopping"})
+    kept = not await resources.warming.stop(target, caller.tenant)
+    status = "kept_for_others" if kept else "stopping"
+    return JSONResponse({"slug": slug, "model": target.model, "keep_warm": kept, "status": status})
 
 
 @router.get("/{slug:path}")

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base, fields
 from api.dialects.forge import asking, catalogue
 from api.http import bodies
-from api.http.access import IdempotencyKey, ResourcesDep, Tenant
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant
 from api.service.checks import NOT_UPSAMPLED
 from storage.contracts.catalog import UPSAMPLING
 
@@ -25,15 +25,15 @@ Version = Annotated[str | None, Query(max_length=100)]
     openapi_extra=fields.body({"anyOf": [asking.Kontext.model_json_schema(), asking.Flux2.model_json_schema()]}),
 )
 async def infer(
-    slug: str, request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    slug: str, request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Run a model and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
     body = await bodies.read(request)
     name = asking.named(slug, body.fields.get("model_version"), resources.catalog)
     model = resources.catalog.models[name]
     submission = await asking.submission_of(body, name=name, model=model, idempotency_key=idempotency_key)
-    accepted = await resources.submitter.submit(submission, tenant, names=asking.NAMES)
-    (view,) = await base.finished(request, resources, accepted, tenant, keep=idempotency_key is not None)
+    accepted = await resources.submitter.submit(submission, caller, names=asking.NAMES)
+    (view,) = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
     result, generation = view.made(), view.generation
     artifact = {"base64": await view.base64(), "finishReason": "SUCCESS", "seed": generation.edit.seed}
     ignored = body.fields.get(UPSAMPLING) and not model.upsamples

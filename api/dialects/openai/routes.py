@@ -9,34 +9,34 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base
 from api.dialects.openai import answers, asking, stream
 from api.http import bodies, streams
-from api.http.access import IdempotencyKey, ResourcesDep, Tenant
+from api.http.access import Caller, IdempotencyKey, ResourcesDep
 from api.resources import Resources
-from storage.contracts import edits, errors
+from storage.contracts import access, edits, errors
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @router.post("/images/edits", openapi_extra=asking.Input.body())
 async def edit(
-    request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Edit pictures: a form with `image` or several `image[]`, or JSON with `images`."""
     body = await bodies.read(request, files=asking.FILES)
     references, masks = await asking.pictures_of(body)
     if not references:
         raise errors.InvalidInputError("image is required: an uploaded file, or images in JSON", field="image")
-    return await _run("image_edit", body, references, masks, request, resources, tenant, idempotency_key)
+    return await _run("image_edit", body, references, masks, request, resources, caller, idempotency_key)
 
 
 @router.post("/images/generations", openapi_extra=asking.Input.body())
 async def generate(
-    request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Make pictures from text."""
     body = await bodies.read(request, files=asking.FILES)
     if any(body.fields.get(name) or body.files.get(name) for name in (*asking.FILES, "images")):
         raise errors.InvalidInputError("image: send pictures to /v1/images/edits", field="image")
-    return await _run("image_generation", body, [], [], request, resources, tenant, idempotency_key)
+    return await _run("image_generation", body, [], [], request, resources, caller, idempotency_key)
 
 
 async def _run(
@@ -46,7 +46,7 @@ async def _run(
     masks: Sequence[edits.Picture],
     request: Request,
     resources: Resources,
-    tenant: str,
+    caller: access.Caller,
     idempotency_key: str | None,
 ) -> Response:
     sent = asking.Input.check(body.fields, textual=body.textual)
@@ -62,14 +62,16 @@ async def _run(
         idempotency_key=idempotency_key,
     )
     if sent.stream:
-        resources.streams.check(tenant)
-    accepted = await resources.submitter.submit(submission, tenant, names=asking.NAMES)
+        resources.streams.check(caller.tenant)
+    accepted = await resources.submitter.submit(submission, caller, names=asking.NAMES)
     id_, keep = accepted.ids[0], idempotency_key is not None
     if sent.stream:
-        pictures = stream.Stream(kind=kind, ids=accepted.ids, sent=sent, resources=resources, tenant=tenant, keep=keep)
+        pictures = stream.Stream(
+            kind=kind, ids=accepted.ids, sent=sent, resources=resources, tenant=caller.tenant, keep=keep
+        )
         return streams.response(pictures.frames, headers={"x-request-id": id_})
     try:
-        views = await base.finished(request, resources, accepted, tenant, keep=keep)
+        views = await base.finished(request, resources, accepted, caller.tenant, keep=keep)
         data = [await answers.datum(view, sent.response_format) for view in views]
     except errors.DarkroomError as exc:
         # It was accepted: a client that sent it again would have the GPU do it twice.

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.dialects.oxen import model_shapes, shapes
+from api.dialects.oxen import key_shapes, model_shapes, shapes
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -18,11 +18,12 @@ PROBLEMS: Responses = {
     for status, description in (
         (400, "A field is missing, unknown or out of range"),
         (401, "No valid API key"),
+        (403, "The API key does not allow this"),
         (402, "The month's budget does not suffice"),
         (404, "No such thing"),
         (413, "The body or picture is too large"),
         (422, "The idempotency key belongs to another request, or an input could not be fetched"),
-        (429, "Too many unfinished generations or streams"),
+        (429, "Too many unfinished generations, streams or requests"),
         (503, "A store does not answer; see Retry-After"),
     )
 }
@@ -46,6 +47,10 @@ MODELS = _answer(model_shapes.ModelList, "Models")
 VERIFIED = _answer(model_shapes.Verified, "What its credentials say")
 PLACEMENTS = _answer(model_shapes.PlacementList, "Where it goes")
 MODEL = _answer(model_shapes.ModelAnswer, "The model")
+KEY = _answer(key_shapes.Key, "The key")
+KEYS = _answer(key_shapes.KeyList, "Keys")
+KEY_MADE: Responses = {201: {"model": key_shapes.MadeKey, "description": "Made"}}
+AUDIT = _answer(key_shapes.Audit, "What was done")
 STREAMED: Responses = {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}}
 
 

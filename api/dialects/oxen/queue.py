@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base
 from api.dialects.oxen import answers, asking, contract, envelope, stream
 from api.http import bodies
-from api.http.access import IdempotencyKey, ResourcesDep, Tenant
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant
 from api.resources import Resources
 from api.service.read import ResultView
 from api.service.submit import Accepted
@@ -31,7 +31,7 @@ router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 async def enqueue(
     request: Request,
     resources: ResourcesDep,
-    tenant: Tenant,
+    caller: Caller,
     idempotency_key: IdempotencyKey = None,
     validate: Annotated[str, Query(pattern="^(early|late)$")] = "early",
 ) -> Response:
@@ -42,8 +42,8 @@ async def enqueue(
             "response_format must be url here: queued results are downloaded; /api/ai/images/edit returns b64_json"
         )
         raise errors.InvalidInputError(message, field="response_format")
-    submission = await _submission(body, resources, tenant, idempotency_key, late=validate == "late")
-    accepted = await resources.submitter.submit(submission, tenant)
+    submission = await _submission(body, resources, caller.tenant, idempotency_key, late=validate == "late")
+    accepted = await resources.submitter.submit(submission, caller)
     answer = answers.accepted(accepted)
     if submission.pins:
         answer["waiting_for_worker"] = not accepted.is_served
@@ -129,12 +129,12 @@ async def read_generation(
 
 @router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
 async def replay(
-    generation_id: str, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    generation_id: str, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Run a generation again: same pictures, parameters and seed. Its inputs are kept as long as its result."""
-    view = await resources.reader.one(generation_id, tenant)
+    view = await resources.reader.one(generation_id, caller.tenant)
     submission = asking.replay_of(view, known=resources.catalog, idempotency_key=idempotency_key)
-    accepted = await resources.submitter.submit(submission, tenant)
+    accepted = await resources.submitter.submit(submission, caller)
     return _accepted(accepted, answers.accepted(accepted), idempotency_key)
 
 
@@ -184,15 +184,15 @@ async def stream_events(
 
 @router.post("/api/ai/images/edit", openapi_extra=contract.EDIT, responses=contract.EDITED)
 async def edit_and_wait(
-    request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
     body = await bodies.read(request, files=envelope.PICTURES)
     wanted = envelope.response_format(body.fields)
-    submission = await _submission(body, resources, tenant, idempotency_key, late=False)
-    accepted = await resources.submitter.submit(submission, tenant)
+    submission = await _submission(body, resources, caller.tenant, idempotency_key, late=False)
+    accepted = await resources.submitter.submit(submission, caller)
     # Whoever hangs up with a key may come back with it, and then wants the edit.
-    views = await base.finished(request, resources, accepted, tenant, keep=idempotency_key is not None)
+    views = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
     images = [await _image(view, wanted) for view in views]
     return JSONResponse(answers.blocking(views, images))
 

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base
 from api.dialects.replicate import answers, asking
 from api.http import bodies, downloads
-from api.http.access import IdempotencyKey, ResourcesDep, Tenant, own_url
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
 from api.resources import Resources
-from storage.contracts import errors
+from storage.contracts import access, errors
 from storage.ledger import records
 
 router = APIRouter(prefix="/v1", tags=["replicate"])
@@ -28,7 +28,7 @@ CancelAfter = Annotated[str | None, Header()]
 async def create(
     request: Request,
     resources: ResourcesDep,
-    tenant: Tenant,
+    caller: Caller,
     prefer: Prefer = "",
     cancel_after: CancelAfter = None,
     idempotency_key: IdempotencyKey = None,
@@ -38,7 +38,7 @@ async def create(
     named = body.get("version") or body.get("model")
     if not isinstance(named, str):
         raise errors.InvalidInputError("version is required", field="version")
-    return await _created(named, body, request, resources, tenant, prefer, cancel_after, idempotency_key)
+    return await _created(named, body, request, resources, caller, prefer, cancel_after, idempotency_key)
 
 
 @router.post("/models/{owner}/{name}/predictions", status_code=201, openapi_extra=asking.Prediction.body())
@@ -48,7 +48,7 @@ async def create_of_model(
     name: str,
     request: Request,
     resources: ResourcesDep,
-    tenant: Tenant,
+    caller: Caller,
     prefer: Prefer = "",
     cancel_after: CancelAfter = None,
     idempotency_key: IdempotencyKey = None,
@@ -56,7 +56,7 @@ async def create_of_model(
     """The same, of a model or a deployment."""
     body = (await bodies.read(request)).fields
     named = f"{owner}/{name}"
-    return await _created(named, body, request, resources, tenant, prefer, cancel_after, idempotency_key)
+    return await _created(named, body, request, resources, caller, prefer, cancel_after, idempotency_key)
 
 
 @router.get("/predictions")
@@ -134,7 +134,7 @@ async def _created(
     body: Mapping[str, Any],
     request: Request,
     resources: Resources,
-    tenant: str,
+    caller: access.Caller,
     prefer: str,
     cancel_after: str | None,
     idempotency_key: str | None,
@@ -149,11 +149,11 @@ async def _created(
         cancel_after=cancel_after,
         idempotency_key=idempotency_key,
     )
-    id_ = (await resources.submitter.submit(submission, tenant, names=asking.NAMES)).ids[0]
+    id_ = (await resources.submitter.submit(submission, caller, names=asking.NAMES)).ids[0]
     if not wait_s:
-        return JSONResponse(answers.prediction(await resources.reader.one(id_, tenant), own), status_code=201)
+        return JSONResponse(answers.prediction(await resources.reader.one(id_, caller.tenant), own), status_code=201)
     keep = idempotency_key is not None
-    view = await base.waited(request, resources, id_, tenant, seconds=wait_s, keep=keep)
+    view = await base.waited(request, resources, id_, caller.tenant, seconds=wait_s, keep=keep)
     answer = answers.prediction(view, own)
     if not view.is_over:
         # Clients take `processing` for the end of a wait that came to something.

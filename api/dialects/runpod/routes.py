@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base
 from api.dialects.runpod import answers, asking
 from api.http import bodies
-from api.http.access import IdempotencyKey, ResourcesDep, Tenant, own_url
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
 from api.resources import Resources
-from storage.contracts import errors
+from storage.contracts import access, errors
 from storage.ledger import presence, records, usage
 
 router = APIRouter(prefix="/v2/{endpoint}", tags=["runpod"])
@@ -24,10 +24,10 @@ Wait = Annotated[int, Query(ge=1000, le=300_000, description="Milliseconds to wa
 
 @router.post("/run", openapi_extra=asking.Job.body())
 async def run(
-    endpoint: str, request: Request, resources: ResourcesDep, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    endpoint: str, request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Submit a job."""
-    id_ = await _submitted(endpoint, request, resources, tenant, idempotency_key, job_prefix="")
+    id_ = await _submitted(endpoint, request, resources, caller, idempotency_key, job_prefix="")
     return JSONResponse({"id": answers.job_id(id_), "status": "IN_QUEUE"})
 
 
@@ -36,14 +36,14 @@ async def run_sync(
     endpoint: str,
     request: Request,
     resources: ResourcesDep,
-    tenant: Tenant,
+    caller: Caller,
     wait: Wait = DEFAULT_WAIT_MS,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Submit a job and wait for it; what is unfinished then goes on. A client that hangs up before cancels it."""
-    id_ = await _submitted(endpoint, request, resources, tenant, idempotency_key, job_prefix=answers.SYNC)
+    id_ = await _submitted(endpoint, request, resources, caller, idempotency_key, job_prefix=answers.SYNC)
     keep = idempotency_key is not None
-    view = await base.waited(request, resources, id_, tenant, seconds=wait / 1000, keep=keep)
+    view = await base.waited(request, resources, id_, caller.tenant, seconds=wait / 1000, keep=keep)
     return JSONResponse(await answers.job(view, answers.SYNC))
 
 
@@ -133,7 +133,7 @@ async def _submitted(
     endpoint: str,
     request: Request,
     resources: Resources,
-    tenant: str,
+    caller: access.Caller,
     idempotency_key: str | None,
     *,
     job_prefix: str,
@@ -147,4 +147,4 @@ async def _submitted(
         job_prefix=job_prefix,
         idempotency_key=idempotency_key,
     )
-    return (await resources.submitter.submit(submission, tenant, names=asking.NAMES)).ids[0]
+    return (await resources.submitter.submit(submission, caller, names=asking.NAMES)).ids[0]

@@ -23,12 +23,12 @@ Wish = Literal["once", "always", "never"]
 """How a model is wanted on a target: loaded once, kept loaded, let go."""
 
 
-def want(target: samples.Target, how: Wish, *, seconds: float, worker: str = "") -> Call[int]:
-    """Ask for a model, of a `worker` or of any; its target's GPU type and region may be `any`.
+def want(target: samples.Target, how: Wish, *, tenant: str, seconds: float, worker: str = "") -> Call[int]:
+    """Ask for a model for a tenant, of a `worker` or of any; its target's GPU type and region may be `any`.
 
-    After `seconds` it is forgotten, unless for always.
+    After `seconds` it is forgotten, unless for always. 0: nothing came of it, it is kept loaded for somebody.
     """
-    arguments = (target.model, target.gpu_type, target.region, how, int(seconds * 1000), worker)
+    arguments = (target.model, target.gpu_type, target.region, how, int(seconds * 1000), worker, tenant)
     return Call(script="want", arguments=arguments, decode=int)
 
 

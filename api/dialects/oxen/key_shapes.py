@@ -1,0 +1,46 @@
+"""The shapes of answers about API keys, for OpenAPI."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from storage.contracts.access import Rights
+
+
+class Key(Rights):
+    """A key without its secret. Times in seconds since 1970; `expires_at` None: it lives until it is revoked."""
+
+    id: str
+    tenant: str
+    label: str
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+
+
+class MadeKey(Key):
+    """A new key; `key` is what clients send, and is not shown again."""
+
+    key: str
+
+
+class KeyList(BaseModel):
+    """Keys, the oldest first."""
+
+    keys: list[Key]
+
+
+class Entry(BaseModel):
+    """What was done to a key, by which key or other means."""
+
+    at: float
+    by: str
+    action: Literal["issued", "revoked"]
+    key_id: str
+    tenant: str
+
+
+class Audit(BaseModel):
+    """The latest first."""
+
+    entries: list[Entry]

@@ -1,0 +1,29 @@
+"""What a key's rights make of a submission: models that it may not use are refused, GPU types that it may not use left out."""
+
+from storage.contracts import access, catalog, errors, submissions
+
+
+def applied(
+    submission: submissions.Submission, rights: access.Rights, known: catalog.Catalog
+) -> submissions.Submission:
+    """The submission, pinned to the GPU types that are allowed where not all are. Raises `errors.ForbiddenError`.
+
+    A model that is allowed is so in all its versions.
+    """
+    if rights.models and not _is_allowed(submission.edit.model, rights, known):
+        raise errors.ForbiddenError(f"This API key may not use {submission.edit.model}, but {', '.join(rights.models)}")
+    if not rights.gpu_types:
+        return submission
+    pins = submission.pins
+    possible = pins.gpu_types or known.models[submission.edit.model].gpu_types
+    # In the order that was asked for.
+    allowed = tuple(one for one in possible if one in rights.gpu_types)
+    if not allowed:
+        raise errors.ForbiddenError(f"This API key may run edits on {', '.join(rights.gpu_types)} alone")
+    return submission.model_copy(update={"pins": pins.model_copy(update={"gpu_types": allowed})})
+
+
+def _is_allowed(model: str, rights: access.Rights, known: catalog.Catalog) -> bool:
+    family = {model, *known.versions(model).values()}
+    named = {known.name_of(name) for name in rights.models if known.has(name)}
+    return not named.isdisjoint(family)

@@ -1,0 +1,75 @@
+"""API keys made at run time, what was done to them and by whom, and how often a key may submit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from storage.contracts import access, errors
+from storage.ledger.call import Call, table_of
+
+
+def issue(key: access.ApiKey, *, by: str) -> Call[int]:
+    """Remember a new key; `by` is the id of the key that made it, or who else did."""
+    return Call(script="key_issue", arguments=(key.id, key.tenant, key.model_dump_json(), by), decode=int)
+
+
+def find(id_: str) -> Call[access.ApiKey | None]:
+    """A key by its id, for somebody who shows it; None where there is none, any more."""
+    return Call(script="key_find", arguments=(id_,), decode=lambda reply: _key(reply) if reply else None)
+
+
+def keys_of(tenant: str | None = None) -> Call[tuple[access.ApiKey, ...]]:
+    """A tenant's keys, or everybody's."""
+    return Call(script="key_list", arguments=(tenant or "",), decode=lambda reply: tuple(map(_key, reply)))
+
+
+def revoke(id_: str, *, by: str, after_s: float = 0) -> Call[access.ApiKey]:
+    """End a key, at once or `after_s`; never later than it would. Raises `errors.NotFoundError` when decoded."""
+
+    def decode(reply: Sequence[str] | None) -> access.ApiKey:
+        if not reply:
+            raise errors.NotFoundError("There is no such API key")
+        return _key(reply)
+
+    return Call(script="key_revoke", arguments=(id_, by, int(after_s * 1000)), decode=decode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What was done to a key, by whom and when (milliseconds since 1970)."""
+
+    at_ms: int
+    by: str
+    action: Literal["issued", "revoked"]
+    key_id: str
+    tenant: str
+
+
+def audit(limit: int = 1000) -> Call[tuple[Entry, ...]]:
+    """What was done to keys, the latest first."""
+
+    def decode(reply: list[Any]) -> tuple[Entry, ...]:
+        entries = [(int(id_.partition("-")[0]), table_of(fields)) for id_, fields in reply]
+        return tuple(
+            Entry(at_ms=at, by=one["by"], action=one["action"], key_id=one["key"], tenant=one["tenant"])  # type: ignore[arg-type]
+            for at, one in entries
+        )
+
+    return Call(script="key_audit", arguments=(limit,), decode=decode)
+
+
+def pace(key_id: str, per_minute: int) -> Call[None]:
+    """Count a submission of a key. Raises `errors.TooManyRequestsError` when decoded, where it comes too soon."""
+
+    def decode(wait_ms: int) -> None:
+        if wait_ms > 0:
+            message = f"This API key may submit {per_minute} times in a minute"
+            raise errors.TooManyRequestsError(message, retry_after=wait_ms / 1000)
+
+    return Call(script="key_pace", arguments=(key_id, per_minute), decode=decode)
+
+
+def _key(reply: Sequence[str]) -> access.ApiKey:
+    record = table_of(reply)
+    changes: dict[str, int] = {name: int(record[name]) for name in ("expires_ms", "used_ms") if name in record}
+    return access.ApiKey.model_validate_json(record["key"]).model_copy(update=changes)

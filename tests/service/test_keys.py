@@ -1,0 +1,244 @@
+"""API keys that are made, limited, rotated and revoked while the service runs."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from infra import embedded
+from storage import connections, keys
+from storage.contracts import access
+from tests.conftest import Tenant, eventually
+
+
+def _darkroom_admin(stack: embedded.Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DARKROOM_DATA_DIR": str(stack.options.data_dir)}
+    command = [str(Path(sys.executable).parent / "darkroom-admin"), *arguments]
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def operator(stack: embedded.Stack) -> Tenant:
+    """Whoever has a key with the scope `admin`, which the command line makes."""
+    made = _darkroom_admin(stack, "keys", "create", "operators", "--scopes", "admin")
+    assert made.returncode == 0, made.stderr
+    return Tenant(stack.url, "operators", made.stdout.strip())
+
+
+Make = Callable[..., Tenant]
+
+
+@pytest.fixture
+def make(operator: Tenant) -> Iterator[Make]:
+    """Make a key, and revoke it after the test."""
+    made: list[str] = []
+
+    def one(tenant: str = "zoe", **rights: object) -> Tenant:
+        answer = operator.post("/api/admin/keys", {"tenant": tenant, **rights})
+        assert answer.status_code == 201, answer.text
+        made.append(answer.json()["id"])
+        return Tenant(operator.url, tenant, answer.json()["key"])
+
+    yield one
+    for id_ in made:
+        operator.delete(f"/api/admin/keys/{id_}")
+
+
+def _id(caller: Tenant) -> str:
+    return access.id_of(caller.key) or ""
+
+
+def _refused(caller: Tenant, body: dict[str, Any]) -> tuple[int, str]:
+    answer = caller.post("/api/ai/queue", {"model": "quick", "prompt": "x", **body})
+    return answer.status_code, answer.json()["error"]["code"] if answer.status_code != 200 else ""
+
+
+def test_a_key_of_a_new_tenant_edits_and_sees_its_own_alone(make: Make, alice: Tenant, tiny: str) -> None:
+    zoe, again = make("zoe"), make("zoe", label="another")
+    id_ = zoe.enqueue(tiny)
+    assert zoe.finished(id_)["status"] == "succeeded"
+    assert again.get(f"/api/ai/queue/{id_}").status_code == 200, "the keys of a tenant see the same"
+    assert alice.get(f"/api/ai/queue/{id_}").status_code == 404
+    assert zoe.get(f"/api/ai/queue/{alice.enqueue(tiny)}").status_code == 404
+
+
+def test_a_key_is_shown_once_and_kept_as_a_digest_alone(operator: Tenant, stack: embedded.Stack, make: Make) -> None:
+    zoe = make("zoe", label="for the site", per_minute=60)
+    assert zoe.get("/api/ai/models").status_code == 200
+    (listed,) = (one for one in operator.get("/api/admin/keys?tenant=zoe").json()["keys"] if one["id"] == _id(zoe))
+    assert (listed["label"], listed["per_minute"], listed["scopes"]) == ("for the site", 60, ["submit", "read"])
+    assert listed["last_used_at"] == pytest.approx(time.time(), abs=60)
+    assert "key" not in listed
+    assert "digest" not in listed
+    secret = zoe.key.rpartition("_")[2]
+    with contextlib.closing(connections.connect(stack.store)) as connection:
+        kept = str([connection.hgetall(name) for name in connection.scan_iter(match=keys.API_KEY + "*")])
+        told = str(connection.xrange(keys.AUDIT))
+    assert access.digest(zoe.key) in kept
+    assert secret not in kept + told
+
+
+@pytest.mark.parametrize(
+    ("scopes", "may_read", "may_submit"),
+    [(["read"], True, False), (["submit"], False, True), (["models"], False, False)],
+)
+def test_a_key_does_what_its_scopes_say(
+    make: Make, tiny: str, scopes: list[str], may_read: bool, may_submit: bool
+) -> None:
+    zoe = make("zoe", scopes=scopes)
+    assert zoe.get("/api/ai/queue").status_code == (200 if may_read else 403)
+    assert _refused(zoe, {"input_image": tiny}) == ((200, "") if may_submit else (403, "forbidden"))
+    assert zoe.get("/api/admin/keys").status_code == 403
+
+
+def test_models_are_started_and_stopped_with_that_scope_alone(make: Make) -> None:
+    plain, entitled = make("zoe"), make("zoe", scopes=["models"])
+    for route in ("start", "stop"):
+        assert plain.post(f"/v1/model-families/quick/{route}", {}).status_code == 403
+    assert entitled.post("/v1/model-families/quick/stop", {}).status_code == 200
+
+
+def test_a_key_uses_the_models_and_gpu_types_that_it_may(make: Make, tiny: str) -> None:
+    quick = make("zoe", models=["quick"], gpu_types=["cpu"])
+    assert quick.finished(quick.enqueue(tiny))["status"] == "succeeded"
+    assert _refused(quick, {"input_image": tiny, "model": "slow"}) == (403, "forbidden")
+    assert _refused(quick, {"input_image": tiny, "gpu_type": "h100"})[0] in (400, 403)
+    elsewhere = make("zoe", gpu_types=["b300"])
+    assert _refused(elsewhere, {"input_image": tiny}) == (403, "forbidden")
+
+
+def test_a_key_is_made_for_what_there_is(operator: Tenant) -> None:
+    for rights in (
+        {"models": ["nope"]},
+        {"gpu_types": ["nope"]},
+        {"scopes": ["root"]},
+        {"scopes": []},
+        {"tenant": "a/b"},
+        {"x": 1},
+    ):
+        answer = operator.post("/api/admin/keys", {"tenant": "zoe", **rights})
+        assert answer.status_code in (400, 404), answer.text
+        assert next(iter(rights)).removesuffix("s") in answer.text or "nope" in answer.text
+
+
+def test_filters_are_switched_off_by_a_key_that_may(make: Make, tiny: str) -> None:
+    asked = {"input_image": tiny, "prompt": "nudify", "disable_safety_checker": True}
+    assert _refused(make("zoe"), asked) == (400, "invalid_input")
+    trusted = make("zoe", unfiltered=True)
+    assert (
+        trusted.finished(trusted.enqueue(tiny, **{k: v for k, v in asked.items() if k != "input_image"}))["status"]
+        == "succeeded"
+    )
+
+
+def test_a_key_with_a_rate_is_told_when_to_come_again(make: Make, tiny: str) -> None:
+    slow = make("zoe", per_minute=10)
+    assert _refused(slow, {"input_image": tiny}) == (200, "")
+    answer = slow.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": tiny})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_requests")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 6
+    busy = make("zoe", per_minute=600)
+    outcomes = [_refused(busy, {"input_image": tiny})[0] for _ in range(20)]
+    assert outcomes == [200] * 20, "a tenth of a minute's may come at once"
+
+
+def test_a_keys_budget_bounds_what_its_tenant_may_spend_with_it(make: Make, tiny: str) -> None:
+    broke, other = make("zara", budget_usd=0), make("zara")
+    assert _refused(broke, {"input_image": tiny, "model": "priced"}) == (402, "budget_exceeded")
+    assert _refused(other, {"input_image": tiny, "model": "priced"}) == (200, "")
+
+
+def test_a_revoked_key_stops_within_a_second(operator: Tenant, make: Make) -> None:
+    zoe = make("zoe")
+    assert zoe.get("/api/ai/models").status_code == 200
+    revoked = time.monotonic()
+    assert operator.delete(f"/api/admin/keys/{_id(zoe)}").status_code == 200
+    eventually(lambda: zoe.get("/api/ai/models").status_code == 401)
+    assert time.monotonic() - revoked < 2
+    assert operator.delete(f"/api/admin/keys/{_id(zoe)}").status_code == 404
+
+
+def test_a_key_that_expires_is_unknown_from_then_on(make: Make) -> None:
+    zoe = make("zoe", expires_in_s=1.5)
+    assert zoe.get("/api/ai/models").status_code == 200
+    eventually(lambda: zoe.get("/api/ai/models").status_code == 401, within_s=10)
+
+
+def test_rotation_leaves_both_keys_valid_for_a_while(operator: Tenant, make: Make) -> None:
+    old = make("zoe", scopes=["read"], label="site")
+    answer = operator.post(f"/api/admin/keys/{_id(old)}/rotate", {"overlap_s": 3}).json()
+    new = Tenant(old.url, "zoe", answer["key"])
+    assert (answer["label"], answer["scopes"], answer["tenant"]) == ("site", ["read"], "zoe")
+    assert [one.get("/api/ai/models").status_code for one in (old, new)] == [200, 200]
+    eventually(lambda: old.get("/api/ai/models").status_code == 401, within_s=15)
+    assert new.get("/api/ai/models").status_code == 200
+    assert operator.post("/api/admin/keys/nobody/rotate", {}).status_code == 404
+    operator.delete(f"/api/admin/keys/{answer['id']}")
+
+
+def test_what_was_done_is_told_with_who_did_it(operator: Tenant, make: Make) -> None:
+    zoe = make("zoe")
+    operator.delete(f"/api/admin/keys/{_id(zoe)}")
+    told = [one for one in operator.get("/api/admin/audit").json()["entries"] if one["key_id"] == _id(zoe)]
+    assert [(one["action"], one["by"], one["tenant"]) for one in told] == [
+        ("revoked", f"key {_id(operator)}", "zoe"),
+        ("issued", f"key {_id(operator)}", "zoe"),
+    ]
+
+
+def test_the_command_line_does_the_same(stack: embedded.Stack) -> None:
+    made = _darkroom_admin(stack, "keys", "create", "zeno", "--models", "quick, slow", "--expires-in-days", "1")
+    zeno = Tenant(stack.url, "zeno", made.stdout.strip())
+    assert zeno.get("/api/ai/models").status_code == 200
+    assert "models=('quick', 'slow')" in _darkroom_admin(stack, "keys", "list", "zeno").stdout
+    rotated = _darkroom_admin(stack, "keys", "rotate", _id(zeno), "--overlap-hours", "0").stdout.strip()
+    eventually(lambda: zeno.get("/api/ai/models").status_code == 401)
+    assert "revoked" in _darkroom_admin(stack, "keys", "revoke", access.id_of(rotated) or "").stdout
+    assert _darkroom_admin(stack, "keys", "list", "zeno").stdout == ""
+    assert f"issued   {_id(zeno)}  zeno  by darkroom-admin" in _darkroom_admin(stack, "audit").stdout
+    for wrong, said in (
+        (("create", "a/b"), "tenant: "),
+        (("create", "z", "--scopes", "x"), "scopes: "),
+        (("revoke", "x"), "no such"),
+    ):
+        failed = _darkroom_admin(stack, "keys", *wrong)
+        assert failed.returncode == 1
+        assert said in failed.stderr
+
+
+PUBLIC = {
+    "GET /.well-known/jwks.json", "GET /health/live", "GET /health/ready", "GET /v1/health/live", "GET /v1/health/ready",
+    "GET /v1/license", "GET /v1/manifest", "GET /v1/metadata", "GET /v1/metrics", "GET /v1/stored/{key}",
+}  # fmt: skip
+"""Routes that tell nothing of a tenant's, but for links that are signed themselves."""
+
+
+def _asked(caller: Tenant, method: str, path: str) -> int:
+    url, body = caller.url + re.sub(r"\{[^}]*\}", "quick", path), None if method == "GET" else {}
+    # A stream's answer begins and does not end.
+    with requests.request(method, url, headers=caller.headers, json=body, timeout=30, stream=True) as answer:
+        return answer.status_code
+
+
+def test_every_route_asks_for_a_key_that_may(operator: Tenant, make: Make) -> None:
+    revoked, expired = make("zoe"), make("zoe", expires_in_s=0.001)
+    reader, submitter = make("zoe", scopes=["read"]), make("zoe", scopes=["submit"])
+    operator.delete(f"/api/admin/keys/{_id(revoked)}")
+    strangers = [Tenant(operator.url, "nobody", key) for key in ("", "wrong-key-of-nobody")] + [revoked, expired]
+    open_to_all = set()
+    paths = requests.get(f"{operator.url}/openapi.json", timeout=30).json()["paths"]
+    for method, path in ((method.upper(), path) for path, methods in paths.items() for method in methods):
+        if {_asked(stranger, method, path) for stranger in strangers} <= {401, 403}:
+            without = submitter if method == "GET" else reader
+            assert _asked(without, method, path) == 403, f"{method} {path}"
+        else:
+            open_to_all.add(f"{method} {path}")
+    assert open_to_all == PUBLIC
