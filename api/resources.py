@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import redis.asyncio
 
 from api.service.budgets import Budgets
+from api.service.erasure import Eraser
 from api.service.forecast import Forecasts
 from api.service.keys import Keys
 from api.service.objects import AsyncObjects
@@ -50,6 +51,7 @@ class Resources:
     streams: OpenStreams
     forecasts: Forecasts
     budgets: Budgets
+    eraser: Eraser
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
         """A picture's content credentials, read in a thread. Raises `errors.NotFoundError` when nothing is signed here."""
@@ -115,6 +117,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             signatures=signatures,
             forecasts=forecasts,
             budgets=budgets,
+            eraser=Eraser(ledger, objects),
             streams=OpenStreams(settings.max_streams_per_tenant),
         )
 

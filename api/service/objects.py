@@ -41,9 +41,9 @@ class AsyncObjects:
         """Fetch. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
         return await self._run(functools.partial(self._objects.get, key))
 
-    async def delete_prefix(self, prefix: str) -> None:
-        """Remove everything below a prefix. Raises `errors.ObjectsUnavailableError`."""
-        await self._run(functools.partial(self._objects.delete_prefix, prefix))
+    async def delete_prefix(self, prefix: str) -> int:
+        """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""
+        return await self._run(functools.partial(self._objects.delete_prefix, prefix))
 
     async def check(self) -> None:
         """Is the bucket there? Raises `errors.ObjectsUnavailableError`."""

@@ -30,7 +30,7 @@ class ObjectStore(Protocol):
     async def copy(self, source: str, key: str) -> None:
         """Store again under another key. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
 
-    async def delete_prefix(self, prefix: str) -> None:
+    async def delete_prefix(self, prefix: str) -> int:
         """Remove everything below a prefix. Raises `errors.ObjectsUnavailableError`."""
 
 

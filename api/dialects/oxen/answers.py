@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from api.service.erasure import Erased
 from api.service.read import ResultView
 from api.service.submit import Accepted
 from storage.contracts import catalog, errors, events, generations, results
@@ -108,6 +109,12 @@ def _weights(one: generations.Generation, model: catalog.Model | None) -> dict[s
     name = receipt.weights if receipt else model.weights.name if model else None
     note = model.weights.note if model and model.weights.name == name else None
     return {"name": name, "note": note}
+
+
+def erased(what: Erased) -> dict[str, Any]:
+    """What was deleted, for whoever must show that it was."""
+    told = {"generations": what.generations, "events": what.events, "objects": what.objects}
+    return {"status": "success", "effect": "erased", "erased": told}
 
 
 def event(event_: events.Event, sign: Sign) -> dict[str, Any]:

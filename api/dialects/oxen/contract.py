@@ -36,7 +36,8 @@ POLLED: Responses = {
     **_answer(shapes.GenerationAnswer, "The generation"),
     304: {"description": "Unchanged since this ETag"},
 }
-CANCELLED = _answer(shapes.Cancelled, "Cancelled, or terminal before")
+CANCELLED = _answer(shapes.Cancelled, "Cancelled, terminal before, or erased")
+ERASED = _answer(shapes.ErasedAll, "Erased")
 EDITED: Responses = {
     **_answer(shapes.Edited, "The pictures"),
     409: {"model": shapes.Problem, "description": "It was cancelled"},

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
 from sse_starlette import EventSourceResponse
@@ -139,11 +139,27 @@ async def replay(
 
 
 @router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)
-async def cancel_generation(generation_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
-    """Cancel a queued or processing generation; on a terminal one this has no effect."""
-    if await resources.ledger.run(records.cancel(generation_id, tenant)) == "missing":
+async def cancel_generation(
+    generation_id: str, resources: ResourcesDep, tenant: Tenant, erase: bool = False
+) -> Response:
+    """Cancel a queued or processing generation, or with `erase` forget any: record, prompt, pictures and events.
+
+    On a terminal one cancelling has no effect, which `effect` says.
+    """
+    if erase:
+        erased = await resources.eraser.one(generation_id, tenant)
+        return JSONResponse(answers.erased(erased) | {"generation_id": generation_id})
+    outcome = await resources.ledger.run(records.cancel(generation_id, tenant))
+    if outcome == "missing":
         raise errors.NotFoundError("The requested resource could not be found")
-    return JSONResponse({"status": "success", "generation_id": generation_id})
+    effect = "cancelled" if outcome == "cancelled" else "none"
+    return JSONResponse({"status": "success", "generation_id": generation_id, "effect": effect})
+
+
+@router.delete("/api/ai/queue", responses=contract.ERASED)
+async def erase_everything(resources: ResourcesDep, tenant: Tenant, erase: Literal["everything"]) -> Response:
+    """Forget all that this tenant ever asked for and was given; what is unfinished is cancelled. Counts and costs stay."""
+    return JSONResponse(answers.erased(await resources.eraser.everything(tenant)))
 
 
 @router.get("/api/events", response_class=EventSourceResponse, responses=contract.STREAMED)

@@ -1,6 +1,6 @@
 """The shapes of the queue's answers, for OpenAPI."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -114,11 +114,29 @@ class GenerationList(BaseModel):
     next: str | None
 
 
+class Erased(BaseModel):
+    """What was deleted: generations with prompt and parameters, their events, pictures that came in and went out."""
+
+    generations: int
+    events: int
+    objects: int
+
+
 class Cancelled(BaseModel):
-    """The generation is terminal now."""
+    """The generation is terminal now; `effect` says what came of asking. `erased` where that was asked for."""
 
     status: str
     generation_id: str
+    effect: Literal["cancelled", "none", "erased"]
+    erased: Erased | None = None
+
+
+class ErasedAll(BaseModel):
+    """Nothing of the tenant's is left but counts and costs."""
+
+    status: str
+    effect: Literal["erased"]
+    erased: Erased
 
 
 class Image(BaseModel):

@@ -45,6 +45,7 @@ for i, generation in ipairs(request.generations) do
     siblings = #ids > 1 and table.concat(ids, ' ') or nil,
     reserve = request.budget and not request.refused and request.reserve or nil,
     deadline_ms = request.deadline_ms and integer(at + request.deadline_ms) or nil,
+    idempotency = request.idempotency,
     -- The first one's webhook speaks for all.
     webhook_moments = i == 1 and request.webhook_moments or nil,
   }

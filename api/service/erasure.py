@@ -1,0 +1,64 @@
+"""Erasing: what is remembered of a generation, or of a tenant's all, in the ledger and in the object store."""
+
+from dataclasses import dataclass, field
+
+from api.service.objects import AsyncObjects
+from storage.contracts import errors
+from storage.ledger import call, erasure
+
+PAGE = 100
+
+
+@dataclass(kw_only=True)
+class Erased:
+    """What was deleted: generations (records with prompt and parameters), events, objects (pictures in and out)."""
+
+    generations: int = 0
+    events: int = 0
+    objects: int = 0
+    ids: list[str] = field(default_factory=list)
+
+
+class Eraser:
+    """Erases. What was used (counts and costs by month) stays, for it is nobody's content."""
+
+    def __init__(self, ledger: call.AsyncLedger, objects: AsyncObjects) -> None:
+        self._ledger = ledger
+        self._objects = objects
+
+    async def one(self, id_: str, tenant: str) -> Erased:
+        """Erase a generation, which is cancelled should it be unfinished.
+
+        Raises `errors.NotFoundError`, `errors.StoreUnavailableError` and `errors.ObjectsUnavailableError`; after the last, the
+        housekeeping worker deletes what is left.
+        """
+        erased = Erased()
+        await self._erase(id_, tenant, erased)
+        if not erased.ids:
+            raise errors.NotFoundError("The requested resource could not be found")
+        return erased
+
+    async def everything(self, tenant: str) -> Erased:
+        """Erase all that a tenant ever asked for and was given. Raises as `one`; asking again goes on where it ended."""
+        erased, below = Erased(), None
+        while True:
+            listing = erasure.ids_of(tenant, below=below, limit=PAGE)
+            found, below = await self._ledger.run(listing)
+            for id_ in found:
+                await self._erase(id_, tenant, erased)
+            if below is None:
+                break
+        erased.events += await self._ledger.run(erasure.erase_events(tenant))
+        for kind in ("inputs", "results", "files"):
+            erased.objects += await self._objects.delete_prefix(f"{kind}/{tenant}/")
+        return erased
+
+    async def _erase(self, id_: str, tenant: str, erased: Erased) -> None:
+        gone = await self._ledger.run(erasure.erase(id_, tenant))
+        if gone is None:
+            return
+        erased.generations += 1
+        erased.events += gone.events
+        erased.ids.append(id_)
+        for prefix in gone.prefixes:
+            erased.objects += await self._objects.delete_prefix(prefix)

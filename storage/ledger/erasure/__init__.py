@@ -1,0 +1,46 @@
+"""Forgetting a generation, or all of a tenant's, before their time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from storage.ledger.call import Call, table_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gone:
+    """A generation that is forgotten: how many events it had, and the prefixes of objects that may be deleted now."""
+
+    events: int
+    prefixes: tuple[str, ...]
+
+
+def erase(id_: str, tenant: str) -> Call[Gone | None]:
+    """Forget a generation; an unfinished one is cancelled first. None: there is none."""
+
+    def decode(reply: list[Any]) -> Gone | None:
+        if reply[0] == "missing":
+            return None
+        _, _, events, *prefixes = reply
+        return Gone(events=int(events), prefixes=tuple(filter(None, prefixes)))
+
+    return Call(script="erase", arguments=(id_, tenant), decode=decode)
+
+
+def ids_of(tenant: str, *, below: str | None, limit: int) -> Call[tuple[tuple[str, ...], str | None]]:
+    """Ids of a tenant's generations, newest first, and what to ask for the next page with; None is the end."""
+
+    def decode(reply: list[Any]) -> tuple[tuple[str, ...], str | None]:
+        below, *found = reply
+        return tuple(_id(record) for record in found), below or None
+
+    return Call(script="list", arguments=(tenant, "history", below or "+inf", limit), decode=decode)
+
+
+def erase_events(tenant: str) -> Call[int]:
+    """Forget a tenant's events; how many that were."""
+    return Call(script="erase_events", arguments=(tenant,), decode=int)
+
+
+def _id(record: Sequence[str]) -> str:
+    return table_of(record)["id"]

@@ -1,0 +1,43 @@
+-- Forgets a generation: its record with prompt and parameters, its events, webhooks and idempotency key. An unfinished one is
+-- cancelled first. Objects are listed as expired, so that they go whatever becomes of the caller.
+-- ARGV: 1 id, 2 tenant
+-- Returns {'missing'} | {'erased', its status before, events, results prefix, inputs prefix or ''}
+local record = record_of(ARGV[1])
+if record.tenant ~= ARGV[2] then return { 'missing' } end
+local key, at = KEY.generation .. record.id, now_ms()
+local events = 0
+for _, stream in ipairs({ KEY.events .. record.tenant, KEY.live_events }) do
+  for _, entry in ipairs(redis.call('XRANGE', stream, record.created_ms, '+')) do
+    if named(entry[2]).id == record.id then events = events + redis.call('XDEL', stream, entry[1]) end
+  end
+end
+local is_unfinished = record.status == 'queued' or record.status == 'processing'
+if is_unfinished then
+  if record.status == 'queued' then
+    unqueue(record)
+  else
+    redis.call('PUBLISH', KEY.stopped, record.id)
+  end
+  settle(record, 'cancelled', at, at, {})
+  emit('media_generation_cancelled', record, 'cancelled', {})
+end
+local inputs = record.inputs or ''
+if record.inputs and not is_unfinished and record.status ~= 'cancelled' then
+  -- Generations of one request share them.
+  if redis.call('DECR', KEY.input_uses .. record.inputs) > 0 then inputs = '' end
+elseif record.inputs and tonumber(redis.call('GET', KEY.input_uses .. record.inputs) or 0) > 0 then
+  inputs = ''
+end
+if inputs ~= '' then
+  redis.call('DEL', KEY.input_uses .. inputs)
+  redis.call('ZADD', KEY.expiring, integer(at), inputs)
+end
+-- A worker may be about to store a result, and may die before it removes it again.
+local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or 0
+redis.call('ZADD', KEY.expiring, integer(at + late_ms), record.results)
+redis.call('DEL', key)
+redis.call('ZREM', KEY.history .. record.tenant, record.id)
+redis.call('ZREM', KEY.parked, record.id)
+redis.call('ZREM', KEY.webhooks, record.id .. '/start', record.id .. '/completed')
+if record.idempotency then redis.call('DEL', KEY.idempotency .. record.tenant .. ':' .. record.idempotency) end
+return { 'erased', record.status, events, record.results, inputs }
