@@ -18,6 +18,7 @@ from api.service.signing import Signatures, signatures_of
 from api.service.streams import OpenStreams
 from api.service.submit import Submitter
 from api.service.tickets import TicketSender
+from api.service.tokens import Tokens
 from api.service.wait import Waiter
 from api.service.warming import Warming
 from api.service.watch import BLOCK_MS, Hub
@@ -52,6 +53,7 @@ class Resources:
     forecasts: Forecasts
     budgets: Budgets
     eraser: Eraser
+    tokens: Tokens
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
         """A picture's content credentials, read in a thread. Raises `errors.NotFoundError` when nothing is signed here."""
@@ -88,13 +90,14 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         stack.callback(hub.close)
         ledger = AsyncRedisLedger(connection)
         signatures = signatures_of(settings)
+        keys = Keys(settings.tenants_by_key(), ledger, unfiltered=settings.unfiltered_tenants)
         budgets = Budgets(settings.budgets, known)
         forecasts = Forecasts(ledger, known)
         reader = Reader(ledger=ledger, known=known, objects=objects, signatures=signatures)
         yield Resources(
             settings=settings,
             catalog=known,
-            keys=Keys(settings.tenants_by_key(), ledger, unfiltered=settings.unfiltered_tenants),
+            keys=keys,
             ledger=ledger,
             event_log=event_log,
             hub=hub,
@@ -118,6 +121,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             forecasts=forecasts,
             budgets=budgets,
             eraser=Eraser(ledger, objects),
+            tokens=Tokens(signatures.key("browser token"), keys, ledger),
             streams=OpenStreams(settings.max_streams_per_tenant),
         )
 

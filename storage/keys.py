@@ -69,6 +69,8 @@ API_KEYS: Final = PREFIX + "keys"
 """Hash: id of each of them to its tenant."""
 API_KEY_PACE: Final = PREFIX + "pace:"
 """+ id: when its next submission is due, in milliseconds."""
+TOKEN: Final = PREFIX + "token:"
+"""+ id: hash, a browser token for edits: how many are `left`, and `id:<generation>` for each that came of it."""
 AUDIT: Final = PREFIX + "audit"
 """Stream: what was done to API keys, and by whom."""
 BROKER: Final = PREFIX + "broker:"
@@ -120,7 +122,7 @@ def prelude() -> str:
         "expiring": EXPIRING, "webhooks": WEBHOOKS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
         "chained": CHAINED, "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
         "stopped": STOPPED, "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,
-        "broker": BROKER,
+        "token": TOKEN, "broker": BROKER,
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())
     life = ", ".join(f"{name} = {seconds}" for name, seconds in LIFETIMES_S.items())

@@ -2,27 +2,34 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Query
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 
 from api.resources import Resources
-from storage.contracts import access
+from api.service.tokens import PREFIX as TOKEN
+from api.service.tokens import Holder
+from storage.contracts import access, errors
 
 SCHEMES = ("bearer", "key", "token")
 READING = ("GET", "HEAD")
 
 
-async def authenticated(request: Request, resources: Resources) -> access.Caller:
-    """Who the request's API key stands for.
+def shown(request: Request) -> str:
+    """The API key or token that a request shows.
 
     `Authorization` may say `Bearer`, `Key`, `Token` or nothing before it, and it may come as `x-key` instead, as clients of the
-    APIs we stand in for send it. Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`.
+    APIs we stand in for send it.
     """
     words = request.headers.get("authorization", "").split()
     if len(words) == 2 and words[0].lower() in SCHEMES:
         del words[0]
-    return await resources.keys.caller_of(words[0] if len(words) == 1 else request.headers.get("x-key", ""))
+    return words[0] if len(words) == 1 else request.headers.get("x-key", "")
+
+
+async def authenticated(request: Request, resources: Resources) -> access.Caller:
+    """Who the request's API key stands for. Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`."""
+    return await resources.keys.caller_of(shown(request))
 
 
 async def caller_of(request: Request, resources: Resources) -> access.Caller:
@@ -59,6 +66,45 @@ def _with(scope: access.Scope) -> Any:
     return Depends(caller)
 
 
+async def _holder(request: Request, text: str) -> Holder | None:
+    """Whoever shows a browser token; None: it is no token."""
+    resources = await _resources(request)
+    if not text.startswith(TOKEN):
+        return None
+    return await resources.tokens.holder_of(text, request.headers.get("origin"))
+
+
+async def _submitter(request: Request, _: Annotated[object, _bearer]) -> access.Caller:
+    holder = await _holder(request, shown(request))
+    if holder is None:
+        return await _caller(request, None)
+    if holder.token.purpose != "submit":
+        raise errors.ForbiddenError("This token is not for submitting edits")
+    return holder.caller
+
+
+async def _viewer(request: Request, generation_id: str, _: Annotated[object, _bearer]) -> str:
+    holder = await _holder(request, shown(request))
+    if holder is None:
+        return (await _caller(request, None)).tenant
+    await (await _resources(request)).tokens.check_generation(holder, generation_id)
+    return holder.caller.tenant
+
+
+async def _watcher(
+    request: Request,
+    _: Annotated[object, _bearer],
+    generation_id: str | None = None,
+    token: Annotated[str | None, Query(description="A browser token, for an EventSource")] = None,
+) -> access.Caller:
+    holder = await _holder(request, token or shown(request))
+    if holder is None:
+        return await _caller(request, None)
+    if holder.token.purpose != "events":
+        await (await _resources(request)).tokens.check_generation(holder, generation_id or "")
+    return holder.caller
+
+
 ResourcesDep = Annotated[Resources, Depends(_resources)]
 Caller = Annotated[access.Caller, Depends(_caller)]
 Tenant = Annotated[str, Depends(_tenant)]
@@ -66,6 +112,12 @@ ModelsCaller = Annotated[access.Caller, _with("models")]
 """Who may start and stop models."""
 AdminCaller = Annotated[access.Caller, _with("admin")]
 """Who may make keys and end them."""
+SubmittingCaller = Annotated[access.Caller, Depends(_submitter)]
+"""A key, or a browser token for submitting."""
+ViewingTenant = Annotated[str, Depends(_viewer)]
+"""Of a key, or of a browser token that may see the generation of the path."""
+WatchingCaller = Annotated[access.Caller, Depends(_watcher)]
+"""A key, or a browser token for all events or for those of the generation that the query names."""
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
 
 

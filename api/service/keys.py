@@ -29,19 +29,16 @@ class Keys:
     ) -> None:
         """`unfiltered` are the tenants whose keys in the settings may switch filters off."""
         self._ledger = ledger
-        self._callers = {
-            _digest(key): access.Caller(
-                tenant=tenant, rights=access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in unfiltered)
-            )
-            for key, tenant in tenants_by_key.items()
-        }
         self._unfiltered = unfiltered
+        self._callers = {
+            _digest(key): self._of_settings(tenant, _digest(key)) for key, tenant in tenants_by_key.items()
+        }
+        self._named = {caller.name: caller for caller in self._callers.values()}
         self._found: OrderedDict[str, tuple[float, access.ApiKey | None]] = OrderedDict()
 
     def of_tenant(self, tenant: str) -> access.Caller:
         """A caller who needs no key: the operator said whose their calls are."""
-        rights = access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in self._unfiltered)
-        return access.Caller(tenant=tenant, rights=rights)
+        return self._of_settings(tenant, "")
 
     async def caller_of(self, token: str) -> access.Caller:
         """Whose key it is. Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`."""
@@ -50,11 +47,32 @@ class Keys:
             return caller
         id_ = access.id_of(token)
         key = await self._find(id_) if id_ else None
-        if key is None or key.digest != access.digest(token) or not key.is_valid(round(time.time() * 1000)):
+        if key is None or key.digest != access.digest(token):
             raise errors.UnauthenticatedError(UNKNOWN)
-        return access.Caller(tenant=key.tenant, key_id=key.id, rights=key.rights)
+        return _caller(key)
+
+    async def named(self, name: str, tenant: str) -> access.Caller:
+        """The caller of a key by its name, for as long as it is valid. Raises as `caller_of`."""
+        caller = self._named.get(name)
+        if caller is None:
+            key = await self._find(name)
+            if key is None:
+                raise errors.UnauthenticatedError(UNKNOWN)
+            caller = _caller(key)
+        if caller.tenant != tenant:
+            raise errors.UnauthenticatedError(UNKNOWN)
+        return caller
+
+    async def still(self, caller: access.Caller) -> bool:
+        """Whether a caller's key is still valid. Raises `errors.StoreUnavailableError`."""
+        return caller.key_id is None or await self._find(caller.key_id) is not None
+
+    def _of_settings(self, tenant: str, digest: str) -> access.Caller:
+        rights = access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in self._unfiltered)
+        return access.Caller(tenant=tenant, name=f"settings:{digest[:16]}", rights=rights)
 
     async def _find(self, id_: str) -> access.ApiKey | None:
+        """A key that has not expired."""
         now = time.monotonic()
         until, key = self._found.get(id_, (0.0, None))
         if until < now:
@@ -63,8 +81,12 @@ class Keys:
             self._found.move_to_end(id_)
             if len(self._found) > REMEMBERED:
                 self._found.popitem(last=False)
-        return key
+        return key if key is not None and key.is_valid(round(time.time() * 1000)) else None
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+def _caller(key: access.ApiKey) -> access.Caller:
+    return access.Caller(tenant=key.tenant, name=key.id, key_id=key.id, rights=key.rights)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -23,6 +23,17 @@ def applied(
     return submission.model_copy(update={"pins": pins.model_copy(update={"gpu_types": allowed})})
 
 
+def of_token(submission: submissions.Submission, token_id: str) -> submissions.Submission:
+    """The submission of a browser token's holder, who names no server of their own. Raises `errors.ForbiddenError`.
+
+    Their idempotency keys are their own, or one could come upon what another page submitted.
+    """
+    if submission.webhook is not None or submission.edit.deliver is not None:
+        raise errors.ForbiddenError("A browser token allows no webhook and no bucket of one's own")
+    key = submission.idempotency_key
+    return submission if key is None else submission.model_copy(update={"idempotency_key": f"{token_id}:{key}"})
+
+
 def _is_allowed(model: str, rights: access.Rights, known: catalog.Catalog) -> bool:
     family = {model, *known.versions(model).values()}
     named = {known.name_of(name) for name in rights.models if known.has(name)}

@@ -104,6 +104,9 @@ class Submitter:
         route = await self._router.route(rights.applied(submission, caller.rights, self._known))
         if caller.key_id is not None and caller.rights.per_minute is not None:
             await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
+        if caller.token_id is not None:
+            submission = rights.of_token(submission, caller.token_id)
+            await self._ledger.run(ledger_access.spend_edits(caller.token_id, submission.count))
         fingerprint = await self._fingerprint(submission)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
         seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
@@ -134,6 +137,8 @@ class Submitter:
             raise
         if receipt.replayed and receipt.ids != tuple(ids) and stored:
             await self._discard(prefix)
+        if caller.token_id is not None:
+            await self._ledger.run(ledger_access.note_edits(caller.token_id, receipt.ids))
         if receipt.needs_ticket:
             self._send_ticket(route.queue)
         return Accepted(ids=receipt.ids, cursor=receipt.cursor, replayed=receipt.replayed, is_served=route.is_served)

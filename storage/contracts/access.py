@@ -79,10 +79,15 @@ class KeyRequest(Rights):
 
 
 class Caller(Frozen):
-    """Who is asking, and what they may do. `key_id` None: a key from the settings."""
+    """Who is asking, and what they may do.
+
+    `name` is the key's, `key_id` None that of a key from the settings; `token_id` of a browser token that was made with it.
+    """
 
     tenant: str
+    name: str
     key_id: str | None = None
+    token_id: str | None = None
     rights: Rights
 
     def check(self, scope: Scope) -> None:

@@ -1,13 +1,8 @@
 """API keys that are made, limited, rotated and revoked while the service runs."""
 
 import contextlib
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,39 +12,7 @@ from infra import embedded
 from storage import connections, keys
 from storage.contracts import access
 from tests.conftest import Tenant, eventually
-
-
-def _darkroom_admin(stack: embedded.Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "DARKROOM_DATA_DIR": str(stack.options.data_dir)}
-    command = [str(Path(sys.executable).parent / "darkroom-admin"), *arguments]
-    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def operator(stack: embedded.Stack) -> Tenant:
-    """Whoever has a key with the scope `admin`, which the command line makes."""
-    made = _darkroom_admin(stack, "keys", "create", "operators", "--scopes", "admin")
-    assert made.returncode == 0, made.stderr
-    return Tenant(stack.url, "operators", made.stdout.strip())
-
-
-Make = Callable[..., Tenant]
-
-
-@pytest.fixture
-def make(operator: Tenant) -> Iterator[Make]:
-    """Make a key, and revoke it after the test."""
-    made: list[str] = []
-
-    def one(tenant: str = "zoe", **rights: object) -> Tenant:
-        answer = operator.post("/api/admin/keys", {"tenant": tenant, **rights})
-        assert answer.status_code == 201, answer.text
-        made.append(answer.json()["id"])
-        return Tenant(operator.url, tenant, answer.json()["key"])
-
-    yield one
-    for id_ in made:
-        operator.delete(f"/api/admin/keys/{id_}")
+from tests.service.conftest import PUBLIC, Make, darkroom_admin
 
 
 def _id(caller: Tenant) -> str:
@@ -195,30 +158,23 @@ def test_what_was_done_is_told_with_who_did_it(operator: Tenant, make: Make) -> 
 
 
 def test_the_command_line_does_the_same(stack: embedded.Stack) -> None:
-    made = _darkroom_admin(stack, "keys", "create", "zeno", "--models", "quick, slow", "--expires-in-days", "1")
+    made = darkroom_admin(stack, "keys", "create", "zeno", "--models", "quick, slow", "--expires-in-days", "1")
     zeno = Tenant(stack.url, "zeno", made.stdout.strip())
     assert zeno.get("/api/ai/models").status_code == 200
-    assert "models=('quick', 'slow')" in _darkroom_admin(stack, "keys", "list", "zeno").stdout
-    rotated = _darkroom_admin(stack, "keys", "rotate", _id(zeno), "--overlap-hours", "0").stdout.strip()
+    assert "models=('quick', 'slow')" in darkroom_admin(stack, "keys", "list", "zeno").stdout
+    rotated = darkroom_admin(stack, "keys", "rotate", _id(zeno), "--overlap-hours", "0").stdout.strip()
     eventually(lambda: zeno.get("/api/ai/models").status_code == 401)
-    assert "revoked" in _darkroom_admin(stack, "keys", "revoke", access.id_of(rotated) or "").stdout
-    assert _darkroom_admin(stack, "keys", "list", "zeno").stdout == ""
-    assert f"issued   {_id(zeno)}  zeno  by darkroom-admin" in _darkroom_admin(stack, "audit").stdout
+    assert "revoked" in darkroom_admin(stack, "keys", "revoke", access.id_of(rotated) or "").stdout
+    assert darkroom_admin(stack, "keys", "list", "zeno").stdout == ""
+    assert f"issued   {_id(zeno)}  zeno  by darkroom-admin" in darkroom_admin(stack, "audit").stdout
     for wrong, said in (
         (("create", "a/b"), "tenant: "),
         (("create", "z", "--scopes", "x"), "scopes: "),
         (("revoke", "x"), "no such"),
     ):
-        failed = _darkroom_admin(stack, "keys", *wrong)
+        failed = darkroom_admin(stack, "keys", *wrong)
         assert failed.returncode == 1
         assert said in failed.stderr
-
-
-PUBLIC = {
-    "GET /.well-known/jwks.json", "GET /health/live", "GET /health/ready", "GET /v1/health/live", "GET /v1/health/ready",
-    "GET /v1/license", "GET /v1/manifest", "GET /v1/metadata", "GET /v1/metrics", "GET /v1/stored/{key}",
-}  # fmt: skip
-"""Routes that tell nothing of a tenant's, but for links that are signed themselves."""
 
 
 def _asked(caller: Tenant, method: str, path: str) -> int:

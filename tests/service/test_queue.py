@@ -172,7 +172,10 @@ def test_a_queued_generation_knows_its_place_and_can_be_cancelled(alice: Tenant,
     assert places in ([0, 1, 2], [0, 1, 1], [0, 0, 1], [None, 0, 1])
     for id_ in waiting:
         answer = alice.delete(f"/api/ai/queue/{id_}")
-        assert (answer.status_code, answer.json()) == (200, {"status": "success", "generation_id": id_})
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"status": "success", "generation_id": id_, "effect": "cancelled"},
+        )
         assert alice.finished(id_)["status"] == "cancelled"
     assert alice.delete(f"/api/ai/queue/{waiting[0]}").status_code == 200
     assert alice.finished(running)["status"] == "succeeded"

@@ -22,6 +22,10 @@ class Past(Log):
         return [event for event in self.entries if events.order(event.cursor) > events.order(after)]
 
 
+async def _always() -> bool:
+    return True
+
+
 async def test_what_happens_between_hello_and_the_reading_of_the_past_is_told() -> None:
     past = Past()
     past.entries.append(_event(1, cursor="5000000000000-1"))
@@ -29,6 +33,7 @@ async def test_what_happens_between_hello_and_the_reading_of_the_past_is_told() 
     async with Following(past) as following:
         answer = stream.Stream(
             tenant="alice",
+            is_allowed=_always,
             since=None,
             replay_s=60,
             wants=stream.Filter(generation_id=None, types=None),

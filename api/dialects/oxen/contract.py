@@ -51,6 +51,7 @@ MODEL = _answer(model_shapes.ModelAnswer, "The model")
 KEY = _answer(key_shapes.Key, "The key")
 KEYS = _answer(key_shapes.KeyList, "Keys")
 KEY_MADE: Responses = {201: {"model": key_shapes.MadeKey, "description": "Made"}}
+TOKEN_MADE: Responses = {201: {"model": key_shapes.MadeToken, "description": "Made"}}
 AUDIT = _answer(key_shapes.Audit, "What was done")
 STREAMED: Responses = {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}}
 

@@ -30,6 +30,14 @@ class KeyList(BaseModel):
     keys: list[Key]
 
 
+class MadeToken(BaseModel):
+    """A browser token; `expires_at` in seconds since 1970."""
+
+    token: str
+    purpose: Literal["events", "generation", "submit"]
+    expires_at: int
+
+
 class Entry(BaseModel):
     """What was done to a key, by which key or other means."""
 

@@ -14,7 +14,15 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base
 from api.dialects.oxen import answers, asking, contract, envelope, stream
 from api.http import bodies
-from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant
+from api.http.access import (
+    Caller,
+    IdempotencyKey,
+    ResourcesDep,
+    SubmittingCaller,
+    Tenant,
+    ViewingTenant,
+    WatchingCaller,
+)
 from api.resources import Resources
 from api.service.read import ResultView
 from api.service.submit import Accepted
@@ -31,7 +39,7 @@ router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 async def enqueue(
     request: Request,
     resources: ResourcesDep,
-    caller: Caller,
+    caller: SubmittingCaller,
     idempotency_key: IdempotencyKey = None,
     validate: Annotated[str, Query(pattern="^(early|late)$")] = "early",
 ) -> Response:
@@ -107,7 +115,7 @@ async def list_generations(
 async def read_generation(
     generation_id: str,
     resources: ResourcesDep,
-    tenant: Tenant,
+    tenant: ViewingTenant,
     wait: Annotated[float, Query(ge=0, description="Seconds to wait for a terminal state")] = 0,
     if_none_match: Annotated[str | None, Header(alias="If-None-Match")] = None,
 ) -> Response:
@@ -165,13 +173,13 @@ async def erase_everything(resources: ResourcesDep, tenant: Tenant, erase: Liter
 @router.get("/api/events", response_class=EventSourceResponse, responses=contract.STREAMED)
 async def stream_events(
     resources: ResourcesDep,
-    tenant: Tenant,
+    caller: WatchingCaller,
     generation_id: str | None = None,
     types: Annotated[str | None, Query(description="Event types, separated by commas")] = None,
     since: Annotated[str | None, Query(description="A cursor to continue after")] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> Response:
-    """Server-sent events of this key's generations."""
+    """Server-sent events of this key's generations, or of those that a browser token (`?token=`) is for."""
     cursor = last_event_id or since
     if cursor:
         try:
@@ -185,9 +193,10 @@ async def stream_events(
         except ValueError:
             known = ", ".join(events.EventType)
             raise errors.InvalidInputError(f"types must be of {known}", field="types") from None
-    resources.streams.check(tenant)
+    resources.streams.check(caller.tenant)
     return stream.Stream(
-        tenant=tenant,
+        tenant=caller.tenant,
+        is_allowed=lambda: resources.keys.still(caller),
         since=cursor or None,
         replay_s=resources.settings.replay_s,
         wants=stream.Filter(generation_id=generation_id, types=wanted),
@@ -200,7 +209,7 @@ async def stream_events(
 
 @router.post("/api/ai/images/edit", openapi_extra=contract.EDIT, responses=contract.EDITED)
 async def edit_and_wait(
-    request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
+    request: Request, resources: ResourcesDep, caller: SubmittingCaller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
     body = await bodies.read(request, files=envelope.PICTURES)

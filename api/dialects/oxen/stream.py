@@ -9,7 +9,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -50,6 +50,8 @@ class Stream:
     """One subscriber's stream: past events after `since` (or the recent terminal ones), then everything as it happens."""
 
     tenant: str
+    is_allowed: Callable[[], Awaitable[bool]]
+    """Whether whoever reads this still may: a key can be revoked."""
     since: str | None
     replay_s: float
     wants: Filter
@@ -80,6 +82,8 @@ class Stream:
                     if event is None:
                         yield NUDGE
                         continue
+                    if not await self.is_allowed():
+                        break
                     last = event.cursor
                     yield _event_frame(event, self.sign)
                     if event.type in events.TERMINAL:

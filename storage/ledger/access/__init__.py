@@ -69,6 +69,31 @@ def pace(key_id: str, per_minute: int) -> Call[None]:
     return Call(script="key_pace", arguments=(key_id, per_minute), decode=decode)
 
 
+def allow_edits(token: str, edits: int, *, seconds: float) -> Call[int]:
+    """Give a browser token so many edits."""
+    return Call(script="token_allow", arguments=(token, edits, int(seconds * 1000)), decode=int)
+
+
+def spend_edits(token: str, edits: int) -> Call[None]:
+    """Take edits of a browser token's. Raises `errors.ForbiddenError` when decoded, where it has not so many left."""
+
+    def decode(left: int) -> None:
+        if left < 0:
+            raise errors.ForbiddenError("This token has no edits left")
+
+    return Call(script="token_spend", arguments=(token, edits), decode=decode)
+
+
+def note_edits(token: str, ids: Sequence[str]) -> Call[int]:
+    """Remember which generations came of a browser token."""
+    return Call(script="token_note", arguments=(token, *ids), decode=int)
+
+
+def is_edit_of(token: str, id_: str) -> Call[bool]:
+    """Whether a generation came of a browser token."""
+    return Call(script="token_has", arguments=(token, id_), decode=bool)
+
+
 def _key(reply: Sequence[str]) -> access.ApiKey:
     record = table_of(reply)
     changes: dict[str, int] = {name: int(record[name]) for name in ("expires_ms", "used_ms") if name in record}
