@@ -7,6 +7,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from api.app import create_app
+from api.http.connections import Limits, protocol
 from api.settings import ApiSettings
 
 
@@ -25,6 +26,7 @@ def main() -> None:
         # Access logs would hold ids of every poll and, one day, a signed query.
         access_log=False,
         server_header=False,
+        http=protocol(Limits(head_s=settings.head_limit_s, connections=settings.max_connections)),
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
         timeout_graceful_shutdown=20,

@@ -63,7 +63,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 with contextlib.suppress(asyncio.CancelledError, errors.DarkroomError):
                     await calling
 
-    middleware = [Middleware(SafeHeaders), Middleware(BodyLimit, max_bytes=settings.max_body_bytes)]
+    middleware = [Middleware(SafeHeaders), _body_limit(settings)]
     if settings.cors_origins:
         cors = Middleware(
             CORSMiddleware,
@@ -93,6 +93,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_fault)
     app.add_exception_handler(Exception, _unknown_fault)
     return app
+
+
+def _body_limit(settings: ApiSettings) -> Middleware:
+    return Middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, pause_s=settings.body_pause_s, limit_s=settings.body_limit_s
+    )
 
 
 async def _index(request: Request) -> JSONResponse:

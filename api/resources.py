@@ -122,7 +122,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             budgets=budgets,
             eraser=Eraser(ledger, objects),
             tokens=Tokens(signatures.key("browser token"), keys, ledger),
-            streams=OpenStreams(settings.max_streams_per_tenant),
+            streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams),
         )
 
 

@@ -46,6 +46,22 @@ class ApiSettings(StoreSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
     """A 20 MiB picture is 27 MiB as a data URI."""
 
+    head_limit_s: Annotated[float, Field(gt=0)] = 10
+    """Seconds a connection may take until its request's line and headers are whole."""
+
+    body_pause_s: Annotated[float, Field(gt=0)] = 15
+    """Seconds between two pieces of a request's body at the most."""
+
+    body_limit_s: Annotated[float, Field(gt=0)] = 300
+    """Seconds a request's body may take in all."""
+
+    max_connections: Annotated[int, Field(ge=1)] = 8192
+    """Connections to this process at the same time, idle ones and event streams among them: about 24 kB each. Beyond that, the
+    one that has waited longest for a request is closed."""
+
+    max_streams: Annotated[int, Field(ge=1)] = 4096
+    """Open event streams of all tenants together in this process."""
+
     unfiltered_tenants: tuple[str, ...] = ()
     """Tenants that may switch filters off for a request (`disable_safety_checker`), as JSON."""
 

@@ -1,5 +1,7 @@
 """What every request and answer passes: a limit on bodies, and headers that keep answers what they are."""
 
+import asyncio
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,32 +29,49 @@ class SafeHeaders:
 
 
 class BodyLimit:
-    """Refuses bodies over a size, whether declared or counted, in a dialect's own words.
+    """Refuses bodies over a size, whether declared or counted, and those that do not come, in a dialect's own words.
 
     The framework's limit answers a declared length itself, in plain text.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, pause_s: float, limit_s: float) -> None:
+        """`pause_s` seconds between two pieces of a body at the most, `limit_s` for all of it."""
         self._app = app
         self._max_bytes = max_bytes
+        self._pause_s, self._limit_s = pause_s, limit_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count while the route reads; reading too much raises `errors.PayloadTooLargeError` there."""
+        """Count while the route reads.
+
+        Reading raises `errors.PayloadTooLargeError` for what is too much, and `errors.InvalidInputError` for what is too slow.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        received = 0
+        received, is_whole = 0, False
+        until = asyncio.get_running_loop().time() + self._limit_s
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, is_whole
             self._check(int(declared) if declared.isdecimal() else 0)
-            message = await receive()
+            # After the body comes nothing but the client's leaving, which may take its time.
+            message = await receive() if is_whole else await self._in_time(receive, until)
+            is_whole = is_whole or not message.get("more_body", False)
             received += len(message.get("body", b""))
             self._check(received)
             return message
 
         await self._app(scope, counted, send)
+
+    async def _in_time(self, receive: Receive, until: float) -> Message:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(min(until, loop.time() + self._pause_s)):
+                return await receive()
+        except TimeoutError:
+            limits = f"{self._pause_s:g} seconds between its pieces, {self._limit_s:g} in all"
+            raise errors.InvalidInputError(f"The body did not come in time: at most {limits}") from None
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:

@@ -8,16 +8,19 @@ from storage.contracts import errors
 
 
 class OpenStreams:
-    """Streams open in this process; a tenant may have `most`."""
+    """Streams open in this process; a tenant may have `most`, all together `in_all`."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, in_all: int) -> None:
         self._most = most
+        self._in_all = in_all
         self._open: Counter[str] = Counter()
 
     def check(self, tenant: str) -> None:
         """Raises `errors.TooManyActiveError` when a tenant may not open another."""
         if self._open[tenant] >= self._most:
             raise errors.TooManyActiveError(f"At most {self._most} event streams may be open", retry_after=5.0)
+        if self._open.total() >= self._in_all:
+            raise errors.TooManyActiveError("This process has as many event streams as it may have", retry_after=5.0)
 
     @contextlib.contextmanager
     def counted(self, tenant: str) -> Iterator[None]:

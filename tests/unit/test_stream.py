@@ -40,7 +40,7 @@ async def test_what_happens_between_hello_and_the_reading_of_the_past_is_told() 
             log=past,  # type: ignore[arg-type]
             hub=following.hub,
             sign=lambda _: None,  # type: ignore[arg-type, return-value]
-            open_streams=OpenStreams(1),
+            open_streams=OpenStreams(1, 1),
         ).response()
         frames = answer.body_iterator
         async with contextlib.aclosing(frames):  # type: ignore[type-var]

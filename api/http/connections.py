@@ -1,0 +1,99 @@
+"""Connections as the server accepts them: so many at once, each with its request's head in time and of a size.
+
+uvicorn by itself waits for a request's head as long as a client likes, and holds as many connections as there are file
+descriptors, after which nobody is answered. Of too many connections the one that has waited longest for a request goes first.
+"""
+
+import asyncio
+import resource
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request's line and headers. A signed link has two kilobytes."""
+
+RESERVED_FILES = 256
+"""File descriptors for everything but clients: the stores, threads, modules."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Seconds until a request's head must be whole, and connections at the same time."""
+
+    head_s: float
+    connections: int
+
+
+def protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """The protocol class for uvicorn; all its connections count together."""
+    waiting: OrderedDict[HttpToolsProtocol, None] = OrderedDict()
+    # Otherwise the system's own limit would be met first, and then nobody is accepted.
+    most = min(limits.connections, _files_allowed() - RESERVED_FILES)
+
+    class Guarded(HttpToolsProtocol):
+        """A connection that waits for a request (`waiting`), or serves one."""
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._head_timer: asyncio.TimerHandle | None = None
+            self._head_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > most:
+                longest = next(iter(waiting), None)
+                (longest or self).transport.close()
+                if longest is None:
+                    return
+                del waiting[longest]
+            waiting[self] = None
+            self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            if self in waiting:
+                self._head_bytes += len(data)
+                if self._head_timer is None:
+                    self._expect_head()
+            super().data_received(data)
+            if self in waiting and self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.close()
+
+        def on_headers_complete(self) -> None:
+            waiting.pop(self, None)
+            self._stop_expecting()
+            super().on_headers_complete()
+
+        def on_response_complete(self) -> None:
+            is_whole = self.cycle is None or not self.cycle.more_body
+            super().on_response_complete()
+            if not is_whole:
+                # Whoever is answered before the body has come might send the rest for ever.
+                self.transport.close()
+            elif not self.transport.is_closing():
+                waiting[self] = None
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            waiting.pop(self, None)
+            self._stop_expecting()
+            super().connection_lost(exc)
+
+        def _expect_head(self) -> None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(limits.head_s, self.transport.close)
+
+        def _stop_expecting(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+    return Guarded
+
+
+def _files_allowed() -> int:
+    """File descriptors of this process, raised to what the system allows it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 2**20

@@ -1,0 +1,155 @@
+"""Clients that send slowly, too much or nothing hold nobody else up."""
+
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from infra import embedded
+from tests.conftest import TENANTS, Tenant, eventually, stack_environment
+from tests.web import free_port
+
+CONNECTIONS = 300
+
+
+@pytest.fixture(scope="module")
+def guarded(stack: embedded.Stack) -> Iterator[Tenant]:
+    """Another API process of the stack's, less patient and with room for fewer connections."""
+    port = free_port()
+    secret = stack.store.s3_secret_access_key
+    assert secret
+    environment = {
+        **os.environ,
+        "DARKROOM_PORT": str(port),
+        "DARKROOM_CATALOG": stack_environment(stack.options.data_dir)["DARKROOM_CATALOG"],
+        "DARKROOM_API_KEY": TENANTS["frank"],
+        "DARKROOM_HEAD_LIMIT_S": "1.5",
+        "DARKROOM_BODY_PAUSE_S": "1",
+        "DARKROOM_BODY_LIMIT_S": "3",
+        "DARKROOM_MAX_CONNECTIONS": str(CONNECTIONS),
+        "REDIS_URL": stack.store.redis_url.get_secret_value(),
+        "S3_ENDPOINT_URL": stack.store.s3_endpoint_url or "",
+        "S3_ACCESS_KEY_ID": stack.store.s3_access_key_id or "",
+        "S3_SECRET_ACCESS_KEY": secret.get_secret_value(),
+    }
+    with subprocess.Popen([sys.executable, "-m", "api"], env=environment) as process:
+        frank = Tenant(f"http://127.0.0.1:{port}", "frank", TENANTS["frank"])
+        try:
+            eventually(lambda: _answers(frank))
+            yield frank
+        finally:
+            process.terminate()
+
+
+def _answers(tenant: Tenant) -> bool:
+    with contextlib.suppress(requests.ConnectionError):
+        return tenant.get("/health/live").status_code == 200
+    return False
+
+
+def _connected(tenant: Tenant) -> socket.socket:
+    host, port = tenant.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def _ask(connection: socket.socket) -> None:
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b'{"status":"live"}'):
+        piece = connection.recv(65536)
+        assert piece, answer
+        answer += piece
+
+
+def _end(connection: socket.socket) -> tuple[bytes, float]:
+    """What a connection is answered until the server closes it, and after how many seconds that is."""
+    began, answer = time.monotonic(), b""
+    with contextlib.suppress(ConnectionResetError), connection:
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /health/live HTTP/1.1\r\n", b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-A: "]
+)
+def test_a_head_that_does_not_come_in_time_is_not_waited_for(guarded: Tenant, begun: bytes) -> None:
+    connection = _connected(guarded)
+    connection.sendall(begun)
+    answer, seconds = _end(connection)
+    assert answer == b""
+    assert 1 < seconds < 5
+
+
+def test_a_head_that_drips_is_not_waited_for_either(guarded: Tenant) -> None:
+    connection = _connected(guarded)
+    connection.sendall(b"GET /health/live HTTP/1.1\r\n")
+    began = time.monotonic()
+    with contextlib.suppress(OSError), connection:
+        while time.monotonic() - began < 10:
+            connection.sendall(b"X-A: b\r\n")
+            time.sleep(0.1)
+    assert time.monotonic() - began < 5
+
+
+def test_the_second_request_of_a_connection_has_as_much_time(guarded: Tenant) -> None:
+    connection = _connected(guarded)
+    _ask(connection)
+    time.sleep(2)
+    _ask(connection)  # an idle connection is kept
+    connection.sendall(b"GET /health")
+    answer, seconds = _end(connection)
+    assert answer == b""
+    assert 1 < seconds < 5
+
+
+def test_a_head_of_very_many_bytes_is_cut_off(guarded: Tenant) -> None:
+    connection = _connected(guarded)
+    with contextlib.suppress(OSError):
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n" + b"X-A: b\r\n" * 20_000)
+    assert _end(connection)[1] < 1
+
+
+@pytest.mark.parametrize("every_s", [None, 0.3])
+def test_a_body_that_stalls_or_drips_is_refused(guarded: Tenant, every_s: float | None) -> None:
+    connection = _connected(guarded)
+    head = f"POST /api/ai/queue HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {guarded.key}\r\n"
+    connection.sendall(head.encode() + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+    with contextlib.suppress(OSError):
+        for _ in range(30 if every_s else 0):
+            connection.sendall(b" ")
+            time.sleep(every_s or 0)
+    answer, seconds = _end(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"did not come in time" in answer
+    assert seconds < 5
+
+
+def test_whoever_waits_long_for_an_answer_is_not_cut_off(guarded: Tenant, tiny: str) -> None:
+    waiting = guarded.enqueue(tiny, model="slower", num_inference_steps=20)
+    assert guarded.get(f"/api/ai/queue/{waiting}?wait=30").json()["status"] == "succeeded"
+
+
+def test_a_thousand_idle_connections_leave_room_for_who_has_something_to_ask(guarded: Tenant) -> None:
+    held: list[socket.socket] = []
+    try:
+        seconds = []
+        for count in range(1000):
+            with contextlib.suppress(OSError):
+                held.append(_connected(guarded))
+            if count % 50 == 0:
+                began = time.monotonic()
+                assert guarded.get("/health/live").status_code == 200
+                seconds.append(time.monotonic() - began)
+        assert statistics.median(seconds) < 0.5
+        assert max(seconds) < 2
+    finally:
+        for connection in held:
+            connection.close()
