@@ -1,6 +1,5 @@
 """`python -m api`: serve the API until told to stop."""
 
-import logging
 import sys
 
 import uvicorn
@@ -9,13 +8,14 @@ from pydantic import ValidationError
 from api.app import create_app
 from api.http.connections import Limits, protocol
 from api.settings import ApiSettings
+from storage import logs
 
 
 def main() -> None:
     """Read settings, serve, stop on SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = ApiSettings()
+        logs.configure(settings)
         settings.read_catalog()
     except (ValidationError, ValueError) as exc:
         sys.exit(f"darkroom api: {exc}")

@@ -5,7 +5,7 @@ A bad value stops the start naming the variable.
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -46,6 +46,12 @@ class StoreSettings(BaseSettings):
     fetch_allowed: tuple[str, ...] = ()
     """`host:port` of private servers that callers may name, as JSON: for pictures, webhooks and buckets of their own.
     Pictures may always come from the object store."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """From which level on a process logs."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or a JSON object for each."""
 
     catalog: Annotated[tuple[Path, ...], NoDecode] = ()
     """Further catalog files, separated by colons; a later one overrides single keys of an earlier one."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 import redis
 from pydantic import ValidationError
 
-from storage import fleet
+from storage import fleet, logs
 from workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,9 @@ def announced(connection: redis.Redis, name: str, facts: Callable[[], Mapping[st
 
 def start(kind: type[Settings], run: Callable[[Settings], None]) -> None:
     """Set up logging, read settings and run; what does not fit ends the process with a sentence."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        run(kind())
+        settings = kind()
+        logs.configure(settings)
+        run(settings)
     except (ValidationError, ValueError) as exc:
         sys.exit(f"darkroom worker: {exc}")

@@ -37,4 +37,9 @@ async def download(key: str, resources: ResourcesDep, proof: str = "") -> Respon
     if not resources.signatures.is_link(STORED + key, proof):
         raise errors.NotFoundError("This link is not one of ours, or its time is over")
     content_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
-    return Response(await resources.objects.get(key), media_type=content_type)
+    # A picture for an <img>, and no document of this host's whatever its bytes are taken for.
+    headers = {
+        "Content-Disposition": f'inline; filename="{key.rpartition("/")[2]}"',
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+    }
+    return Response(await resources.objects.get(key), media_type=content_type, headers=headers)
