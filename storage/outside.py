@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import httpcore
 
@@ -21,6 +21,8 @@ from storage import addresses
 
 PORTS = frozenset({80, 443})
 CONNECT_S = 5.0
+_KEPT = "/%:@!$&'()*+,;=~?-._"
+"""What stands in a path or query as it is."""
 CONNECTIONS = 64
 """At the same time; as many names may be looked up, for a slow resolver must not hold up the rest."""
 
@@ -183,8 +185,11 @@ class Outside:
         deadline: float,
     ) -> Answer:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or parts.username or parts.password or not parts.hostname:
+        if parts.scheme not in ("http", "https") or "@" in parts.netloc or not parts.hostname:
             raise RefusedError("url")
+        if not url.isascii():
+            parts = _in_ascii(parts)
+            url = parts.geturl()
         sent = [("Host", parts.netloc), ("User-Agent", "darkroom"), *headers.items()]
         if content is not None:
             sent.append(("Content-Length", str(len(content))))
@@ -200,6 +205,14 @@ class Outside:
                 if time.monotonic() > deadline:
                     raise httpcore.ReadTimeout("total")
             return Answer(status=response.status, location=location, body=bytes(body))
+
+
+def _in_ascii(parts: SplitResult) -> SplitResult:
+    """A URL as it goes over the wire: people write names and paths in their own letters. Raises `ValueError`."""
+    host = (parts.hostname or "").encode("idna").decode("ascii")
+    port = f":{parts.port}" if parts.port is not None else ""
+    path, query = quote(parts.path, safe=_KEPT), quote(parts.query, safe=_KEPT)
+    return SplitResult(parts.scheme, host + port, path, query, "")
 
 
 def _timeouts(deadline: float) -> dict[str, float]:

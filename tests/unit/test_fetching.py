@@ -48,6 +48,15 @@ def test_bytes_arrive(fetched: Fetched) -> None:
     assert fetched(web.picture(b"hello")) == b"hello"
 
 
+def test_a_url_in_letters_of_its_own_is_fetched() -> None:
+    port, asked = web.free_port(), "/%D1%84%D0%BE%D1%82%D0%BE%20a.png?q=%C3%BC&x=1"
+    with (
+        contextlib.closing(fetching.Fetcher(limit_s=5, allowed=[f"127.0.0.1:{port}"])) as fetcher,
+        web.serving(port, {asked: web.picture(b"arrived")}),
+    ):
+        assert fetcher.fetch(f"http://127.0.0.1:{port}/фото%20a.png?q=ü&x=1") == b"arrived"
+
+
 def test_a_redirect_is_followed(fetched: Fetched) -> None:
     assert fetched(web.redirect("/there")) == b"arrived"
 
