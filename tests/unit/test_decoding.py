@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 from storage.contracts import errors
 from tests.conftest import encoded
+from tests.faults import mutations
 from workers.decoding import pool
 from workers.decoding.pool import Decoders
 
@@ -171,3 +173,11 @@ def test_a_decoder_ends_with_its_worker() -> None:
 def test_a_decoder_that_lies_is_not_believed(answer: dict[str, object]) -> None:
     with pytest.raises(errors.InternalError):
         pool._decoded(answer, b"1234")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_pictures_are_pictures_or_refused_and_leave_no_memory_behind() -> None:
+    outcomes, grown_mb = mutations.run(300, seed=random.randrange(2**32))
+    assert outcomes.keys() <= {"decoded", "refused", "exhausted"}
+    assert min(outcomes["decoded"], outcomes["refused"]) > 20
+    assert grown_mb < 50

@@ -126,10 +126,11 @@ def _spellings(address: ipaddress.IPv4Address) -> Iterator[str]:
         str(number), hex(number), f"0{number:o}", f"{a}.{(b << 16) + (c << 8) + d}", f"{a}.{b}.{(c << 8) + d}",
         f"0x{a:x}.0x{b:x}.0x{c:x}.0x{d:x}", f"0{a:o}.0{b:o}.0{c:o}.0{d:o}", f"{a:03}.{b:03}.{c:03}.{d:03}", f"{address}.",
         quote(str(address), safe="").replace(".", "%2e"), str(address).replace(".", "\u3002"),
-        "".join(chr(0xFF10 + int(one)) if one.isdigit() else one for one in str(address)), f"[::{address}]", f"[::ffff:{address}]",
-        f"[::ffff:0:{address}]", f"[64:ff9b::{address}]", f"[2002:{a:02x}{b:02x}:{c:02x}{d:02x}::1]", "[::1%25lo]",
-        f"{PUBLIC}@{address}", f"user:{PUBLIC}@{address}", f"{address}#@{PUBLIC}", f"{address}\\@{PUBLIC}", f"{PUBLIC}\\@{address}",
-        f" {address}", f"{address}\t", f"{address}%00.{PUBLIC}", f"{address}:80", f"{address}:6379", f"{address}:0080",
+        "".join(chr(0xFF10 + int(one)) if one.isdigit() else one for one in str(address)),
+        f"[::{address}]", f"[::ffff:{address}]", f"[::ffff:0:{address}]", f"[64:ff9b::{address}]", "[::1%25lo]",
+        f"[2002:{a:02x}{b:02x}:{c:02x}{d:02x}::1]", f"{PUBLIC}@{address}", f"user:{PUBLIC}@{address}", f"{address}#@{PUBLIC}",
+        f"{address}\\@{PUBLIC}", f"{PUBLIC}\\@{address}", f" {address}", f"{address}\t", f"{address}%00.{PUBLIC}",
+        f"{address}:80", f"{address}:6379", f"{address}:0080",
     )  # fmt: skip
     for host in hosts:
         yield f"http://{host}/"
