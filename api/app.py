@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import bfl, fal, forge, nim, openai, oxen, replicate, runpod
 from api.dialects.base import Dialect
 from api.http import downloads
+from api.http import errors as http_errors
 from api.http.access import own_url
 from api.http.hangups import HungUpError
 from api.http.middleware import BodyLimit, SafeHeaders
@@ -81,12 +83,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
         middleware=middleware,
         redoc_url=None,
     )
+    told = http_errors.responses()
     for dialect in DIALECTS.values():
-        app.include_router(dialect.router)
-    app.include_router(downloads.router)
+        app.include_router(dialect.router, responses=told)
+    app.include_router(downloads.router, responses=told)
     app.add_api_route("/", _index, include_in_schema=False)
     app.add_api_route("/health/live", _live, summary="The process answers", tags=["health"])
-    app.add_api_route("/health/ready", _ready, summary="The stores answer too", tags=["health"])
+    unready: dict[int | str, dict[str, Any]] = {503: {"description": "A store does not answer"}}
+    app.add_api_route("/health/ready", _ready, summary="The stores answer too", tags=["health"], responses=unready)
     app.add_exception_handler(errors.DarkroomError, _known_fault)
     app.add_exception_handler(HungUpError, _hung_up)
     app.add_exception_handler(RequestValidationError, _bad_parameter)

@@ -1,5 +1,7 @@
 """Errors as HTTP: the only place that knows which status an error has. Each dialect writes its own body."""
 
+from typing import Any
+
 from storage.contracts import errors
 
 STATUSES: dict[type[errors.DarkroomError], int] = {
@@ -27,6 +29,16 @@ STATUSES: dict[type[errors.DarkroomError], int] = {
     errors.TimedOutError: 504,
     errors.DeadlineExceededError: 504,
 }
+
+
+def responses() -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of routes: every status that an error has, with what it may mean."""
+    titles: dict[int | str, list[str]] = {500: ["Something went wrong on our side"]}
+    for kind, number in STATUSES.items():
+        titles.setdefault(number, []).append(kind.title)
+    return {
+        number: {"description": "; ".join(dict.fromkeys(named))} for number, named in sorted(titles.items(), key=str)
+    }
 
 
 def status(error: errors.DarkroomError) -> int:

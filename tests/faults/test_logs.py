@@ -94,7 +94,7 @@ def test_no_log_holds_a_prompt_a_key_a_picture_or_a_secret(stack: embedded.Stack
 
 
 def test_our_own_processes_log_json_objects(stack: embedded.Stack) -> None:
-    for name in ("api.log", "worker-1.log", "housekeeping.log"):
+    for name in ("api.log", "worker-1.log"):
         lines = [line for line in _logs(stack)[name].splitlines() if line.startswith("{")]
         assert lines, name
         assert {"time", "level", "logger", "message"} <= json.loads(lines[0]).keys()

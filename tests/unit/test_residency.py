@@ -10,6 +10,7 @@ import pytest
 
 from storage.contracts import errors
 from storage.contracts.catalog import Catalog
+from storage.contracts.plans import WORKSPACE_KB_PER_PIXEL
 from storage.contracts.weights import Layers, Memory, Part
 from storage.settings import StoreSettings
 from workers.pipelines import stand_in
@@ -20,7 +21,7 @@ TEN_GB = Memory(
     text_encoder=Part(layers=(Layers(count=9, gb=0.1),), activations=0.5),
     vae=0.1,
     token_kb=0.001,
-    decode_kb_per_pixel=3e6 / 1_800_000,
+    decode_kb_per_pixel=3e6 / 1_800_000 - WORKSPACE_KB_PER_PIXEL,
 )
 
 
