@@ -42,6 +42,8 @@ EVENTS: Final = PREFIX + "events:"
 """+ tenant: stream of one tenant's events, long: reconnecting readers are replayed from it."""
 WEBHOOKS: Final = PREFIX + "callbacks"
 """Sorted set: `<id>/<moment>` of each webhook that is to be called, to the millisecond it is due."""
+WEBHOOK_LOG: Final = PREFIX + "webhooklog:"
+"""+ tenant: stream of the last calls of its webhooks, and what came of them."""
 TALLY: Final = PREFIX + "tally:"
 """+ tenant: hash, `<model>:<what>` to how often that happened: succeeded, failed, cancelled, retried."""
 CHAINED: Final = PREFIX + "chained"
@@ -119,7 +121,7 @@ def prelude() -> str:
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
         "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
-        "expiring": EXPIRING, "webhooks": WEBHOOKS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
+        "expiring": EXPIRING, "webhooks": WEBHOOKS, "webhook_log": WEBHOOK_LOG, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
         "chained": CHAINED, "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
         "stopped": STOPPED, "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,
         "token": TOKEN, "broker": BROKER,

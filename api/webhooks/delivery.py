@@ -6,6 +6,7 @@ answered with success is repeated with growing pauses, for about a day.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Delivery:
             task.add_done_callback(self._calling.pop)
 
     async def _call(self, due: webhooks.DueWebhook) -> None:
+        began = time.monotonic()
         try:
             outcome, ended = await self._outcome(due)
         except Exception:
@@ -109,8 +111,9 @@ class Delivery:
         pause_s = PAUSES_S[due.tries] if due.tries < len(PAUSES_S) and not ended else None
         log.info("%s: webhook for %s, try %d: %s", due.id, due.moment, due.tries + 1, outcome)
         again_ms = None if pause_s is None else pause_s * 1000
+        took_ms = round((time.monotonic() - began) * 1000)
         try:
-            await self._ledger.run(webhooks.called(due, again_ms=again_ms, outcome=outcome))
+            await self._ledger.run(webhooks.called(due, again_ms=again_ms, outcome=outcome, took_ms=took_ms))
         except errors.TransientError as exc:
             log.warning("%s: the webhook's outcome is not noted, it will be called again: %s", due.id, exc)
 

@@ -198,6 +198,40 @@ def test_a_webhook_is_signed_and_called_again_until_it_is_taken(
     Webhook(secret).verify(again.body, again.headers)
 
 
+def test_a_tenant_reads_what_became_of_a_webhook_and_has_it_called_once_more(
+    ruth: Tenant, alice: Tenant, photograph: str, hooks: tuple[str, Receiving]
+) -> None:
+    url, receiving = hooks
+    with receiving(500) as received:
+        job = ruth.post("/v2/quick/run", {"input": asked(photograph), "webhook": f"{url}?secret=7"}).json()
+        id_ = job["id"].removesuffix("-u1")
+        calls = eventually(lambda: len(found := _calls(ruth, id_)) == 2 and found)
+        assert [(one["moment"], one["attempt"], one["outcome"]) for one in calls] == [
+            ("completed", 2, "answered 200"),
+            ("completed", 1, "answered 500"),
+        ]
+        assert calls[1]["next_at"] - calls[1]["at"] == pytest.approx(5, abs=0.1)
+        assert calls[0]["next_at"] is None
+        assert all(0 <= one["duration_ms"] < 5000 for one in calls)
+        assert "secret" not in str(calls)
+        assert _calls(alice, id_) == []
+        assert alice.post(f"/api/ai/webhooks/{id_}/redeliver").status_code == 404
+        assert ruth.post(f"/api/ai/webhooks/{id_}/redeliver").status_code == 202
+        third = eventually(lambda: len(received) == 3 and received[2])
+        assert third.headers["webhook-id"] == received[0].headers["webhook-id"], "whoever has had it may pass over it"
+        eventually(lambda: len(_calls(ruth, id_)) == 3)
+    without = ruth.post("/v2/quick/runsync", {"input": asked(photograph)}).json()["id"]
+    plain = without.removeprefix("sync-").removesuffix("-u1")
+    assert ruth.post(f"/api/ai/webhooks/{plain}/redeliver").json()["error"]["code"] == "invalid_input"
+    ruth.delete(f"/api/ai/queue/{id_}?erase=true")
+    assert _calls(ruth, id_) == [], "what is erased is told no more"
+
+
+def _calls(tenant: Tenant, id_: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = tenant.get(f"/api/ai/webhooks?generation_id={id_}").json()["calls"]
+    return found
+
+
 def test_what_stands_beside_an_input_that_is_wrapped_twice_counts(
     ruth: Tenant, photograph: str, hooks: tuple[str, Receiving]
 ) -> None:

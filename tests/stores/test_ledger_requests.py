@@ -45,9 +45,9 @@ def test_what_is_not_taken_is_due_again_and_what_is_done_is_not(desk: Desk) -> N
     accepted(desk)
     desk.claim()
     (one,) = desk.run(webhooks.due(held_ms=60_000))
-    desk.run(webhooks.called(one, again_ms=20, outcome="answered 500"))
+    desk.run(webhooks.called(one, again_ms=20, outcome="answered 500", took_ms=5))
     assert eventually(lambda: due(desk)) == [("one", "start", 1)]
-    desk.run(webhooks.called(one, again_ms=None, outcome="answered 200"))
+    desk.run(webhooks.called(one, again_ms=None, outcome="answered 200", took_ms=5))
     assert due(desk, held_ms=0) == []
 
 
@@ -76,7 +76,7 @@ def test_what_becomes_due_while_it_is_called_is_called_again(desk: Desk) -> None
     (calling,) = desk.run(webhooks.due(held_ms=60_000))
     desk.run(records.retry(id_, "alice", limits()))
     desk.finish(desk.claim())
-    assert desk.run(webhooks.called(calling, again_ms=None, outcome="answered 200")) == 0
+    assert desk.run(webhooks.called(calling, again_ms=None, outcome="answered 200", took_ms=5)) == 0
     assert due(desk) == [(id_, "completed", 0)]
 
 

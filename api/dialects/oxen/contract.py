@@ -52,6 +52,8 @@ KEY = _answer(key_shapes.Key, "The key")
 KEYS = _answer(key_shapes.KeyList, "Keys")
 KEY_MADE: Responses = {201: {"model": key_shapes.MadeKey, "description": "Made"}}
 TOKEN_MADE: Responses = {201: {"model": key_shapes.MadeToken, "description": "Made"}}
+WEBHOOK_CALLS = _answer(key_shapes.WebhookCalls, "Calls")
+WEBHOOK_DUE: Responses = {202: {"model": key_shapes.WebhookDue, "description": "It is called soon"}}
 AUDIT = _answer(key_shapes.Audit, "What was done")
 STREAMED: Responses = {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}}
 

@@ -1,4 +1,4 @@
-"""The shapes of answers about API keys, for OpenAPI."""
+"""The shapes of answers about API keys, tokens and webhooks, for OpenAPI."""
 
 from typing import Literal
 
@@ -52,3 +52,28 @@ class Audit(BaseModel):
     """The latest first."""
 
     entries: list[Entry]
+
+
+class WebhookCall(BaseModel):
+    """A call of a webhook; `next_at` None: it was the last."""
+
+    at: float
+    generation_id: str
+    moment: Literal["start", "completed"]
+    attempt: int
+    outcome: str
+    duration_ms: int
+    next_at: float | None
+
+
+class WebhookCalls(BaseModel):
+    """The latest first."""
+
+    calls: list[WebhookCall]
+
+
+class WebhookDue(BaseModel):
+    """It is called soon."""
+
+    status: Literal["due"]
+    generation_id: str

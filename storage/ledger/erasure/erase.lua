@@ -6,7 +6,7 @@ local record = record_of(ARGV[1])
 if record.tenant ~= ARGV[2] then return { 'missing' } end
 local key, at = KEY.generation .. record.id, now_ms()
 local events = 0
-for _, stream in ipairs({ KEY.events .. record.tenant, KEY.live_events }) do
+for _, stream in ipairs({ KEY.events .. record.tenant, KEY.live_events, KEY.webhook_log .. record.tenant }) do
   for _, entry in ipairs(redis.call('XRANGE', stream, record.created_ms, '+')) do
     if named(entry[2]).id == record.id then events = events + redis.call('XDEL', stream, entry[1]) end
   end

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storage.contracts import generations, submissions
+from storage.contracts import errors, generations, submissions
 from storage.ledger.call import Call, table_of
 
 
@@ -50,7 +50,63 @@ def due(
     return Call(script="due", arguments=(held_ms, limit, most_of_a_tenant, *calling), decode=decode)
 
 
-def called(webhook: DueWebhook, *, again_ms: int | None, outcome: str) -> Call[int]:
-    """A webhook was called; None: it is done with. 0: it became due anew meanwhile, and stays so."""
-    arguments = (webhook.id, webhook.moment, -1 if again_ms is None else again_ms, outcome, webhook.held_until)
+def called(webhook: DueWebhook, *, again_ms: int | None, outcome: str, took_ms: int) -> Call[int]:
+    """A webhook was called, which is noted for its tenant; None: it is done with.
+
+    0: it became due anew meanwhile, and stays so.
+    """
+    again = -1 if again_ms is None else again_ms
+    arguments = (webhook.id, webhook.moment, again, outcome, webhook.held_until, took_ms)
     return Call(script="called", arguments=arguments, decode=int)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A call of a webhook: for which generation and moment, the how manieth, what came of it and how long that took.
+
+    Times in milliseconds since 1970; `next_ms` None: it was the last.
+    """
+
+    at_ms: int
+    generation_id: str
+    moment: str
+    attempt: int
+    outcome: str
+    took_ms: int
+    next_ms: int | None
+
+
+def attempts(tenant: str, *, generation_id: str | None = None, limit: int = 100) -> Call[tuple[Attempt, ...]]:
+    """The last calls of a tenant's webhooks, the latest first."""
+
+    def decode(reply: list[Any]) -> tuple[Attempt, ...]:
+        return tuple(_attempt(int(id_.partition("-")[0]), table_of(fields)) for id_, fields in reply)
+
+    return Call(script="webhook_log", arguments=(tenant, limit, generation_id or ""), decode=decode)
+
+
+def redeliver(id_: str, tenant: str) -> Call[None]:
+    """Call a terminal generation's webhook once more.
+
+    Raises `errors.NotFoundError` and `errors.InvalidInputError` when decoded.
+    """
+
+    def decode(reply: str) -> None:
+        if reply == "missing":
+            raise errors.NotFoundError("The requested resource could not be found")
+        if reply == "none":
+            raise errors.InvalidInputError("It has no webhook for its end, or is not over yet", field="generation_id")
+
+    return Call(script="redeliver", arguments=(id_, tenant), decode=decode)
+
+
+def _attempt(at_ms: int, entry: Mapping[str, str]) -> Attempt:
+    return Attempt(
+        at_ms=at_ms,
+        generation_id=entry["id"],
+        moment=entry["moment"],
+        attempt=int(entry["try"]),
+        outcome=entry["outcome"],
+        took_ms=int(entry["took_ms"]),
+        next_ms=int(entry["next_ms"]) if entry["next_ms"] else None,
+    )

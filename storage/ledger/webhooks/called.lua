@@ -1,17 +1,25 @@
 -- A webhook was called: it is done with, or due again later. What became due anew meanwhile stays as it is.
 -- ARGV: 1 id, 2 moment, 3 ms until it is due again or -1 for never, 4 what the other side answered, for whoever looks,
---       5 until when it was held
+--       5 until when it was held, 6 ms that the call took
 -- Returns 1, or 0 when it was held no more
+local LOGGED = 1000
 local member, key = ARGV[1] .. '/' .. ARGV[2], KEY.generation .. ARGV[1]
 local held = redis.call('ZSCORE', KEY.webhooks, member)
-if not held or integer(held) ~= ARGV[5] then return 0 end
-if redis.call('EXISTS', key) == 1 then
-  redis.call('HINCRBY', key, 'tries_' .. ARGV[2], 1)
-  redis.call('HSET', key, 'called_' .. ARGV[2], ARGV[4])
+local again = tonumber(ARGV[3])
+local tenant = redis.call('HGET', key, 'tenant')
+local is_current = held and integer(held) == ARGV[5]
+if tenant then
+  local try = is_current and redis.call('HINCRBY', key, 'tries_' .. ARGV[2], 1) or 0
+  if is_current then redis.call('HSET', key, 'called_' .. ARGV[2], ARGV[4]) end
+  local next_ms = is_current and again >= 0 and integer(now_ms() + again) or ''
+  redis.call('XADD', KEY.webhook_log .. tenant, 'MAXLEN', '~', LOGGED, '*', 'id', ARGV[1], 'moment', ARGV[2], 'try', try,
+    'outcome', ARGV[4], 'took_ms', ARGV[6], 'next_ms', next_ms)
+  redis.call('EXPIRE', KEY.webhook_log .. tenant, LIFE.record)
 end
-if tonumber(ARGV[3]) < 0 then
+if not is_current then return 0 end
+if again < 0 then
   redis.call('ZREM', KEY.webhooks, member)
 else
-  redis.call('ZADD', KEY.webhooks, integer(now_ms() + tonumber(ARGV[3])), member)
+  redis.call('ZADD', KEY.webhooks, integer(now_ms() + again), member)
 end
 return 1
