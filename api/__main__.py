@@ -26,6 +26,7 @@ def main() -> None:
         # Access logs would hold ids of every poll and, one day, a signed query.
         access_log=False,
         server_header=False,
+        ws="none",
         http=protocol(Limits(head_s=settings.head_limit_s, connections=settings.max_connections)),
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,

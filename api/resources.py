@@ -90,7 +90,12 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         stack.callback(hub.close)
         ledger = AsyncRedisLedger(connection)
         signatures = signatures_of(settings)
-        keys = Keys(settings.tenants_by_key(), ledger, unfiltered=settings.unfiltered_tenants)
+        keys = Keys(
+            settings.tenants_by_key(),
+            ledger,
+            naming=signatures.key("key names"),
+            unfiltered=settings.unfiltered_tenants,
+        )
         budgets = Budgets(settings.budgets, known)
         forecasts = Forecasts(ledger, known)
         reader = Reader(ledger=ledger, known=known, objects=objects, signatures=signatures)

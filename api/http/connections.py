@@ -56,6 +56,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             if self in waiting:
                 self._head_bytes += len(data)
                 if self._head_timer is None:
+                    self._head_bytes = len(data)
                     self._expect_head()
             super().data_received(data)
             if self in waiting and self._head_bytes > MAX_HEAD_BYTES:
@@ -66,13 +67,25 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._stop_expecting()
             super().on_headers_complete()
 
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            if self.cycle is not None and self.cycle.response_complete:
+                self._stop_expecting()
+                self._wait()
+
         def on_response_complete(self) -> None:
-            is_whole = self.cycle is None or not self.cycle.more_body
+            is_whole = not self.cycle.more_body
             super().on_response_complete()
-            if not is_whole:
-                # Whoever is answered before the body has come might send the rest for ever.
-                self.transport.close()
-            elif not self.transport.is_closing():
+            if is_whole:
+                self._wait()
+            elif self.cycle.response_complete:
+                # Answered before the body has come: who closed at once would have the client miss the answer, and who waited for
+                # ever would be held.
+                self._expect_head()
+
+        def _wait(self) -> None:
+            # Unless another request came while this one was served.
+            if self.cycle.response_complete and not self.transport.is_closing():
                 waiting[self] = None
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -81,7 +94,6 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().connection_lost(exc)
 
         def _expect_head(self) -> None:
-            self._head_bytes = 0
             self._head_timer = self.loop.call_later(limits.head_s, self.transport.close)
 
         def _stop_expecting(self) -> None:

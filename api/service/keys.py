@@ -1,6 +1,7 @@
 """Who is who: an API key names a tenant and what it may do, and nothing else does."""
 
 import hashlib
+import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
@@ -25,13 +26,22 @@ class Keys:
     """
 
     def __init__(
-        self, tenants_by_key: Mapping[str, str], ledger: call.AsyncLedger, *, unfiltered: Collection[str] = ()
+        self,
+        tenants_by_key: Mapping[str, str],
+        ledger: call.AsyncLedger,
+        *,
+        naming: bytes,
+        unfiltered: Collection[str] = (),
     ) -> None:
-        """`unfiltered` are the tenants whose keys in the settings may switch filters off."""
+        """`unfiltered` are the tenants whose keys in the settings may switch filters off.
+
+        With `naming`, the same in all API processes, those keys have names that tell nothing of them.
+        """
         self._ledger = ledger
         self._unfiltered = unfiltered
         self._callers = {
-            _digest(key): self._of_settings(tenant, _digest(key)) for key, tenant in tenants_by_key.items()
+            _digest(key): self._of_settings(tenant, hmac.digest(naming, key.encode(), hashlib.sha256).hex())
+            for key, tenant in tenants_by_key.items()
         }
         self._named = {caller.name: caller for caller in self._callers.values()}
         self._found: OrderedDict[str, tuple[float, access.ApiKey | None]] = OrderedDict()
@@ -67,9 +77,9 @@ class Keys:
         """Whether a caller's key is still valid. Raises `errors.StoreUnavailableError`."""
         return caller.key_id is None or await self._find(caller.key_id) is not None
 
-    def _of_settings(self, tenant: str, digest: str) -> access.Caller:
+    def _of_settings(self, tenant: str, name: str) -> access.Caller:
         rights = access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in self._unfiltered)
-        return access.Caller(tenant=tenant, name=f"settings:{digest[:16]}", rights=rights)
+        return access.Caller(tenant=tenant, name=f"settings:{name[:16]}", rights=rights)
 
     async def _find(self, id_: str) -> access.ApiKey | None:
         """A key that has not expired."""

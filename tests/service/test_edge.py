@@ -132,6 +132,33 @@ def test_a_body_that_stalls_or_drips_is_refused(guarded: Tenant, every_s: float 
     assert seconds < 5
 
 
+def test_whoever_is_refused_before_the_body_has_come_reads_why_and_may_ask_again(guarded: Tenant) -> None:
+    connection = _connected(guarded)
+    head = b"POST /api/ai/queue HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer nobody\r\nContent-Length: 3000000\r\n\r\n"
+    connection.sendall(head + b"x" * 1000)
+    answer = b""
+    while b"unauthenticated" not in answer:
+        answer += connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 401")
+    connection.sendall(b"x" * 2_999_000)
+    _ask(connection)
+    connection.sendall(head + b"x")
+    answer, seconds = _end(connection)
+    assert b"unauthenticated" in answer
+    assert seconds < 5, "a body that does not come is not waited for"
+
+
+def test_requests_that_are_sent_together_are_answered_in_turn(guarded: Tenant) -> None:
+    with _connected(guarded) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
+        answer = b""
+        while answer.count(b'{"status":"live"}') < 5:
+            piece = connection.recv(65536)
+            assert piece, answer
+            answer += piece
+        _ask(connection)
+
+
 def test_whoever_waits_long_for_an_answer_is_not_cut_off(guarded: Tenant, tiny: str) -> None:
     waiting = guarded.enqueue(tiny, model="slower", num_inference_steps=20)
     assert guarded.get(f"/api/ai/queue/{waiting}?wait=30").json()["status"] == "succeeded"

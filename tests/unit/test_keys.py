@@ -64,7 +64,7 @@ def _caller(known: keys.Keys, token: str) -> access.Caller:
 def test_a_key_is_read_once_in_a_while_and_a_malformed_one_never() -> None:
     key, token = _issued()
     ledger = Ledger(key)
-    known = keys.Keys({}, ledger)
+    known = keys.Keys({}, ledger, naming=b"n")
     assert {_caller(known, token).tenant for _ in range(100)} == {"zoe"}
     assert ledger.asked == 1
     for wrong in ("", "x" * 100, token[:-1], token + "\n"):
@@ -75,7 +75,7 @@ def test_a_key_is_read_once_in_a_while_and_a_malformed_one_never() -> None:
 
 def test_an_id_with_another_secret_is_nobody() -> None:
     key, _ = _issued()
-    known = keys.Keys({}, Ledger(key.model_copy(update={"digest": "0" * 64})))
+    known = keys.Keys({}, Ledger(key.model_copy(update={"digest": "0" * 64})), naming=b"n")
     for token in (_issued()[1], _issued()[1]):
         with pytest.raises(errors.UnauthenticatedError):
             _caller(known, token)
@@ -83,14 +83,14 @@ def test_an_id_with_another_secret_is_nobody() -> None:
 
 def test_a_key_that_has_expired_is_refused_even_while_it_is_remembered() -> None:
     key, token = _issued()
-    known = keys.Keys({}, Ledger(key.model_copy(update={"expires_ms": 1})))
+    known = keys.Keys({}, Ledger(key.model_copy(update={"expires_ms": 1})), naming=b"n")
     with pytest.raises(errors.UnauthenticatedError):
         _caller(known, token)
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "REMEMBERED", 10)
-    known = keys.Keys({}, Ledger(None))
+    known = keys.Keys({}, Ledger(None), naming=b"n")
     for _ in range(50):
         with pytest.raises(errors.UnauthenticatedError):
             _caller(known, _issued()[1])
@@ -98,9 +98,10 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_key_of_the_settings_may_start_models_and_make_no_keys() -> None:
-    known = keys.Keys({"k" * 16: "alice"}, Ledger(None), unfiltered=["alice"])
+    known = keys.Keys({"k" * 16: "alice"}, Ledger(None), naming=b"n", unfiltered=["alice"])
     caller = _caller(known, "k" * 16)
     assert (caller.tenant, caller.rights.unfiltered) == ("alice", True)
+    assert access.digest("k" * 16)[:8] not in caller.name, "or a weak key could be guessed from a token"
     caller.check("models")
     with pytest.raises(errors.ForbiddenError, match="lacks the scope admin"):
         caller.check("admin")
