@@ -12,9 +12,11 @@ from bench.gpu.__main__ import ALL
 
 # By itself it takes two minutes; beside other tests the processors are shared.
 @pytest.mark.timeout(960)
-def test_every_case_of_the_gpu_benchmark_runs_with_shrunk_models(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_runs_from_end_to_end_with_shrunk_models(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "bench.gpu", "--shrunk", "--seconds", "900", "--out", str(out)]
+    # The last is the one before with another profile.
+    cases = ",".join(case.name for case in ALL if case.name != "capped-exact")
+    command = [sys.executable, "-m", "bench.gpu", "--shrunk", "--seconds", "900", "--cases", cases, "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads(out.read_text())
