@@ -13,6 +13,9 @@ MAX_BLOCKS = 1000
 MAX_EXIF_SEGMENTS = 16
 """The standard has one; each further one is joined to it by copying."""
 
+MAX_JUNK_BYTES = 64 * 1024
+"""Between a JPEG's segments, where nothing belongs."""
+
 MAX_PIXEL_BLOCKS = 40_000
 """Of pixels: a PNG of 20 MiB in pieces of half a kilobyte, where usual ones have 8 KiB; frames of an animation."""
 
@@ -42,14 +45,15 @@ def format_of(data: bytes) -> str | None:
 
 
 def _jpeg(data: bytes) -> bool:
-    at, segments, exif = 2, 0, 0
+    at, segments, exif, junk = 2, 0, 0, 0
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             # Pillow looks for the next marker, byte by byte.
-            at = data.find(b"\xff", at)
-            if at < 0:
-                return False
-            segments += 1
+            marker = data.find(b"\xff", at)
+            if marker < 0:
+                return len(data) - at > MAX_JUNK_BYTES
+            junk += marker - at
+            at, segments = marker, segments + 1
         elif data[at + 1] in (0xFF, 0x00):
             at, segments = at + 1, segments + 1
         elif data[at + 1] == _START_OF_SCAN:
@@ -59,7 +63,7 @@ def _jpeg(data: bytes) -> bool:
         else:
             exif += data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0"
             at, segments = at + 2 + int.from_bytes(data[at + 2 : at + 4]), segments + 1
-        if segments > MAX_BLOCKS or exif > MAX_EXIF_SEGMENTS:
+        if segments > MAX_BLOCKS or exif > MAX_EXIF_SEGMENTS or junk > MAX_JUNK_BYTES:
             return True
     return False
 

@@ -2,9 +2,9 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from storage.contracts import edits, errors, parameters
 from storage.contracts.parameters import Parameter
@@ -102,3 +102,20 @@ def _parameter(schema: Mapping[str, Any], required: bool) -> Parameter | None:
         choices=tuple(choices),
         max_length=schema.get("maxLength"),
     )
+
+
+V = TypeVar("V", bound=BaseModel)
+
+
+def validated(kind: type[V], values: Mapping[str, Any]) -> V:
+    """What was sent, as a value whose fields may be lists. Raises `errors.InvalidInputError` naming the field.
+
+    Not left to the framework, which would read and parse a body before anybody is known to have sent it.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "body"
+        shown = parameters.shown(first.get("input"))
+        raise errors.InvalidInputError(f"{field}: {first['msg']}; got {shown}", field=field) from None

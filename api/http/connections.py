@@ -15,6 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request's line and headers. A signed link has two kilobytes."""
 
+UNREAD_S = 60
+"""Seconds in which a client reads enough of an answer that more of it can be sent."""
+
 RESERVED_FILES = 256
 """File descriptors for everything but clients: the stores, threads, modules."""
 
@@ -39,13 +42,15 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self._head_timer: asyncio.TimerHandle | None = None
+            self._write_timer: asyncio.TimerHandle | None = None
             self._head_bytes = 0
+            self._in_body = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > most:
                 longest = next(iter(waiting), None)
-                (longest or self).transport.close()
+                (longest or self).transport.abort()
                 if longest is None:
                     return
                 del waiting[longest]
@@ -53,22 +58,23 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._expect_head()
 
         def data_received(self, data: bytes) -> None:
-            if self in waiting:
+            if not self._in_body:
                 self._head_bytes += len(data)
-                if self._head_timer is None:
-                    self._head_bytes = len(data)
-                    self._expect_head()
+            if self in waiting and self._head_timer is None:
+                self._expect_head()
             super().data_received(data)
-            if self in waiting and self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.close()
+            if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
 
         def on_headers_complete(self) -> None:
             waiting.pop(self, None)
             self._stop_expecting()
+            self._head_bytes, self._in_body = 0, True
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:
             super().on_message_complete()
+            self._in_body = False
             if self.cycle is not None and self.cycle.response_complete:
                 self._stop_expecting()
                 self._wait()
@@ -88,13 +94,28 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             if self.cycle.response_complete and not self.transport.is_closing():
                 waiting[self] = None
 
+        def pause_writing(self) -> None:
+            # Whoever does not read what was asked for would have it kept here for ever.
+            super().pause_writing()
+            self._write_timer = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stop_writing_timer()
+
+        def _stop_writing_timer(self) -> None:
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+                self._write_timer = None
+
         def connection_lost(self, exc: Exception | None) -> None:
             waiting.pop(self, None)
             self._stop_expecting()
+            self._stop_writing_timer()
             super().connection_lost(exc)
 
         def _expect_head(self) -> None:
-            self._head_timer = self.loop.call_later(limits.head_s, self.transport.close)
+            self._head_timer = self.loop.call_later(limits.head_s, self.transport.abort)
 
         def _stop_expecting(self) -> None:
             if self._head_timer is not None:

@@ -45,16 +45,16 @@ class Eraser:
             listing = erasure.ids_of(tenant, below=below, limit=PAGE)
             found, below = await self._ledger.run(listing)
             for id_ in found:
-                await self._erase(id_, tenant, erased)
+                await self._erase(id_, tenant, erased, with_events=False)
             if below is None:
                 break
         erased.events += await self._ledger.run(erasure.erase_events(tenant))
-        for kind in ("inputs", "results", "files"):
-            erased.objects += await self._objects.delete_prefix(f"{kind}/{tenant}/")
+        # Those of generations went with them; what was accepted meanwhile keeps its own.
+        erased.objects += await self._objects.delete_prefix(f"files/{tenant}/")
         return erased
 
-    async def _erase(self, id_: str, tenant: str, erased: Erased) -> None:
-        gone = await self._ledger.run(erasure.erase(id_, tenant))
+    async def _erase(self, id_: str, tenant: str, erased: Erased, *, with_events: bool = True) -> None:
+        gone = await self._ledger.run(erasure.erase(id_, tenant, with_events=with_events))
         if gone is None:
             return
         erased.generations += 1

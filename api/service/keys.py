@@ -74,7 +74,9 @@ class Keys:
         return caller
 
     async def still(self, caller: access.Caller) -> bool:
-        """Whether a caller's key is still valid. Raises `errors.StoreUnavailableError`."""
+        """Whether a caller's key or token is still valid. Raises `errors.StoreUnavailableError`."""
+        if caller.until is not None and caller.until < time.time():
+            return False
         return caller.key_id is None or await self._find(caller.key_id) is not None
 
     def _of_settings(self, tenant: str, name: str) -> access.Caller:

@@ -134,18 +134,21 @@ class Submitter:
         except errors.DarkroomError:
             if stored:
                 await self._discard(prefix)
+            if caller.token_id is not None:
+                await self._ledger.run(ledger_access.spend_edits(caller.token_id, -submission.count))
             raise
         if receipt.replayed and receipt.ids != tuple(ids) and stored:
             await self._discard(prefix)
-        if caller.token_id is not None:
-            await self._ledger.run(ledger_access.note_edits(caller.token_id, receipt.ids))
         if receipt.needs_ticket:
             self._send_ticket(route.queue)
+        if caller.token_id is not None:
+            await self._ledger.run(ledger_access.note_edits(caller.token_id, receipt.ids))
         return Accepted(ids=receipt.ids, cursor=receipt.cursor, replayed=receipt.replayed, is_served=route.is_served)
 
-    async def retry(self, id_: str, tenant: str) -> None:
+    async def retry(self, id_: str, caller: access.Caller) -> None:
         """Queue a failed generation again, under the same id. Raises as `records.retry`."""
-        again = records.retry(id_, tenant, self._limits, budget=self._budgets.of(tenant))
+        budget = self._budgets.of(caller.tenant, caller.rights)
+        again = records.retry(id_, caller.tenant, self._limits, budget=budget)
         self._send_ticket((await self._ledger.run(again)).queue)
 
     async def _fingerprint(self, submission: submissions.Submission) -> str | None:

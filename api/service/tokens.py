@@ -108,7 +108,9 @@ class Tokens:
         caller = await self._keys.named(token.key, token.tenant)
         # Whoever has a page's token is a stranger.
         rights = caller.rights.model_copy(update={"unfiltered": False})
-        return Holder(token=token, caller=caller.model_copy(update={"token_id": token.id, "rights": rights}))
+        return Holder(
+            token=token, caller=caller.model_copy(update={"token_id": token.id, "until": token.until, "rights": rights})
+        )
 
     async def check_generation(self, holder: Holder, id_: str) -> None:
         """Whether a holder may see a generation. Raises `errors.NotFoundError` as for another tenant's."""
@@ -117,6 +119,14 @@ class Tokens:
         if not allowed and token.purpose == "submit":
             allowed = await self._ledger.run(ledger_access.is_edit_of(token.id, id_))
         if not allowed:
+            raise errors.NotFoundError("The requested resource could not be found")
+
+    async def check_own(self, caller: access.Caller, id_: str) -> None:
+        """Whether a caller may build on a generation: with a token, on those alone that came of it.
+
+        Raises `errors.NotFoundError`.
+        """
+        if caller.token_id is not None and not await self._ledger.run(ledger_access.is_edit_of(caller.token_id, id_)):
             raise errors.NotFoundError("The requested resource could not be found")
 
     def _signature(self, payload: str) -> str:

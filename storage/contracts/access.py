@@ -88,6 +88,8 @@ class Caller(Frozen):
     name: str
     key_id: str | None = None
     token_id: str | None = None
+    until: int | None = None
+    """Seconds since 1970 at which a browser token ends."""
     rights: Rights
 
     def check(self, scope: Scope) -> None:

@@ -37,7 +37,9 @@ local function webhook_due(record, moment)
   if not moments or not string.find(moments, moment, 1, true) then return end
   if moment == 'start' and speaker ~= record.id then return end
   for sibling in string.gmatch(moment == 'completed' and record.siblings or '', '%S+') do
-    if redis.call('HEXISTS', KEY.generation .. sibling, 'completed_ms') == 0 then return end
+    -- One that was erased is over, too.
+    local key = KEY.generation .. sibling
+    if redis.call('EXISTS', key) == 1 and redis.call('HEXISTS', key, 'completed_ms') == 0 then return end
   end
   redis.call('ZADD', KEY.webhooks, integer(now_ms()), speaker .. '/' .. moment)
 end

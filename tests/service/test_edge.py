@@ -159,6 +159,18 @@ def test_requests_that_are_sent_together_are_answered_in_turn(guarded: Tenant) -
         _ask(connection)
 
 
+def test_a_head_without_end_behind_a_long_answer_is_cut_off(guarded: Tenant, tiny: str) -> None:
+    waiting = guarded.enqueue(tiny, model="slower", num_inference_steps=20)
+    connection = _connected(guarded)
+    head = f"GET /api/ai/queue/{waiting}?wait=20 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {guarded.key}\r\n\r\n"
+    connection.sendall(head.encode() + b"GET /health/live HTTP/1.1\r\n")
+    began = time.monotonic()
+    with contextlib.suppress(OSError), connection:
+        while time.monotonic() - began < 3:
+            connection.sendall(b"X-A: b\r\n" * 100)
+    assert time.monotonic() - began < 2
+
+
 def test_whoever_waits_long_for_an_answer_is_not_cut_off(guarded: Tenant, tiny: str) -> None:
     waiting = guarded.enqueue(tiny, model="slower", num_inference_steps=20)
     assert guarded.get(f"/api/ai/queue/{waiting}?wait=30").json()["status"] == "succeeded"

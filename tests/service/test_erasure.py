@@ -39,8 +39,9 @@ def _everything(connection: redis.Redis) -> str:
         "set": connection.smembers,
         "stream": lambda name: connection.xrange(name),
     }
-    names = list(connection.scan_iter(match=keys.PREFIX + "*"))
-    return json.dumps([[name, str(readers[str(connection.type(name))](name))] for name in names])
+    # What expires between being found and being read is of type `none`.
+    kinds = {name: str(connection.type(name)) for name in connection.scan_iter(match=keys.PREFIX + "*")}
+    return json.dumps([[name, str(readers[kind](name))] for name, kind in kinds.items() if kind in readers])
 
 
 def _objects(stack: embedded.Stack, tenant: str, id_: str = "") -> int:

@@ -100,6 +100,26 @@ def test_a_page_names_no_server_and_finds_nothing_by_anothers_idempotency_key(
     assert refused.status_code in (400, 403)
 
 
+def test_a_page_builds_on_what_came_of_its_token_alone(owner: Tenant, token: Token, tiny: str) -> None:
+    foreign, page = owner.enqueue(tiny), token("submit", edits=5)
+    owner.finished(foreign)
+    own = page.enqueue(tiny)
+    page.finished(own)
+    body = {"model": "quick", "prompt": "x"}
+    assert page.post("/api/ai/queue", {**body, "parent_generation_id": own}).status_code == 200
+    assert page.post("/api/ai/queue", {**body, "parent_generation_id": foreign}).status_code == 404
+    assert page.post("/api/ai/images/edit", {**body, "parent_generation_id": foreign}).status_code == 404
+
+
+def test_a_stream_that_a_token_opened_ends_with_it(owner: Tenant, token: Token, tiny: str) -> None:
+    page = token("events", expires_in_s=2)
+    stream = _events(f"{page.url}/api/events?token={page.key}")
+    assert "cursor" in next(stream)
+    eventually(lambda: page.get("/api/ai/queue/nothing").status_code == 401)
+    late = owner.enqueue(tiny)
+    assert late not in [data.get("generation_id") for data in stream]
+
+
 def test_a_token_bound_to_an_origin_is_for_pages_of_that(owner: Tenant, token: Token, tiny: str) -> None:
     page = token("generation", generation_id=owner.enqueue(tiny), origin="https://shop.example")
     path = f"/api/ai/queue/{_generation(page)}"

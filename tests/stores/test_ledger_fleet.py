@@ -180,6 +180,15 @@ def test_a_model_that_several_keep_goes_with_the_last_of_them(desk: Desk) -> Non
     assert _wanted(desk) == {"quick": "never"}
 
 
+def test_a_narrower_or_wider_target_does_not_let_go_what_another_keeps(desk: Desk) -> None:
+    _want(desk, "always", tenant="bob")
+    assert not _want(desk, "never", "h100", tenant="alice")
+    _want(desk, "never", tenant="bob")
+    _want(desk, "always", "h100", tenant="bob")
+    assert not _want(desk, "never", "any", "north", tenant="alice")
+    assert _want(desk, "never", "h200", tenant="alice"), "elsewhere it is"
+
+
 def test_to_start_what_another_keeps_makes_nobody_a_keeper(desk: Desk) -> None:
     _want(desk, "once", tenant="bob")
     _want(desk, "always", tenant="alice")

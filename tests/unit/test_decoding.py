@@ -88,6 +88,16 @@ def test_a_decoder_that_crashes_costs_its_picture_and_nothing_else(decoders: Dec
     wake.join()
 
 
+def test_a_decoder_that_the_system_ends_for_want_of_memory_is_no_fault_of_the_picture(decoders: Decoders) -> None:
+    assert _decodes(decoders)
+    pid = _pid(decoders)
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+    with pytest.raises(errors.OutOfMemoryError):
+        decoders.decode(SMALL, "input_image")
+    assert _decodes(decoders)
+
+
 def test_a_decoder_that_died_while_nothing_was_asked_costs_no_picture(decoders: Decoders) -> None:
     assert _decodes(decoders)
     os.kill(_pid(decoders), signal.SIGKILL)

@@ -86,6 +86,13 @@ def test_exif_in_many_segments_is_refused_though_few_others_are_there() -> None:
         pictures.inspect(of(picture_blocks.MAX_EXIF_SEGMENTS + 1), "input_image")
 
 
+def test_junk_between_segments_is_refused_by_its_length() -> None:
+    plain = _picture("JPEG")
+    segment = _segment(0xFE, b"x")
+    with pytest.raises(errors.InvalidInputError, match="blocks of metadata"):
+        pictures.inspect(plain[:2] + segment + b"\0" * (picture_blocks.MAX_JUNK_BYTES + 1) + plain[2:], "input_image")
+
+
 def test_pixels_in_many_pieces_are_a_picture_up_to_a_limit() -> None:
     of = _png(_chunk(b"IDAT", b""))
     assert pictures.inspect(of(MANY), "input_image").width == 64

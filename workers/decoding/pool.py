@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -69,7 +70,11 @@ class Decoders:
             try:
                 answer, body = child.ask(fields, data, within_s=WALL_PER_PROCESSOR_SECOND * self._limit_s)
             except frames.ClosedError as exc:
-                log.warning("a picture's decoder ended (%s): %s", child.end(), exc)
+                status = child.ended()
+                log.warning("a picture's decoder ended (%s): %s", status, exc)
+                if status == -signal.SIGKILL and not child.is_overdue:
+                    # By the system, which has no memory left, and takes these first: the picture may be a good one.
+                    raise errors.OutOfMemoryError("The worker's machine has no room to decode a picture") from None
                 raise self._too_much(field) from None
         if answer.get("exhausted"):
             raise self._too_much(field)
@@ -123,6 +128,8 @@ class _Child:
         self._pipes = [pipe for pipe in (self._process.stdin, self._process.stdout) if pipe is not None]
         self._is_ready = False
         self.is_reusable = True
+        self.is_overdue = False
+        """Whether it was ended here, for taking too long."""
 
     @property
     def is_alive(self) -> bool:
@@ -149,6 +156,14 @@ class _Child:
         self.is_reusable = reusable and int(answer.get("peak_mb", 0)) <= LARGEST_CHILD_MB
         return answer, body
 
+    def ended(self) -> int:
+        """How it ended by itself, as its exit status, negative for a signal; it is made to where it did not."""
+        try:
+            return self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.is_overdue = True
+            return self.end()
+
     def end(self) -> int:
         """End it at once. Returns its exit status, negative for a signal."""
         self._process.kill()
@@ -160,10 +175,14 @@ class _Child:
         for pipe in self._pipes:
             pipe.close()
 
+    def _overdue(self) -> None:
+        self.is_overdue = True
+        self._process.kill()
+
     @contextlib.contextmanager
     def _ended_after(self, seconds: float) -> Iterator[None]:
         """While it runs: end the process when this takes longer, so that reading from it ends."""
-        timer = threading.Timer(seconds, self._process.kill)
+        timer = threading.Timer(seconds, self._overdue)
         timer.daemon = True
         timer.start()
         try:

@@ -3,12 +3,17 @@
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Query
+from pydantic import Field
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api.dialects import fields
 from api.dialects.oxen import contract
+from api.http import bodies
 from api.http.access import AdminCaller, ResourcesDep
 from storage.contracts import access, errors
+from storage.contracts.values import Frozen
 from storage.ledger import access as ledger_access
 
 DAY_S = 86_400
@@ -16,9 +21,15 @@ DAY_S = 86_400
 router = APIRouter(prefix="/api/admin", tags=["oxen"], responses=contract.PROBLEMS)
 
 
-@router.post("/keys", status_code=201, responses=contract.KEY_MADE)
-async def make(asked: access.KeyRequest, resources: ResourcesDep, caller: AdminCaller) -> Response:
+@router.post(
+    "/keys",
+    status_code=201,
+    responses=contract.KEY_MADE,
+    openapi_extra=fields.body(access.KeyRequest.model_json_schema()),
+)
+async def make(request: Request, resources: ResourcesDep, caller: AdminCaller) -> Response:
     """Make a key for a tenant, known or new. `key` in the answer is shown this once."""
+    asked = fields.validated(access.KeyRequest, (await bodies.read(request)).fields)
     for name in asked.models:
         resources.catalog.name_of(name)
     unknown = set(asked.gpu_types) - set(resources.catalog.gpu_types)
@@ -39,14 +50,22 @@ async def list_(
     return JSONResponse({"keys": [shown(key) for key in sorted(found, key=lambda key: key.created_ms)]})
 
 
-@router.post("/keys/{key_id}/rotate", status_code=201, responses=contract.KEY_MADE)
-async def rotate(
-    key_id: str,
-    resources: ResourcesDep,
-    caller: AdminCaller,
-    overlap_s: Annotated[float, Body(embed=True, ge=0, le=30 * DAY_S)] = DAY_S,
-) -> Response:
+class Rotation(Frozen):
+    """How long the first key goes on."""
+
+    overlap_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = DAY_S
+
+
+@router.post(
+    "/keys/{key_id}/rotate",
+    status_code=201,
+    responses=contract.KEY_MADE,
+    openapi_extra=fields.body(Rotation.model_json_schema()),
+)
+async def rotate(key_id: str, request: Request, resources: ResourcesDep, caller: AdminCaller) -> Response:
     """Make another key that allows the same; the first one ends `overlap_s` from now (by default a day)."""
+    sent = (await bodies.read(request)).fields if await request.body() else {}
+    overlap_s = fields.validated(Rotation, sent).overlap_s
     ended = await resources.ledger.run(ledger_access.revoke(key_id, by=_name(caller), after_s=overlap_s))
     key, token = access.rotated(ended, now_ms=_now_ms())
     await resources.ledger.run(ledger_access.issue(key, by=_name(caller)))

@@ -1,18 +1,27 @@
 """Browser tokens: made with a key on a server, given to a page."""
 
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api.dialects import fields
 from api.dialects.oxen import contract
+from api.http import bodies
 from api.http.access import Caller, ResourcesDep
 from api.service import tokens
 
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
 
-@router.post("/api/ai/tokens", status_code=201, responses=contract.TOKEN_MADE)
-async def make(wish: tokens.Wish, resources: ResourcesDep, caller: Caller) -> Response:
+@router.post(
+    "/api/ai/tokens",
+    status_code=201,
+    responses=contract.TOKEN_MADE,
+    openapi_extra=fields.body(tokens.Wish.model_json_schema()),
+)
+async def make(request: Request, resources: ResourcesDep, caller: Caller) -> Response:
     """Make a token for a page: for events, one generation, or so many edits. It ends with its time, or with the key."""
+    wish = fields.validated(tokens.Wish, (await bodies.read(request)).fields)
     if wish.generation_id is not None:
         await resources.reader.one(wish.generation_id, caller.tenant)
     text, token = await resources.tokens.make(wish, caller)

@@ -88,9 +88,9 @@ async def cancel(endpoint: str, job_id: str, resources: ResourcesDep, tenant: Te
 
 
 @router.post("/retry/{job_id}")
-async def retry(endpoint: str, job_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
+async def retry(endpoint: str, job_id: str, resources: ResourcesDep, caller: Caller) -> Response:
     """Queue a failed or timed-out job again, under the same id."""
-    await resources.submitter.retry(answers.generation_id(job_id), tenant)
+    await resources.submitter.retry(answers.generation_id(job_id), caller)
     return JSONResponse({"id": job_id, "status": "IN_QUEUE"})
 
 

@@ -15,8 +15,11 @@ class Gone:
     prefixes: tuple[str, ...]
 
 
-def erase(id_: str, tenant: str) -> Call[Gone | None]:
-    """Forget a generation; an unfinished one is cancelled first. None: there is none."""
+def erase(id_: str, tenant: str, *, with_events: bool = True) -> Call[Gone | None]:
+    """Forget a generation; an unfinished one is cancelled first. None: there is none.
+
+    Without its events, which are looked for among many, where those of the whole tenant go anyway.
+    """
 
     def decode(reply: list[Any]) -> Gone | None:
         if reply[0] == "missing":
@@ -24,7 +27,7 @@ def erase(id_: str, tenant: str) -> Call[Gone | None]:
         _, _, events, *prefixes = reply
         return Gone(events=int(events), prefixes=tuple(filter(None, prefixes)))
 
-    return Call(script="erase", arguments=(id_, tenant), decode=decode)
+    return Call(script="erase", arguments=(id_, tenant, "events" if with_events else ""), decode=decode)
 
 
 def ids_of(tenant: str, *, below: str | None, limit: int) -> Call[tuple[tuple[str, ...], str | None]]:

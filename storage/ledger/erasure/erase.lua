@@ -1,15 +1,22 @@
 -- Forgets a generation: its record with prompt and parameters, its events, webhooks and idempotency key. An unfinished one is
 -- cancelled first. Objects are listed as expired, so that they go whatever becomes of the caller.
--- ARGV: 1 id, 2 tenant
+-- ARGV: 1 id, 2 tenant, 3 'events' to look for its events, too
 -- Returns {'missing'} | {'erased', its status before, events, results prefix, inputs prefix or ''}
 local record = record_of(ARGV[1])
 if record.tenant ~= ARGV[2] then return { 'missing' } end
 local key, at = KEY.generation .. record.id, now_ms()
 local events = 0
-for _, stream in ipairs({ KEY.events .. record.tenant, KEY.live_events, KEY.webhook_log .. record.tenant }) do
-  for _, entry in ipairs(redis.call('XRANGE', stream, record.created_ms, '+')) do
+local function forget(stream, until_ms)
+  for _, entry in ipairs(redis.call('XRANGE', stream, record.created_ms, until_ms)) do
     if named(entry[2]).id == record.id then events = events + redis.call('XDEL', stream, entry[1]) end
   end
+end
+if ARGV[3] == 'events' then
+  -- The last is its end.
+  local until_ms = record.completed_ms and integer(tonumber(record.completed_ms) + 1000) or '+'
+  forget(KEY.events .. record.tenant, until_ms)
+  forget(KEY.live_events, until_ms)
+  forget(KEY.webhook_log .. record.tenant, '+')
 end
 local is_unfinished = record.status == 'queued' or record.status == 'processing'
 if is_unfinished then
@@ -39,5 +46,6 @@ redis.call('DEL', key)
 redis.call('ZREM', KEY.history .. record.tenant, record.id)
 redis.call('ZREM', KEY.parked, record.id)
 redis.call('ZREM', KEY.webhooks, record.id .. '/start', record.id .. '/completed')
-if record.idempotency then redis.call('DEL', KEY.idempotency .. record.tenant .. ':' .. record.idempotency) end
+-- Of several generations of one request the others are still to be found by it.
+if record.idempotency and not record.siblings then redis.call('DEL', KEY.idempotency .. record.tenant .. ':' .. record.idempotency) end
 return { 'erased', record.status, events, record.results, inputs }

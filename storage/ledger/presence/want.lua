@@ -11,7 +11,14 @@ for target, text in pairs(named(redis.call('HGETALL', KEY.wanted))) do
     if ARGV[4] ~= 'never' then
       -- To want it again ends the letting go.
       if wish.how == 'never' then redis.call('HDEL', KEY.wanted, target) end
-    elseif covered then
+    elseif not covered then
+      -- What is kept anywhere may be kept on the very worker that this would be told to.
+      local overlaps = (ARGV[2] == 'any' or gpu_type == 'any' or ARGV[2] == gpu_type)
+        and (ARGV[3] == 'any' or region == 'any' or ARGV[3] == region)
+      for tenant in pairs(overlaps and wish.how ~= 'never' and wish.tenants or {}) do
+        if tenant ~= ARGV[7] then kept = true end
+      end
+    else
       -- To let go ends the tenant's own wishes that it covers. What nobody is named for a release before noted.
       if wish.tenants then wish.tenants[ARGV[7]] = nil end
       if wish.how ~= 'never' and wish.tenants and next(wish.tenants) then
