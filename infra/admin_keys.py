@@ -56,7 +56,7 @@ def run(ledger: call.Ledger, arguments: argparse.Namespace) -> None:
         ledger.run(ledger_access.revoke(arguments.key_id, by=BY))
         print(f"{arguments.key_id}: revoked")
     else:
-        for key in sorted(ledger.run(ledger_access.keys_of(arguments.tenant)), key=lambda key: key.created_ms):
+        for key in ledger.run(ledger_access.keys_of(arguments.tenant)):
             print(_line(key))
 
 

@@ -49,8 +49,11 @@ async def _resources(request: Request) -> Resources:
 _bearer = Depends(HTTPBearer(auto_error=False, description="An API key"))
 
 
-async def _caller(request: Request, _: Annotated[object, _bearer]) -> access.Caller:
-    return await caller_of(request, await _resources(request))
+ResourcesDep = Annotated[Resources, Depends(_resources)]
+
+
+async def _caller(request: Request, resources: ResourcesDep, _: Annotated[object, _bearer]) -> access.Caller:
+    return await caller_of(request, resources)
 
 
 async def _tenant(caller: Annotated[access.Caller, Depends(_caller)]) -> str:
@@ -58,54 +61,53 @@ async def _tenant(caller: Annotated[access.Caller, Depends(_caller)]) -> str:
 
 
 def _with(scope: access.Scope) -> Any:
-    async def caller(request: Request, _: Annotated[object, _bearer]) -> access.Caller:
-        found = await authenticated(request, await _resources(request))
+    async def caller(request: Request, resources: ResourcesDep, _: Annotated[object, _bearer]) -> access.Caller:
+        found = await authenticated(request, resources)
         found.check(scope)
         return found
 
     return Depends(caller)
 
 
-async def _holder(request: Request, text: str) -> Holder | None:
+async def _holder(request: Request, resources: Resources, text: str) -> Holder | None:
     """Whoever shows a browser token; None: it is no token."""
-    resources = await _resources(request)
     if not text.startswith(TOKEN):
         return None
     return await resources.tokens.holder_of(text, request.headers.get("origin"))
 
 
-async def _submitter(request: Request, _: Annotated[object, _bearer]) -> access.Caller:
-    holder = await _holder(request, shown(request))
+async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[object, _bearer]) -> access.Caller:
+    holder = await _holder(request, resources, shown(request))
     if holder is None:
-        return await _caller(request, None)
+        return await caller_of(request, resources)
     if holder.token.purpose != "submit":
         raise errors.ForbiddenError("This token is not for submitting edits")
     return holder.caller
 
 
-async def _viewer(request: Request, generation_id: str, _: Annotated[object, _bearer]) -> str:
-    holder = await _holder(request, shown(request))
+async def _viewer(request: Request, resources: ResourcesDep, generation_id: str, _: Annotated[object, _bearer]) -> str:
+    holder = await _holder(request, resources, shown(request))
     if holder is None:
-        return (await _caller(request, None)).tenant
-    await (await _resources(request)).tokens.check_generation(holder, generation_id)
+        return (await caller_of(request, resources)).tenant
+    await resources.tokens.check_generation(holder, generation_id)
     return holder.caller.tenant
 
 
 async def _watcher(
     request: Request,
+    resources: ResourcesDep,
     _: Annotated[object, _bearer],
     generation_id: str | None = None,
     token: Annotated[str | None, Query(description="A browser token, for an EventSource")] = None,
 ) -> access.Caller:
-    holder = await _holder(request, token or shown(request))
+    holder = await _holder(request, resources, token or shown(request))
     if holder is None:
-        return await _caller(request, None)
+        return await caller_of(request, resources)
     if holder.token.purpose != "events":
-        await (await _resources(request)).tokens.check_generation(holder, generation_id or "")
+        await resources.tokens.check_generation(holder, generation_id or "")
     return holder.caller
 
 
-ResourcesDep = Annotated[Resources, Depends(_resources)]
 Caller = Annotated[access.Caller, Depends(_caller)]
 Tenant = Annotated[str, Depends(_tenant)]
 ModelsCaller = Annotated[access.Caller, _with("models")]

@@ -1,6 +1,6 @@
 """Erasing: what is remembered of a generation, or of a tenant's all, in the ledger and in the object store."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from api.service.objects import AsyncObjects
 from storage.contracts import errors
@@ -16,7 +16,6 @@ class Erased:
     generations: int = 0
     events: int = 0
     objects: int = 0
-    ids: list[str] = field(default_factory=list)
 
 
 class Eraser:
@@ -34,7 +33,7 @@ class Eraser:
         """
         erased = Erased()
         await self._erase(id_, tenant, erased)
-        if not erased.ids:
+        if not erased.generations:
             raise errors.NotFoundError("The requested resource could not be found")
         return erased
 
@@ -59,6 +58,5 @@ class Eraser:
             return
         erased.generations += 1
         erased.events += gone.events
-        erased.ids.append(id_)
         for prefix in gone.prefixes:
             erased.objects += await self._objects.delete_prefix(prefix)

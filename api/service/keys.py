@@ -40,7 +40,7 @@ class Keys:
         self._ledger = ledger
         self._unfiltered = unfiltered
         self._callers = {
-            _digest(key): self._of_settings(tenant, hmac.digest(naming, key.encode(), hashlib.sha256).hex())
+            access.digest(key): self._of_settings(tenant, hmac.digest(naming, key.encode(), hashlib.sha256).hex())
             for key, tenant in tenants_by_key.items()
         }
         self._named = {caller.name: caller for caller in self._callers.values()}
@@ -52,12 +52,13 @@ class Keys:
 
     async def caller_of(self, token: str) -> access.Caller:
         """Whose key it is. Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`."""
-        caller = self._callers.get(_digest(token))
+        digest = access.digest(token)
+        caller = self._callers.get(digest)
         if caller is not None:
             return caller
         id_ = access.id_of(token)
         key = await self._find(id_) if id_ else None
-        if key is None or key.digest != access.digest(token):
+        if key is None or key.digest != digest:
             raise errors.UnauthenticatedError(UNKNOWN)
         return _caller(key)
 
@@ -98,7 +99,3 @@ class Keys:
 
 def _caller(key: access.ApiKey) -> access.Caller:
     return access.Caller(tenant=key.tenant, name=key.id, key_id=key.id, rights=key.rights)
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()

@@ -175,6 +175,22 @@ local function settle(record, status, at_ms, delete_ms, fields)
   end
 end
 
+-- Out of the queue for good, or off its worker, which is told.
+local function stop(record)
+  if record.status == 'queued' then
+    unqueue(record)
+  else
+    redis.call('PUBLISH', KEY.stopped, record.id)
+  end
+end
+
+-- queued | processing -> cancelled.
+local function cancel(record, at_ms)
+  stop(record)
+  settle(record, 'cancelled', at_ms, at_ms, {})
+  emit('media_generation_cancelled', record, 'cancelled', {})
+end
+
 local function settle_failed(record, at_ms, code, message)
   settle(record, 'failed', at_ms, at_ms, { 'error_code', code, 'error_message', message })
   emit('media_generation_completed', record, 'failed', { 'error_code', code, 'error_message', message })

@@ -19,8 +19,12 @@ def find(id_: str) -> Call[access.ApiKey | None]:
 
 
 def keys_of(tenant: str | None = None) -> Call[tuple[access.ApiKey, ...]]:
-    """A tenant's keys, or everybody's."""
-    return Call(script="key_list", arguments=(tenant or "",), decode=lambda reply: tuple(map(_key, reply)))
+    """A tenant's keys, or everybody's, the oldest first."""
+
+    def decode(reply: list[Any]) -> tuple[access.ApiKey, ...]:
+        return tuple(sorted(map(_key, reply), key=lambda key: key.created_ms))
+
+    return Call(script="key_list", arguments=(tenant or "",), decode=decode)
 
 
 def revoke(id_: str, *, by: str, after_s: float = 0) -> Call[access.ApiKey]:

@@ -24,7 +24,7 @@ def erase(id_: str, tenant: str, *, with_events: bool = True) -> Call[Gone | Non
     def decode(reply: list[Any]) -> Gone | None:
         if reply[0] == "missing":
             return None
-        _, _, events, *prefixes = reply
+        _, events, *prefixes = reply
         return Gone(events=int(events), prefixes=tuple(filter(None, prefixes)))
 
     return Call(script="erase", arguments=(id_, tenant, "events" if with_events else ""), decode=decode)

@@ -1,7 +1,7 @@
 -- Forgets a generation: its record with prompt and parameters, its events, webhooks and idempotency key. An unfinished one is
 -- cancelled first. Objects are listed as expired, so that they go whatever becomes of the caller.
 -- ARGV: 1 id, 2 tenant, 3 'events' to look for its events, too
--- Returns {'missing'} | {'erased', its status before, events, results prefix, inputs prefix or ''}
+-- Returns {'missing'} | {'erased', events, results prefix, inputs prefix or ''}
 local record = record_of(ARGV[1])
 if record.tenant ~= ARGV[2] then return { 'missing' } end
 local key, at = KEY.generation .. record.id, now_ms()
@@ -20,24 +20,19 @@ if ARGV[3] == 'events' then
 end
 local is_unfinished = record.status == 'queued' or record.status == 'processing'
 if is_unfinished then
-  if record.status == 'queued' then
-    unqueue(record)
-  else
-    redis.call('PUBLISH', KEY.stopped, record.id)
-  end
-  settle(record, 'cancelled', at, at, {})
-  emit('media_generation_cancelled', record, 'cancelled', {})
+  cancel(record, at)
 end
 local inputs = record.inputs or ''
-if record.inputs and not is_unfinished and record.status ~= 'cancelled' then
-  -- Generations of one request share them.
-  if redis.call('DECR', KEY.input_uses .. record.inputs) > 0 then inputs = '' end
-elseif record.inputs and tonumber(redis.call('GET', KEY.input_uses .. record.inputs) or 0) > 0 then
-  inputs = ''
-end
 if inputs ~= '' then
-  redis.call('DEL', KEY.input_uses .. inputs)
-  redis.call('ZADD', KEY.expiring, integer(at), inputs)
+  -- Generations of one request share them; one that was cancelled is counted off already.
+  local uses = KEY.input_uses .. inputs
+  if not is_unfinished and record.status ~= 'cancelled' then redis.call('DECR', uses) end
+  if tonumber(redis.call('GET', uses) or 0) > 0 then
+    inputs = ''
+  else
+    redis.call('DEL', uses)
+    redis.call('ZADD', KEY.expiring, integer(at), inputs)
+  end
 end
 -- A worker may be about to store a result, and may die before it removes it again.
 local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or 0
@@ -48,4 +43,4 @@ redis.call('ZREM', KEY.parked, record.id)
 redis.call('ZREM', KEY.webhooks, record.id .. '/start', record.id .. '/completed')
 -- Of several generations of one request the others are still to be found by it.
 if record.idempotency and not record.siblings then redis.call('DEL', KEY.idempotency .. record.tenant .. ':' .. record.idempotency) end
-return { 'erased', record.status, events, record.results, inputs }
+return { 'erased', events, record.results, inputs }

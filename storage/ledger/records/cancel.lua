@@ -5,12 +5,5 @@ local record = record_of(ARGV[1])
 if record.tenant ~= ARGV[2] then return 'missing' end
 if record.status ~= 'queued' and record.status ~= 'processing' then return 'terminal' end
 if record.status == 'processing' and ARGV[3] == 'queued' then return 'processing' end
-local at = now_ms()
-if record.status == 'queued' then
-  unqueue(record)
-else
-  redis.call('PUBLISH', KEY.stopped, record.id)
-end
-settle(record, 'cancelled', at, at, {})
-emit('media_generation_cancelled', record, 'cancelled', {})
+cancel(record, now_ms())
 return 'cancelled'

@@ -15,11 +15,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.deadlines, '-inf', integer(a
   redis.call('ZREM', KEY.deadlines, id)
   local record = record_of(id)
   if record.status == 'queued' or record.status == 'processing' then
-    if record.status == 'queued' then
-      unqueue(record)
-    else
-      redis.call('PUBLISH', KEY.stopped, id)
-    end
+    stop(record)
     local seconds = math.floor((at - tonumber(record.created_ms)) / 1000)
     if record.deadline_ms and tonumber(record.deadline_ms) <= at then
       settle_failed(record, at, 'deadline_exceeded', 'It was not over within the ' .. seconds .. ' seconds it was given')
