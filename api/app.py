@@ -54,8 +54,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 resources.ledger,
                 resources.reader,
                 {name: one.wording for name, one in DIALECTS.items() if one.wording is not None},
-                limit_s=settings.callback_limit_s,
-                allowed=settings.fetch_allowed,
+                secrets=resources.webhook_secrets,
+                calls=resources.webhook_calls,
             )
             calling = asyncio.create_task(delivery.run())
             try:

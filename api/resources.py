@@ -13,6 +13,7 @@ from api.service.forecast import Forecasts
 from api.service.keys import Keys
 from api.service.objects import AsyncObjects
 from api.service.read import Reader
+from api.service.retention import Retention
 from api.service.route import Router
 from api.service.signing import Signatures, signatures_of
 from api.service.streams import OpenStreams
@@ -22,7 +23,9 @@ from api.service.tokens import Tokens
 from api.service.wait import Waiter
 from api.service.warming import Warming
 from api.service.watch import BLOCK_MS, Hub
+from api.service.webhook_secrets import WebhookSecrets
 from api.settings import ApiSettings
+from api.webhooks.calls import Calls
 from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
@@ -54,6 +57,8 @@ class Resources:
     budgets: Budgets
     eraser: Eraser
     tokens: Tokens
+    webhook_secrets: WebhookSecrets
+    webhook_calls: Calls
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
         """A picture's content credentials, read in a thread. Raises `errors.NotFoundError` when nothing is signed here."""
@@ -98,6 +103,8 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         )
         budgets = Budgets(settings.budgets, known)
         forecasts = Forecasts(ledger, known)
+        webhook_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed)
+        stack.callback(webhook_calls.close)
         reader = Reader(ledger=ledger, known=known, objects=objects, signatures=signatures)
         yield Resources(
             settings=settings,
@@ -116,6 +123,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
                 limits=_limits(settings),
                 own_key=signatures.own_key,
                 budgets=budgets,
+                retention=Retention(settings.retention_days),
             ),
             reader=reader,
             waiter=Waiter(hub=hub, ledger=ledger, reader=reader, limit_s=settings.blocking_limit_s),
@@ -126,6 +134,8 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             forecasts=forecasts,
             budgets=budgets,
             eraser=Eraser(ledger, objects),
+            webhook_secrets=WebhookSecrets(signatures, ledger),
+            webhook_calls=webhook_calls,
             tokens=Tokens(signatures.key("browser token"), keys, ledger),
             streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams),
         )

@@ -68,6 +68,10 @@ class ApiSettings(StoreSettings):
     budgets: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """What tenants may spend in a month, as JSON, tenant to USD; a request that could go beyond is refused. Others have none."""
 
+    retention_days: dict[str, Annotated[float, Field(gt=0, le=7)]] = Field(default_factory=dict)
+    """Days after which everything about a tenant's generations is erased, as JSON, tenant to days; by default pictures are
+    deleted after seven and records after eight."""
+
     max_active_per_tenant: Annotated[int, Field(ge=1)] = 10_000
     """Unfinished generations one tenant may have."""
 

@@ -31,6 +31,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     make.add_argument("--unfiltered", action="store_true", help="it may switch filters off for a request")
     make.add_argument("--budget-usd", type=float, help="nothing is accepted once the tenant's month could come to more")
     make.add_argument("--per-minute", type=int, help="submissions in a minute at the most")
+    make.add_argument("--mb-per-minute", type=int, help="megabytes of pictures sent along in a minute at the most")
+    make.add_argument("--retention-days", type=float, help="everything about a generation is erased after these")
+    make.add_argument(
+        "--no-store", action="store_true", help="everything about a generation is erased after ten minutes"
+    )
     make.add_argument("--expires-in-days", type=float, help="default: never")
     listed = keys.add_parser("list", help="list keys, without the keys themselves")
     listed.add_argument("tenant", nargs="?")
@@ -80,6 +85,9 @@ def _asked(arguments: argparse.Namespace) -> access.KeyRequest:
                 "unfiltered": arguments.unfiltered,
                 "budget_usd": arguments.budget_usd,
                 "per_minute": arguments.per_minute,
+                "mb_per_minute": arguments.mb_per_minute,
+                "retention_days": arguments.retention_days,
+                "no_store": arguments.no_store,
                 "expires_in_s": None if days is None else days * DAY_S,
             }
         )

@@ -44,6 +44,8 @@ WEBHOOKS: Final = PREFIX + "callbacks"
 """Sorted set: `<id>/<moment>` of each webhook that is to be called, to the millisecond it is due."""
 WEBHOOK_LOG: Final = PREFIX + "webhooklog:"
 """+ tenant: stream of the last calls of its webhooks, and what came of them."""
+WEBHOOK_SECRETS: Final = PREFIX + "webhooksecrets"
+"""Hash: tenant to which of its webhook secrets hold, as JSON {version, until_ms}: the one before `version` holds until then."""
 TALLY: Final = PREFIX + "tally:"
 """+ tenant: hash, `<model>:<what>` to how often that happened: succeeded, failed, cancelled, retried."""
 CHAINED: Final = PREFIX + "chained"
@@ -59,6 +61,8 @@ WANTED: Final = PREFIX + "wanted"
 """Hash: target of a model that is to be kept loaded, to who loads it and until when, as JSON."""
 EXPIRING: Final = PREFIX + "expiring"
 """Sorted set: object prefix to the millisecond it is to be deleted."""
+ERASING: Final = PREFIX + "erasing"
+"""Sorted set: id of each finished generation that is to be erased early, to the millisecond of that."""
 STOPPED: Final = PREFIX + "stopped"
 """Pub/sub channel: ids of generations whose worker should stop."""
 ALIVE: Final = PREFIX + "alive:"
@@ -70,7 +74,7 @@ API_KEY: Final = PREFIX + "key:"
 API_KEYS: Final = PREFIX + "keys"
 """Hash: id of each of them to its tenant."""
 API_KEY_PACE: Final = PREFIX + "pace:"
-"""+ id: when its next submission is due, in milliseconds."""
+"""+ id, or id:bytes: when its next submission is due, in milliseconds."""
 TOKEN: Final = PREFIX + "token:"
 """+ id: hash, a browser token for edits: how many are `left`, and `id:<generation>` for each that came of it."""
 AUDIT: Final = PREFIX + "audit"
@@ -88,9 +92,11 @@ PERMANENT: Final = (
     SEQUENCE,
     ACTIVE,
     WEBHOOKS,
+    WEBHOOK_SECRETS,
     CHAINED,
     WANTED,
     EXPIRING,
+    ERASING,
     API_KEY,
     API_KEYS,
     BROKER,
@@ -121,8 +127,9 @@ def prelude() -> str:
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
         "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
-        "expiring": EXPIRING, "webhooks": WEBHOOKS, "webhook_log": WEBHOOK_LOG, "tally": TALLY, "fleet": FLEET, "alive": ALIVE,
-        "chained": CHAINED, "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
+        "expiring": EXPIRING, "erasing": ERASING, "webhooks": WEBHOOKS, "webhook_log": WEBHOOK_LOG,
+        "webhook_secrets": WEBHOOK_SECRETS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE, "chained": CHAINED,
+        "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
         "stopped": STOPPED, "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,
         "token": TOKEN, "broker": BROKER,
     }  # fmt: skip

@@ -4,12 +4,14 @@ import contextlib
 import fcntl
 import functools
 import io
+import itertools
 import json
 import os
 import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,20 @@ def nobody_waits(stack: embedded.Stack) -> Iterator[None]:
     with contextlib.closing(connections.connect(stack.store)) as connection:
         eventually(lambda: not connection.exists(keys.LEASES, keys.DEPTHS))
         check_lifetimes(connection)
+
+
+Receiving = Callable[..., AbstractContextManager[list[web.Received]]]
+
+
+@pytest.fixture
+def hooks(stack: embedded.Stack) -> tuple[str, Receiving]:
+    """An address for webhooks, and what takes them there; statuses that are not given are 200."""
+    port = int(stack.options.environment["TEST_IMAGE_PORT"])
+
+    def receiving(*statuses: int) -> AbstractContextManager[list[web.Received]]:
+        return web.receiving(port, itertools.chain(statuses, itertools.repeat(200)))
+
+    return f"http://127.0.0.1:{port}/hook", receiving
 
 
 def check_lifetimes(connection: redis.Redis) -> None:

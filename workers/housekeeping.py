@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from storage import connections, fleet, queues
 from storage.contracts import errors
-from storage.ledger import call, expiry, presence, recovery
+from storage.ledger import call, erasure, expiry, presence, recovery
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from workers.presence import announced, start
@@ -25,7 +25,7 @@ SILENCE_MS = 2500
 """When the sweep itself was silent for this long, Redis was not answering, and healthy workers could not renew either."""
 
 MOST_DELETED = 100
-"""Object prefixes deleted in one go, before the stop is looked at again."""
+"""Object prefixes deleted, or generations erased, in one go, before the stop is looked at again."""
 
 UNSERVED_S = 20.0
 """How long a queue must be without workers before what waits there is moved."""
@@ -65,7 +65,7 @@ class Housekeeping:
         """
         deleting = threading.Thread(target=self._loop, args=[stopping, self.ensure_bucket, self.delete_expired])
         deleting.start()
-        self._loop(stopping, self.recover, self.wake, self.reroute, self.replace_tickets)
+        self._loop(stopping, self.recover, self.wake, self.reroute, self.replace_tickets, self.erase)
         deleting.join()
 
     def _loop(self, stopping: threading.Event, *sweeps: Callable[[], None]) -> None:
@@ -125,6 +125,13 @@ class Housekeeping:
             for _ in range(min(now, self._missing.get(queue, 0))):
                 self._send_ticket(queue)
         self._missing = missing
+
+    def erase(self) -> None:
+        """Erase what was to be kept for less than the usual time. Raises `errors.StoreUnavailableError`."""
+        # Their objects are listed as expired by the same script, and go with those.
+        for id_, tenant in self._ledger.run(erasure.over(MOST_DELETED)):
+            self._ledger.run(erasure.erase(id_, tenant))
+            log.info("%s is erased", id_)
 
     def delete_expired(self) -> None:
         """Remove objects whose time is over. Raises `errors.TransientError`."""

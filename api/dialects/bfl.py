@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -193,11 +194,11 @@ def _problem(request: Request, error: errors.DarkroomError) -> Response:
     return JSONResponse({"detail": error.message}, status_code=status, headers=http_errors.headers(error))
 
 
-async def _wording(reader: Reader, view: ResultView, moment: submissions.Moment) -> Message:
+async def _wording(reader: Reader, view: ResultView, moment: submissions.Moment, keys: Sequence[bytes]) -> Message:
     body = json.dumps({"task_id": view.id, **_task(view)}).encode()
     webhook = view.generation.submission.webhook
     secret = webhook.secret if webhook else None
-    key = secret.encode() if secret else view.signatures.webhook_key(view.generation.tenant)
+    key = secret.encode() if secret else keys[0]
     return Message(body=body, headers={"X-BFL-Signature": f"sha256={hmac.digest(key, body, hashlib.sha256).hex()}"})
 
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from starlette.requests import Request
 
+from api.http import bodies
 from storage.contracts import edits, errors, parameters
 from storage.contracts.parameters import Parameter
 
@@ -105,6 +107,11 @@ def _parameter(schema: Mapping[str, Any], required: bool) -> Parameter | None:
 
 
 V = TypeVar("V", bound=BaseModel)
+
+
+async def of_body(request: Request, kind: type[V]) -> V:
+    """A JSON body, or none, as a value whose fields may be lists. Raises as `validated`."""
+    return validated(kind, (await bodies.read(request)).fields if await request.body() else {})
 
 
 def validated(kind: type[V], values: Mapping[str, Any]) -> V:

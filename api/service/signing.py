@@ -50,13 +50,9 @@ class Signatures:
         own = key.startswith((f"files/{tenant}/", f"results/{tenant}/"))
         return key if own and self.is_link(STORED + key, proof) else None
 
-    def webhook_key(self, tenant: str) -> bytes:
-        """What a tenant's webhooks are signed with."""
-        return self.key(f"webhook:{tenant}")
-
-    def webhook_secret(self, tenant: str) -> str:
-        """The same as Standard Webhooks writes it."""
-        return "whsec_" + base64.b64encode(self.webhook_key(tenant)).decode()
+    def webhook_key(self, tenant: str, version: int = 0) -> bytes:
+        """What a tenant's webhooks are signed with; another with each version."""
+        return self.key(f"webhook:{tenant}:{version}" if version else f"webhook:{tenant}")
 
     @property
     def ed25519(self) -> Ed25519PrivateKey:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from api.service import checks, rights
 from api.service.budgets import Budgets, month
+from api.service.retention import Retention
 from storage.contracts import access, catalog, edits, errors, submissions
 from storage.ledger import access as ledger_access
 from storage.ledger import call, records
@@ -79,6 +80,7 @@ class Submitter:
         limits: records.Limits,
         own_key: Callable[[str, str], str | None],
         budgets: Budgets,
+        retention: Retention,
     ) -> None:
         """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves."""
         self._known = known
@@ -89,6 +91,7 @@ class Submitter:
         self._limits = limits
         self._own_key = own_key
         self._budgets = budgets
+        self._retention = retention
 
     async def submit(
         self, submission: submissions.Submission, caller: access.Caller, *, names: checks.Names = checks.NATIVE
@@ -102,12 +105,12 @@ class Submitter:
         tenant = caller.tenant
         checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
         route = await self._router.route(rights.applied(submission, caller.rights, self._known))
-        if caller.key_id is not None and caller.rights.per_minute is not None:
-            await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
+        await self._pace(submission, caller)
         if caller.token_id is not None:
             submission = rights.of_token(submission, caller.token_id)
             await self._ledger.run(ledger_access.spend_edits(caller.token_id, submission.count))
         fingerprint = await self._fingerprint(submission)
+        submission = self._retention.applied(submission, caller)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
         seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
         ids = [str(uuid.uuid4()) for _ in range(submission.count)]
@@ -151,11 +154,23 @@ class Submitter:
         again = records.retry(id_, caller.tenant, self._limits, budget=budget)
         self._send_ticket((await self._ledger.run(again)).queue)
 
+    async def _pace(self, submission: submissions.Submission, caller: access.Caller) -> None:
+        if caller.key_id is None:
+            return
+        if caller.rights.per_minute is not None:
+            await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
+        sent = _sent_bytes(submission)
+        if caller.rights.mb_per_minute is not None and sent:
+            await self._ledger.run(ledger_access.pace_bytes(caller.key_id, caller.rights.mb_per_minute, sent))
+
     async def _fingerprint(self, submission: submissions.Submission) -> str | None:
         if submission.idempotency_key is None:
             return None
-        sent = sum(len(one.data) for one in submission.edit.pictures if isinstance(one, edits.SentPicture))
-        return submission.fingerprint() if sent <= SMALL else await asyncio.to_thread(submission.fingerprint)
+        return (
+            submission.fingerprint()
+            if _sent_bytes(submission) <= SMALL
+            else await asyncio.to_thread(submission.fingerprint)
+        )
 
     def _own(self, picture: edits.Picture, tenant: str) -> edits.Picture:
         key = self._own_key(picture.url, tenant) if isinstance(picture, edits.RemotePicture) else None
@@ -193,3 +208,7 @@ class Submitter:
             await self._objects.delete_prefix(prefix)
         except errors.ObjectsUnavailableError:
             return  # the caller learns of the first fault, not of this one
+
+
+def _sent_bytes(submission: submissions.Submission) -> int:
+    return sum(len(one.data) for one in submission.edit.pictures if isinstance(one, edits.SentPicture))

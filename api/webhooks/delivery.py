@@ -7,23 +7,22 @@ answered with success is repeated with growing pauses, for about a day.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from api.service.read import Reader, ResultView
+from api.service.webhook_secrets import WebhookSecrets
+from api.webhooks.calls import AT_ONCE, Calls, Outcome
+from api.webhooks.circuits import Circuits, Destination, destination_of
 from storage import connections
 from storage.contracts import errors, submissions
 from storage.ledger import call, webhooks
-from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
-AT_ONCE = 32
 OF_A_TENANT = 8
-"""Webhooks called at the same time, and of one tenant."""
+"""Webhooks of one tenant that are called at the same time."""
 HELD_S = 60
 """How long nobody else calls what is being called, beyond the time that the call itself may take."""
 GOODBYE_S = 5
@@ -39,8 +38,9 @@ class Message:
     headers: Mapping[str, str]
 
 
-Wording = Callable[[Reader, ResultView, submissions.Moment], Awaitable[Message]]
-"""Words a webhook in a dialect, for the first of a request's generations."""
+Wording = Callable[[Reader, ResultView, submissions.Moment, Sequence[bytes]], Awaitable[Message]]
+"""Words a webhook in a dialect, for the first of a request's generations, and signs it with its tenant's keys, the present one
+first."""
 
 
 class Delivery:
@@ -52,24 +52,24 @@ class Delivery:
         reader: Reader,
         wordings: Mapping[str, Wording],
         *,
-        limit_s: float,
-        allowed: tuple[str, ...] = (),
+        secrets: WebhookSecrets,
+        calls: Calls,
     ) -> None:
-        """`wordings` by dialect; `limit_s` is how long an answer may take, `allowed` names internal hosts that may be called."""
+        """`wordings` by dialect."""
         self._ledger = ledger
         self._reader = reader
         self._wordings = wordings
-        self._limit_s = limit_s
-        self._outside = Outside(limit_s=limit_s, allowed=allowed)
-        # Threads of its own: somebody's slow server must not hold up what else runs in threads.
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhooks")
+        self._secrets = secrets
+        self._calls = calls
+        self._circuits = Circuits()
         self._calling: dict[asyncio.Task[None], str] = {}
 
     async def run(self) -> None:
         """Look for what is due until cancelled."""
         try:
             while not connections.is_cancelled():
-                await self._look()
+                while await self._look():
+                    pass
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             # What is not answered soon is called again by whoever is there when it is held no more.
@@ -77,65 +77,72 @@ class Delivery:
                 await asyncio.wait(self._calling, timeout=GOODBYE_S)
             for task in self._calling:
                 task.cancel()
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._outside.close()
 
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
+        """Begin to call what is due; whether there may be more behind what was put off."""
         free = AT_ONCE - len(self._calling)
         if not free:
-            return
-        held_ms = round((HELD_S + self._limit_s) * 1000)
+            return False
+        held_ms = round((HELD_S + self._calls.limit_s) * 1000)
         calling = list(self._calling.values())
         look = webhooks.due(held_ms=held_ms, limit=free, most_of_a_tenant=OF_A_TENANT, calling=calling)
         try:
             due = await self._ledger.run(look)
+            waiting = [one for one in due if not self._began(one)]
+            for webhook in waiting:
+                rest_s = self._circuits.rest_s(_destination(webhook), time.monotonic())
+                await self._ledger.run(webhooks.put_off(webhook, by_s=max(rest_s, 1)))
         except errors.TransientError as exc:
             log.warning("webhooks wait: %s", exc)
-            return
+            return False
         except Exception:
             log.exception("webhooks cannot be looked for")
-            return
-        for webhook in due:
-            task = asyncio.create_task(self._call(webhook))
-            self._calling[task] = webhook.tenant
-            task.add_done_callback(self._calling.pop)
+            return False
+        return bool(waiting)
 
-    async def _call(self, due: webhooks.DueWebhook) -> None:
-        began = time.monotonic()
+    def _began(self, due: webhooks.DueWebhook) -> bool:
+        """Whether it is being called now: it is not while its receiver rests."""
+        destination = _destination(due)
+        if self._circuits.rest_s(destination, time.monotonic()):
+            return False
+        self._circuits.begin(destination)
+        task = asyncio.create_task(self._call(due, destination))
+        self._calling[task] = due.tenant
+        task.add_done_callback(self._calling.pop)
+        return True
+
+    async def _call(self, due: webhooks.DueWebhook, destination: Destination) -> None:
+        outcome = Outcome(text="it could not be worded")
         try:
-            outcome, ended = await self._outcome(due)
+            outcome = await self._outcome(due)
         except Exception:
             # Nothing about one webhook may keep the others from being called.
             log.exception("%s: the webhook could not be worded", due.id)
-            outcome, ended = "it could not be worded", False
-        pause_s = PAUSES_S[due.tries] if due.tries < len(PAUSES_S) and not ended else None
-        log.info("%s: webhook for %s, try %d: %s", due.id, due.moment, due.tries + 1, outcome)
+        finally:
+            self._circuits.end(destination, answered=outcome.answered, now=time.monotonic())
+        pause_s = PAUSES_S[due.tries] if due.tries < len(PAUSES_S) and not outcome.is_final else None
+        log.info("%s: webhook for %s, try %d: %s", due.id, due.moment, due.tries + 1, outcome.text)
         again_ms = None if pause_s is None else pause_s * 1000
-        took_ms = round((time.monotonic() - began) * 1000)
+        noted = webhooks.called(due, again_ms=again_ms, outcome=outcome.text, took_ms=outcome.took_ms)
         try:
-            await self._ledger.run(webhooks.called(due, again_ms=again_ms, outcome=outcome, took_ms=took_ms))
+            await self._ledger.run(noted)
         except errors.TransientError as exc:
             log.warning("%s: the webhook's outcome is not noted, it will be called again: %s", due.id, exc)
 
-    async def _outcome(self, due: webhooks.DueWebhook) -> tuple[str, bool]:
-        """What came of a call, and whether that is the end."""
+    async def _outcome(self, due: webhooks.DueWebhook) -> Outcome:
         view = self._reader.view(due.generation)
         webhook = view.generation.submission.webhook
         word = self._wordings.get(webhook.dialect) if webhook else None
         if webhook is None or word is None:
-            return "nobody can word it", True
-        message = await word(self._reader, view, due.moment)
-        headers = {"Content-Type": "application/json", **message.headers}
-        post = partial(
-            self._outside.exchange, "POST", webhook.url, headers=headers, content=message.body, max_bytes=65536
-        )
-        try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._threads, post)
-        except RefusedError:
-            # Another try would find the same address.
-            return "the address may not be called", True
-        except UnansweredError as exc:
-            return str(exc), False
-        except TooLongError:
-            return "answered 200, at length", True
-        return f"answered {answer.status}", 200 <= answer.status < 300
+            return Outcome(text="nobody can word it", is_final=True)
+        keys = [secret.key for secret in await self._secrets.of(due.tenant)]
+        message = await word(self._reader, view, due.moment, keys)
+        return await self._calls.post(webhook.url, message.body, message.headers)
+
+
+def _destination(due: webhooks.DueWebhook) -> Destination:
+    try:
+        webhook = due.generation.submission.webhook
+    except ValueError:
+        webhook = None  # said when it is called
+    return destination_of(due.tenant, webhook.url if webhook else "")

@@ -38,10 +38,16 @@ class Rights(Frozen):
     gpu_types: tuple[str, ...] = ()
     unfiltered: bool = False
     """Whether filters may be switched off for a request."""
+    no_store: bool = False
+    """Whether everything about a generation is erased ten minutes after its end."""
+    retention_days: Annotated[float, Field(gt=0, le=7)] | None = None
+    """After which everything about a generation is erased. None: its picture goes after seven, its record after eight."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
     """Nothing is accepted once the tenant's month could come to more, whatever other keys it has."""
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Submissions in a minute at the most, spread evenly, with a tenth of them at once."""
+    mb_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Megabytes (10⁶) of pictures in a minute at the most, as they are sent along."""
 
 
 class ApiKey(Frozen):

@@ -16,7 +16,7 @@ import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from storage.contracts import edits, results, submissions
 
@@ -56,11 +56,15 @@ class Phase(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """When things happened, by the ledger's clock, in milliseconds since 1970; None is not yet."""
+    """When things happened, by the ledger's clock, in milliseconds since 1970; None is not yet.
+
+    `kept_s` seconds after completion everything about it is erased; None: its result is deleted after `results.RESULT_LIFETIME`.
+    """
 
     created_ms: int
     started_ms: int | None = None
     completed_ms: int | None = None
+    kept_s: float | None = None
 
     @property
     def delay_ms(self) -> int | None:
@@ -69,10 +73,11 @@ class Timeline:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the result goes: seven days after completion, to the second."""
+        """When the result goes, to the second."""
         if self.completed_ms is None:
             return None
-        return datetime.fromtimestamp(self.completed_ms // 1000, UTC) + results.RESULT_LIFETIME
+        kept = results.RESULT_LIFETIME if self.kept_s is None else timedelta(seconds=self.kept_s)
+        return datetime.fromtimestamp(self.completed_ms // 1000, UTC) + kept
 
 
 def _phase(recorded: str) -> Phase | None:
@@ -124,6 +129,7 @@ class Generation:
                 created_ms=int(record["created_ms"]),
                 started_ms=int(record["started_ms"]) if "started_ms" in record else None,
                 completed_ms=int(record["completed_ms"]) if "completed_ms" in record else None,
+                kept_s=int(record["keep_ms"]) / 1000 if "keep_ms" in record else None,
             ),
             attempts=int(record["attempts"]),
             step=int(record.get("step", 0)),

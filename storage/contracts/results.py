@@ -9,7 +9,10 @@ from storage.contracts import edits
 from storage.contracts.values import Frozen
 
 RESULT_LIFETIME = timedelta(days=7)
-"""How long a result can be downloaded after completion; SigV4 signs for no longer than 604 800 s."""
+"""How long a result can be downloaded after completion, unless less was agreed; SigV4 signs for no longer than 604 800 s."""
+
+NO_STORE_S = 600.0
+"""Seconds after its end in which the caller of a generation that is not to be stored can fetch what came of it."""
 
 
 class MadeWith(Frozen):

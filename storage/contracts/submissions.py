@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
-from storage.contracts import edits, errors
+from storage.contracts import edits, errors, results
 from storage.contracts.values import Frozen
 
 PRIORITY, LOW_PRIORITY = 5, 9
@@ -68,7 +68,8 @@ class Submission(Frozen):
 
     `seed` None means random; each of `count` generations after the first adds one. `queue_ttl_s` and `execution_limit_s`
     None mean the operator's limits, which are also the most. `deadline_s` seconds after acceptance it is over, whatever it does
-    then. `inline`: the caller wants the picture in the answer instead of a URL. `echo` is what is shown again of the request,
+    then. `kept_s` seconds after its end everything about it is erased; None means what the ledger keeps by itself.
+    `inline`: the caller wants the picture in the answer instead of a URL. `echo` is what is shown again of the request,
     for display alone. `refused` asks for generations that are recorded as failed.
     """
 
@@ -78,6 +79,7 @@ class Submission(Frozen):
     queue_ttl_s: Annotated[float | None, Field(gt=0)] = None
     execution_limit_s: Annotated[float | None, Field(gt=0)] = None
     deadline_s: Annotated[float | None, Field(gt=0)] = None
+    kept_s: Annotated[float | None, Field(gt=0, le=results.RESULT_LIFETIME.total_seconds())] = None
     priority: int = PRIORITY
     pins: Pins = Pins()
     webhook: Webhook | None = None
@@ -88,8 +90,11 @@ class Submission(Frozen):
     echo: dict[str, JsonValue] = Field(default_factory=dict)
 
     def recorded(self) -> str:
-        """What the ledger keeps. Raises `errors.PayloadTooLargeError` when that is more than `MAX_BYTES`."""
-        text = self.model_dump_json(exclude_defaults=True, exclude={"idempotency_key", "refused"})
+        """What the ledger keeps as one text; the rest has fields of its own.
+
+        Raises `errors.PayloadTooLargeError` when that is more than `MAX_BYTES`.
+        """
+        text = self.model_dump_json(exclude_defaults=True, exclude={"idempotency_key", "refused", "kept_s"})
         if len(text.encode()) > MAX_BYTES:
             raise errors.PayloadTooLargeError(f"A request may have at most {MAX_BYTES // 1024} KiB beside its pictures")
         return text

@@ -167,6 +167,9 @@ local function settle(record, status, at_ms, delete_ms, fields)
   redis.call('ZREM', KEY.deadlines, record.id)
   if record.chain then redis.call('ZREM', KEY.chained, record.id) end
   redis.call('ZREM', KEY.active .. record.tenant, record.id)
+  -- All of it is erased then, where less than the usual time was agreed.
+  local erase_ms = record.keep_ms and at_ms + tonumber(record.keep_ms)
+  if erase_ms then redis.call('ZADD', KEY.erasing, integer(erase_ms), record.id) end
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
   if record.inputs then
     local unused = status == 'cancelled' and redis.call('DECR', KEY.input_uses .. record.inputs) <= 0
@@ -209,6 +212,7 @@ local function revive(record, queue_ttl_ms)
   record.queue_ttl_ms = queue_ttl_ms
   redis.call('HSET', key, 'attempts', 0, 'losses', 0, 'unreadable', 0, 'queue_ttl_ms', queue_ttl_ms)
   record.deadline_ms = nil
+  redis.call('ZREM', KEY.erasing, record.id)
   redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed',
     'deadline_ms')
   -- What was to be told of its end is not true any more.

@@ -2,11 +2,9 @@
 
 import contextlib
 import io
-import itertools
 import ssl
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,20 +88,6 @@ def secure(stack: embedded.Stack, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="session")
 def trusting(secure: tuple[str, Path]) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(secure[1]))
-
-
-Receiving = Callable[..., AbstractContextManager[list[web.Received]]]
-
-
-@pytest.fixture
-def hooks(stack: embedded.Stack) -> tuple[str, Receiving]:
-    """An address for webhooks, and what takes them there; statuses that are not given are 200."""
-    port = int(stack.options.environment["TEST_IMAGE_PORT"])
-
-    def receiving(*statuses: int) -> AbstractContextManager[list[web.Received]]:
-        return web.receiving(port, itertools.chain(statuses, itertools.repeat(200)))
-
-    return f"http://127.0.0.1:{port}/hook", receiving
 
 
 def pixels(data: bytes) -> tuple[tuple[int, int], bytes]:

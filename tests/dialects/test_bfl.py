@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.conftest import PHOTOGRAPH, Tenant, eventually
-from tests.dialects.conftest import PROMPT, Receiving, pixels
+from tests.conftest import PHOTOGRAPH, Receiving, Tenant, eventually
+from tests.dialects.conftest import PROMPT, pixels
 
 
 def ask(bella: Tenant, route: str, **body: object) -> requests.Response:

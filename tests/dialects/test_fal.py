@@ -16,8 +16,8 @@ import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fal_client.client import FalClientHTTPError
 
-from tests.conftest import Tenant, eventually
-from tests.dialects.conftest import PROMPT, Receiving, pixels
+from tests.conftest import Receiving, Tenant, eventually
+from tests.dialects.conftest import PROMPT, pixels
 
 APP = "fal-ai/flux-kontext/dev"
 

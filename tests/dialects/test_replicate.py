@@ -13,8 +13,8 @@ from replicate.helpers import FileOutput
 from replicate.webhook import Webhooks
 from standardwebhooks.webhooks import Webhook
 
-from tests.conftest import PHOTOGRAPH, Tenant, eventually
-from tests.dialects.conftest import PROMPT, Receiving, pixels, small_picture
+from tests.conftest import PHOTOGRAPH, Receiving, Tenant, eventually
+from tests.dialects.conftest import PROMPT, pixels, small_picture
 
 MODEL = "black-forest-labs/flux-kontext-dev"
 

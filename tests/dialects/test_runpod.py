@@ -22,8 +22,8 @@ from infra import embedded
 from infra.children import Child
 from storage import connections, keys
 from tests import web
-from tests.conftest import PHOTOGRAPH, Tenant, eventually
-from tests.dialects.conftest import PROMPT, Receiving, pixels
+from tests.conftest import PHOTOGRAPH, Receiving, Tenant, eventually
+from tests.dialects.conftest import PROMPT, pixels
 from tests.service.test_published_samples import PAGES
 
 KONTEXT = "black-forest-labs-flux-1-kontext-dev"

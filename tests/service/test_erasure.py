@@ -13,7 +13,8 @@ import requests
 from infra import embedded
 from storage import connections, keys
 from storage.objects import Objects
-from tests.conftest import TENANTS, Tenant, eventually
+from tests.conftest import TENANTS, Receiving, Tenant, eventually
+from tests.service.conftest import Make
 
 PROMPT = "make the secret harbour blue"
 
@@ -136,3 +137,70 @@ def test_a_tenant_is_erased_whole_and_nobody_else_is(
     eventually(lambda: _objects(stack, "dave") == 0)
     assert alice.finished(kept)["status"] == "succeeded"
     assert "what alice keeps" in _everything(connection)
+
+
+def _left(connection: redis.Redis, id_: str) -> bool:
+    return id_ in _everything(connection)
+
+
+def _ended_long_ago(connection: redis.Redis, id_: str, seconds: float) -> None:
+    """As if its end had been so much earlier."""
+    connection.zincrby(keys.ERASING, -1000 * seconds, id_)
+
+
+def test_what_is_not_to_be_stored_is_erased_ten_minutes_after_its_end(
+    dave: Tenant, tiny: str, connection: redis.Redis, stack: embedded.Stack
+) -> None:
+    body = {"model": "quick", "prompt": PROMPT, "input_image": tiny, "no_store": True}
+    id_ = dave.post("/api/ai/queue", body, headers={"Idempotency-Key": "once"}).json()["generations"][0][
+        "generation_id"
+    ]
+    done = dave.finished(id_)
+    assert done["expires_at"] - done["completed_at"] == 600
+    assert done["no_store"] is True
+    _ended_long_ago(connection, id_, 590)
+    assert requests.get(done["result_url"], timeout=10).status_code == 200
+    assert dave.get(f"/api/ai/queue/{id_}").status_code == 200
+    _ended_long_ago(connection, id_, 15)
+    eventually(lambda: not _left(connection, id_))
+    assert PROMPT not in _everything(connection)
+    assert requests.get(done["result_url"], timeout=10).status_code in (403, 404)
+    assert dave.get(f"/api/ai/queue/{id_}").status_code == 404
+    assert _objects(stack, "dave", id_) == 0
+
+
+def test_an_event_tells_the_same_expiry(dave: Tenant, tiny: str) -> None:
+    id_ = dave.enqueue(tiny, no_store=True)
+    done = dave.finished(id_)
+    with requests.get(
+        f"{dave.url}/api/events?generation_id={id_}&types=media_generation_completed",
+        headers=dave.headers, stream=True, timeout=30,
+    ) as answer:  # fmt: skip
+        line = next(line for line in answer.iter_lines() if line.startswith(b"data:") and id_.encode() in line)
+    assert json.loads(line[5:])["expires_at"] == done["expires_at"]
+
+
+def test_a_key_may_say_how_long_everything_is_kept(make: Make, tiny: str, connection: redis.Redis) -> None:
+    for rights, seconds in (({"retention_days": 2}, 172_800), ({"no_store": True}, 600), ({}, 604_800)):
+        caller = make("zora", **rights)
+        done = caller.finished(caller.enqueue(tiny))
+        assert done["expires_at"] - done["completed_at"] == seconds
+        assert (connection.zscore(keys.ERASING, done["generation_id"]) is None) == (not rights)
+    shorter = make("zora", retention_days=2)
+    done = shorter.finished(shorter.enqueue(tiny, no_store=True))
+    assert done["expires_at"] - done["completed_at"] == 600, "the shortest holds"
+
+
+def test_the_others_of_a_request_go_on_without_one_that_is_erased(
+    dave: Tenant, tiny: str, hooks: tuple[str, Receiving]
+) -> None:
+    url, receiving = hooks
+    with receiving() as calls:
+        body = {"model": "slow", "prompt": "x", "input_image": tiny, "num_generations": 3, "webhook_url": url}
+        ids = [one["generation_id"] for one in dave.post("/api/ai/queue", body).json()["generations"]]
+        _erase(dave, ids[0])
+        dave.delete(f"/api/ai/queue/{ids[1]}")
+        dave.delete(f"/api/ai/queue/{ids[2]}")
+        eventually(lambda: calls)
+    told = json.loads(calls[0].body)["data"]["generations"]
+    assert [one["generation_id"] for one in told] == ids[1:]

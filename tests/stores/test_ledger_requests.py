@@ -4,7 +4,7 @@ import pytest
 
 from storage import keys
 from storage.contracts import errors, generations, submissions
-from storage.ledger import claims, records, recovery, usage, webhooks
+from storage.ledger import claims, erasure, records, recovery, usage, webhooks
 from tests.conftest import eventually
 from tests.stores.conftest import Desk, limits
 
@@ -138,6 +138,19 @@ def test_a_failed_generation_is_retried_by_its_tenant_alone(desk: Desk) -> None:
     assert desk.finish(desk.claim())
     with pytest.raises(errors.InvalidInputError):
         desk.run(records.retry(id_, "alice", limits()))
+
+
+def test_what_is_agreed_to_be_erased_is_so_after_its_end_and_not_while_it_is_retried(desk: Desk) -> None:
+    id_ = desk.accept("alice", kept_s=0.05)
+    assert desk.run(erasure.over(10)) == ()
+    desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
+    desk.run(records.retry(id_, "alice", limits()))
+    claim = desk.claim()
+    assert desk.run(erasure.over(10)) == (), "it runs again"
+    assert desk.finish(claim)
+    assert eventually(lambda: desk.run(erasure.over(10))) == ((id_, "alice"),)
+    desk.run(erasure.erase(id_, "alice"))
+    assert desk.run(erasure.over(10)) == ()
 
 
 def test_only_what_still_waits_is_purged(desk: Desk) -> None:

@@ -85,8 +85,8 @@ def problem(request: Request, error: errors.DarkroomError) -> Response:
     return JSONResponse(body, status_code=status, headers=http_errors.headers(error))
 
 
-async def wording(reader: Reader, view: ResultView, moment: submissions.Moment) -> Message:
-    """A webhook, signed with Ed25519."""
+async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, keys: Sequence[bytes]) -> Message:
+    """A webhook, signed with Ed25519: with a key that all tenants check, not with the tenant's."""
     tenant, failure, content = view.generation.tenant, None, {}
     try:
         content = await payload(await reader.request(view.id, tenant))

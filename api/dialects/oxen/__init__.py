@@ -30,6 +30,7 @@ DIALECT = Dialect(
     name="oxen",
     router=router,
     problem=_problem,
+    wording=webhooks.wording,
     aim=(
         "export OXEN_API_KEY=<key>",
         'curl {url}/api/ai/queue -H "Authorization: Bearer $OXEN_API_KEY" …',

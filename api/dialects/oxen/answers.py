@@ -128,7 +128,8 @@ def event(event_: events.Event, sign: Sign) -> dict[str, Any]:
     fields = event_.fields
     if "result" in fields:
         result = results.Result.model_validate_json(fields["result"])
-        times = generations.Timeline(created_ms=0, completed_ms=int(fields["completed_ms"]))
+        kept_s = int(fields["keep_ms"]) / 1000 if "keep_ms" in fields else None
+        times = generations.Timeline(created_ms=0, completed_ms=int(fields["completed_ms"]), kept_s=kept_s)
         expires_at = times.expires_at or datetime.now(UTC)
         data["url"] = sign(result.key, expires_at)
         data["expires_at"] = int(expires_at.timestamp())

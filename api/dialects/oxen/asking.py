@@ -9,7 +9,7 @@ from api.dialects.oxen.parameters import edit_of, recordable
 from api.http import bodies, pictures
 from api.service import checks, route
 from api.service.read import Reader, ResultView
-from storage.contracts import catalog, edits, errors, parameters, submissions
+from storage.contracts import catalog, edits, errors, parameters, results, submissions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +28,15 @@ async def submission_of(
     bounds: Bounds,
     reader: Reader,
     idempotency_key: str | None,
+    base_url: str,
     late: bool,
 ) -> submissions.Submission:
     """Check a body and say what it asks for.
 
-    `late` turns a bad model parameter into generations recorded as failed, as Oxen's queue does. Raises
-    `errors.InvalidInputError`, `errors.ModelNotFoundError` and `errors.NotFoundError` for a parent that is not there.
+    `base_url` is how the caller reached this service. `late` turns a bad model parameter into generations recorded as failed,
+    as Oxen's queue does.
+
+    Raises `errors.InvalidInputError`, `errors.ModelNotFoundError` and `errors.NotFoundError` for a parent that is not there.
     """
     fields = {name: value for name, value in body.fields.items() if value is not None}
     name = _model_of(fields, known)
@@ -67,7 +70,9 @@ async def submission_of(
         queue_ttl_s=envelope.seconds(fields, "queue_ttl", bounds.queue_ttl_s, textual=textual),
         execution_limit_s=envelope.seconds(fields, "execution_timeout", bounds.execution_limit_s, textual=textual),
         deadline_s=envelope.seconds(fields, "deadline", bounds.queue_ttl_s + bounds.execution_limit_s, textual=textual),
+        kept_s=results.NO_STORE_S if envelope.flag(fields, "no_store", textual=textual) else None,
         pins=route.pins_of(fields),
+        webhook=envelope.webhook(fields, base_url),
         namespace=envelope.string(fields, "target_namespace") if "target_namespace" in fields else None,
         idempotency_key=idempotency_key,
         refused=refused,
@@ -94,6 +99,7 @@ def replay_of(view: ResultView, *, known: catalog.Catalog, idempotency_key: str 
         "edit": submission.edit.model_copy(update={"deliver": None}).with_pictures(again),
         "seed": submission.edit.seed,
         "count": 1,
+        "kept_s": view.generation.times.kept_s,
         "webhook": None,
         "idempotency_key": idempotency_key,
     }

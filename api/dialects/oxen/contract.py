@@ -53,6 +53,8 @@ KEYS = _answer(key_shapes.KeyList, "Keys")
 KEY_MADE: Responses = {201: {"model": key_shapes.MadeKey, "description": "Made"}}
 TOKEN_MADE: Responses = {201: {"model": key_shapes.MadeToken, "description": "Made"}}
 WEBHOOK_CALLS = _answer(key_shapes.WebhookCalls, "Calls")
+WEBHOOK_SECRETS = _answer(key_shapes.WebhookSecrets, "The secrets")
+WEBHOOK_PINGED = _answer(key_shapes.WebhookPinged, "What it answered")
 WEBHOOK_DUE: Responses = {202: {"model": key_shapes.WebhookDue, "description": "It is called soon"}}
 AUDIT = _answer(key_shapes.Audit, "What was done")
 STREAMED: Responses = {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}}
@@ -100,6 +102,18 @@ _COMMON = {
     "region": {"type": "string", "description": "Run in this region alone"},
     "max_cost_usd": {"type": "number", "exclusiveMinimum": 0, "description": "Run only where it costs no more"},
     "deadline": {"type": "number", "minimum": 1, "description": "Seconds from now after which it is over"},
+    "no_store": {
+        "type": "boolean",
+        "default": False,
+        "description": "Everything about it is erased ten minutes after its end",
+    },
+    "webhook_url": {"type": "string", "description": "Called once all generations of the request are over"},
+    "webhook_events": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["started", "completed"]},
+        "default": ["completed"],
+        "description": "When it is called",
+    },
     "model_version": {"type": "string", "description": "A version of the model; models list theirs"},
     "profile": {
         "type": "string",

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from storage.contracts import errors, parameters
+from api.dialects import base
+from storage.contracts import errors, parameters, submissions
 
 PICTURES = ("input_image", "mask_image")
 SHOWN = (
     "target_namespace", "parent_generation_id", "response_format", "queue_ttl", "execution_timeout", "deadline", "model_version",
-    "profile", "gpu_type", "region", "max_cost_usd",
+    "no_store", "profile", "gpu_type", "region", "max_cost_usd",
 )  # fmt: skip
 """What is shown again of them."""
-NAMES = frozenset({*PICTURES, *SHOWN, "model", "num_generations"})
+NAMES = frozenset({*PICTURES, *SHOWN, "model", "num_generations", "webhook_url", "webhook_events"})
 
 MAX_GENERATIONS = 4
 """Of one request."""
@@ -55,11 +56,36 @@ def seconds(fields: Mapping[str, Any], name: str, most: float, *, textual: bool)
     )
 
 
+def flag(fields: Mapping[str, Any], name: str, *, textual: bool) -> bool:
+    """True or false, by default false. Raises `errors.InvalidInputError`."""
+    value = fields.get(name, False)
+    if textual and value in ("true", "false"):
+        value = value == "true"
+    if isinstance(value, bool):
+        return value
+    raise errors.InvalidInputError(f"{name} must be true or false; got {parameters.shown(value)}", field=name)
+
+
 def _number(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
         return text
+
+
+EVENTS: Mapping[str, submissions.Moment] = {"started": "start", "completed": "completed"}
+"""When a webhook may ask to be called."""
+
+
+def webhook(fields: Mapping[str, Any], base_url: str) -> submissions.Webhook | None:
+    """A webhook, if one is asked for. Raises `errors.InvalidInputError`."""
+    events = fields.get("webhook_events", ["completed"])
+    events = events.split(",") if isinstance(events, str) else events
+    if not isinstance(events, list) or not events or not all(isinstance(one, str) and one in EVENTS for one in events):
+        message = f"webhook_events must be a list of {', '.join(EVENTS)}; got {parameters.shown(events)}"
+        raise errors.InvalidInputError(message, field="webhook_events")
+    moments = tuple(moment for event, moment in EVENTS.items() if event in events)
+    return base.webhook_of(fields.get("webhook_url"), "webhook_url", "oxen", base=base_url, moments=moments)
 
 
 def count(fields: Mapping[str, Any], *, textual: bool) -> int:

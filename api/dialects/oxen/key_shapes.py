@@ -72,6 +72,27 @@ class WebhookCalls(BaseModel):
     calls: list[WebhookCall]
 
 
+class WebhookSecret(BaseModel):
+    """`expires_at` in seconds since 1970; None: until it is changed."""
+
+    secret: str
+    expires_at: float | None
+
+
+class WebhookSecrets(BaseModel):
+    """The present secret first."""
+
+    secrets: list[WebhookSecret]
+
+
+class WebhookPinged(BaseModel):
+    """What a receiver answered; `status` None: nothing."""
+
+    outcome: str
+    status: int | None
+    duration_ms: int
+
+
 class WebhookDue(BaseModel):
     """It is called soon."""
 

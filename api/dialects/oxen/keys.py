@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 
 from api.dialects import fields
 from api.dialects.oxen import contract
-from api.http import bodies
 from api.http.access import AdminCaller, ResourcesDep
 from storage.contracts import access, errors
 from storage.contracts.values import Frozen
@@ -29,7 +28,7 @@ router = APIRouter(prefix="/api/admin", tags=["oxen"], responses=contract.PROBLE
 )
 async def make(request: Request, resources: ResourcesDep, caller: AdminCaller) -> Response:
     """Make a key for a tenant, known or new. `key` in the answer is shown this once."""
-    asked = fields.validated(access.KeyRequest, (await bodies.read(request)).fields)
+    asked = await fields.of_body(request, access.KeyRequest)
     for name in asked.models:
         resources.catalog.name_of(name)
     unknown = set(asked.gpu_types) - set(resources.catalog.gpu_types)
@@ -51,7 +50,7 @@ async def list_(
 
 
 class Rotation(Frozen):
-    """How long the first key goes on."""
+    """How long the present key or secret goes on."""
 
     overlap_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = DAY_S
 
@@ -64,8 +63,7 @@ class Rotation(Frozen):
 )
 async def rotate(key_id: str, request: Request, resources: ResourcesDep, caller: AdminCaller) -> Response:
     """Make another key that allows the same; the first one ends `overlap_s` from now (by default a day)."""
-    sent = (await bodies.read(request)).fields if await request.body() else {}
-    overlap_s = fields.validated(Rotation, sent).overlap_s
+    overlap_s = (await fields.of_body(request, Rotation)).overlap_s
     ended = await resources.ledger.run(ledger_access.revoke(key_id, by=_name(caller), after_s=overlap_s))
     key, token = access.rotated(ended, now_ms=_now_ms())
     await resources.ledger.run(ledger_access.issue(key, by=_name(caller)))

@@ -22,6 +22,7 @@ from api.http.access import (
     Tenant,
     ViewingTenant,
     WatchingCaller,
+    own_url,
 )
 from api.resources import Resources
 from api.service.read import ResultView
@@ -50,7 +51,7 @@ async def enqueue(
             "response_format must be url here: queued results are downloaded; /api/ai/images/edit returns b64_json"
         )
         raise errors.InvalidInputError(message, field="response_format")
-    submission = await _submission(body, resources, caller, idempotency_key, late=validate == "late")
+    submission = await _submission(request, body, resources, caller, idempotency_key, late=validate == "late")
     accepted = await resources.submitter.submit(submission, caller)
     answer = answers.accepted(accepted)
     if submission.pins:
@@ -64,7 +65,13 @@ def _accepted(accepted: Accepted, answer: Mapping[str, Any], idempotency_key: st
 
 
 async def _submission(
-    body: bodies.Body, resources: Resources, caller: access.Caller, idempotency_key: str | None, *, late: bool
+    request: Request,
+    body: bodies.Body,
+    resources: Resources,
+    caller: access.Caller,
+    idempotency_key: str | None,
+    *,
+    late: bool,
 ) -> submissions.Submission:
     settings, parent = resources.settings, body.fields.get("parent_generation_id")
     if parent:
@@ -76,6 +83,7 @@ async def _submission(
         bounds=asking.Bounds(queue_ttl_s=settings.queue_ttl_s, execution_limit_s=settings.execution_limit_s),
         reader=resources.reader,
         idempotency_key=idempotency_key,
+        base_url=own_url(request, resources),
         late=late,
     )
 
@@ -216,7 +224,7 @@ async def edit_and_wait(
     """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
     body = await bodies.read(request, files=envelope.PICTURES)
     wanted = envelope.response_format(body.fields)
-    submission = await _submission(body, resources, caller, idempotency_key, late=False)
+    submission = await _submission(request, body, resources, caller, idempotency_key, late=False)
     accepted = await resources.submitter.submit(submission, caller)
     # Whoever hangs up with a key may come back with it, and then wants the edit.
     views = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)

@@ -6,7 +6,6 @@ from starlette.responses import JSONResponse, Response
 
 from api.dialects import fields
 from api.dialects.oxen import contract
-from api.http import bodies
 from api.http.access import Caller, ResourcesDep
 from api.service import tokens
 
@@ -21,7 +20,7 @@ router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 )
 async def make(request: Request, resources: ResourcesDep, caller: Caller) -> Response:
     """Make a token for a page: for events, one generation, or so many edits. It ends with its time, or with the key."""
-    wish = fields.validated(tokens.Wish, (await bodies.read(request)).fields)
+    wish = await fields.of_body(request, tokens.Wish)
     if wish.generation_id is not None:
         await resources.reader.one(wish.generation_id, caller.tenant)
     text, token = await resources.tokens.make(wish, caller)

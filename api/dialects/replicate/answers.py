@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -121,7 +122,7 @@ def problem(request: Request, error: errors.DarkroomError) -> Response:
     )
 
 
-async def wording(reader: Reader, view: ResultView, moment: submissions.Moment) -> Message:
+async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, keys: Sequence[bytes]) -> Message:
     """A webhook, signed as Standard Webhooks has it."""
     webhook = view.generation.submission.webhook
     answer = prediction(view, webhook.base if webhook else "")
@@ -129,5 +130,5 @@ async def wording(reader: Reader, view: ResultView, moment: submissions.Moment) 
         # The words of then: what came after has its own call.
         answer |= {"status": "processing", "output": None, "completed_at": None, "metrics": {}}
     body = json.dumps(answer).encode()
-    key, id_ = view.signatures.webhook_key(view.generation.tenant), view.generation.webhook_id(moment)
-    return Message(body=body, headers=standard_webhook(key, id_=id_, body=body, now=time.time()))
+    signed = standard_webhook(keys, id_=view.generation.webhook_id(moment), body=body, now=time.time())
+    return Message(body=body, headers=signed)

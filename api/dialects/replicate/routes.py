@@ -124,9 +124,11 @@ async def upload(request: Request, resources: ResourcesDep, tenant: Tenant) -> R
 
 
 @router.get("/webhooks/default/secret")
-async def webhook_secret(resources: ResourcesDep, tenant: Tenant) -> Response:
+async def webhook_secret(resources: ResourcesDep, caller: Caller) -> Response:
     """What this key's webhooks are signed with (Standard Webhooks)."""
-    return JSONResponse({"key": resources.signatures.webhook_secret(tenant)})
+    caller.check("submit")
+    present, *_ = await resources.webhook_secrets.of(caller.tenant)
+    return JSONResponse({"key": present.text})
 
 
 async def _created(

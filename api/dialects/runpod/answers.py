@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -99,12 +100,12 @@ def problem(request: Request, error: errors.DarkroomError) -> Response:
     return JSONResponse(body, status_code=http_errors.status(error), headers=http_errors.headers(error))
 
 
-async def wording(reader: Reader, view: ResultView, moment: submissions.Moment) -> Message:
+async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, keys: Sequence[bytes]) -> Message:
     """A webhook, signed as Standard Webhooks has it."""
     submission = view.generation.submission
     webhook = submission.webhook
     answer = await job(view, webhook.note if webhook else "")
     shown = {**submission.echo, "prompt": submission.edit.prompt}
     body = json.dumps({**answer, "input": shown, "webhook": webhook and webhook.url}).encode()
-    key, id_ = view.signatures.webhook_key(view.generation.tenant), view.generation.webhook_id(moment)
-    return Message(body=body, headers=standard_webhook(key, id_=id_, body=body, now=time.time()))
+    signed = standard_webhook(keys, id_=view.generation.webhook_id(moment), body=body, now=time.time())
+    return Message(body=body, headers=signed)

@@ -62,15 +62,31 @@ def audit(limit: int = 1000) -> Call[tuple[Entry, ...]]:
     return Call(script="key_audit", arguments=(limit,), decode=decode)
 
 
+AT_ONCE_MS = 6000
+"""A tenth of a minute's submissions may come at once, and a whole minute's bytes: pictures are large."""
+BYTES_AT_ONCE_MS = 60_000
+
+
 def pace(key_id: str, per_minute: int) -> Call[None]:
     """Count a submission of a key. Raises `errors.TooManyRequestsError` when decoded, where it comes too soon."""
+    message = f"This API key may submit {per_minute} times in a minute"
+    return _pace((key_id, per_minute, 1, AT_ONCE_MS), message)
 
+
+def pace_bytes(key_id: str, mb_per_minute: int, sent: int) -> Call[None]:
+    """Count the bytes of a submission's pictures. Raises as `pace`, and `errors.PayloadTooLargeError` for what never fits."""
+    message = f"This API key may send pictures of {mb_per_minute} MB in a minute"
+    if sent > mb_per_minute * 1_000_000:
+        raise errors.PayloadTooLargeError(message)
+    return _pace((f"{key_id}:bytes", mb_per_minute * 1_000_000, sent, BYTES_AT_ONCE_MS), message)
+
+
+def _pace(arguments: tuple[str | int, ...], message: str) -> Call[None]:
     def decode(wait_ms: int) -> None:
         if wait_ms > 0:
-            message = f"This API key may submit {per_minute} times in a minute"
             raise errors.TooManyRequestsError(message, retry_after=wait_ms / 1000)
 
-    return Call(script="key_pace", arguments=(key_id, per_minute), decode=decode)
+    return Call(script="key_pace", arguments=arguments, decode=decode)
 
 
 def allow_edits(token: str, edits: int, *, seconds: float) -> Call[int]:

@@ -30,6 +30,11 @@ def erase(id_: str, tenant: str, *, with_events: bool = True) -> Call[Gone | Non
     return Call(script="erase", arguments=(id_, tenant, "events" if with_events else ""), decode=decode)
 
 
+def over(limit: int) -> Call[tuple[tuple[str, str], ...]]:
+    """Id and tenant of generations whose agreed time is over, `limit` at the most."""
+    return Call(script="over", arguments=(limit,), decode=lambda reply: tuple((id_, tenant) for id_, tenant in reply))
+
+
 def ids_of(tenant: str, *, below: str | None, limit: int) -> Call[tuple[tuple[str, ...], str | None]]:
     """Ids of a tenant's generations, newest first, and what to ask for the next page with; None is the end."""
 

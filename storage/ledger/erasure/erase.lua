@@ -34,13 +34,31 @@ if inputs ~= '' then
     redis.call('ZADD', KEY.expiring, integer(at), inputs)
   end
 end
+-- The others of its request go on without it: the first of them speaks for all.
+local left = {}
+for sibling in string.gmatch(record.siblings or '', '%S+') do
+  if sibling ~= record.id and redis.call('EXISTS', KEY.generation .. sibling) == 1 then left[#left + 1] = sibling end
+end
+for _, sibling in ipairs(left) do
+  if #left > 1 then
+    redis.call('HSET', KEY.generation .. sibling, 'siblings', table.concat(left, ' '))
+  else
+    redis.call('HDEL', KEY.generation .. sibling, 'siblings')
+  end
+end
+if left[1] and record.webhook_moments then
+  redis.call('HSET', KEY.generation .. left[1], 'webhook_moments', record.webhook_moments)
+  local due = redis.call('ZSCORE', KEY.webhooks, record.id .. '/completed')
+  if due then redis.call('ZADD', KEY.webhooks, due, left[1] .. '/completed') end
+end
 -- A worker may be about to store a result, and may die before it removes it again.
 local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or 0
 redis.call('ZADD', KEY.expiring, integer(at + late_ms), record.results)
 redis.call('DEL', key)
 redis.call('ZREM', KEY.history .. record.tenant, record.id)
 redis.call('ZREM', KEY.parked, record.id)
+redis.call('ZREM', KEY.erasing, record.id)
 redis.call('ZREM', KEY.webhooks, record.id .. '/start', record.id .. '/completed')
--- Of several generations of one request the others are still to be found by it.
-if record.idempotency and not record.siblings then redis.call('DEL', KEY.idempotency .. record.tenant .. ':' .. record.idempotency) end
+-- What is left of its request is still to be found by it.
+if record.idempotency and not left[1] then redis.call('DEL', KEY.idempotency .. record.tenant .. ':' .. record.idempotency) end
 return { 'erased', events, record.results, inputs }

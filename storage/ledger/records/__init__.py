@@ -109,6 +109,7 @@ def create(
         "reserve": allowance.reserve if allowance else None,
         "chain": " ".join(chain) or None,
         "deadline_ms": None if submission.deadline_s is None else int(submission.deadline_s * 1000),
+        "keep_ms": None if submission.kept_s is None else int(submission.kept_s * 1000),
         "refused": submission.refused.model_dump() if submission.refused else None,
     }
     request |= {name: value for name, value in optional.items() if value is not None}

@@ -60,6 +60,37 @@ def called(webhook: DueWebhook, *, again_ms: int | None, outcome: str, took_ms: 
     return Call(script="called", arguments=arguments, decode=int)
 
 
+def put_off(webhook: DueWebhook, *, by_s: float) -> Call[int]:
+    """Call a webhook later, without counting a try; 0: it became due anew meanwhile, and stays so."""
+    arguments = (int(by_s * 1000), f"{webhook.id}/{webhook.moment}", webhook.held_until)
+    return Call(script="put_off", arguments=arguments, decode=int)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretVersions:
+    """Which of a tenant's webhook secrets holds, counted from 0, and until when (ms since 1970) the one before does, too."""
+
+    current: int
+    previous_until_ms: int | None
+
+
+def secret_versions(tenant: str) -> Call[SecretVersions]:
+    """Which of a tenant's webhook secrets hold."""
+    return _secrets(tenant, "")
+
+
+def rotate_secret(tenant: str, *, overlap_s: float) -> Call[SecretVersions]:
+    """Sign a tenant's webhooks with another secret from now on, for `overlap_s` with the present one, too."""
+    return _secrets(tenant, int(overlap_s * 1000))
+
+
+def _secrets(tenant: str, overlap_ms: int | str) -> Call[SecretVersions]:
+    def decode(reply: Sequence[Any]) -> SecretVersions:
+        return SecretVersions(current=int(reply[0]), previous_until_ms=int(reply[1]) or None)
+
+    return Call(script="webhook_secrets", arguments=(tenant, overlap_ms), decode=decode)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """A call of a webhook: for which generation and moment, the how manieth, what came of it and how long that took.
