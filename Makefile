@@ -8,7 +8,7 @@ JOBS ?= 4
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry test-gpu lock soak clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry test-gpu fuzz lock pin-images sbom soak clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -19,11 +19,12 @@ up: .venv/.embedded  ## set up, start the service on this machine, run until Ctr
 test: check  ## set up, check, run the tests, a few side by side
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-check: .venv/.dev  ## format, lint, types, import contracts
+check: .venv/.dev  ## format, lint, types, import contracts, known faults of what is installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python -m infra.audit
 
 format: .venv/.dev  ## rewrite what can be rewritten
 	$(BIN)/ruff format .
@@ -34,6 +35,9 @@ bench-overhead: .venv/.dev  ## what the service adds to the pipeline's own time
 
 bench-subscribers: .venv/.dev  ## how late events reach a thousand subscribers
 	$(BIN)/python -m bench.subscribers
+
+bench-connections: .venv/.dev  ## what a client notices of ten thousand idle connections and slow senders
+	$(BIN)/python -m bench.connections
 
 bench-losses: .venv/.dev  ## what the naive service loses under the same faults
 	$(BIN)/python -m bench.losses
@@ -56,11 +60,24 @@ test-gpu: .venv/.dev  ## on a CUDA GPU: the tests that need one
 soak: .venv/.dev  ## break the service for SECONDS (default 1200) and check every promise
 	$(BIN)/python -m tests.faults.oracle --seconds $(or $(SECONDS),1200) --pause 2.5
 
+fuzz: .venv/.dev  ## requests made up from the OpenAPI document, SECONDS (default 120) for each of two tenants
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.28,<5'
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),120)
+
 lock: $(BIN)/python  ## the exact versions that the images install, from pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	for extra in api housekeeping gpu; do PIP_FIND_LINKS= $(BIN)/uv pip compile --quiet --no-config pyproject.toml --extra $$extra \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --output-file infra/locks/$$extra.txt; done
+
+pin-images: .venv/.dev  ## image bases by the digests that their tags have now; needs docker
+	$(BIN)/python -m infra.pin_images
+
+sbom: $(BIN)/python  ## what each image is made of, as CycloneDX, in dist/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'
+	mkdir -p dist
+	for lock in infra/locks/*.txt; do $(BIN)/cyclonedx-py requirements $$lock --pyproject pyproject.toml \
+		--output-reproducible --output-file dist/sbom-$$(basename $$lock .txt).json; done
 
 clean:  ## remove what these targets made
 	rm -rf .venv .data out

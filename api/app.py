@@ -20,8 +20,8 @@ from api.http import downloads
 from api.http import errors as http_errors
 from api.http.access import own_url
 from api.http.hangups import HungUpError
-from api.http.middleware import BodyLimit, SafeHeaders
-from api.resources import open_resources
+from api.http.middleware import BodyLimit, RequestIds, SafeHeaders
+from api.resources import Resources, open_resources
 from api.settings import ApiSettings
 from api.webhooks.delivery import Delivery
 from storage.contracts import errors
@@ -57,6 +57,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 secrets=resources.webhook_secrets,
                 calls=resources.webhook_calls,
             )
+            await _warn_of_unknown_tenants(settings, resources)
             calling = asyncio.create_task(delivery.run())
             try:
                 yield
@@ -65,7 +66,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 with contextlib.suppress(asyncio.CancelledError, errors.DarkroomError):
                     await calling
 
-    middleware = [Middleware(SafeHeaders), _body_limit(settings)]
+    middleware = [Middleware(RequestIds), Middleware(SafeHeaders), _body_limit(settings)]
     if settings.cors_origins:
         cors = Middleware(
             CORSMiddleware,
@@ -97,6 +98,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_fault)
     app.add_exception_handler(Exception, _unknown_fault)
     return app
+
+
+async def _warn_of_unknown_tenants(settings: ApiSettings, resources: Resources) -> None:
+    """A name that is misspelt has no key: what is set for it holds for nobody."""
+    with contextlib.suppress(errors.StoreUnavailableError):
+        unknown = await resources.keys.unknown({*settings.budgets, *settings.retention_days})
+        if unknown:
+            log.warning(
+                "DARKROOM_BUDGETS or DARKROOM_RETENTION_DAYS: nobody has a key of %s", ", ".join(sorted(unknown))
+            )
 
 
 def _body_limit(settings: ApiSettings) -> Middleware:

@@ -15,10 +15,14 @@ class ApiSettings(StoreSettings):
     """The HTTP side."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every network of this machine."""
+
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on."""
 
     api_key: SecretStr | None = None
-    """One key, of the tenant `default`: enough for a single team."""
+    """One key, of the tenant `default`: enough for a single team. Without it and `DARKROOM_API_KEYS` those alone are known that
+    were made with `darkroom-admin keys create`."""
 
     api_keys: dict[str, SecretStr] = Field(default_factory=dict)
     """Further keys as JSON, tenant to key: `{"alice": "…"}`."""
@@ -31,11 +35,13 @@ class ApiSettings(StoreSettings):
     """How clients reach this service, without a slash at the end; by default as each request came."""
 
     tls_certificate: Path | None = None
-    """PEM file; with `tls_key` the API itself speaks https, for when nothing in front of it does."""
+    """PEM file; with `DARKROOM_TLS_KEY` the API itself speaks https, for when nothing in front of it does."""
+
     tls_key: Path | None = None
+    """PEM file of its key."""
 
     nim_tenant: str | None = None
-    """Whose the NIM routes' calls without a key are; None asks for a key there too. A NIM container knows no keys."""
+    """Whose the NIM routes' calls without a key are; by default they need one, too. A NIM container knows no keys."""
 
     default_model: str = "flux-kontext-dev"
     """The model behind routes that name none: NIM's, and OpenAI's when a caller leaves it out."""
@@ -44,7 +50,7 @@ class ApiSettings(StoreSettings):
     """Seconds a webhook may take to answer."""
 
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
-    """A 20 MiB picture is 27 MiB as a data URI."""
+    """Bytes of a request's body at the most. A 20 MiB picture is 27 MiB as a data URI."""
 
     head_limit_s: Annotated[float, Field(gt=0)] = 10
     """Seconds a connection may take until its request's line and headers are whole."""
@@ -100,18 +106,13 @@ class ApiSettings(StoreSettings):
     """Origins of web frontends that may call from a browser, as JSON."""
 
     @model_validator(mode="after")
-    def _some_key(self) -> "ApiSettings":
-        if self.api_key is None and not self.api_keys:
-            raise ValueError("DARKROOM_API_KEY or DARKROOM_API_KEYS must be set: nobody could sign in")
+    def _tenants(self) -> "ApiSettings":
         keys = [key.get_secret_value() for key in (*self.api_keys.values(), self.api_key) if key is not None]
         if any(len(key) < SHORTEST_KEY for key in keys):
             raise ValueError(f"DARKROOM_API_KEY and DARKROOM_API_KEYS: a key has at least {SHORTEST_KEY} characters")
-        for tenant in (*self.api_keys, *filter(None, [self.nim_tenant])):
+        for tenant in (*self.api_keys, *self.budgets, *self.retention_days, *filter(None, [self.nim_tenant])):
             if not access.TENANT.fullmatch(tenant):
-                raise ValueError(f"DARKROOM_API_KEYS: a tenant's name is 1 to 64 of A-Z a-z 0-9 . _ -; got {tenant!r}")
-        strangers = set(self.budgets) - {*self.api_keys, "default"}
-        if strangers:
-            raise ValueError(f"DARKROOM_BUDGETS: no key is known of {', '.join(sorted(strangers))}")
+                raise ValueError(f"a tenant's name is 1 to 64 of A-Z a-z 0-9 . _ -; got {tenant!r}")
         if len(set(keys)) < len(keys):
             raise ValueError("DARKROOM_API_KEY and DARKROOM_API_KEYS: two tenants have the same key")
         return self

@@ -52,11 +52,15 @@ def run(ledger: call.Ledger, arguments: argparse.Namespace) -> None:
         for entry in ledger.run(ledger_access.audit()):
             print(f"{_moment(entry.at_ms)}  {entry.action:<8} {entry.key_id}  {entry.tenant}  by {entry.by}")
     elif arguments.keys_command == "create":
-        _issue(ledger, *access.issued(_asked(arguments), now_ms=_now_ms()))
+        key, token = access.issued(_asked(arguments), now_ms=_now_ms())
+        ledger.run(ledger_access.issue(key, by=BY))
+        _show(key, token)
     elif arguments.keys_command == "rotate":
         overlap_s = arguments.overlap_hours * 3600
-        ended = ledger.run(ledger_access.revoke(arguments.key_id, by=BY, after_s=overlap_s))
-        _issue(ledger, *access.rotated(ended, now_ms=_now_ms()))
+        found = ledger.run(ledger_access.find(arguments.key_id, is_shown=False))
+        key, token = ledger_access.rotation(found, now_ms=_now_ms())
+        ledger.run(ledger_access.rotate(arguments.key_id, key, by=BY, after_s=overlap_s))
+        _show(key, token)
     elif arguments.keys_command == "revoke":
         ledger.run(ledger_access.revoke(arguments.key_id, by=BY))
         print(f"{arguments.key_id}: revoked")
@@ -65,8 +69,7 @@ def run(ledger: call.Ledger, arguments: argparse.Namespace) -> None:
             print(_line(key))
 
 
-def _issue(ledger: call.Ledger, key: access.ApiKey, token: str) -> None:
-    ledger.run(ledger_access.issue(key, by=BY))
+def _show(key: access.ApiKey, token: str) -> None:
     # Alone on standard output, so that it can be put where it belongs without being seen.
     print(_line(key), file=sys.stderr)
     print(token)

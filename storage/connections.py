@@ -46,7 +46,11 @@ def is_cancelled() -> bool:
 
 
 def _options(settings: StoreSettings, timeout_s: float) -> dict[str, Any]:
+    tls: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True} if settings.has_redis_tls else {}
+    if tls and settings.store_authority is not None:
+        tls["ssl_ca_certs"] = str(settings.store_authority)
     return {
+        **tls,
         "max_connections": 64,
         "timeout": settings.redis_timeout_s,
         "socket_timeout": timeout_s,

@@ -128,6 +128,7 @@ def _client(settings: StoreSettings, endpoint_url: str | None) -> "S3Client":
         "s3",
         endpoint_url=endpoint_url,
         region_name=settings.s3_region,
+        verify=None if settings.store_authority is None else str(settings.store_authority),
         aws_access_key_id=settings.s3_access_key_id,
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=Config(

@@ -4,7 +4,9 @@ A ticket wakes a worker; it names no generation. So losing or doubling one chang
 remember is switched off.
 """
 
+import ssl
 from collections.abc import Iterable
+from typing import Any
 
 import celery
 import kombu
@@ -46,6 +48,7 @@ def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
     """An application that can send tickets to, or consume them from, these queues."""
     app = celery.Celery("darkroom", broker=settings.redis_url.get_secret_value(), set_as_current=False)
     app.conf.update(
+        broker_use_ssl=_tls(settings),
         # A broker that accepts pickle lets whoever can write to it run code in the worker.
         task_serializer="json",
         accept_content=["json"],
@@ -80,6 +83,13 @@ def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
         },
     )
     return app
+
+
+def _tls(settings: StoreSettings) -> dict[str, Any] | None:
+    if not settings.has_redis_tls:
+        return None
+    known = {} if settings.store_authority is None else {"ssl_ca_certs": str(settings.store_authority)}
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **known}
 
 
 def send_ticket(app: celery.Celery, queue: str) -> None:

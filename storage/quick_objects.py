@@ -5,6 +5,8 @@ failed, so nothing but speed depends on this.
 """
 
 import os
+import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -32,11 +34,15 @@ FAULTS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolErr
 class QuickObjects:
     """The objects below one bucket's URL. Thread-safe."""
 
-    def __init__(self, bucket_url: str, region: str, credentials: "Credentials") -> None:
+    def __init__(self, bucket_url: str, region: str, credentials: "Credentials", authority: Path | None) -> None:
         self._bucket_url = bucket_url
         self._region = region
         self._credentials = credentials
-        self._connections = httpcore.ConnectionPool(max_connections=CONNECTIONS, keepalive_expiry=KEPT_S)
+        self._connections = httpcore.ConnectionPool(
+            ssl_context=None if authority is None else ssl.create_default_context(cafile=authority),
+            max_connections=CONNECTIONS,
+            keepalive_expiry=KEPT_S,
+        )
 
     def put(self, key: str, body: bytes, content_type: str) -> bool:
         """Whether it was stored. One that is not small never is."""
@@ -69,10 +75,11 @@ class QuickObjects:
 
 
 def opened(settings: StoreSettings, credentials: "Credentials | None") -> QuickObjects | None:
-    """The configured bucket's; None where boto3 knows more: AWS's own endpoints, or certificates of one's own."""
+    """The configured bucket's; None where boto3 knows more: AWS's own endpoints, or authorities that its own variables name."""
     endpoint_url = settings.s3_endpoint_url
     if endpoint_url is None or credentials is None:
         return None
-    if endpoint_url.startswith("https") and set(CERTIFICATES) & set(os.environ):
+    authority = settings.store_authority
+    if endpoint_url.startswith("https") and authority is None and set(CERTIFICATES) & set(os.environ):
         return None
-    return QuickObjects(f"{endpoint_url.rstrip('/')}/{settings.s3_bucket}", settings.s3_region, credentials)
+    return QuickObjects(f"{endpoint_url.rstrip('/')}/{settings.s3_bucket}", settings.s3_region, credentials, authority)

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storage.contracts.catalog import Catalog
@@ -17,29 +17,41 @@ from storage.contracts.catalog_files import merge
 class StoreSettings(BaseSettings):
     """Redis, the object store and the catalog."""
 
-    model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DARKROOM_", frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")] = SecretStr("redis://127.0.0.1:6379/0")
-    """Redis or Valkey, with the append-only file on and `maxmemory-policy noeviction`."""
+    """Redis or Valkey, with the append-only file on and `maxmemory-policy noeviction`; `rediss://` for TLS."""
 
     redis_timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.5
     """Seconds a command or a connect may take: a caller is answered within two. Without it a connection that died silently
     blocks for ever."""
 
     s3_endpoint_url: Annotated[str | None, Field(validation_alias="S3_ENDPOINT_URL")] = None
-    """Where the service reaches the object store; None is AWS."""
+    """Where the service reaches the object store; by default AWS's."""
 
     s3_public_endpoint_url: Annotated[str | None, Field(validation_alias="S3_PUBLIC_ENDPOINT_URL")] = None
     """Where clients reach it. URLs are signed for this host; by default the same as `S3_ENDPOINT_URL`."""
 
     s3_bucket: Annotated[str, Field(validation_alias="S3_BUCKET", min_length=3)] = "darkroom"
+    """Made on the first start where it is missing."""
+
     s3_region: Annotated[str, Field(validation_alias="S3_REGION")] = "us-east-1"
+    """What requests are signed for; AWS's own stores ask for theirs."""
+
     s3_access_key_id: Annotated[str | None, Field(validation_alias="S3_ACCESS_KEY_ID")] = None
-    """With its secret: a long-lived key. Without: boto3's own search, whose temporary credentials end URLs early."""
+    """A long-lived key, with its secret. Without: boto3's own search, whose temporary credentials end URLs early."""
+
     s3_secret_access_key: Annotated[SecretStr | None, Field(validation_alias="S3_SECRET_ACCESS_KEY")] = None
+    """The secret of `S3_ACCESS_KEY_ID`."""
+
+    store_authority: FilePath | None = None
+    """PEM file of the certificate authorities by which Redis (`rediss://`) and the object store (`https://`) are known; by
+    default those of the system."""
 
     signing_certificate: Path | None = None
-    """PEM file with which results are signed (C2PA), the leaf first; with `signing_key`. None leaves results unsigned."""
+    """PEM file with which results are signed (C2PA), the leaf first; with `DARKROOM_SIGNING_KEY`. By default they are not."""
     signing_key: Path | None = None
     """PEM file (PKCS #8) of its EC key."""
 
@@ -60,6 +72,11 @@ class StoreSettings(BaseSettings):
     @classmethod
     def _paths(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @property
+    def has_redis_tls(self) -> bool:
+        """Whether Redis is reached by TLS."""
+        return self.redis_url.get_secret_value().startswith("rediss://")
 
     def read_catalog(self) -> Catalog:
         """The shipped catalog with the operator's files laid over it. Raises `ValueError` naming file, table and key."""

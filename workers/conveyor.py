@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from storage import logs
 from storage.contracts import errors
 from workers.claiming import Claiming
 from workers.finishing import Finishing, Stored
@@ -150,13 +151,14 @@ class Conveyor:
             action()
 
     def _warm(self, lease: Lease) -> None:
-        try:
-            self._phases.running.warm(lease)
-        except errors.GpuFaultError as exc:
-            self._end_faulty(lease, exc)
-        except Exception:
-            # It is met again when it is edited; whoever was postponed with it is not to be forgotten.
-            log.exception("%s: its model could not be loaded ahead", lease.claim.id)
+        with logs.about(generation_id=lease.claim.id):
+            try:
+                self._phases.running.warm(lease)
+            except errors.GpuFaultError as exc:
+                self._end_faulty(lease, exc)
+            except Exception:
+                # It is met again when it is edited; whoever was postponed with it is not to be forgotten.
+                log.exception("its model could not be loaded ahead")
 
     def _prepare(self, lease: Lease, entry: Entry) -> None:
         prepared = self._attempt(lease, lambda: self._phases.preparing.prepare(lease))
@@ -211,16 +213,17 @@ class Conveyor:
 
     def _attempt(self, lease: Lease, phase: Callable[[], T], *, on_belt: bool = True) -> T | None:
         """Run a phase; when it fails, record that and let the generation go."""
-        try:
-            return phase()
-        except errors.GpuFaultError as exc:
-            self._end_faulty(lease, exc)
-        except errors.DarkroomError as exc:
-            self._give_up(lease, exc)
-        except Exception:
-            log.exception("%s failed", lease.claim.id)
-            self._give_up(lease, errors.InternalError("The edit failed on our side"))
-        self._let_go(lease, on_belt=on_belt)
+        with logs.about(generation_id=lease.claim.id):
+            try:
+                return phase()
+            except errors.GpuFaultError as exc:
+                self._end_faulty(lease, exc)
+            except errors.DarkroomError as exc:
+                self._give_up(lease, exc)
+            except Exception:
+                log.exception("an edit failed")
+                self._give_up(lease, errors.InternalError("The edit failed on our side"))
+            self._let_go(lease, on_belt=on_belt)
         return None
 
     def _end_faulty(self, lease: Lease, fault: errors.GpuFaultError) -> None:

@@ -15,6 +15,7 @@ class WorkerSettings(StoreSettings):
     """Shared by GPU and housekeeping workers: the numbers that recovery is made of."""
 
     worker_name: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    """What a worker is called in the fleet and in receipts; by default host and process."""
 
     lease_s: Annotated[float, Field(gt=0)] = 10
     """How long a worker may be silent before its generation is given to another."""
@@ -60,7 +61,8 @@ class GpuSettings(WorkerSettings):
     """A model that takes longer to load hangs, and its process is ended."""
 
     compile_cache: Path | None = None
-    """Folder in which compiled code is kept between starts; None leaves it where torch puts it, in a temporary folder."""
+    """Folder in which compiled code is kept between starts; by default where torch puts it,
+    in a temporary folder."""
 
     weights_dir: Path = Path("weights")
     """Folder of local weights; a model whose `source` is no folder in it is loaded from the hub."""

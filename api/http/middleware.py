@@ -1,10 +1,13 @@
-"""What every request and answer passes: a limit on bodies, and headers that keep answers what they are."""
+"""What every request and answer passes: an id, a limit on bodies, and headers that keep answers what they are."""
 
 import asyncio
+import re
+import uuid
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from storage import logs
 from storage.contracts import errors
 
 SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
@@ -26,6 +29,33 @@ class SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, add if scope["type"] == "http" else send)
+
+
+REQUEST_ID = "X-Request-Id"
+_SENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestIds:
+    """Gives each request an id, its own `X-Request-Id` where it has a plain one, in the answer's header and in every log line."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the id, unless the route answers with one of its dialect's."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = Headers(scope=scope).get(REQUEST_ID, "")
+        id_ = sent if _SENT_ID.fullmatch(sent) else uuid.uuid4().hex
+
+        async def add(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault(REQUEST_ID, id_)
+            await send(message)
+
+        with logs.about(request_id=id_):
+            await self._app(scope, receive, add)
 
 
 class BodyLimit:

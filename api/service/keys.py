@@ -80,6 +80,11 @@ class Keys:
             return False
         return caller.key_id is None or await self._find(caller.key_id) is not None
 
+    async def unknown(self, tenants: Collection[str]) -> set[str]:
+        """Those of these tenants that have no key. Raises `errors.StoreUnavailableError`."""
+        made = await self._ledger.run(ledger_access.keys_of())
+        return set(tenants) - {key.tenant for key in made} - {caller.tenant for caller in self._callers.values()}
+
     def _of_settings(self, tenant: str, name: str) -> access.Caller:
         rights = access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in self._unfiltered)
         return access.Caller(tenant=tenant, name=f"settings:{name[:16]}", rights=rights)
@@ -89,7 +94,7 @@ class Keys:
         now = time.monotonic()
         until, key = self._found.get(id_, (0.0, None))
         if until < now:
-            key = await self._ledger.run(ledger_access.find(id_))
+            key = await self._ledger.run(ledger_access.find(id_, is_shown=True))
             self._found[id_] = (now + REMEMBERED_S, key)
             self._found.move_to_end(id_)
             if len(self._found) > REMEMBERED:

@@ -5,6 +5,7 @@ for a submission that was not accepted is removed again.
 """
 
 import asyncio
+import logging
 import secrets
 import uuid
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from api.service.retention import Retention
 from storage.contracts import access, catalog, edits, errors, submissions
 from storage.ledger import access as ledger_access
 from storage.ledger import call, records
+
+log = logging.getLogger(__name__)
 
 SMALL = 256 * 1024
 """Pictures of so many bytes are hashed at once; more take longer than other requests should wait."""
@@ -108,7 +111,6 @@ class Submitter:
         await self._pace(submission, caller)
         if caller.token_id is not None:
             submission = rights.of_token(submission, caller.token_id)
-            await self._ledger.run(ledger_access.spend_edits(caller.token_id, submission.count))
         fingerprint = await self._fingerprint(submission)
         submission = self._retention.applied(submission, caller)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
@@ -129,6 +131,7 @@ class Submitter:
                 allowance=self._allowance(submission, caller, route),
                 inputs_prefix=prefix if stored else None,
                 fingerprint=fingerprint,
+                token=caller.token_id,
             )
             receipt = await self._ledger.run(creation)
         except errors.StoreUnavailableError:
@@ -137,15 +140,12 @@ class Submitter:
         except errors.DarkroomError:
             if stored:
                 await self._discard(prefix)
-            if caller.token_id is not None:
-                await self._ledger.run(ledger_access.spend_edits(caller.token_id, -submission.count))
             raise
         if receipt.replayed and receipt.ids != tuple(ids) and stored:
             await self._discard(prefix)
         if receipt.needs_ticket:
             self._send_ticket(route.queue)
-        if caller.token_id is not None:
-            await self._ledger.run(ledger_access.note_edits(caller.token_id, receipt.ids))
+        log.info("accepted %s", " ".join(receipt.ids))
         return Accepted(ids=receipt.ids, cursor=receipt.cursor, replayed=receipt.replayed, is_served=route.is_served)
 
     async def retry(self, id_: str, caller: access.Caller) -> None:

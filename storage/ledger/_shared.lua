@@ -66,6 +66,33 @@ local function key_noted(action, id, tenant, by)
   return 1
 end
 
+-- Remembers an API key; `key` is JSON {expires_ms?, ...}.
+local function key_issued(id, tenant, key, by)
+  local name, expires = KEY.api_key .. id, cjson.decode(key).expires_ms
+  redis.call('HSET', name, 'key', key)
+  if expires and expires ~= cjson.null then
+    redis.call('HSET', name, 'expires_ms', integer(expires))
+    redis.call('PEXPIREAT', name, integer(expires))
+  end
+  redis.call('HSET', KEY.api_keys, id, tenant)
+  return key_noted('issued', id, tenant, by)
+end
+
+-- Ends an API key after so many ms, or earlier where it ends by itself. Returns its record as a flat list, empty where it is none.
+local function key_ended(id, after_ms, by)
+  local name = KEY.api_key .. id
+  local record = redis.call('HGETALL', name)
+  if #record == 0 then return {} end
+  local at = now_ms() + after_ms
+  local before = tonumber(named(record).expires_ms)
+  if before and before < at then at = before end
+  redis.call('HSET', name, 'expires_ms', integer(at))
+  record = redis.call('HGETALL', name)
+  redis.call('PEXPIREAT', name, integer(at))
+  key_noted('revoked', id, redis.call('HGET', KEY.api_keys, id), by)
+  return record
+end
+
 -- A cursor just before whatever is emitted next.
 local function last_cursor()
   local last = redis.call('XREVRANGE', KEY.live_events, '+', '-', 'COUNT', 1)

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -91,6 +92,24 @@ def test_no_log_holds_a_prompt_a_key_a_picture_or_a_secret(stack: embedded.Stack
     assert {"api.log", "worker-1.log", "housekeeping.log"} <= logs.keys()
     found = {(name, secret) for name, text in logs.items() for secret in unspeakable if secret in text}
     assert found == set()
+
+
+def test_a_request_is_followed_by_its_id_and_a_generation_by_its_own(stack: embedded.Stack, tiny: str) -> None:
+    alice = Tenant(stack.url, "alice", TENANTS["alice"])
+    asked = {"model": "quick", "prompt": "x", "input_image": tiny}
+    answer = alice.post("/api/ai/queue", asked, headers={"X-Request-Id": "order-7"})
+    assert answer.headers["X-Request-Id"] == "order-7"
+    id_ = answer.json()["generations"][0]["generation_id"]
+    alice.finished(id_)
+    made = alice.get("/api/ai/queue", headers={"X-Request-Id": "a b"}).headers["X-Request-Id"]
+    assert re.fullmatch("[0-9a-f]{32}", made), "an id that is not plain is not written anywhere"
+
+    def lines(name: str, **about: str) -> list[str]:
+        entries = [json.loads(line) for line in _logs(stack)[name].splitlines() if line.startswith("{")]
+        return [one["message"] for one in entries if about.items() <= one.items()]
+
+    assert lines("api.log", request_id="order-7") == [f"accepted {id_}"]
+    assert eventually(lambda: f"{id_} succeeded" in lines("worker-1.log", generation_id=id_))
 
 
 def test_our_own_processes_log_json_objects(stack: embedded.Stack) -> None:

@@ -1,17 +1,19 @@
 """API keys that are made, limited, rotated and revoked while the service runs."""
 
 import contextlib
+import random
 import re
 import time
 from typing import Any
 
 import pytest
 import requests
+from PIL import Image
 
 from infra import embedded
 from storage import connections, keys
 from storage.contracts import access
-from tests.conftest import Tenant, eventually
+from tests.conftest import Tenant, data_uri, encoded, eventually
 from tests.service.conftest import PUBLIC, Make, darkroom_admin
 
 
@@ -111,6 +113,19 @@ def test_a_key_with_a_rate_is_told_when_to_come_again(make: Make, tiny: str) -> 
     busy = make("zoe", per_minute=600)
     outcomes = [_refused(busy, {"input_image": tiny})[0] for _ in range(20)]
     assert outcomes == [200] * 20, "a tenth of a minute's may come at once"
+
+
+def test_a_key_sends_as_many_bytes_in_a_minute_as_it_may(make: Make, tiny: str) -> None:
+    noise = Image.frombytes("RGB", (500, 500), random.Random(1).randbytes(750_000))
+    sent = {"input_image": data_uri(encoded(noise, "PNG"))}
+    bounded = make("zoe", mb_per_minute=1)
+    assert _refused(bounded, sent) == (200, "")
+    answer = bounded.post("/api/ai/queue", {"model": "quick", "prompt": "x", **sent})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_requests")
+    assert 25 <= int(answer.headers["Retry-After"]) <= 35, "three quarters of a megabyte are there twice in 31 seconds"
+    assert _refused(bounded, {"input_image": tiny}) == (200, ""), "small ones go on"
+    larger = Image.frombytes("RGB", (700, 700), random.Random(1).randbytes(1_470_000))
+    assert _refused(bounded, {"input_image": data_uri(encoded(larger, "PNG"))})[0] == 413, "never fits"
 
 
 def test_a_keys_budget_bounds_what_its_tenant_may_spend_with_it(make: Make, tiny: str) -> None:

@@ -97,7 +97,15 @@ def test_a_page_names_no_server_and_finds_nothing_by_anothers_idempotency_key(
     ]
     assert theirs[0] == theirs[1] != mine
     refused = page.post("/api/ai/queue", {**body, "webhook_url": "https://example.com/x"})
-    assert refused.status_code in (400, 403)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+
+
+def test_what_the_last_edit_paid_for_is_told_again_to_whoever_repeats_it(token: Token, tiny: str) -> None:
+    page, body = token("submit", edits=1), {"model": "quick", "prompt": "x", "input_image": tiny}
+    first, again = (page.post("/api/ai/queue", body, headers={"Idempotency-Key": "once"}) for _ in "12")
+    assert again.status_code == 200
+    assert first.json()["generations"] == again.json()["generations"]
+    assert page.post("/api/ai/queue", body).status_code == 403
 
 
 def test_a_page_builds_on_what_came_of_its_token_alone(owner: Tenant, token: Token, tiny: str) -> None:

@@ -9,12 +9,13 @@ from api.settings import ApiSettings
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
-        ({}, "nobody could sign in"),
         ({"api_key": ""}, "at least 16 characters"),
         ({"api_keys": {"my-team": ""}}, "at least 16 characters"),
         ({"api_keys": {"../alice": "a" * 16}}, "a tenant's name is"),
         ({"api_keys": {"alice/bob": "a" * 16}}, "a tenant's name is"),
-        ({"api_key": "a" * 16, "budgets": {"alcie": 5}}, "no key is known of alcie"),
+        ({"budgets": {"../alice": 5}}, "a tenant's name is"),
+        ({"retention_days": {"../alice": 5}}, "a tenant's name is"),
+        ({"retention_days": {"alice": 8}}, "less than or equal to 7"),
         ({"api_keys": {"alice": "a" * 16, "bob": "a" * 16}}, "two tenants have the same key"),
         ({"api_key": "a" * 16, "api_keys": {"alice": "a" * 16}}, "two tenants have the same key"),
     ],

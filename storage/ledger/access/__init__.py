@@ -13,9 +13,13 @@ def issue(key: access.ApiKey, *, by: str) -> Call[int]:
     return Call(script="key_issue", arguments=(key.id, key.tenant, key.model_dump_json(), by), decode=int)
 
 
-def find(id_: str) -> Call[access.ApiKey | None]:
-    """A key by its id, for somebody who shows it; None where there is none, any more."""
-    return Call(script="key_find", arguments=(id_,), decode=lambda reply: _key(reply) if reply else None)
+def find(id_: str, *, is_shown: bool) -> Call[access.ApiKey | None]:
+    """A key by its id; None where there is none, any more. With `is_shown` somebody uses it, which is noted."""
+    return Call(
+        script="key_find",
+        arguments=(id_, "shown" if is_shown else ""),
+        decode=lambda reply: _key(reply) if reply else None,
+    )
 
 
 def keys_of(tenant: str | None = None) -> Call[tuple[access.ApiKey, ...]]:
@@ -27,15 +31,40 @@ def keys_of(tenant: str | None = None) -> Call[tuple[access.ApiKey, ...]]:
     return Call(script="key_list", arguments=(tenant or "",), decode=decode)
 
 
-def revoke(id_: str, *, by: str, after_s: float = 0) -> Call[access.ApiKey]:
-    """End a key, at once or `after_s`; never later than it would. Raises `errors.NotFoundError` when decoded."""
+NONE = "There is no such API key"
+
+
+def revoke(id_: str, *, by: str) -> Call[access.ApiKey]:
+    """End a key. Raises `errors.NotFoundError` when decoded."""
 
     def decode(reply: Sequence[str] | None) -> access.ApiKey:
         if not reply:
-            raise errors.NotFoundError("There is no such API key")
+            raise errors.NotFoundError(NONE)
         return _key(reply)
 
-    return Call(script="key_revoke", arguments=(id_, by, int(after_s * 1000)), decode=decode)
+    return Call(script="key_revoke", arguments=(id_, by, 0), decode=decode)
+
+
+def rotate(id_: str, key: access.ApiKey, *, by: str, after_s: float) -> Call[None]:
+    """Put a key in the place of another, which ends `after_s`; never later than it would.
+
+    Raises `errors.NotFoundError` when decoded.
+    """
+
+    def decode(reply: int) -> None:
+        if not reply:
+            raise errors.NotFoundError(NONE)
+
+    return Call(
+        script="key_rotate", arguments=(id_, by, int(after_s * 1000), key.id, key.model_dump_json()), decode=decode
+    )
+
+
+def rotation(found: access.ApiKey | None, *, now_ms: int) -> tuple[access.ApiKey, str]:
+    """What is to take a key's place, and the new key itself. Raises `errors.NotFoundError` where there is none."""
+    if found is None:
+        raise errors.NotFoundError(NONE)
+    return access.rotated(found, now_ms=now_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +121,6 @@ def _pace(arguments: tuple[str | int, ...], message: str) -> Call[None]:
 def allow_edits(token: str, edits: int, *, seconds: float) -> Call[int]:
     """Give a browser token so many edits."""
     return Call(script="token_allow", arguments=(token, edits, int(seconds * 1000)), decode=int)
-
-
-def spend_edits(token: str, edits: int) -> Call[None]:
-    """Take edits of a browser token's. Raises `errors.ForbiddenError` when decoded, where it has not so many left."""
-
-    def decode(left: int) -> None:
-        if left < 0:
-            raise errors.ForbiddenError("This token has no edits left")
-
-    return Call(script="token_spend", arguments=(token, edits), decode=decode)
-
-
-def note_edits(token: str, ids: Sequence[str]) -> Call[int]:
-    """Remember which generations came of a browser token."""
-    return Call(script="token_note", arguments=(token, *ids), decode=int)
 
 
 def is_edit_of(token: str, id_: str) -> Call[bool]:

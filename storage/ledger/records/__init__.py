@@ -67,12 +67,14 @@ def create(
     allowance: Allowance | None = None,
     inputs_prefix: str | None = None,
     fingerprint: str | None = None,
+    token: str | None = None,
 ) -> Call[Receipt]:
     """Accept a submission as generations, all or none; the edit has the first one's seed, each after it adds one.
 
-    `chain` are the queues they may wait on, `queue` the first of those that is served; `month` (`2026-11`) is what they count in.
+    `chain` are the queues they may wait on, `queue` the first of those that is served; `month` (`2026-11`) is what they count in;
+    `token` is the browser token that they are taken from.
     Raises `errors.PayloadTooLargeError`, and when decoded `errors.IdempotencyConflictError`, `errors.TooManyActiveError`,
-    `errors.StoreFullError` and `errors.BudgetExceededError`.
+    `errors.StoreFullError`, `errors.BudgetExceededError` and `errors.ForbiddenError`.
     """
     edit, webhook = submission.edit, submission.webhook
     seeded = [
@@ -104,6 +106,7 @@ def create(
         "inputs": inputs_prefix,
         "idempotency": submission.idempotency_key,
         "fingerprint": fingerprint,
+        "token": token,
         "webhook_moments": ",".join(webhook.moments) if webhook else None,
         "budget": allowance.budget if allowance else None,
         "reserve": allowance.reserve if allowance else None,
@@ -117,6 +120,8 @@ def create(
     def decode(reply: list[Any]) -> Receipt:
         if reply[0] == "conflict":
             raise errors.IdempotencyConflictError("This Idempotency-Key was used before with a different request")
+        if reply[0] == "spent":
+            raise errors.ForbiddenError("This token has no edits left")
         _check_accepted(reply, limits)
         kind, cursor, ring, *accepted = reply
         return Receipt(ids=tuple(accepted), cursor=cursor, needs_ticket=bool(ring), replayed=kind == "replayed")

@@ -2,11 +2,12 @@
 -- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
 -- ARGV: 1 the request as JSON {tenant, namespace, version, model, queue, priority, idempotency?, fingerprint?, fingerprints,
 --       max_active, max_queued, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, keep_ms?, chain?, month, budget?, reserve?,
---       inputs?, webhook_moments?, refused?: {code, message}, generations: [{id, submission, results}]}; `deadline_ms` counts from
+--       inputs?, webhook_moments?, token?, refused?: {code, message}, generations: [{id, submission, results}]}; `deadline_ms` counts from
 --       now, `chain` names the queues it may wait on, `fingerprints` is the way fingerprints are made
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
 -- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
 -- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued} | {'overdrawn', liable}
+--   | {'spent'} where the browser token has not so many edits left
 local request = cjson.decode(ARGV[1])
 local idempotency = request.idempotency and (KEY.idempotency .. request.tenant .. ':' .. request.idempotency)
 
@@ -27,6 +28,13 @@ if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 then return { 'replayed',
 local refused = refusal(request.tenant, #ids, request.max_active, request.max_queued)
   or request.budget and not request.refused and overdraft(request.tenant, request.month, request.budget, #ids * request.reserve)
 if refused then return refused end
+local token = request.token and KEY.token .. request.token
+if token then
+  if tonumber(redis.call('HGET', token, 'left') or 0) < #ids then return { 'spent' } end
+  redis.call('HINCRBY', token, 'left', -#ids)
+  -- Its holder may see them.
+  for _, id in ipairs(ids) do redis.call('HSET', token, 'id:' .. id, 1) end
+end
 
 local at = now_ms()
 local cursor = last_cursor()

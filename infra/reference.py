@@ -1,0 +1,158 @@
+"""`python -m infra.reference`: pages of `docs` that list what the code declares: settings, error codes, models' parameters."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from api.http import errors as http_errors
+from api.settings import ApiSettings
+from storage.contracts import errors, parameters
+from storage.settings import StoreSettings
+from workers.settings import GpuSettings, WorkerSettings
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+_PROCESSES = (
+    ("Every process", StoreSettings, None),
+    ("The API", ApiSettings, StoreSettings),
+    ("GPU workers and housekeeping", WorkerSettings, StoreSettings),
+    ("GPU workers", GpuSettings, WorkerSettings),
+)
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+
+
+def settings() -> str:
+    """Environment variables by process."""
+    lines = [
+        "# Settings", "",
+        "Environment variables, read once when a process starts; a value that is not allowed stops the start and names the",
+        "variable. Lists and objects are JSON. Made from the code by `python -m infra.reference`.",
+    ]  # fmt: skip
+    for title, kind, base in _PROCESSES:
+        lines += ["", f"## {title}", "", "| variable | default | |", "|---|---|---|"]
+        inherited = base.model_fields if base else {}
+        for name, field in kind.model_fields.items():
+            if name not in inherited:
+                variable = str(field.validation_alias or f"DARKROOM_{name.upper()}")
+                lines.append(f"| `{variable}` | {_default(field)} | {_bounded(field)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is PydanticUndefined:
+        made: Any = field.default_factory() if field.default_factory else ""  # type: ignore[call-arg]
+        # One that is made anew each time (a worker's name) has no text.
+        return "" if isinstance(made, str) or not made else f"`{json.dumps(made)}`"
+    if value is None or value == () or value == "":
+        return ""
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, Path):
+        return f"`{value.name}`"
+    return f"`{json.dumps(value)}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+def _bounded(field: FieldInfo) -> str:
+    """The description and the allowed range."""
+    said = " ".join((field.description or "").split())
+    symbols = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    bounds = [
+        f"{symbol} {bound:g}"
+        for part in field.metadata
+        for name, symbol in symbols.items()
+        if (bound := getattr(part, name, None)) is not None
+    ]
+    return f"{said} ({', '.join(bounds)})" if bounds else said
+
+
+def error_codes() -> str:
+    """The error tree's leaves."""
+    lines = [
+        "# Error codes", "",
+        "Stable, the same in HTTP answers of the native API (`error.code`), in failed generations (`error_code`) and in events.",
+        "The other dialects answer with their originals' statuses and shapes. *Again*: whether the same request may work later.",
+        "Made from the code by `python -m infra.reference`.",
+        "", "| code | status | again | |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for kind in _leaves(errors.DarkroomError):
+        again = "yes" if issubclass(kind, errors.TransientError) else "no"
+        meaning = " ".join(inspect.getdoc(kind).split())  # type: ignore[union-attr]
+        lines.append(f"| `{kind.code}` | {http_errors.STATUSES.get(kind, 500)} | {again} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _leaves(kind: type[errors.DarkroomError]) -> Iterator[type[errors.DarkroomError]]:
+    if "code" in vars(kind) and kind is not errors.DarkroomError:
+        yield kind
+    for below in kind.__subclasses__():
+        yield from _leaves(below)
+
+
+def model_parameters() -> str:
+    """Every model's own parameters; models that take the same share a table."""
+    known = StoreSettings().read_catalog().models
+    alike: dict[str, list[str]] = {}
+    for name, model in known.items():
+        alike.setdefault("\n".join(_rows(model.parameters)), []).append(name)
+    lines = [
+        "# Parameters of models", "",
+        "What a native request may have beside the [fields of every model](api.md). A catalog of your own may declare others.",
+        "Made from the shipped catalog by `python -m infra.reference`.",
+    ]  # fmt: skip
+    for rows, names in alike.items():
+        listed = ", ".join(f"`{name}`" for name in names)
+        lines += [
+            "",
+            f"## {names[0]}",
+            "",
+            f"For {listed}.",
+            "",
+            "| parameter | values | default | |",
+            "|---|---|---|---|",
+            rows,
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(declared: Mapping[str, parameters.Parameter]) -> Iterator[str]:
+    for name, one in declared.items():
+        default = "" if one.default is None else f"`{json.dumps(one.default)}`"
+        yield f"| `{name}` | {_values(one)} | {'required' if one.required else default} | {_sentence(one.description)} |"
+
+
+def _values(one: parameters.Parameter) -> str:
+    if one.choices:
+        return ", ".join(f"`{choice}`" for choice in one.choices)
+    low = f"> {one.exclusive_minimum:.10g}" if one.exclusive_minimum is not None else ""
+    low = f"≥ {one.minimum:.10g}" if one.minimum is not None else low
+    high = f"≤ {one.maximum:.10g}" if one.maximum is not None else ""
+    length = f"at most {one.max_length} characters" if one.max_length is not None else ""
+    return ", ".join(filter(None, (one.type, low, high, length)))
+
+
+def _sentence(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings.md": settings,
+    "errors.md": error_codes,
+    "parameters.md": model_parameters,
+}
+
+
+if __name__ == "__main__":
+    main()
