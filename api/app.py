@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.dialects import bfl, fal, forge, nim, openai, oxen, replicate, runpod
 from api.dialects.base import Dialect
-from api.http import downloads
+from api.http import downloads, thumbnails
 from api.http import errors as http_errors
 from api.http.access import own_url
 from api.http.hangups import HungUpError
@@ -88,6 +88,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for dialect in DIALECTS.values():
         app.include_router(dialect.router, responses=told)
     app.include_router(downloads.router, responses=told)
+    app.include_router(thumbnails.router, responses=told)
     app.add_api_route("/", _index, include_in_schema=False)
     app.add_api_route("/health/live", _live, summary="The process answers", tags=["health"])
     unready: dict[int | str, dict[str, Any]] = {503: {"description": "A store does not answer"}}

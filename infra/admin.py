@@ -44,7 +44,10 @@ def main() -> None:
     admin_keys.add_commands(commands)
     arguments = parser.parse_args()
     if arguments.command == "certificate":
-        certificates.make(arguments.folder)
+        try:
+            certificates.make(arguments.folder)
+        except OSError as exc:
+            sys.exit(f"darkroom-admin: {arguments.folder} is no folder that can be written to: {exc.strerror}")
         print(f"DARKROOM_SIGNING_CERTIFICATE={arguments.folder / certificates.CERTIFICATE}")
         print(f"DARKROOM_SIGNING_KEY={arguments.folder / certificates.KEY}")
         return
@@ -54,6 +57,8 @@ def main() -> None:
             run(RedisLedger(connection), arguments)
     except errors.DarkroomError as exc:
         sys.exit(f"darkroom-admin: {exc}")
+    except (ValueError, KeyError) as exc:
+        sys.exit(f"darkroom-admin: REDIS_URL or {stack_options.KEPT} cannot be used: {exc}")
 
 
 def _settings(environment: Mapping[str, str]) -> StoreSettings:

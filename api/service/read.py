@@ -62,6 +62,11 @@ class ResultView:
         kept = self._kept
         return self.signatures.download_url(base, *kept) if kept else None
 
+    def thumbnail_url(self, base: str) -> str | None:
+        """A small picture of the result, from this service, while that is kept."""
+        kept = self._kept
+        return self.signatures.thumbnail_url(base, *kept) if kept else None
+
     @property
     def failure(self) -> errors.DarkroomError | None:
         """Why it is over without a result; None when it has one or is not over."""
@@ -144,10 +149,17 @@ class Reader:
         return [first, *[await self.one(other, tenant) for other in others]]
 
     async def page(
-        self, tenant: str, *, matching: dict[str, str], below: str | None, limit: int, active_only: bool
+        self,
+        tenant: str,
+        *,
+        matching: dict[str, str],
+        below: str | None,
+        limit: int,
+        active_only: bool,
+        words: str = "",
     ) -> tuple[Sequence[ResultView], str | None]:
         """Some of a tenant's generations, newest first, and where the next page begins. Raises `errors.StoreUnavailableError`."""
         page = await self._ledger.run(
-            records.list_(tenant, matching=matching, below=below, limit=limit, active_only=active_only)
+            records.list_(tenant, matching=matching, below=below, limit=limit, active_only=active_only, words=words)
         )
         return [self.view(one) for one in page.generations], page.continue_below

@@ -18,6 +18,10 @@ STORED = "/v1/stored/"
 """Path of what `api.http.downloads` serves from the object store; the key follows."""
 
 
+THUMBNAILS = "/v1/thumbnails/"
+"""The same of small pictures of results."""
+
+
 class Signatures:
     """Signs download links and webhooks."""
 
@@ -36,6 +40,10 @@ class Signatures:
     def download_url(self, base: str, key: str, expires_at: datetime) -> str:
         """A URL below `base` that downloads an object from this service until `expires_at`."""
         return f"{base}{STORED}{key}?proof={self.link(STORED + key, expires_at=int(expires_at.timestamp()))}"
+
+    def thumbnail_url(self, base: str, key: str, expires_at: datetime) -> str:
+        """The same for a small picture of it."""
+        return f"{base}{THUMBNAILS}{key}?proof={self.link(THUMBNAILS + key, expires_at=int(expires_at.timestamp()))}"
 
     def is_link(self, path: str, proof: str) -> bool:
         """Whether `link` made this proof, and its time is not over."""

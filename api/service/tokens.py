@@ -24,8 +24,14 @@ from storage.ledger import call
 PREFIX = "dk_token_"
 LONGEST_S = 3600
 
-Purpose = Literal["events", "generation", "submit"]
-"""`events`: every event of the tenant's; `generation`: one generation and its events; `submit`: so many edits, and those."""
+Purpose = Literal["events", "generation", "submit", "page"]
+"""`events`: every event of the tenant's; `generation`: one generation and its events; `submit`: so many edits, and those;
+`page`: a link that signs in once to the page that is served here."""
+
+SESSION_S = 12 * 3600
+"""How long whoever signed in by such a link stays signed in."""
+
+FOR_EVER = 2**62
 
 UNKNOWN = "This token is not one of ours, or its time is over"
 
@@ -46,7 +52,7 @@ class Token(Frozen):
     id: str
     tenant: str
     key: str
-    purpose: Purpose
+    purpose: Purpose | Literal["session"]
     generation_id: str | None = None
     origin: str | None = None
     until: int
@@ -74,6 +80,8 @@ class Tokens:
             raise errors.InvalidInputError(
                 "generation_id is required for a token of one generation", field="generation_id"
             )
+        if wish.purpose == "page" and caller.until is not None:
+            raise errors.ForbiddenError("A page makes no other page's link: that takes a key")
         caller.check("submit" if wish.purpose == "submit" else "read")
         token = Token(
             id=secrets.token_urlsafe(12),
@@ -82,12 +90,29 @@ class Tokens:
             purpose=wish.purpose,
             generation_id=wish.generation_id if wish.purpose == "generation" else None,
             origin=wish.origin,
-            until=round(self._now()) + wish.expires_in_s,
+            until=min(round(self._now()) + wish.expires_in_s, caller.until or FOR_EVER),
         )
-        if wish.purpose == "submit":
-            await self._ledger.run(ledger_access.allow_edits(token.id, wish.edits, seconds=wish.expires_in_s))
+        if wish.purpose in ("submit", "page"):
+            edits = wish.edits if wish.purpose == "submit" else 1
+            await self._ledger.run(ledger_access.allow_edits(token.id, edits, seconds=wish.expires_in_s))
+        return self._signed(token), token
+
+    async def sign_in(self, text: str, origin: str | None) -> tuple[str, Token]:
+        """What a page goes on with whose link signs in once: all that the key may, for half a day.
+
+        Raises `errors.UnauthenticatedError`, and as `holder_of`.
+        """
+        holder = await self.holder_of(text, origin)
+        if holder.token.purpose != "page" or not await self._ledger.run(ledger_access.use_once(holder.token.id)):
+            raise errors.UnauthenticatedError("This link was used before, or is not one that signs in")
+        session = holder.token.model_copy(
+            update={"id": secrets.token_urlsafe(12), "purpose": "session", "until": round(self._now()) + SESSION_S}
+        )
+        return self._signed(session), session
+
+    def _signed(self, token: Token) -> str:
         payload = _text(token.model_dump_json(exclude_none=True).encode())
-        return f"{PREFIX}{payload}.{self._signature(payload)}", token
+        return f"{PREFIX}{payload}.{self._signature(payload)}"
 
     async def holder_of(self, text: str, origin: str | None) -> Holder:
         """Who shows this token, on a page of this origin.
@@ -106,7 +131,9 @@ class Tokens:
         if token.origin is not None and token.origin != origin:
             raise errors.ForbiddenError("This token is for pages of another origin")
         caller = await self._keys.named(token.key, token.tenant)
-        # Whoever has a page's token is a stranger.
+        if token.purpose == "session":
+            return Holder(token=token, caller=caller.model_copy(update={"until": token.until}))
+        # Whoever has another page's token is a stranger.
         rights = caller.rights.model_copy(update={"unfiltered": False})
         return Holder(
             token=token, caller=caller.model_copy(update={"token_id": token.id, "until": token.until, "rights": rights})

@@ -12,9 +12,10 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from client.client import Client
-from client.probe import PICTURE
+from darkroom.probe import PICTURE
+from darkroom.synchronous import Client
 from infra import embedded, stack_options
 from infra.children import Child
 from storage import connections
@@ -68,10 +69,7 @@ def client(stack: embedded.Stack, tenant: str = "alice") -> Client:
 
 def finished(service: Client, id_: str) -> Mapping[str, object]:
     """A generation once it is over."""
-    while True:
-        found = service.generation(id_, wait_s=30)
-        if found["status"] in ("succeeded", "failed", "cancelled"):
-            return found
+    return service.wait(id_).raw
 
 
 def makespan(count: int) -> str:
@@ -138,7 +136,7 @@ def estimates(count: int) -> str:
         for number in range(count + 30):
             steps = chance.choice((8, 12, 20, 28))
             side = chance.choice((128, 192, 256))
-            asked = {"num_inference_steps": steps, "width": side, "height": side}
+            asked: dict[str, Any] = {"num_inference_steps": steps, "width": side, "height": side}
             (expected,) = service.estimates("varied", gpu_type="cpu", references=1, **asked)
             found = finished(service, service.enqueue(PICTURE, "x", model="varied", **asked).ids[0])
             actual = float(str(found["execution_ms"]))

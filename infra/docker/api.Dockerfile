@@ -8,7 +8,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY storage storage
 COPY api api
 COPY workers workers
-COPY client client
 COPY infra infra
 RUN pip install --no-deps . && useradd --uid 10001 --no-create-home darkroom
 USER darkroom

@@ -11,7 +11,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY storage storage
 COPY api api
 COPY workers workers
-COPY client client
 COPY infra infra
 RUN pip install --no-deps . && useradd --uid 10001 --create-home darkroom \
     && mkdir /weights /cache && chown darkroom /weights /cache

@@ -93,7 +93,7 @@ class Generation:
     served before this one while it is queued, else None. `step` of `steps` denoising steps are done. `phase` is what its `worker`
     does with it; `loaded_percent` counts while that is loading the model. `siblings` are the ids of all generations of the same
     request, itself among them, when there are several. `gpu_type` and `region` are its worker's; `queue` is where it waits or
-    waited.
+    waited; `group` is what its caller named.
     """
 
     id: str
@@ -115,6 +115,7 @@ class Generation:
     gpu_type: str | None = None
     region: str | None = None
     queue: str = ""
+    group: str | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
@@ -145,6 +146,7 @@ class Generation:
             gpu_type=record.get("gpu_type"),
             region=record.get("region"),
             queue=record["queue"],
+            group=record.get("group"),
         )
 
     @property

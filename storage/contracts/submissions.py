@@ -63,14 +63,18 @@ class Refusal(Frozen):
     message: str
 
 
+NOT_RECORDED = {"idempotency_key", "refused", "kept_s", "group"}
+"""Fields of a submission that have places of their own in the ledger."""
+
+
 class Submission(Frozen):
     """One request: an edit, with its pictures, and the terms it is to be made on.
 
     `seed` None means random; each of `count` generations after the first adds one. `queue_ttl_s` and `execution_limit_s`
     None mean the operator's limits, which are also the most. `deadline_s` seconds after acceptance it is over, whatever it does
-    then. `kept_s` seconds after its end everything about it is erased; None means what the ledger keeps by itself.
-    `inline`: the caller wants the picture in the answer instead of a URL. `echo` is what is shown again of the request,
-    for display alone. `refused` asks for generations that are recorded as failed.
+    then. `kept_s` seconds after its end everything about it is erased; None means what the ledger keeps by itself. `group` names
+    what belongs together. `inline`: the caller wants the picture in the answer instead of a URL. `echo` is what is shown again
+    of the request, for display alone. `refused` asks for generations that are recorded as failed.
     """
 
     edit: edits.Edit
@@ -79,6 +83,7 @@ class Submission(Frozen):
     queue_ttl_s: Annotated[float | None, Field(gt=0)] = None
     execution_limit_s: Annotated[float | None, Field(gt=0)] = None
     deadline_s: Annotated[float | None, Field(gt=0)] = None
+    group: str | None = None
     kept_s: Annotated[float | None, Field(gt=0, le=results.RESULT_LIFETIME.total_seconds())] = None
     priority: int = PRIORITY
     pins: Pins = Pins()
@@ -94,7 +99,7 @@ class Submission(Frozen):
 
         Raises `errors.PayloadTooLargeError` when that is more than `MAX_BYTES`.
         """
-        text = self.model_dump_json(exclude_defaults=True, exclude={"idempotency_key", "refused", "kept_s"})
+        text = self.model_dump_json(exclude_defaults=True, exclude=NOT_RECORDED)
         if len(text.encode()) > MAX_BYTES:
             raise errors.PayloadTooLargeError(f"A request may have at most {MAX_BYTES // 1024} KiB beside its pictures")
         return text

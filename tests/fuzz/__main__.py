@@ -10,6 +10,8 @@ from infra import embedded
 from tests.conftest import TENANTS, running_stack
 
 CHECKS = "not_a_server_error,status_code_conformance,ignored_auth"
+CONFIG = Path(__file__).parent / "schemathesis.toml"
+
 ENDLESS = ("/api/events",)
 """Answers that do not end."""
 
@@ -17,7 +19,7 @@ ENDLESS = ("/api/events",)
 def _fuzzed(stack: embedded.Stack, tenant: str, seconds: int) -> bool:
     """Whether nothing was found with a tenant's key."""
     command = [
-        str(Path(sys.executable).parent / "schemathesis"), "run", f"{stack.url}/openapi.json",
+        str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(CONFIG), "run", f"{stack.url}/openapi.json",
         "--header", f"Authorization: Bearer {TENANTS[tenant]}", "--checks", CHECKS, "--phases", "examples,coverage,fuzzing",
         "--max-time", str(seconds), "--request-timeout", "60", "--continue-on-failure", "--warnings", "off",
     ]  # fmt: skip

@@ -18,9 +18,9 @@ PUBLIC = {
 """Routes that tell nothing of a tenant's, but for links that are signed themselves."""
 
 
-def darkroom_admin(stack: embedded.Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line."""
-    environment = {**os.environ, "DARKROOM_DATA_DIR": str(stack.options.data_dir)}
+def darkroom_admin(stack: embedded.Stack, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line; `changes` are of its environment."""
+    environment = {**os.environ, "DARKROOM_DATA_DIR": str(stack.options.data_dir), **changes}
     command = [str(Path(sys.executable).parent / "darkroom-admin"), *arguments]
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
 

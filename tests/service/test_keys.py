@@ -4,6 +4,7 @@ import contextlib
 import random
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,3 +214,25 @@ def test_every_route_asks_for_a_key_that_may(operator: Tenant, make: Make) -> No
         else:
             open_to_all.add(f"{method} {path}")
     assert open_to_all == PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "said"),
+    [
+        (("parked",), {"REDIS_URL": "nonsense"}, "REDIS_URL"),
+        (("parked",), {"DARKROOM_DATA_DIR": "{spoiled}"}, "stack.json"),
+        (("certificate", "{file}"), {}, "no folder"),
+        (("keys", "create", "a/b"), {}, "tenant"),
+    ],
+)
+def test_what_an_operator_gets_wrong_is_a_sentence(
+    stack: embedded.Stack, tmp_path: Path, arguments: tuple[str, ...], changes: dict[str, str], said: str
+) -> None:
+    places = {"{file}": str(tmp_path / "file"), "{spoiled}": str(tmp_path)}
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "stack.json").write_text("{")
+    environment = {name: places.get(value, value) for name, value in changes.items()}
+    done = darkroom_admin(stack, *(places.get(one, one) for one in arguments), **environment)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -40,8 +40,8 @@ def _seconds(milliseconds: int | None) -> int | None:
     return None if milliseconds is None else milliseconds // 1000
 
 
-def generation(view: ResultView) -> dict[str, Any]:
-    """One generation: Oxen's fields, what was submitted, and what Darkroom adds."""
+def generation(view: ResultView, base_url: str) -> dict[str, Any]:
+    """One generation: Oxen's fields, what was submitted, and what Darkroom adds; `base_url` is for links of our own."""
     one, edit, times, result = view.generation, view.generation.edit, view.generation.times, view.result
     answer: dict[str, Any] = {
         **one.submission.echo,
@@ -51,6 +51,9 @@ def generation(view: ResultView) -> dict[str, Any]:
         "media_type": "image",
         "status": one.status.value,
         "result_url": view.url,
+        "download_url": view.own_url(base_url),
+        "thumbnail_url": view.thumbnail_url(base_url),
+        "group": one.group,
         "error_message": one.error_message,
         "error_code": one.error_code,
         "error_details": one.error_details,
@@ -137,6 +140,8 @@ def event(event_: events.Event, sign: Sign) -> dict[str, Any]:
         data |= {"error": fields["error_message"], "error_code": fields["error_code"]}
     if "preview" in fields:
         data["preview"] = fields["preview"]
+    if fields.get("phase") == generations.Phase.LOADING:
+        data |= {"phase": fields["phase"], "model_loaded_percent": int(fields["loaded_percent"])}
     return data | {name: int(fields[name]) for name in ("step", "steps", "attempts") if name in fields}
 
 

@@ -73,10 +73,11 @@ async def submission_of(
         kept_s=results.NO_STORE_S if envelope.flag(fields, "no_store", textual=textual) else None,
         pins=route.pins_of(fields),
         webhook=envelope.webhook(fields, base_url),
+        group=envelope.string(fields, "group") if "group" in fields else None,
         namespace=envelope.string(fields, "target_namespace") if "target_namespace" in fields else None,
         idempotency_key=idempotency_key,
         refused=refused,
-        echo=_echo(fields, own),
+        echo=_echo(fields, own, envelope.metadata(fields, textual=textual)),
     )
 
 
@@ -99,6 +100,7 @@ def replay_of(view: ResultView, *, known: catalog.Catalog, idempotency_key: str 
         "edit": submission.edit.model_copy(update={"deliver": None}).with_pictures(again),
         "seed": submission.edit.seed,
         "count": 1,
+        "group": view.generation.group,
         "kept_s": view.generation.times.kept_s,
         "webhook": None,
         "idempotency_key": idempotency_key,
@@ -124,10 +126,14 @@ async def _result_of(id_: str, tenant: str, reader: Reader) -> edits.Picture:
     return edits.KeptPicture(key=parent.result.key)
 
 
-def _echo(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def _echo(fields: Mapping[str, Any], own: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     """The parameters to show again when asked; pictures sent along are shown as URLs instead."""
     echo = {name: value for name, value in own.items() if name != "prompt"}
+    if "custom_id" in fields:
+        envelope.string(fields, "custom_id")
     echo |= {name: fields[name] for name in envelope.SHOWN if name in fields}
+    if metadata is not None:
+        echo["metadata"] = metadata
     for name in envelope.PICTURES:
         image = fields.get(name)
         urls = image if isinstance(image, list) else [image]

@@ -52,6 +52,7 @@ KEY = _answer(key_shapes.Key, "The key")
 KEYS = _answer(key_shapes.KeyList, "Keys")
 KEY_MADE: Responses = {201: {"model": key_shapes.MadeKey, "description": "Made"}}
 TOKEN_MADE: Responses = {201: {"model": key_shapes.MadeToken, "description": "Made"}}
+SIGNED_IN: Responses = {201: {"model": key_shapes.SignedIn, "description": "Signed in"}}
 WEBHOOK_CALLS = _answer(key_shapes.WebhookCalls, "Calls")
 WEBHOOK_SECRETS = _answer(key_shapes.WebhookSecrets, "The secrets")
 WEBHOOK_PINGED = _answer(key_shapes.WebhookPinged, "What it answered")
@@ -107,6 +108,9 @@ _COMMON = {
         "default": False,
         "description": "Everything about it is erased ten minutes after its end",
     },
+    "custom_id": {"type": "string", "maxLength": 200, "description": "Yours, told again with the generation"},
+    "metadata": {"type": "object", "description": "Yours, told again: at most 16 plain values"},
+    "group": {"type": "string", "maxLength": 200, "description": "Names what belongs together; a filter of the list"},
     "webhook_url": {"type": "string", "description": "Called once all generations of the request are over"},
     "webhook_events": {
         "type": "array",

@@ -1,5 +1,6 @@
 """Fields of a native request that are not its model's own parameters."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -9,10 +10,10 @@ from storage.contracts import errors, parameters, submissions
 PICTURES = ("input_image", "mask_image")
 SHOWN = (
     "target_namespace", "parent_generation_id", "response_format", "queue_ttl", "execution_timeout", "deadline", "model_version",
-    "no_store", "profile", "gpu_type", "region", "max_cost_usd",
+    "no_store", "custom_id", "metadata", "profile", "gpu_type", "region", "max_cost_usd",
 )  # fmt: skip
 """What is shown again of them."""
-NAMES = frozenset({*PICTURES, *SHOWN, "model", "num_generations", "webhook_url", "webhook_events"})
+NAMES = frozenset({*PICTURES, *SHOWN, "model", "num_generations", "webhook_url", "webhook_events", "group"})
 
 MAX_GENERATIONS = 4
 """Of one request."""
@@ -71,6 +72,35 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+MAX_METADATA = 16
+"""Entries, whose names have at most 64 and values at most 500 characters."""
+
+
+def metadata(fields: Mapping[str, Any], *, textual: bool) -> dict[str, Any] | None:
+    """What the caller notes about a request, if anything. Raises `errors.InvalidInputError`."""
+    value = fields.get("metadata")
+    if textual and isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = value or None
+    if value is None:
+        return None
+    if (
+        isinstance(value, dict)
+        and len(value) <= MAX_METADATA
+        and all(
+            len(name) <= 64 and isinstance(one, str | int | float | bool) and len(str(one)) <= 500
+            for name, one in value.items()
+        )
+    ):
+        return value
+    message = (
+        f"metadata must be an object of at most {MAX_METADATA} names (64 characters) and plain values (500 characters)"
+    )
+    raise errors.InvalidInputError(message, field="metadata")
 
 
 EVENTS: Mapping[str, submissions.Moment] = {"started": "start", "completed": "completed"}

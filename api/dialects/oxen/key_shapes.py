@@ -34,7 +34,15 @@ class MadeToken(BaseModel):
     """A browser token; `expires_at` in seconds since 1970."""
 
     token: str
-    purpose: Literal["events", "generation", "submit"]
+    purpose: Literal["events", "generation", "submit", "page"]
+    expires_at: int
+
+
+class SignedIn(BaseModel):
+    """A page's token; `expires_at` in seconds since 1970."""
+
+    token: str
+    tenant: str
     expires_at: int
 
 

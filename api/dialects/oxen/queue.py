@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -30,8 +31,12 @@ from api.service.submit import Accepted
 from storage.contracts import access, errors, events, generations, submissions
 from storage.ledger import records
 
-POLL_AGAIN_S = 1
-"""Suggested to pollers of what is not terminal yet."""
+POLL_AGAIN_S, LONGEST_AGAIN_S = 1, 30
+"""Suggested to pollers of what is not terminal yet, at the least and at the most."""
+
+LIST_FILTERS = frozenset(
+    {"namespace", "model", "status", "media_type", "repo", "folder", "group", "search", "limit", "after"}
+)
 
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
@@ -90,11 +95,14 @@ async def _submission(
 
 @router.get("/api/ai/queue", responses=contract.LISTED)
 async def list_generations(
+    request: Request,
     resources: ResourcesDep,
     tenant: Tenant,
     namespace: str | None = None,
     model: str | None = None,
-    status: generations.Status | None = None,
+    status: generations.Status | Literal["all"] | None = None,
+    group: str | None = None,
+    search: Annotated[str | None, Query(max_length=200, description="Words that the prompt has")] = None,
     media_type: str | None = None,
     repo: str | None = None,
     folder: str | None = None,
@@ -102,27 +110,35 @@ async def list_generations(
     after: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None,
 ) -> Response:
     """List generations, newest first: the unfinished ones, or with `status` those in it. `next` is the next page's `after`."""
+    unknown = sorted(set(request.query_params) - LIST_FILTERS)
+    if unknown:
+        message = f"{unknown[0]} is not a known filter; allowed: {', '.join(sorted(LIST_FILTERS))}"
+        raise errors.InvalidInputError(message, field=unknown[0])
     if repo or folder or media_type not in (None, "image"):
         # Generations here are pictures and belong to no repository.
         return JSONResponse({"count": 0, "generations": [], "next": None})
     if model is not None:
         with contextlib.suppress(errors.ModelNotFoundError):
             model = resources.catalog.name_of(model)
-    wanted = {"namespace": namespace, "model": model, "status": status.value if status else None}
+    named = status.value if isinstance(status, generations.Status) else None
+    wanted = {"namespace": namespace, "model": model, "status": named, "group": group}
     views, continue_below = await resources.reader.page(
         tenant,
         matching={name: value for name, value in wanted.items() if value},
         below=after,
         limit=limit,
-        active_only=status is None or not status.terminal,
+        active_only=status is None or (isinstance(status, generations.Status) and not status.terminal),
+        words=search or "",
     )
     # Each has up to three URLs to be signed: two hundred of them would hold up everybody else.
-    listed = await asyncio.to_thread(lambda: [answers.generation(view) for view in views])
+    base_url = own_url(request, resources)
+    listed = await asyncio.to_thread(lambda: [answers.generation(view, base_url) for view in views])
     return JSONResponse({"count": len(listed), "generations": listed, "next": continue_below})
 
 
 @router.get("/api/ai/queue/{generation_id}", responses=contract.POLLED)
 async def read_generation(
+    request: Request,
     generation_id: str,
     resources: ResourcesDep,
     tenant: ViewingTenant,
@@ -135,14 +151,21 @@ async def read_generation(
         view = await resources.waiter.until_over(generation_id, tenant, deadline=deadline)
     else:
         view = await resources.reader.one(generation_id, tenant)
-    headers = {"ETag": view.generation.etag}
-    if not view.is_over:
-        headers["Retry-After"] = str(POLL_AGAIN_S)
-    if if_none_match == view.generation.etag:
-        return Response(status_code=304, headers=headers)
     # Estimated from memory: a poll stays one read.
     eta_ms = await resources.forecasts.eta_ms(view.generation)
-    return JSONResponse({**answers.generation(view), "eta_ms": eta_ms}, headers=headers)
+    headers = {"ETag": view.generation.etag}
+    if not view.is_over:
+        headers["Retry-After"] = str(_again_s(eta_ms))
+    if if_none_match == view.generation.etag:
+        return Response(status_code=304, headers=headers)
+    waiting = await resources.forecasts.waiting_for(view.generation)
+    told = {"eta_ms": eta_ms, "waiting_for": dataclasses.asdict(waiting) if waiting else None}
+    return JSONResponse({**answers.generation(view, own_url(request, resources)), **told}, headers=headers)
+
+
+def _again_s(eta_ms: int | None) -> int:
+    """Halfway to the likely end, so that little is asked in vain and little time is lost."""
+    return POLL_AGAIN_S if eta_ms is None else max(POLL_AGAIN_S, min(LONGEST_AGAIN_S, eta_ms // 2000))
 
 
 @router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
@@ -154,6 +177,14 @@ async def replay(
     submission = asking.replay_of(view, known=resources.catalog, idempotency_key=idempotency_key)
     accepted = await resources.submitter.submit(submission, caller)
     return _accepted(accepted, answers.accepted(accepted), idempotency_key)
+
+
+@router.post("/api/ai/queue/{generation_id}/retry", responses=contract.POLLED)
+async def retry(request: Request, generation_id: str, resources: ResourcesDep, caller: Caller) -> Response:
+    """Queue a failed generation again, under the same id."""
+    await resources.submitter.retry(generation_id, caller)
+    view = await resources.reader.one(generation_id, caller.tenant)
+    return JSONResponse(answers.generation(view, own_url(request, resources)))
 
 
 @router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)

@@ -43,7 +43,9 @@ async def read_fleet(resources: ResourcesDep, tenant: Tenant) -> Response:
 
 @router.get("/api/ai/usage", responses=contract.USAGE)
 async def read_usage(
-    resources: ResourcesDep, tenant: Tenant, month: Annotated[str | None, Query(pattern="^[0-9]{4}-[0-9]{2}$")] = None
+    resources: ResourcesDep,
+    tenant: Tenant,
+    month: Annotated[str | None, Query(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")] = None,
 ) -> Response:
     """What this key used in a month (`2026-11`, by UTC; by default the present one), by model, and its budget."""
     month = month or month_now()

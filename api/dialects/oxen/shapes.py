@@ -68,6 +68,13 @@ class WeightsUsed(BaseModel):
     note: str | None
 
 
+class WaitingFor(BaseModel):
+    """Why it is not running yet: `no_worker`, `cold` (a worker will load the model), `loading` (so much of it) or `turn`."""
+
+    reason: Literal["no_worker", "cold", "loading", "turn"]
+    percent: int | None = None
+
+
 class GenerationAnswer(BaseModel):
     """A generation; submitted parameters stand beside these fields. Times are Unix seconds."""
 
@@ -79,6 +86,9 @@ class GenerationAnswer(BaseModel):
     media_type: str
     status: str
     result_url: str | None
+    download_url: str | None
+    thumbnail_url: str | None
+    group: str | None
     error_message: str | None
     error_code: str | None
     error_details: dict[str, Any] | None
@@ -104,6 +114,7 @@ class GenerationAnswer(BaseModel):
     timings: dict[str, int] | None
     cost_usd: float | None
     eta_ms: int | None = None
+    waiting_for: WaitingFor | None = None
 
 
 class GenerationList(BaseModel):

@@ -101,7 +101,9 @@ async def redeliver(generation_id: str, resources: ResourcesDep, tenant: Tenant)
 async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, keys: Sequence[bytes]) -> Message:
     """A native webhook: what happened, and all generations of the request as a poll tells them."""
     views = await reader.request(view.id, view.generation.tenant) if moment == "completed" else [view]
-    told = {"generations": [answers.generation(one) for one in views]}
+    webhook = view.generation.submission.webhook
+    base_url = webhook.base if webhook else ""
+    told = {"generations": [answers.generation(one, base_url) for one in views]}
     type_ = "media_generation_started" if moment == "start" else "media_generation_completed"
     return _message(type_, told, view.generation.webhook_id(moment), keys)
 

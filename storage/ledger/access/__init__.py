@@ -123,6 +123,11 @@ def allow_edits(token: str, edits: int, *, seconds: float) -> Call[int]:
     return Call(script="token_allow", arguments=(token, edits, int(seconds * 1000)), decode=int)
 
 
+def use_once(token: str) -> Call[bool]:
+    """Use up a browser token that was given an edit: True the first time."""
+    return Call(script="token_once", arguments=(token,), decode=bool)
+
+
 def is_edit_of(token: str, id_: str) -> Call[bool]:
     """Whether a generation came of a browser token."""
     return Call(script="token_has", arguments=(token, id_), decode=bool)

@@ -42,7 +42,7 @@ def ids_of(tenant: str, *, below: str | None, limit: int) -> Call[tuple[tuple[st
         below, *found = reply
         return tuple(_id(record) for record in found), below or None
 
-    return Call(script="list", arguments=(tenant, "history", below or "+inf", limit), decode=decode)
+    return Call(script="list", arguments=(tenant, "history", below or "+inf", limit, ""), decode=decode)
 
 
 def erase_events(tenant: str) -> Call[int]:

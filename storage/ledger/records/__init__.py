@@ -107,6 +107,7 @@ def create(
         "idempotency": submission.idempotency_key,
         "fingerprint": fingerprint,
         "token": token,
+        "group": submission.group,
         "webhook_moments": ",".join(webhook.moments) if webhook else None,
         "budget": allowance.budget if allowance else None,
         "reserve": allowance.reserve if allowance else None,
@@ -122,22 +123,31 @@ def create(
             raise errors.IdempotencyConflictError("This Idempotency-Key was used before with a different request")
         if reply[0] == "spent":
             raise errors.ForbiddenError("This token has no edits left")
-        _check_accepted(reply, limits)
+        _check_accepted(
+            reply,
+            limits,
+            budget=allowance.budget if allowance else None,
+            asked=allowance.reserve * len(ids) if allowance else None,
+        )
         kind, cursor, ring, *accepted = reply
         return Receipt(ids=tuple(accepted), cursor=cursor, needs_ticket=bool(ring), replayed=kind == "replayed")
 
     return Call(script="create", arguments=(json.dumps(request),), decode=decode)
 
 
-def _check_accepted(reply: list[Any], limits: Limits) -> None:
+def _check_accepted(reply: list[Any], limits: Limits, *, budget: int | None = None, asked: int | None = None) -> None:
     if reply[0] == "full":
         message = f"{reply[1]} generations are unfinished; at most {limits.max_active} may be"
         raise errors.TooManyActiveError(message, retry_after=5.0)
     if reply[0] == "crowded":
         raise errors.StoreFullError(f"{reply[1]} generations are queued; the service takes no more", retry_after=10.0)
     if reply[0] == "overdrawn":
-        message = f"This month's budget does not suffice: ${reply[1] / 1e6:.4f} of it is spent or reserved"
-        raise errors.BudgetExceededError(message)
+        needed = "" if asked is None else f"; this may cost up to ${asked / 1e6:.4f}"
+        of = "" if budget is None else f" of ${budget / 1e6:.4f}"
+        raise errors.BudgetExceededError(
+            f"This month's budget does not suffice: ${reply[1] / 1e6:.4f}{of} is spent or reserved{needed}. Fewer or smaller "
+            "pictures, a cheaper model or GPU type, or an execution_timeout may fit; an operator can raise the budget"
+        )
 
 
 def cancel(
@@ -165,7 +175,7 @@ def retry(id_: str, tenant: str, limits: Limits, *, budget: int | None = None) -
     def decode(reply: list[Any]) -> Retried:
         if reply[0] == "missing":
             raise errors.NotFoundError("The requested resource could not be found")
-        _check_accepted(reply, limits)
+        _check_accepted(reply, limits, budget=budget)
         if reply[0] != "queued":
             raise errors.InvalidInputError("Only what failed, and not for its parameters, can be retried")
         return Retried(queue=reply[1])
@@ -203,15 +213,20 @@ class Page:
     continue_below: str | None
 
 
-def list_(tenant: str, *, matching: Mapping[str, str], below: str | None, limit: int, active_only: bool) -> Call[Page]:
-    """A tenant's generations whose record fields (`status`, `model`, `namespace`) equal those in `matching`."""
+def list_(
+    tenant: str, *, matching: Mapping[str, str], below: str | None, limit: int, active_only: bool, words: str = ""
+) -> Call[Page]:
+    """A tenant's generations whose record fields (`status`, `model`, `namespace`, `group`) equal those in `matching`.
+
+    With `words`, those alone whose prompts have them; letters of ASCII are compared without case.
+    """
 
     def decode(reply: list[Any]) -> Page:
         return Page(generations=tuple(_readable(reply[1:])), continue_below=reply[0] or None)
 
     index = "active" if active_only else "history"
     pairs = (part for pair in matching.items() for part in pair)
-    return Call(script="list", arguments=(tenant, index, below or "+inf", limit, *pairs), decode=decode)
+    return Call(script="list", arguments=(tenant, index, below or "+inf", limit, words.lower(), *pairs), decode=decode)
 
 
 def _readable(records: Iterable[Sequence[str]]) -> Iterator[generations.Generation]:

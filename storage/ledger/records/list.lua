@@ -1,14 +1,17 @@
 -- A tenant's generations, newest first, from one of its two indexes.
--- ARGV: 1 tenant, 2 'active' or 'history', 3 sequence to continue below or '+inf', 4 most records, 5... field, value to match
+-- ARGV: 1 tenant, 2 'active' or 'history', 3 sequence to continue below or '+inf', 4 most records, 5 words that the prompt has
+--       or '', 6... field, value to match
 -- Returns {sequence to continue below or '', {field, value...}...}
 local SCAN = 1000
 local index = (ARGV[2] == 'active' and KEY.active or KEY.history) .. ARGV[1]
 local below = ARGV[3] == '+inf' and '+inf' or '(' .. ARGV[3]
 local function matches(record)
-  for i = 5, #ARGV, 2 do
+  for i = 6, #ARGV, 2 do
     if record[ARGV[i]] ~= ARGV[i + 1] then return false end
   end
-  return true
+  if ARGV[5] == '' then return true end
+  local edit = record.submission and cjson.decode(record.submission).edit or cjson.decode(record.edit)
+  return string.find(string.lower(edit.prompt), ARGV[5], 1, true) ~= nil
 end
 local entries = redis.call('ZREVRANGEBYSCORE', index, below, '-inf', 'WITHSCORES', 'LIMIT', 0, SCAN)
 local page, continue = { '' }, ''

@@ -1,10 +1,9 @@
 """Runs a standard request on targets of which too little is known, so that estimates have something to stand on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from client.client import Client
+from darkroom.synchronous import Client
 
 PROMPT = "Make the picture black and white"
 PICTURE = "data:image/png;base64," + (
@@ -55,16 +54,9 @@ def _probe(service: Client, model: str, gpu_type: str, region: str, runs: int) -
         accepted = service.enqueue(
             picture, PROMPT, model=model, aspect_ratio="1:1", gpu_type=gpu_type, region=region, seed=seed
         )
-        generation = _ended(service, accepted.ids[0])
-        if generation["status"] != "succeeded":
-            fault = f"{generation['error_code']}: {generation['error_message']}"
+        generation = service.wait(accepted.ids[0])
+        if not generation.is_succeeded:
+            fault = f"{generation.error_code}: {generation.error_message}"
             break
-        times.append(int(generation["execution_ms"]))
+        times.append(int(generation.raw["execution_ms"]))
     return Probe(model=model, gpu_type=gpu_type, region=region, times_ms=tuple(times), fault=fault)
-
-
-def _ended(service: Client, id_: str) -> Mapping[str, Any]:
-    while True:
-        generation = service.generation(id_, wait_s=30)
-        if generation["status"] in ("succeeded", "failed", "cancelled"):
-            return generation

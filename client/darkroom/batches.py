@@ -1,0 +1,261 @@
+"""Many edits: rows, a manifest of what became of each, and running those that are open.
+
+The manifest is written after each step, a line a time, so that a process that dies anywhere can go on. A row's idempotency key
+is made of the manifest's own id, the row and its attempt: submitting it twice runs it once.
+"""
+
+import asyncio
+import csv
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from darkroom.asynchronous import AsyncClient
+from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError, UnreachableError
+from darkroom.shapes import Picture
+
+MANIFEST = "manifest.jsonl"
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
+COLUMNS = ("custom_id", "image", "status", "file", "generation_id", "seed", "cost_usd", "error")
+AFTER_OUTAGE_S = 5.0
+OUTAGES = frozenset({429, 502, 503, 504})
+
+Done = Callable[[str], None]
+"""Told each row's outcome."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An edit: its name in the manifest, its picture (a path, a URL, or None), its parameters, and where its result goes."""
+
+    custom_id: str
+    image: str | None
+    parameters: Mapping[str, Any] = field(repr=False)
+    out: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """What makes it this row: its content, not its place."""
+        content = json.dumps([self.custom_id, self.image, self.parameters], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:24]
+
+
+def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
+    """The rows of a .csv or .jsonl file or of a folder. Raises `ValueError` naming the line that is wrong."""
+    if source.is_dir():
+        files = sorted(one for one in source.iterdir() if one.suffix.lower() in PICTURES)
+        raw: list[dict[str, Any]] = [{"custom_id": one.stem, "image": str(one)} for one in files]
+        names = [row["custom_id"] for row in raw]
+        for row, file in zip(raw, files, strict=True):
+            if names.count(row["custom_id"]) > 1:
+                row["custom_id"] = file.name
+    elif source.suffix.lower() == ".csv":
+        with source.open(newline="", encoding="utf-8-sig") as lines:
+            raw = [{name: _value(text) for name, text in row.items() if name and text} for row in csv.DictReader(lines)]
+    elif source.suffix.lower() in (".jsonl", ".ndjson"):
+        raw = [
+            _parsed(source, number, line)
+            for number, line in enumerate(source.read_text().splitlines(), 1)
+            if line.strip()
+        ]
+    else:
+        raise ValueError(f"{source}: a batch is a .csv or .jsonl file, or a folder of pictures")
+    rows = [_row(source, number, {**_known(defaults), **row}) for number, row in enumerate(raw, 1)]
+    twice = [row.custom_id for row in rows if sum(other.custom_id == row.custom_id for other in rows) > 1][:1]
+    if twice:
+        raise ValueError(f"{source}: custom_id {twice[0]!r} stands there twice")
+    return rows
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _value(text: str) -> Any:
+    """A cell: JSON where it is a number or a boolean, text otherwise."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float) else text
+
+
+def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as exc:
+        raise ValueError(f"{source}, line {number}: {exc}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{source}, line {number}: a row is an object")  # noqa: TRY004  (as every other fault of a file)
+    return row
+
+
+def _row(source: Path, number: int, values: dict[str, Any]) -> Row:
+    image, out = values.pop("image", values.pop("input_image", None)), values.pop("out", None)
+    custom_id = str(values.pop("custom_id", number))
+    if not values.get("prompt"):
+        raise ValueError(f"{source}, row {number}: prompt is missing; --prompt gives one to all")
+    if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
+        folder = source if source.is_dir() else source.parent
+        path = Path(image).expanduser()
+        found = next((one for one in (path, folder / path) if one.is_file()), None)
+        if found is None:
+            raise ValueError(f"{source}, row {number}: there is no file {image}")
+        image = str(found)
+    return Row(custom_id=custom_id, image=image, parameters=values, out=out)
+
+
+class Manifest:
+    """What became of each row, in a file that is only ever added to; the last line of a row holds."""
+
+    def __init__(self, folder: Path, id_: str, known: dict[str, dict[str, Any]], lines: IO[str]) -> None:
+        self.folder = folder
+        self.id = id_
+        self._known = known
+        self._lines = lines
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path) -> Iterator["Manifest"]:
+        """The folder's, or a new one."""
+        file = folder / MANIFEST
+        known: dict[str, dict[str, Any]] = {}
+        id_ = None
+        if file.exists():
+            for line in file.read_text().splitlines():
+                # The last line of a process that was killed may be half of one.
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                id_ = entry.get("batch", id_)
+                if "row" in entry:
+                    known[entry["row"]] = {**known.get(entry["row"], {}), **entry}
+        with file.open("a") as lines:
+            manifest = cls(folder, id_ or secrets.token_hex(8), known, lines)
+            # On a line of its own, whatever the last one is.
+            lines.write("\n" if file.stat().st_size else "")
+            if id_ is None:
+                manifest._append({"batch": manifest.id})
+            yield manifest
+
+    def is_open(self, row: Row, *, retry_failed: bool) -> bool:
+        """Whether a row is to be run, or to be waited for."""
+        entry = self._known.get(row.digest, {})
+        if retry_failed and entry.get("status") in ("failed", "refused", "cancelled"):
+            self.note(row, status="open", attempt=entry.get("attempt", 0) + 1, generation_id=None, error=None)
+            return True
+        if entry.get("status") == "succeeded":
+            return not (self.folder / str(entry["file"])).is_file()
+        return entry.get("status") not in ("failed", "refused", "cancelled")
+
+    def outcome(self, row: Row) -> str:
+        """How a row stands."""
+        return str(self._known.get(row.digest, {}).get("status", "open"))
+
+    def idempotency_key(self, row: Row) -> str:
+        """The same for the same row and attempt."""
+        return f"{self.id}-{row.digest}-{self._known.get(row.digest, {}).get('attempt', 0)}"
+
+    def generation_id(self, row: Row) -> str | None:
+        """The generation that a row led to, if it did."""
+        return self._known.get(row.digest, {}).get("generation_id")
+
+    def note(self, row: Row, **facts: Any) -> None:
+        """Add to what is known of a row."""
+        entry = {"row": row.digest, "custom_id": row.custom_id, "image": row.image, **facts}
+        self._known[row.digest] = {**self._known.get(row.digest, {}), **entry}
+        self._append(entry)
+
+    def write_csv(self, rows: Sequence[Row]) -> None:
+        """The manifest as a table, in the order of the rows."""
+        with (self.folder / "manifest.csv").open("w", newline="") as lines:
+            writer = csv.DictWriter(lines, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            for row in rows:
+                writer.writerow(
+                    {
+                        "custom_id": row.custom_id,
+                        "image": row.image,
+                        "status": "open",
+                        **self._known.get(row.digest, {}),
+                    }
+                )
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        self._lines.write(json.dumps(entry) + "\n")
+        self._lines.flush()
+
+
+async def run(
+    client: AsyncClient, rows: Sequence[Row], manifest: Manifest, *, concurrency: int, done: Done = lambda outcome: None
+) -> None:
+    """Run rows, so many at a time, until each has its result or a reason why not."""
+    waiting = iter(rows)
+
+    async def work() -> None:
+        for row in waiting:
+            await _one(client, row, manifest)
+            done(manifest.outcome(row))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(concurrency, len(rows))):
+            tasks.create_task(work())
+
+
+async def _one(client: AsyncClient, row: Row, manifest: Manifest) -> None:
+    """A row to its end. An outage of the service is waited out."""
+    while True:
+        try:
+            picture = await _picture(client, row, manifest)
+        except UnreachableError:
+            await asyncio.sleep(AFTER_OUTAGE_S)
+            continue
+        except EditFailedError as exc:
+            error = f"{exc.generation.error_message} ({exc.generation.error_code})"
+            manifest.note(row, status="failed", error=error)
+        except CancelledError:
+            manifest.note(row, status="cancelled")
+        except ApiError as exc:
+            if exc.status in OUTAGES:
+                await asyncio.sleep(AFTER_OUTAGE_S)
+                continue
+            manifest.note(row, status="refused", error=str(exc))
+        except (GoneError, OSError, TypeError) as exc:
+            manifest.note(row, status="refused", error=str(exc))
+        else:
+            file = row.out or f"{_safe(row.custom_id)}.{picture.content_type.partition('/')[2].replace('jpeg', 'jpg')}"
+            target = manifest.folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Under another name first: a file that is there is whole.
+            partial = target.with_name(target.name + ".part")
+            picture.save(partial).replace(target)
+            generation = picture.generation
+            manifest.note(
+                row, status="succeeded", file=file, generation_id=generation.id, seed=generation.seed,
+                cost_usd=generation.cost_usd, error=None,
+            )  # fmt: skip
+        return
+
+
+async def _picture(client: AsyncClient, row: Row, manifest: Manifest) -> Picture:
+    id_ = manifest.generation_id(row)
+    if id_ is None:
+        parameters = dict(row.parameters)
+        accepted = await client.enqueue(
+            row.image, parameters.pop("prompt"), custom_id=row.custom_id,
+            idempotency_key=manifest.idempotency_key(row), **parameters,
+        )  # fmt: skip
+        id_ = accepted.ids[0]
+        manifest.note(row, status="accepted", generation_id=id_)
+    return await client.picture(id_)
+
+
+def _safe(name: str) -> str:
+    """A custom_id as a file's name."""
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in name).lstrip(".") or "_"

@@ -1,0 +1,243 @@
+"""`edit` and what is done with single generations."""
+
+import base64
+import contextlib
+import os
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from darkroom.cli import options, printing
+from darkroom.cli.options import Id, Json, UsageError, service_of
+from darkroom.cli.progress import EditProgress
+from darkroom.faults import CancelledError, EditFailedError
+from darkroom.shapes import Accepted, Generation, Picture
+from darkroom.synchronous import Client
+
+FORMATS = {".webp": "webp", ".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+PANEL = "Editing"
+
+
+def add_to(application: typer.Typer) -> None:
+    """Declare the commands."""
+    for function in (edit, download, cancel, replay, retry, erase, verify):
+        application.command(rich_help_panel=PANEL)(function)
+
+
+def edit(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(help="A file or an http(s) URL; - makes a picture from text alone.")],
+    prompt: Annotated[str, typer.Argument(help="The instruction.")],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="File or folder to save to, - for standard output; default: here.")
+    ] = None,
+    model: options.Model = options.DEFAULT_MODEL,
+    also: Annotated[list[str] | None, typer.Option("--also", help="A further picture; may be given again.")] = None,
+    mask: Annotated[str | None, typer.Option(help="A picture that is white where to paint anew.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed and request give the same pixels.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How closely the prompt is followed.")] = None,
+    aspect_ratio: Annotated[str | None, typer.Option(help="Such as 16:9; default: the input's shape.")] = None,
+    size: Annotated[str | None, typer.Option(help="Such as 1024x768, or `input` for the input's own size.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="webp, jpg or png; default: as --out ends.")] = None,
+    model_profile: options.ModelProfile = None,
+    gpu: options.Gpu = None,
+    region: options.Region = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds after which it is over, whatever happens.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="USD; run only where it costs no more.")] = None,
+    no_store: Annotated[bool, typer.Option("--no-store", help="Have everything erased ten minutes after it.")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any parameter as name=value.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Show the result.")] = False,
+    json: Json = False,
+) -> None:
+    """Edit a picture, watch it being made, save the result.
+
+    Ctrl-C cancels the edit.
+    """
+    place = _Place(out, format_)
+    asked: dict[str, Any] = {
+        "seed": seed, "num_inference_steps": steps, "guidance": guidance, "aspect_ratio": aspect_ratio,
+        "output_format": place.format, "profile": model_profile, "gpu_type": gpu, "region": region, "deadline": deadline,
+        "max_cost_usd": max_cost, "no_store": no_store or None, **_size(size), **options.parameters(settings or []),
+    }  # fmt: skip
+    pictures = None if image == "-" else [image, *(also or [])]
+    with service_of(context).open() as client:
+        accepted = client.enqueue(
+            pictures[0] if pictures and len(pictures) == 1 else pictures, prompt, model=model, mask=mask,
+            idempotency_key=uuid.uuid4().hex, **{name: value for name, value in asked.items() if value is not None},
+        )  # fmt: skip
+        picture = _followed(client, accepted)
+    saved = place.save(picture)
+    if json:
+        printing.as_json({**picture.generation.raw, "saved": saved})
+    elif saved:
+        printing.out.print(saved, markup=False)
+    _show(picture, saved, show)
+
+
+def _followed(client: Client, accepted: Accepted) -> Picture:
+    id_ = accepted.ids[0]
+    try:
+        with EditProgress() as progress:
+            progress.state(client.generation(id_))
+            for event in client.follow(id_, since=accepted.cursor):
+                progress.event(event)
+        return client.picture(id_)
+    except KeyboardInterrupt:
+        with contextlib.suppress(Exception):
+            if client.cancel(id_):
+                printing.err.print(f"cancelled {id_}")
+        raise
+    except (EditFailedError, CancelledError):
+        raise
+    except Exception:
+        printing.err.print(f"the edit goes on: darkroom download {id_}")
+        raise
+
+
+def _size(size: str | None) -> dict[str, object]:
+    if size is None:
+        return {}
+    if size == "input":
+        return {"exact_size": True}
+    width, x, height = size.partition("x")
+    if not x or not width.isdecimal() or not height.isdecimal():
+        raise UsageError(f"--size is such as 1024x768, or `input`; got {size!r}")
+    return {"width": int(width), "height": int(height)}
+
+
+class _Place:
+    """Where a result is saved, looked at before anything is paid for."""
+
+    def __init__(self, out: str | None, format_: str | None) -> None:
+        self._out = None if out in (None, "-") else Path(str(out)).expanduser()
+        self._is_standard = out == "-"
+        ending = self._out.suffix.lower() if self._out and not self._out.is_dir() else ""
+        if ending and ending not in FORMATS:
+            raise UsageError(f"--out ends in .webp, .jpg or .png; got {ending}")
+        if format_ is not None and format_ not in FORMATS.values():
+            raise UsageError(f"--format is webp, jpg or png; got {format_}")
+        if format_ and ending and FORMATS[ending] != format_:
+            raise UsageError(f"--out ends in {ending} and --format is {format_}")
+        self.format: str = format_ or FORMATS.get(ending, "webp")
+        if self._is_standard and sys.stdout.isatty():
+            raise UsageError("--out - writes a picture to standard output, which is a terminal here")
+        folder = Path() if self._out is None else self._out if self._out.is_dir() else self._out.parent
+        if not self._is_standard and not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise UsageError(f"{folder} is no folder that can be written to")
+
+    def save(self, picture: Picture) -> str | None:
+        """Save; the file's name, if there is a file."""
+        if self._is_standard:
+            sys.stdout.buffer.write(picture.data)
+            return None
+        name = f"{picture.generation.id}.{self.format}"
+        file = Path(name) if self._out is None else self._out / name if self._out.is_dir() else self._out
+        try:
+            return str(picture.save(file))
+        except OSError:
+            printing.err.print(f"the result is kept: darkroom download {picture.generation.id}")
+            raise
+
+
+def _show(picture: Picture, saved: str | None, opened: bool) -> None:
+    """In the terminal where it shows pictures, in a viewer where that is asked for."""
+    if opened and saved:
+        typer.launch(saved)
+    program = os.environ.get("TERM_PROGRAM", "")
+    if sys.stdout.isatty() and program in ("iTerm.app", "WezTerm", "vscode"):
+        encoded = base64.b64encode(picture.data).decode()
+        sys.stdout.write(f"\033]1337;File=inline=1;width=40;preserveAspectRatio=1:{encoded}\a\n")
+
+
+def download(
+    context: typer.Context,
+    generation_id: Id,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="File or folder, - for standard output.")] = None,
+    json: Json = False,
+) -> None:
+    """Save a result, waiting for it if need be."""
+    with service_of(context).open() as client:
+        generation = client.wait(generation_id)
+        place = _Place(out, _format_of(generation) if out is None or Path(out).is_dir() or out == "-" else None)
+        picture = client.picture(generation_id)
+    saved = place.save(picture)
+    if json:
+        printing.as_json({**picture.generation.raw, "saved": saved})
+    elif saved:
+        printing.out.print(saved, markup=False)
+
+
+def _format_of(generation: Generation) -> str:
+    receipt_format = generation.raw.get("output_format")
+    return str(receipt_format) if receipt_format in FORMATS.values() else "webp"
+
+
+def cancel(context: typer.Context, generation_ids: Annotated[list[str], typer.Argument(metavar="ID…")]) -> None:
+    """Cancel generations; those that are over already stay as they are."""
+    with service_of(context).open() as client:
+        for id_ in generation_ids:
+            if client.cancel(id_):
+                printing.out.print(f"{id_}: cancelled", markup=False)
+            else:
+                status = client.generation(id_).status
+                printing.out.print(f"{id_}: it was over already ({status})", markup=False)
+
+
+def replay(context: typer.Context, generation_id: Id, json: Json = False) -> None:
+    """Run a generation again: same pictures, parameters and seed. Prints the new id."""
+    with service_of(context).open() as client:
+        accepted = client.replay(generation_id)
+    printing.as_json({"ids": accepted.ids, "cursor": accepted.cursor}) if json else print(accepted.ids[0])  # noqa: T201
+
+
+def retry(context: typer.Context, generation_id: Id, json: Json = False) -> None:
+    """Queue a failed generation again, under the same id."""
+    with service_of(context).open() as client:
+        generation = client.retry(generation_id)
+    printing.as_json(generation.raw) if json else printing.out.print(
+        f"{generation.id}: {generation.status}", markup=False
+    )
+
+
+def erase(
+    context: typer.Context,
+    generation_ids: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="All that this key's tenant ever asked for.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete all that is kept of generations: record, prompt, pictures, events."""
+    if bool(generation_ids) == everything:
+        raise UsageError("name generations, or --everything")
+    what = "everything that this tenant has" if everything else f"{len(generation_ids or [])} generation(s)"
+    if not yes and not typer.confirm(f"Erase {what}? It cannot be brought back", err=True):
+        raise typer.Exit(1)
+    with service_of(context).open() as client:
+        if everything:
+            receipts = [client.ask("DELETE", "/api/ai/queue", params={"erase": "everything"})["erased"]]
+        else:
+            receipts = [{"generation_id": id_, **client.erase(id_)} for id_ in generation_ids or []]
+    if json:
+        printing.as_json(receipts)
+    else:
+        for receipt in receipts:
+            told = ", ".join(f"{number} {name}" for name, number in receipt.items() if name != "generation_id")
+            printing.out.print(f"{receipt.get('generation_id', 'everything')}: erased {told}", markup=False)
+
+
+def verify(
+    context: typer.Context, image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], json: Json = False
+) -> None:
+    """Say what a picture's content credentials tell, and whether it came from this service."""
+    with service_of(context).open() as client:
+        found = client.verify(image)
+    if json:
+        printing.as_json(found)
+    else:
+        printing.facts({name: value for name, value in found.items() if not isinstance(value, dict | list)})

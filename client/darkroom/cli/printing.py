@@ -1,0 +1,90 @@
+"""What commands print: results on standard output, everything else on standard error, JSON where it is asked for."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from darkroom.shapes import Generation
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan", "queued": "dim"}
+
+
+def note(text: str) -> None:
+    """Something that is no result; nothing when nobody looks."""
+    if err.is_terminal:
+        err.print(text, style="dim")
+
+
+def as_json(value: object) -> None:
+    """A value for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def as_json_lines(values: Iterable[object]) -> None:
+    """Values for programs, one a line, as they come."""
+    for value in values:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table for people; tab-separated values where standard output is no terminal."""
+    if not out.is_terminal:
+        for row in rows:
+            sys.stdout.write("\t".join("" if one is None else str(one) for one in row) + "\n")
+        return
+    drawn = drawn_table(columns, rows)
+    out.print(drawn)
+
+
+def drawn_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """The same, to be printed or refreshed."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*("" if one is None else str(one) for one in row))
+    return drawn
+
+
+GENERATION_COLUMNS = ("id", "status", "model", "age", "took", "prompt")
+
+
+def generation_row(generation: Generation) -> tuple[object, ...]:
+    """A generation in a line."""
+    status = generation.status
+    shown = f"[{COLOURS.get(status, 'default')}]{status}[/]" if out.is_terminal else status
+    if status == "processing" and generation.raw["progress"]["steps"]:
+        progress = generation.raw["progress"]
+        shown += f" {progress['step']}/{progress['steps']}"
+    elif status == "queued" and generation.raw["queue_position"] is not None:
+        shown += f" {generation.raw['queue_position'] + 1}."
+    took = generation.raw["execution_ms"]
+    prompt = " ".join(generation.prompt.split())
+    return (
+        generation.id, shown, generation.model, _age(generation.raw["enqueued_at"]),
+        "" if took is None else f"{took / 1000:.1f} s", prompt if len(prompt) <= 48 else prompt[:47] + "…",
+    )  # fmt: skip
+
+
+def _age(seconds: int) -> str:
+    passed = max(0, datetime.now(UTC).timestamp() - seconds)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if passed >= length:
+            return f"{passed / length:.0f} {unit}"
+    return f"{passed:.0f} s"
+
+
+def facts(pairs: Mapping[str, Any]) -> None:
+    """Names and values under each other; those without a value are left out."""
+    width = max(map(len, pairs), default=0)
+    for name, value in pairs.items():
+        if value not in (None, ""):
+            out.print(f"[dim]{name:<{width}}[/]  {value}" if out.is_terminal else f"{name}\t{value}")

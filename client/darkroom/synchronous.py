@@ -1,0 +1,274 @@
+"""The client for everybody who writes no coroutines. Made from `asynchronous` by `python -m darkroom.twin`."""
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import httpx_sse
+
+from darkroom import answers, inputs
+from darkroom.faults import CancelledError, EditFailedError, GoneError, UnreachableError
+from darkroom.inputs import Sources
+from darkroom.shapes import Accepted, Event, Generation, Picture
+
+TRIES = 8
+"""Of one request, and of one connection to the events before a generation is polled instead."""
+LONGEST_PAUSE_S = 10.0
+POLL_S = 30.0
+"""Seconds a poll waits at the service."""
+
+
+class Client:
+    """A pool of connections to one service, with one key.
+
+    Requests that change nothing, or may be repeated because they carry an idempotency key (all that submit do), are repeated when
+    the connection breaks or the service is busy. Methods raise `darkroom.DarkroomError`.
+    """
+
+    def __init__(self, url: str, api_key: str, *, timeout_s: float = 30) -> None:
+        """`url` such as `http://127.0.0.1:8000`; `timeout_s` for one answer. Raises `ValueError` for a key that cannot be one."""
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._is_known = False
+        headers = {"Authorization": f"Bearer {answers.checked_key(api_key)}"}
+        timeout = httpx.Timeout(timeout_s, connect=5)
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+        # The key is for the service alone, and results lie elsewhere.
+        self._downloads = httpx.Client(timeout=httpx.Timeout(60, connect=5), follow_redirects=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections."""
+        self._http.close()
+        self._downloads.close()
+
+    def edit(
+        self,
+        image: Sources,
+        prompt: str,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        idempotency_key: str | None = None,
+        **parameters: Any,
+    ) -> Picture:
+        """Edit a picture and wait for the result, which keeps the input's shape unless the parameters say otherwise.
+
+        `parameters` are those of `enqueue`. `on_event` is called with each event as it comes. Raises `EditFailedError`,
+        `CancelledError`, and as `enqueue`.
+        """
+        accepted = self.enqueue(image, prompt, idempotency_key=idempotency_key, **parameters)
+        for event in self.follow(accepted.ids[0], since=accepted.cursor):
+            if on_event is not None:
+                on_event(event)
+        return self.picture(accepted.ids[0])
+
+    def enqueue(
+        self,
+        image: Sources,
+        prompt: str,
+        *,
+        model: str = "flux-kontext-dev",
+        mask: Sources = None,
+        idempotency_key: str | None = None,
+        **parameters: Any,
+    ) -> Accepted:
+        """Enqueue an edit, of one picture or of several, or with `image` None a picture from text alone.
+
+        A picture is a path, an http(s) URL, a data URI, bytes or Pillow's image. `parameters` are the model's
+        (docs/parameters.md) and those of every request (docs/api.md). Without an aspect ratio or a size the result has the
+        input's shape.
+        """
+        shaped = {"aspect_ratio", "width", "height", "exact_size"} & parameters.keys()
+        shape = {} if shaped or image is None else {"aspect_ratio": "match_input_image"}
+        fields = {"model": model, "prompt": prompt, **shape, **parameters}
+        request = inputs.request_of(fields, {"input_image": image, "mask_image": mask})
+        return Accepted.of(self._submit("/api/ai/queue", idempotency_key, **request))
+
+    def replay(self, id_: str, *, idempotency_key: str | None = None) -> Accepted:
+        """Run a generation again: same pictures, parameters and seed."""
+        return Accepted.of(self._submit(answers.path("/api/ai/queue/{}/replay", id_), idempotency_key))
+
+    def retry(self, id_: str) -> Generation:
+        """Queue a failed generation again, under the same id."""
+        return Generation.of(self._json("POST", answers.path("/api/ai/queue/{}/retry", id_)))
+
+    def generation(self, id_: str, *, wait_s: float = 0) -> Generation:
+        """One generation; with `wait_s`, as soon as it is over or the seconds are."""
+        query = {"wait": wait_s} if wait_s else {}
+        timeout = httpx.Timeout(wait_s + self._timeout_s, connect=5)
+        path = answers.path("/api/ai/queue/{}", id_)
+        return Generation.of(self._json("GET", path, params=query, timeout=timeout))
+
+    def wait(self, id_: str) -> Generation:
+        """A generation once it is over, by long polls."""
+        while True:
+            generation = self.generation(id_, wait_s=POLL_S)
+            if generation.is_over:
+                return generation
+
+    def picture(self, id_: str) -> Picture:
+        """A generation's result, waited for. Raises `EditFailedError`, `CancelledError` and `GoneError`."""
+        generation = self.wait(id_)
+        if generation.status == "cancelled":
+            raise CancelledError(generation)
+        if not generation.is_succeeded:
+            raise EditFailedError(generation)
+        return self.download(generation)
+
+    def download(self, generation: Generation) -> Picture:
+        """The result of a generation that succeeded. Raises `GoneError`, and `ValueError` for one that never had any."""
+        if not generation.is_succeeded:
+            raise ValueError(f"{generation.id} has no result: it is {generation.status}")
+        if generation.result_url is None:
+            raise GoneError(generation)
+        answer = self._repeated(lambda: self._downloads.get(str(generation.result_url)))
+        if answer.status_code != 200:
+            raise answers.fault_of(answer, "The result could not be downloaded")
+        content_type = answer.headers.get("content-type", "application/octet-stream")
+        return Picture(generation=generation, data=answer.content, content_type=content_type)
+
+    def generations(self, *, limit: int | None = None, **filters: Any) -> Iterator[Generation]:
+        """Generations, newest first, page by page: the unfinished ones, or those that match (`status`, `model`, `group`, …)."""
+        query = {name: value for name, value in filters.items() if value is not None}
+        count = 0
+        while True:
+            page = self._json("GET", "/api/ai/queue", params={**query, "limit": min(limit or 100, 100)})
+            for one in page["generations"]:
+                if limit is not None and count == limit:
+                    return
+                count += 1
+                yield Generation.of(one)
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
+
+    def events(
+        self, *, since: str | None = None, generation_id: str | None = None, types: str | None = None
+    ) -> Iterator[Event]:
+        """Events as they happen, resumed without a gap when the connection breaks. Ends never by itself."""
+        cursor, failures = since, 0
+        while True:
+            query = {"since": cursor, "generation_id": generation_id, "types": types}
+            params = {name: value for name, value in query.items() if value is not None}
+            try:
+                with httpx_sse.connect_sse(
+                    self._http, "GET", "/api/events", params=params, timeout=httpx.Timeout(60, connect=5)
+                ) as source:
+                    if source.response.status_code != 200:
+                        source.response.read()
+                        raise answers.fault_of(source.response)
+                    for message in source.iter_sse():
+                        cursor, failures = message.id or cursor, 0
+                        yield Event(cursor=cursor or "", type=message.event, data=json.loads(message.data))
+            except answers.BROKEN as exc:
+                failures += 1
+                if failures == TRIES:
+                    raise UnreachableError(self.url, answers.reason(exc)) from exc
+            time.sleep(answers.pause_s(failures))
+
+    def follow(self, id_: str, *, since: str | None = None) -> Iterator[Event]:
+        """Events of one generation until it is over; where none arrive, it is polled until then."""
+        with contextlib.suppress(UnreachableError):
+            for event in self.events(since=since, generation_id=id_):
+                if event.generation_id == id_:
+                    yield event
+                if event.is_terminal and event.generation_id == id_:
+                    return
+                if event.type == "resync":
+                    break
+        self.wait(id_)
+
+    def cancel(self, id_: str) -> bool:
+        """Cancel a generation; False: it was over already."""
+        answer = self._json("DELETE", answers.path("/api/ai/queue/{}", id_))
+        return bool(answer["effect"] == "cancelled")
+
+    def erase(self, id_: str) -> Mapping[str, int]:
+        """Delete all that is kept of a generation; how many generations, events and objects that were."""
+        answer = self._json("DELETE", answers.path("/api/ai/queue/{}", id_), params={"erase": "true"})
+        return answer["erased"]  # type: ignore[no-any-return]
+
+    def verify(self, image: Sources) -> Mapping[str, Any]:
+        """What a picture's content credentials say, and whether it came from this service."""
+        return self._json("POST", "/api/ai/verify", **inputs.request_of({}, {"image": image}))
+
+    def models(self) -> list[Mapping[str, Any]]:
+        """The models, each with the schema of its requests."""
+        return list((self._json("GET", "/api/ai/models"))["data"])
+
+    def model(self, name: str) -> Mapping[str, Any]:
+        """One of them."""
+        return self._json("GET", answers.path("/api/ai/models/{}", name))
+
+    def start(self, model: str) -> Mapping[str, Any]:
+        """Have a model loaded where it is not. The key needs the scope `models`."""
+        return self._json("POST", answers.path("/v1/model-families/{}/start", model), json={})
+
+    def estimates(self, model: str, **conditions: Any) -> list[Mapping[str, Any]]:
+        """What an edit is likely to take and cost, target by target."""
+        query = {name: value for name, value in conditions.items() if value is not None}
+        answer = self._json("GET", answers.path("/api/ai/models/{}/estimate", model), params=query)
+        return list(answer["targets"])
+
+    def plan(self, model: str, *, gpu_type: str | None = None, profile: str | None = None) -> Mapping[str, Any]:
+        """How a model runs on a GPU type, or on each: the answer's `placements`."""
+        query = {name: value for name, value in (("gpu_type", gpu_type), ("profile", profile)) if value}
+        return self._json("GET", answers.path("/api/ai/models/{}/placement", model), params=query)
+
+    def fleet(self) -> list[Mapping[str, Any]]:
+        """The workers that are there."""
+        return list((self._json("GET", "/api/ai/fleet"))["workers"])
+
+    def usage(self, month: str | None = None) -> Mapping[str, Any]:
+        """What this key's tenant used in a month such as `2026-11`; by default in this one."""
+        return self._json("GET", "/api/ai/usage", params={"month": month} if month else {})
+
+    def token(self, purpose: str = "events", **wish: Any) -> str:
+        """A short-lived token for a page: see docs/security.md."""
+        answer = self._json("POST", "/api/ai/tokens", json={"purpose": purpose, **wish})
+        return str(answer["token"])
+
+    def ask(self, method: str, path: str, **request: Any) -> Any:
+        """Any other route of the native API: its answer's JSON; `request` is httpx's."""
+        return self._json(method, path, **request)
+
+    def _submit(self, path: str, idempotency_key: str | None, **request: Any) -> Mapping[str, Any]:
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return self._json("POST", path, headers=headers, **request)
+
+    def _json(self, method: str, path: str, **request: Any) -> Mapping[str, Any]:
+        may_repeat = method != "POST" or "headers" in request
+        answer = self._repeated(lambda: self._http.request(method, path, **request), may_repeat=may_repeat)
+        body: Mapping[str, Any] = answers.body_of(answer)
+        return body
+
+    def _repeated(self, send: "Callable[[], Any]", *, may_repeat: bool = True) -> httpx.Response:
+        """The answer to a request, which is repeated while it may be and that could help."""
+        for tried in range(1, TRIES + 1):
+            is_last = tried == TRIES or not may_repeat
+            try:
+                answer: httpx.Response = send()
+            except answers.BROKEN as exc:
+                # Where nobody ever answered, the address is wrong rather than the service away for a moment.
+                if is_last or (not self._is_known and isinstance(exc, httpx.ConnectError)):
+                    raise UnreachableError(self.url, answers.reason(exc)) from exc
+                pause_s = answers.pause_s(tried)
+            else:
+                self._is_known = True
+                if is_last or answer.status_code not in answers.BUSY:
+                    return answer
+                pause_s = max(answers.retry_after_s(answer) or 0, answers.pause_s(tried))
+            time.sleep(min(pause_s, LONGEST_PAUSE_S))
+        raise AssertionError("the last try returns or raises")
