@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api import playground
 from api.dialects import bfl, fal, forge, nim, openai, oxen, replicate, runpod
 from api.dialects.base import Dialect
 from api.http import downloads, thumbnails
@@ -89,6 +90,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(dialect.router, responses=told)
     app.include_router(downloads.router, responses=told)
     app.include_router(thumbnails.router, responses=told)
+    app.include_router(playground.router)
     app.add_api_route("/", _index, include_in_schema=False)
     app.add_api_route("/health/live", _live, summary="The process answers", tags=["health"])
     unready: dict[int | str, dict[str, Any]] = {503: {"description": "A store does not answer"}}
@@ -117,7 +119,10 @@ def _body_limit(settings: ApiSettings) -> Middleware:
     )
 
 
-async def _index(request: Request) -> JSONResponse:
+async def _index(request: Request) -> Response:
+    """The page for browsers, and where everything is for programs."""
+    if playground.wants_page(request):
+        return playground.page(request.app.state.resources)
     base = own_url(request, request.app.state.resources)
     return JSONResponse(
         {
@@ -125,7 +130,8 @@ async def _index(request: Request) -> JSONResponse:
             "documentation": "/docs",
             "openapi": "/openapi.json",
             "dialects": {name: [line.replace("{url}", base) for line in one.aim] for name, one in DIALECTS.items()},
-        }
+        },
+        headers={"Vary": "Accept"},
     )
 
 

@@ -8,8 +8,9 @@ import asyncio
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from storage.objects import Objects
 
@@ -52,6 +53,12 @@ class AsyncObjects:
     def signed_url(self, key: str, expires_at: datetime) -> str:
         """A URL that downloads the object until `expires_at`. No round trip."""
         return self._objects.signed_url(key, expires_at)
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host of `signed_url`."""
+        parts = urlsplit(self._objects.signed_url("results/", datetime.now(UTC)))
+        return f"{parts.scheme}://{parts.netloc}"
 
     def close(self) -> None:
         """End the threads, close the connections."""

@@ -12,7 +12,7 @@ import httpx
 import httpx_sse
 
 from darkroom import answers, inputs
-from darkroom.faults import CancelledError, EditFailedError, GoneError, UnreachableError
+from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError, UnreachableError
 from darkroom.inputs import Sources
 from darkroom.shapes import Accepted, Event, Generation, Picture
 
@@ -109,12 +109,21 @@ class Client:
         query = {"wait": wait_s} if wait_s else {}
         timeout = httpx.Timeout(wait_s + self._timeout_s, connect=5)
         path = answers.path("/api/ai/queue/{}", id_)
-        return Generation.of(self._json("GET", path, params=query, timeout=timeout))
+        # A long poll that breaks is not repeated as it is: `wait` asks briefly then.
+        answer = self._json("GET", path, tries=1 if wait_s else TRIES, params=query, timeout=timeout)
+        return Generation.of(answer)
 
     def wait(self, id_: str) -> Generation:
         """A generation once it is over, by long polls."""
         while True:
-            generation = self.generation(id_, wait_s=POLL_S)
+            try:
+                generation = self.generation(id_, wait_s=POLL_S)
+            except (UnreachableError, ApiError) as exc:
+                if isinstance(exc, ApiError) and exc.status not in answers.BUSY:
+                    raise
+                # Connections that do not last, or a service that is away for a moment.
+                time.sleep(1)
+                generation = self.generation(id_)
             if generation.is_over:
                 return generation
 
@@ -248,16 +257,17 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return self._json("POST", path, headers=headers, **request)
 
-    def _json(self, method: str, path: str, **request: Any) -> Mapping[str, Any]:
-        may_repeat = method != "POST" or "headers" in request
-        answer = self._repeated(lambda: self._http.request(method, path, **request), may_repeat=may_repeat)
+    def _json(self, method: str, path: str, *, tries: int = TRIES, **request: Any) -> Mapping[str, Any]:
+        # What changes something is repeated with an idempotency key alone.
+        tries = tries if method != "POST" or "headers" in request else 1
+        answer = self._repeated(lambda: self._http.request(method, path, **request), tries=tries)
         body: Mapping[str, Any] = answers.body_of(answer)
         return body
 
-    def _repeated(self, send: "Callable[[], Any]", *, may_repeat: bool = True) -> httpx.Response:
+    def _repeated(self, send: Callable[[], Any], *, tries: int = TRIES) -> httpx.Response:
         """The answer to a request, which is repeated while it may be and that could help."""
-        for tried in range(1, TRIES + 1):
-            is_last = tried == TRIES or not may_repeat
+        for tried in range(1, tries + 1):
+            is_last = tried == tries
             try:
                 answer: httpx.Response = send()
             except answers.BROKEN as exc:

@@ -83,9 +83,9 @@ found = {name.partition(".")[0] for name in set(sys.modules) - before} - set(sys
 print(" ".join(sorted(name for name in found if not name.startswith("_"))))
 """
 KNOWN = {
-    "annotated_doc", "annotated_types", "anyio", "brotli", "certifi", "click", "darkroom", "h11", "httpcore", "httpx", "httpx_sse",
-    "idna", "markdown_it", "mdurl", "platformdirs", "pydantic", "pydantic_core", "pygments", "rich", "shellingham", "sniffio",
-    "typer", "typing_extensions", "typing_inspection",
+    "annotated_doc", "annotated_types", "anyio", "brotli", "certifi", "click", "darkroom", "h11", "httpcore", "httpx",
+    "httpx_sse", "idna", "markdown_it", "mdurl", "platformdirs", "pydantic", "pydantic_core", "pygments", "rich",
+    "shellingham", "sniffio", "typer", "typing_extensions", "typing_inspection",
 }  # fmt: skip
 
 

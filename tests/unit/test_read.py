@@ -44,7 +44,7 @@ def _view(*, days_ago: float = 0, **changes: Any) -> ResultView:
 
 async def _links(view: ResultView) -> dict[str, object]:
     return {
-        "oxen": oxen_answers.generation(view)["result_url"],
+        "oxen": oxen_answers.generation(view, "http://here")["result_url"],
         "runpod": (await runpod_answers.job(view))["output"]["image_url"],
         "replicate": replicate_answers.prediction(view, "http://here")["output"],
         "bfl": (bfl._task(view)["result"] or {}).get("sample"),

@@ -6,7 +6,7 @@ import json
 from storage.contracts import edits, results, submissions
 from tests.stores.conftest import a_submission, an_edit
 
-FIELDS = {3: "7b1df6d6ef18"}
+FIELDS = {3: "5d3d893a991b"}
 """Of a submission as workers read it, by the version of the records."""
 
 

@@ -1,7 +1,7 @@
 """The native API, which is Oxen.ai's: queue, blocking edits, events, models.
 
 `asking` translates requests (`envelope`, `parameters`), `answers`, `models` and `account` what is told, `stream` frames events;
-`queue`, `routes`, `keys`, `tokens` and `webhooks` join them. `contract` is what OpenAPI says, in the `shapes`.
+`queue`, `events`, `routes`, `keys`, `tokens` and `webhooks` join them. `contract` is what OpenAPI says, in the `shapes`.
 """
 
 from fastapi import APIRouter
@@ -9,13 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from api.dialects.base import Dialect
-from api.dialects.oxen import keys, queue, routes, tokens, webhooks
+from api.dialects.oxen import events, keys, queue, routes, tokens, webhooks
 from api.dialects.oxen.answers import problem
 from api.http import errors as http_errors
 from storage.contracts import errors
 
 router = APIRouter()
 router.include_router(queue.router)
+router.include_router(events.router)
 router.include_router(routes.router)
 router.include_router(keys.router)
 router.include_router(tokens.router)

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
-from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.dialects import base
-from api.dialects.oxen import answers, asking, contract, envelope, stream
+from api.dialects.oxen import answers, asking, contract, envelope
 from api.http import bodies
 from api.http.access import (
     Caller,
@@ -22,13 +21,12 @@ from api.http.access import (
     SubmittingCaller,
     Tenant,
     ViewingTenant,
-    WatchingCaller,
     own_url,
 )
 from api.resources import Resources
 from api.service.read import ResultView
 from api.service.submit import Accepted
-from storage.contracts import access, errors, events, generations, submissions
+from storage.contracts import access, errors, generations, submissions
 from storage.ledger import records
 
 POLL_AGAIN_S, LONGEST_AGAIN_S = 1, 30
@@ -209,43 +207,6 @@ async def cancel_generation(
 async def erase_everything(resources: ResourcesDep, tenant: Tenant, erase: Literal["everything"]) -> Response:
     """Forget all that this tenant ever asked for and was given; what is unfinished is cancelled. Counts and costs stay."""
     return JSONResponse(answers.erased(await resources.eraser.everything(tenant)))
-
-
-@router.get("/api/events", response_class=EventSourceResponse, responses=contract.STREAMED)
-async def stream_events(
-    resources: ResourcesDep,
-    caller: WatchingCaller,
-    generation_id: str | None = None,
-    types: Annotated[str | None, Query(description="Event types, separated by commas")] = None,
-    since: Annotated[str | None, Query(description="A cursor to continue after")] = None,
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
-) -> Response:
-    """Server-sent events of this key's generations, or of those that a browser token (`?token=`) is for."""
-    cursor = last_event_id or since
-    if cursor:
-        try:
-            events.order(cursor)
-        except ValueError as exc:
-            raise errors.InvalidInputError(f"since: {exc}", field="since") from None
-    wanted = None
-    if types:
-        try:
-            wanted = frozenset(events.EventType(name.strip()) for name in types.split(","))
-        except ValueError:
-            known = ", ".join(events.EventType)
-            raise errors.InvalidInputError(f"types must be of {known}", field="types") from None
-    resources.streams.check(caller.tenant)
-    return stream.Stream(
-        tenant=caller.tenant,
-        is_allowed=lambda: resources.keys.still(caller),
-        since=cursor or None,
-        replay_s=resources.settings.replay_s,
-        wants=stream.Filter(generation_id=generation_id, types=wanted),
-        log=resources.event_log,
-        hub=resources.hub,
-        sign=resources.objects.signed_url,
-        open_streams=resources.streams,
-    ).response()
 
 
 @router.post("/api/ai/images/edit", openapi_extra=contract.EDIT, responses=contract.EDITED)

@@ -32,8 +32,9 @@ def models(context: typer.Context, json: Json = False) -> None:
 
 def _model_row(model: Mapping[str, Any]) -> tuple[object, ...]:
     capabilities = model["capabilities"]
-    most = capabilities.get("max_input_images") or capabilities.get("max_references") or ""
-    takes = "text" if capabilities.get("text_to_image") else f"1 to {most} pictures" if most else "pictures"
+    most = capabilities["most_inputs"]
+    pictures = "1 picture" if most == 1 else f"1 to {most} pictures"
+    takes = f"text, or {pictures}" if capabilities["text_to_image"] else pictures
     return model["id"], model["developer"]["name"], takes, model["summary"]
 
 
@@ -122,7 +123,7 @@ def plan(
             sums = f"{one['total_gb']:>6g} GB = the most of {phases}; host memory {one['host_gb']:.1f}"
             printing.out.print(f"{'':<14} {sums}", markup=False)
     if found["stand_in"]:
-        printing.note("This service loads a small stand-in; the sums are of the published weights.")
+        printing.out.print("This service loads a small stand-in; the sums are of the published weights.")
 
 
 def probe(

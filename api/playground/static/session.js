@@ -1,0 +1,58 @@
+// Who is signed in: a client of the API, and what happens to the tenant's generations, over one event stream.
+
+import { Darkroom } from "./darkroom.js";
+
+const IN_LINK = /^#sign-in=(.+)$/;
+
+export class Session {
+  constructor(key, tenant = null) {
+    this.api = new Darkroom({ key });
+    this.tenant = tenant;
+    this.listeners = new Set();
+    this.abort = new AbortController();
+  }
+
+  /** Sign in with a key; throws what the service says of one that it does not know. */
+  static async withKey(key) {
+    const session = new Session(key);
+    session.usage = await session.api.json("GET", "/api/ai/usage");
+    return session;
+  }
+
+  /** Sign in with the link that the page was opened by, if it was; the link is taken out of the address. */
+  static async ofLink() {
+    const [, token] = IN_LINK.exec(location.hash) ?? [];
+    if (!token) return null;
+    history.replaceState(null, "", location.pathname);
+    const signedIn = await new Darkroom({ key: token }).json("POST", "/api/ai/tokens/sign-in");
+    return new Session(signedIn.token, signedIn.tenant);
+  }
+
+  /** Follow what happens until `stop`; `onState` is told `open` and `lost`. */
+  async follow(onState) {
+    const { signal } = this.abort;
+    while (!signal.aborted) {
+      try {
+        for await (const event of this.api.events({ since: this.cursor, signal, onState })) {
+          this.cursor = event.cursor || this.cursor;
+          for (const listener of this.listeners) listener(event);
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error.status === 401) return onState("ended");
+        onState("lost");
+        await new Promise((resolve) => setTimeout(resolve, 2000));
+      }
+    }
+  }
+
+  /** Hear of every event; returns how to stop. */
+  listen(listener) {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  stop() {
+    this.abort.abort();
+  }
+}

@@ -1,0 +1,244 @@
+// The JavaScript client of a Darkroom service, for browsers and Node, without dependencies.
+
+const TERMINAL = new Set(["succeeded", "failed", "cancelled"]);
+const BUSY = new Set([429, 503]);
+const TRIES = 8;
+const LONGEST_PAUSE_MS = 10_000;
+const POLL_S = 30;
+const SILENCE_MS = 45_000;
+
+/** What the service, or the way to it, refused. `status` is 0 where nobody answered. */
+export class DarkroomError extends Error {
+  constructor(message, { status = 0, code = "unreachable", field = null, retryAfterS = null } = {}) {
+    super(message);
+    this.name = "DarkroomError";
+    Object.assign(this, { status, code, field, retryAfterS });
+  }
+}
+
+/** An edit that was accepted and failed, or was cancelled. */
+export class EditError extends DarkroomError {
+  constructor(generation) {
+    const cancelled = generation.status === "cancelled";
+    super(cancelled ? "The edit was cancelled" : generation.error_message, {
+      status: 200,
+      code: cancelled ? "cancelled" : generation.error_code,
+    });
+    this.generation = generation;
+  }
+}
+
+const pauseMs = (failures) => Math.min(100 * 2 ** failures, 5000);
+
+const sleep = (ms, signal) =>
+  new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const stop = () => { clearTimeout(timer); reject(signal.reason); };
+    const timer = setTimeout(() => { signal?.removeEventListener("abort", stop); resolve(); }, ms);
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+
+async function faultOf(answer) {
+  const body = await answer.json().catch(() => ({}));
+  const error = body?.error ?? {};
+  const retryAfter = answer.headers.get("retry-after");
+  return new DarkroomError(error.message ?? `The service answered ${answer.status}`, {
+    status: answer.status,
+    code: error.code ?? "unknown",
+    field: error.field ?? null,
+    retryAfterS: retryAfter ? Number(retryAfter) : null,
+  });
+}
+
+/** Splits a stream of bytes into server-sent events. Throws where nothing comes for too long: the service sends comments. */
+async function* eventsOf(body) {
+  const decoder = new TextDecoder();
+  const reader = body.getReader();
+  let rest = "", timer;
+  try {
+    for (;;) {
+      const silence = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("silence")), SILENCE_MS); });
+      const { done, value } = await Promise.race([reader.read(), silence]);
+      clearTimeout(timer);
+      if (done) return;
+      rest += decoder.decode(value, { stream: true });
+      const blocks = rest.split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const fields = {};
+        for (const line of block.split("\n")) {
+          const colon = line.indexOf(":");
+          if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1).trimStart();
+        }
+        if (fields.data) yield { type: fields.event ?? "message", cursor: fields.id ?? "", data: JSON.parse(fields.data) };
+      }
+    }
+  } finally {
+    clearTimeout(timer);
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** A service and a key for it, or a token that a server made for this page. */
+export class Darkroom {
+  /** `url` is empty for the page's own host. `timeoutMs` is for one answer. */
+  constructor({ url = "", key, fetch = globalThis.fetch.bind(globalThis), timeoutMs = 30_000 }) {
+    this.url = url.replace(/\/$/, "");
+    this.key = key;
+    this.fetch = fetch;
+    this.timeoutMs = timeoutMs;
+  }
+
+  /** Enqueue an edit; `image` is a URL, a data URI, a Blob or a list of them, the rest are the model's parameters. */
+  async submit({ image = null, mask = null, model = "flux-kontext-dev", ...parameters }, { idempotencyKey, signal } = {}) {
+    const shaped = ["aspect_ratio", "width", "height", "exact_size"].some((name) => name in parameters);
+    const fields = { model, ...(image && !shaped ? { aspect_ratio: "match_input_image" } : {}), ...parameters };
+    const pictures = { input_image: image, mask_image: mask };
+    const isUpload = Object.values(pictures).flat().some((one) => one instanceof Blob);
+    const request = isUpload ? { body: this.#form(fields, pictures) } : { json: { ...fields, ...present(pictures) } };
+    const headers = { "Idempotency-Key": idempotencyKey ?? crypto.randomUUID() };
+    const answer = await this.json("POST", "/api/ai/queue", { ...request, headers, signal });
+    return { ids: answer.generations.map((one) => one.generation_id), cursor: answer.cursor };
+  }
+
+  /** Edit a picture and wait for it: the generation, whose `result_url` downloads the result. Throws `EditError`. */
+  async edit(request, { onEvent, ...options } = {}) {
+    const { ids, cursor } = await this.submit(request, options);
+    for await (const event of this.follow(ids[0], { since: cursor, signal: options.signal })) onEvent?.(event);
+    const generation = await this.wait(ids[0], options);
+    if (generation.status !== "succeeded") throw new EditError(generation);
+    return generation;
+  }
+
+  /** Events of one generation until it is over; where none arrive, it is polled until then. */
+  async *follow(id, { since, signal } = {}) {
+    try {
+      for await (const event of this.events({ since, generationId: id, signal })) {
+        if (event.data.generation_id === id) yield event;
+        if (event.data.generation_id === id && /_(completed|cancelled)$/.test(event.type)) return;
+        if (event.type === "resync") break;
+      }
+    } catch (error) {
+      if (!(error instanceof DarkroomError) || error.status !== 0) throw error;
+    }
+    await this.wait(id, { signal });
+  }
+
+  /** Events as they happen, resumed without a gap when the connection breaks. Ends never by itself. */
+  async *events({ since, generationId, types, signal, onState } = {}) {
+    let cursor = since, failures = 0;
+    for (;;) {
+      const query = new URLSearchParams(present({ since: cursor, generation_id: generationId, types }));
+      try {
+        const answer = await this.fetch(`${this.url}/api/events?${query}`, { headers: this.#headers(), signal });
+        if (!answer.ok) throw await faultOf(answer);
+        onState?.("open");
+        for await (const event of eventsOf(answer.body)) {
+          failures = 0;
+          cursor = event.cursor || cursor;
+          yield event;
+        }
+      } catch (error) {
+        signal?.throwIfAborted();
+        const isLost = !(error instanceof DarkroomError) || error.status >= 500;
+        if (!isLost) throw error;
+        onState?.("lost");
+        if (++failures === TRIES) throw new DarkroomError("The service does not answer");
+      }
+      await sleep(failures ? pauseMs(failures) : 0, signal);
+    }
+  }
+
+  /** A generation; with `waitS`, as soon as it is over or the seconds are. */
+  async generation(id, { waitS = 0, signal } = {}) {
+    const query = waitS ? `?wait=${waitS}` : "";
+    // A long poll that breaks is not repeated as it is: `wait` asks briefly then.
+    const options = { signal, timeoutMs: this.timeoutMs + waitS * 1000, tries: waitS ? 1 : TRIES };
+    return this.json("GET", `/api/ai/queue/${encodeURIComponent(id)}${query}`, options);
+  }
+
+  /** A generation once it is over. */
+  async wait(id, { signal } = {}) {
+    for (;;) {
+      let generation;
+      try {
+        generation = await this.generation(id, { waitS: POLL_S, signal });
+      } catch (error) {
+        if (!(error instanceof DarkroomError) || (error.status !== 0 && !BUSY.has(error.status))) throw error;
+        // Connections that do not last, or a service that is away for a moment.
+        await sleep(1000, signal);
+        generation = await this.generation(id, { signal });
+      }
+      if (TERMINAL.has(generation.status)) return generation;
+    }
+  }
+
+  /** The result of a generation as a Blob. */
+  async download(generation) {
+    const answer = await this.fetch(generation.result_url);
+    if (!answer.ok) throw new DarkroomError("The result could not be downloaded", { status: answer.status, code: "download_failed" });
+    return answer.blob();
+  }
+
+  /** Generations, newest first: a page, and what to give as `after` for the next one. */
+  async list(filters = {}, { signal } = {}) {
+    const answer = await this.json("GET", `/api/ai/queue?${new URLSearchParams(present(filters))}`, { signal });
+    return { generations: answer.generations, next: answer.next };
+  }
+
+  /** Cancel; false: it was over already. */
+  async cancel(id) {
+    return (await this.json("DELETE", `/api/ai/queue/${encodeURIComponent(id)}`)).effect === "cancelled";
+  }
+
+  /** Delete all that is kept of a generation; how much that was. */
+  async erase(id) {
+    return (await this.json("DELETE", `/api/ai/queue/${encodeURIComponent(id)}?erase=true`)).erased;
+  }
+
+  /** Any route: its answer's JSON. Repeated while the service is busy or away, where that is safe. */
+  async json(method, path, { json, body, headers = {}, signal, timeoutMs = this.timeoutMs, tries = TRIES } = {}) {
+    const sent = json === undefined ? body : JSON.stringify(json);
+    const kind = json === undefined ? {} : { "Content-Type": "application/json" };
+    const mayRepeat = method !== "POST" || "Idempotency-Key" in headers;
+    for (let tried = 1; ; tried++) {
+      const isLast = tried >= tries || !mayRepeat;
+      let pause = pauseMs(tried);
+      try {
+        const limit = AbortSignal.timeout(timeoutMs);
+        const answer = await this.fetch(this.url + path, {
+          method, body: sent, headers: { ...this.#headers(), ...kind, ...headers },
+          signal: signal ? AbortSignal.any([signal, limit]) : limit,
+        });
+        if (answer.ok) return answer.json();
+        if (isLast || !BUSY.has(answer.status)) throw await faultOf(answer);
+        pause = Math.max(pause, 1000 * Number(answer.headers.get("retry-after") ?? 0));
+      } catch (error) {
+        if (error instanceof DarkroomError) throw error;
+        signal?.throwIfAborted();
+        if (isLast) throw new DarkroomError("The service does not answer");
+      }
+      await sleep(Math.min(pause, LONGEST_PAUSE_MS), signal);
+    }
+  }
+
+  #headers() {
+    return { Authorization: `Bearer ${this.key}` };
+  }
+
+  #form(fields, pictures) {
+    const form = new FormData();
+    for (const [name, value] of Object.entries(present(fields))) {
+      form.append(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+    }
+    for (const [name, sources] of Object.entries(present(pictures))) {
+      for (const source of [sources].flat()) {
+        if (source instanceof Blob) form.append(name, source, source.name ?? "picture");
+        else form.append(name, source);
+      }
+    }
+    return form;
+  }
+}
+
+const present = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== undefined));
