@@ -8,7 +8,7 @@ JOBS ?= 4
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry test-gpu fuzz lock pin-images sbom soak clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry test-gpu fuzz page-pictures lock pin-images sbom soak clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -63,6 +63,9 @@ soak: .venv/.dev  ## break the service for SECONDS (default 1200) and check ever
 fuzz: .venv/.dev  ## requests made up from the OpenAPI document, SECONDS (default 120) for each of two tenants
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.28,<5'
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),120)
+
+page-pictures: .venv/.dev  ## pictures of the page for the documentation
+	$(BIN)/python -m tests.page.pictures
 
 lock: $(BIN)/python  ## the exact versions that the images install, from pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

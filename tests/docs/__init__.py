@@ -1,0 +1,1 @@
+"""The documentation: what it tells to run, runs."""
