@@ -8,7 +8,7 @@ JOBS ?= 4
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry test-gpu fuzz page-pictures lock pin-images sbom soak clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom soak clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -53,6 +53,9 @@ bench-gpu: .venv/.dev  ## on a CUDA GPU, in eight minutes: steps, edits, peaks, 
 
 bench-gpu-carry: .venv/.dev  ## the wheels for a GPU machine without network, and the line that installs them there
 	$(BIN)/python -m bench.gpu.carry
+
+bench-gpu-rehearsal: .venv/.dev  ## all of bench-gpu with shrunk models on a CPU, before a GPU is at hand
+	REHEARSE_BENCH_GPU=1 $(BIN)/python -m pytest tests/unit/test_bench_gpu.py
 
 test-gpu: .venv/.dev  ## on a CUDA GPU: the tests that need one
 	$(BIN)/python -m pytest tests/gpu

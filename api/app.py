@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from api import playground
 from api.dialects import bfl, fal, forge, nim, openai, oxen, replicate, runpod
@@ -67,7 +68,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 with contextlib.suppress(asyncio.CancelledError, errors.DarkroomError):
                     await calling
 
-    middleware = [Middleware(RequestIds), Middleware(SafeHeaders), _body_limit(settings)]
+    middleware = [Middleware(RequestIds, fault=_fault), Middleware(SafeHeaders), _body_limit(settings)]
     if settings.cors_origins:
         cors = Middleware(
             CORSMiddleware,
@@ -99,14 +100,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_exception_handler(HungUpError, _hung_up)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_fault)
-    app.add_exception_handler(Exception, _unknown_fault)
     return app
 
 
 async def _warn_of_unknown_tenants(settings: ApiSettings, resources: Resources) -> None:
     """A name that is misspelt has no key: what is set for it holds for nobody."""
-    with contextlib.suppress(errors.StoreUnavailableError):
-        unknown = await resources.keys.unknown({*settings.budgets, *settings.retention_days})
+    named = {*settings.budgets, *settings.retention_days}
+    if not named:
+        return
+    with contextlib.suppress(errors.StoreUnavailableError, ValueError):
+        unknown = await resources.keys.unknown(named)
         if unknown:
             log.warning(
                 "DARKROOM_BUDGETS or DARKROOM_RETENTION_DAYS: nobody has a key of %s", ", ".join(sorted(unknown))
@@ -182,6 +185,6 @@ async def _http_fault(request: Request, exc: Exception) -> Response:
     return answer
 
 
-async def _unknown_fault(request: Request, exc: Exception) -> Response:
-    # Starlette re-raises it after this, so the server's log has the trace.
-    return _problem(request, errors.InternalError("Something went wrong on our side"))
+async def _fault(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    await _problem(request, errors.InternalError("Something went wrong on our side"))(scope, receive, send)

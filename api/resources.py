@@ -26,6 +26,8 @@ from api.service.watch import BLOCK_MS, Hub
 from api.service.webhook_secrets import WebhookSecrets
 from api.settings import ApiSettings
 from api.webhooks.calls import Calls
+from api.webhooks.pings import AT_ONCE as PINGS_AT_ONCE
+from api.webhooks.pings import Pings
 from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
@@ -59,6 +61,7 @@ class Resources:
     tokens: Tokens
     webhook_secrets: WebhookSecrets
     webhook_calls: Calls
+    pings: Pings
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
         """A picture's content credentials, read in a thread. Raises `errors.NotFoundError` when nothing is signed here."""
@@ -105,6 +108,8 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         forecasts = Forecasts(ledger, known)
         webhook_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed)
         stack.callback(webhook_calls.close)
+        ping_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed, at_once=PINGS_AT_ONCE)
+        stack.callback(ping_calls.close)
         reader = Reader(ledger=ledger, known=known, objects=objects, signatures=signatures)
         yield Resources(
             settings=settings,
@@ -136,6 +141,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             eraser=Eraser(ledger, objects),
             webhook_secrets=WebhookSecrets(signatures, ledger),
             webhook_calls=webhook_calls,
+            pings=Pings(ping_calls),
             tokens=Tokens(signatures.key("browser token"), keys, ledger),
             streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams),
         )

@@ -17,6 +17,8 @@ from typing import Any
 LOCKS = Path(__file__).parent / "locks"
 EXCEPTIONS = LOCKS / "exceptions.toml"
 DATABASE = "https://api.osv.dev/v1/query"
+UNANSWERED = ("ConnectionError", "Timeout", "HTTPError", "ServiceError")
+"""What pip-audit says of where a database does not answer."""
 LIMIT_S = 5
 """For one answer of the database."""
 
@@ -29,15 +31,14 @@ def main() -> None:
     parser.add_argument("--exceptions", type=Path, default=EXCEPTIONS)
     parser.add_argument("locks", nargs="*", type=Path, default=sorted(LOCKS.glob("*.txt")))
     arguments = parser.parse_args()
-    found = _known_faults(arguments.locks, arguments.database)
-    if found is None:
-        print(f"audit: {arguments.database} does not answer; the versions were not checked", file=sys.stderr)
-        sys.exit(int(arguments.strict))
+    found, is_complete = _known_faults(arguments.locks, arguments.database)
     excepted = exceptions(tomllib.loads(arguments.exceptions.read_text()), today=datetime.now(UTC).date())
     left = [fault for fault in found if excepted.isdisjoint(fault["names"])]
     for fault in left:
         print(f"audit: {fault['package']} {fault['version']}: {', '.join(fault['names'])}; mended in {fault['mended']}")
-    sys.exit(1 if left else 0)
+    if not is_complete:
+        print(f"audit: {arguments.database} does not answer; not all versions were checked", file=sys.stderr)
+    sys.exit(1 if left or (arguments.strict and not is_complete) else 0)
 
 
 def exceptions(listed: Mapping[str, Any], *, today: date) -> frozenset[str]:
@@ -51,9 +52,9 @@ def exceptions(listed: Mapping[str, Any], *, today: date) -> frozenset[str]:
     return frozenset(valid)
 
 
-def _known_faults(locks: Iterable[Path], database: str) -> Sequence[Mapping[str, Any]] | None:
-    """Each once. None: the database does not answer."""
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+def _known_faults(locks: Iterable[Path], database: str) -> tuple[Sequence[Mapping[str, Any]], bool]:
+    """Each once, and whether the database answered for all locks. Exits where the audit itself fails."""
+    found: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for lock in locks:
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--disable-pip", "--format", "json"]
         options = ["--vulnerability-service", "osv", "--osv-url", database, "--timeout", str(LIMIT_S)]
@@ -63,16 +64,18 @@ def _known_faults(locks: Iterable[Path], database: str) -> Sequence[Mapping[str,
         try:
             report = json.loads(done.stdout)
         except ValueError:
-            return None
+            if not any(word in done.stderr for word in UNANSWERED):
+                sys.exit(f"audit: pip-audit failed:\n{done.stderr[-2000:]}")
+            return list(found.values()), False
         for package in report["dependencies"]:
             for fault in package.get("vulns", ()):
-                found[package["name"], fault["id"]] = {
+                found[package["name"], package["version"], fault["id"]] = {
                     "package": package["name"],
                     "version": package["version"],
                     "names": sorted({fault["id"], *fault["aliases"]}),
                     "mended": ", ".join(fault["fix_versions"]) or "no version",
                 }
-    return list(found.values())
+    return list(found.values()), True
 
 
 if __name__ == "__main__":

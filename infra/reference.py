@@ -95,7 +95,7 @@ def error_codes() -> str:
 
 
 def _leaves(kind: type[errors.DarkroomError]) -> Iterator[type[errors.DarkroomError]]:
-    if "code" in vars(kind) and kind is not errors.DarkroomError:
+    if ("code" in vars(kind) or kind is errors.InternalError) and kind is not errors.DarkroomError:
         yield kind
     for below in kind.__subclasses__():
         yield from _leaves(below)

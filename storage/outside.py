@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -139,12 +140,18 @@ class GuardedBackend(httpcore.NetworkBackend):
 class Outside:
     """Exchanges requests with addresses outside. Safe to use from several threads."""
 
-    def __init__(self, *, limit_s: float, allowed: Iterable[str] = ()) -> None:
-        """`limit_s` bounds a whole exchange; `allowed` are `host:port` pairs that may be private."""
+    def __init__(self, *, limit_s: float, allowed: Iterable[str] = (), authority: Path | None = None) -> None:
+        """`limit_s` bounds a whole exchange; `allowed` are `host:port` pairs that may be private.
+
+        Servers are known by the system's certificate authorities, and by those of the file `authority`.
+        """
+        known = ssl.create_default_context()
+        if authority is not None:
+            known.load_verify_locations(authority)
         pairs = [pair.rpartition(":") for pair in allowed]
         self._backend = GuardedBackend((host, int(port)) for host, _, port in pairs)
         self._pool = httpcore.ConnectionPool(
-            network_backend=self._backend, max_connections=CONNECTIONS, max_keepalive_connections=0
+            ssl_context=known, network_backend=self._backend, max_connections=CONNECTIONS, max_keepalive_connections=0
         )
         self.limit_s = limit_s
 

@@ -27,6 +27,11 @@ def queue_name(model: str, gpu_type: str = ANY_GPU, region: str | None = None) -
     return f"edits.{model}.{gpu_type}" + (f".{region}" if region else "")
 
 
+def is_of_model(queue: str, model: str) -> bool:
+    """Whether a queue is one of a model's; names of GPU types and regions have no dots."""
+    return queue.startswith(f"edits.{model}.") and queue.removeprefix(f"edits.{model}.").count(".") <= 1
+
+
 def queues_of_worker(models: Iterable[str], gpu_type: str, region: str) -> tuple[str, ...]:
     """What a worker serves, from what only its like may to what anyone may."""
     models = tuple(models)

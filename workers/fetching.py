@@ -6,6 +6,7 @@ not tell a caller what answers inside our network.
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import urljoin
 
 from storage import pictures
@@ -19,9 +20,9 @@ HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}
 class Fetcher:
     """Fetches pictures. Safe to use from several threads."""
 
-    def __init__(self, *, limit_s: float, allowed: Iterable[str] = ()) -> None:
-        """`allowed` are `host:port` pairs that may be private."""
-        self._outside = Outside(limit_s=limit_s, allowed=allowed)
+    def __init__(self, *, limit_s: float, allowed: Iterable[str] = (), authority: Path | None = None) -> None:
+        """`allowed` are `host:port` pairs that may be private; `authority` has certificate authorities beside the system's."""
+        self._outside = Outside(limit_s=limit_s, allowed=allowed, authority=authority)
 
     def fetch(self, url: str, field: str = "input_image") -> bytes:
         """The bytes behind a URL. Raises `errors.InputUnreachableError` naming `field`, with a coarse reason."""

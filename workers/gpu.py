@@ -92,7 +92,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
         store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
         allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
-        fetcher = stack.enter_context(contextlib.closing(Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed)))
+        fetcher = stack.enter_context(contextlib.closing(_fetcher(settings, allowed)))
         decoders = stack.enter_context(contextlib.closing(_decoders(settings)))
         delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
         stack.callback(delivery.close)
@@ -202,6 +202,10 @@ def _named(known: Catalog, name: str) -> str:
         return known.name_of(name)
     except errors.ModelNotFoundError as exc:
         raise ValueError(f"DARKROOM_MODELS and DARKROOM_PRELOAD: {exc}") from exc
+
+
+def _fetcher(settings: GpuSettings, allowed: tuple[str, ...]) -> Fetcher:
+    return Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed, authority=settings.store_authority)
 
 
 def _filters(settings: GpuSettings) -> Filters:

@@ -27,6 +27,8 @@ SILENCE_MS = 2500
 MOST_DELETED = 100
 """Object prefixes deleted, or generations erased, in one go, before the stop is looked at again."""
 
+ERASED_AGAIN_S = 600.0
+
 UNSERVED_S = 20.0
 """How long a queue must be without workers before what waits there is moved."""
 
@@ -63,9 +65,11 @@ class Housekeeping:
 
         Two loops: recovery must not wait for an object store that answers slowly, nor take that wait for a silence of Redis.
         """
-        deleting = threading.Thread(target=self._loop, args=[stopping, self.ensure_bucket, self.delete_expired])
+        deleting = threading.Thread(
+            target=self._loop, args=[stopping, self.ensure_bucket, self.erase, self.delete_expired]
+        )
         deleting.start()
-        self._loop(stopping, self.recover, self.wake, self.reroute, self.replace_tickets, self.erase)
+        self._loop(stopping, self.recover, self.wake, self.reroute, self.replace_tickets)
         deleting.join()
 
     def _loop(self, stopping: threading.Event, *sweeps: Callable[[], None]) -> None:
@@ -130,8 +134,16 @@ class Housekeeping:
         """Erase what was to be kept for less than the usual time. Raises `errors.StoreUnavailableError`."""
         # Their objects are listed as expired by the same script, and go with those.
         for id_, tenant in self._ledger.run(erasure.over(MOST_DELETED)):
-            self._ledger.run(erasure.erase(id_, tenant))
-            log.info("%s is erased", id_)
+            try:
+                self._ledger.run(erasure.erase(id_, tenant, only_due=True))
+            except errors.TransientError:
+                raise
+            except Exception:
+                # One that cannot be erased holds up no other.
+                log.exception("%s is not erased; it is tried again", id_)
+                self._ledger.run(erasure.postpone(id_, by_s=ERASED_AGAIN_S))
+            else:
+                log.info("%s is erased", id_)
 
     def delete_expired(self) -> None:
         """Remove objects whose time is over. Raises `errors.TransientError`."""

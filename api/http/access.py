@@ -112,6 +112,8 @@ async def _watcher(
     if holder is None:
         return await caller_of(request, resources)
     if holder.token.purpose == "session":
+        if token is not None:
+            raise errors.ForbiddenError("A signed-in page shows its token in a header: addresses are written into logs")
         holder.caller.check("read")
     elif holder.token.purpose != "events":
         await resources.tokens.check_generation(holder, generation_id or "")

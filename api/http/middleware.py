@@ -1,6 +1,7 @@
 """What every request and answer passes: an id, a limit on bodies, and headers that keep answers what they are."""
 
 import asyncio
+import logging
 import re
 import uuid
 
@@ -31,6 +32,8 @@ class SafeHeaders:
         await self._app(scope, receive, add if scope["type"] == "http" else send)
 
 
+log = logging.getLogger(__name__)
+
 REQUEST_ID = "X-Request-Id"
 _SENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -38,8 +41,10 @@ _SENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class RequestIds:
     """Gives each request an id, its own `X-Request-Id` where it has a plain one, in the answer's header and in every log line."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, fault: ASGIApp) -> None:
+        """`fault` answers where something went wrong."""
         self._app = app
+        self._fault = fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with the id, unless the route answers with one of its dialect's."""
@@ -49,13 +54,24 @@ class RequestIds:
         sent = Headers(scope=scope).get(REQUEST_ID, "")
         id_ = sent if _SENT_ID.fullmatch(sent) else uuid.uuid4().hex
 
+        has_begun = False
+
         async def add(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 MutableHeaders(scope=message).setdefault(REQUEST_ID, id_)
             await send(message)
 
         with logs.about(request_id=id_):
-            await self._app(scope, receive, add)
+            try:
+                await self._app(scope, receive, add)
+            except Exception:
+                # Here and not by the server, whose line would not say which request that was.
+                log.exception("a request failed")
+                if has_begun:
+                    raise
+                await self._fault(scope, receive, add)
 
 
 class BodyLimit:

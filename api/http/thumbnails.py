@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 
 from fastapi import APIRouter
 from PIL import Image
@@ -19,6 +20,8 @@ router = APIRouter(tags=["downloads"])
 
 # Decoding takes a processor: of a page of fifty, two at a time.
 _turns = asyncio.Semaphore(2)
+MOST_WAITING = 100
+_waiting = 0
 
 
 @router.get(THUMBNAILS + "{key:path}", response_class=Response)
@@ -26,10 +29,18 @@ async def thumbnail(key: str, resources: ResourcesDep, proof: str = "") -> Respo
     """A small WebP of a result, by a link that was handed out."""
     if not resources.signatures.is_link(THUMBNAILS + key, proof):
         raise errors.NotFoundError("This link is not one of ours, or its time is over")
-    data = await resources.objects.get(key)
-    async with _turns:
-        small = await asyncio.to_thread(shrunk, data)
-    headers = {"Cache-Control": f"private, max-age={KEPT_S}", "Content-Security-Policy": "sandbox; default-src 'none'"}
+    global _waiting
+    if _waiting >= MOST_WAITING:
+        raise errors.TooManyRequestsError("Too many small pictures are being made", retry_after=2.0)
+    _waiting += 1
+    try:
+        # Whole pictures are held by those alone whose turn it is.
+        async with _turns:
+            small = await asyncio.to_thread(shrunk, await resources.objects.get(key))
+    finally:
+        _waiting -= 1
+    kept_s = max(0, min(KEPT_S, int(proof.partition(".")[0]) - int(time.time())))
+    headers = {"Cache-Control": f"private, max-age={kept_s}", "Content-Security-Policy": "sandbox; default-src 'none'"}
     return Response(small, media_type="image/webp", headers=headers)
 
 

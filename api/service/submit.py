@@ -149,7 +149,11 @@ class Submitter:
         return Accepted(ids=receipt.ids, cursor=receipt.cursor, replayed=receipt.replayed, is_served=route.is_served)
 
     async def retry(self, id_: str, caller: access.Caller) -> None:
-        """Queue a failed generation again, under the same id. Raises as `records.retry`."""
+        """Queue a failed generation again, under the same id. Raises as `records.retry`, and `errors.ForbiddenError`."""
+        found = await self._ledger.run(records.read(id_, caller.tenant))
+        if found.edit.model in self._known.models:
+            rights.applied(found.submission, caller.rights, self._known)
+        await self._pace(found.submission, caller)
         budget = self._budgets.of(caller.tenant, caller.rights)
         again = records.retry(id_, caller.tenant, self._limits, budget=budget)
         self._send_ticket((await self._ledger.run(again)).queue)
@@ -159,8 +163,11 @@ class Submitter:
             return
         if caller.rights.per_minute is not None:
             await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
-        sent = _sent_bytes(submission)
-        if caller.rights.mb_per_minute is not None and sent:
+        await self.pace_bytes(caller, _sent_bytes(submission))
+
+    async def pace_bytes(self, caller: access.Caller, sent: int) -> None:
+        """Count pictures that a key sends. Raises `errors.TooManyRequestsError` and `errors.PayloadTooLargeError`."""
+        if caller.key_id is not None and caller.rights.mb_per_minute is not None and sent:
             await self._ledger.run(ledger_access.pace_bytes(caller.key_id, caller.rights.mb_per_minute, sent))
 
     async def _fingerprint(self, submission: submissions.Submission) -> str | None:

@@ -105,9 +105,10 @@ class Tokens:
         holder = await self.holder_of(text, origin)
         if holder.token.purpose != "page" or not await self._ledger.run(ledger_access.use_once(holder.token.id)):
             raise errors.UnauthenticatedError("This link was used before, or is not one that signs in")
-        session = holder.token.model_copy(
-            update={"id": secrets.token_urlsafe(12), "purpose": "session", "until": round(self._now()) + SESSION_S}
-        )
+        until = round(self._now()) + SESSION_S
+        # Browsers name no origin where they read from their own.
+        changes = {"id": secrets.token_urlsafe(12), "purpose": "session", "origin": None, "until": until}
+        session = holder.token.model_copy(update=changes)
         return self._signed(session), session
 
     def _signed(self, token: Token) -> str:
@@ -132,7 +133,10 @@ class Tokens:
             raise errors.ForbiddenError("This token is for pages of another origin")
         caller = await self._keys.named(token.key, token.tenant)
         if token.purpose == "session":
-            return Holder(token=token, caller=caller.model_copy(update={"until": token.until}))
+            # Keys are made with keys alone.
+            scopes = tuple(scope for scope in caller.rights.scopes if scope != "admin")
+            rights = caller.rights.model_copy(update={"scopes": scopes})
+            return Holder(token=token, caller=caller.model_copy(update={"until": token.until, "rights": rights}))
         # Whoever has another page's token is a stranger.
         rights = caller.rights.model_copy(update={"unfiltered": False})
         return Holder(

@@ -37,9 +37,7 @@ class WebhookSecrets:
         return self._secrets(tenant, await self._ledger.run(webhooks.rotate_secret(tenant, overlap_s=overlap_s)))
 
     def _secrets(self, tenant: str, versions: webhooks.SecretVersions) -> tuple[Secret, ...]:
-        numbered: list[tuple[int, int | None]] = [(versions.current, None)]
-        if versions.previous_until_ms is not None:
-            numbered.append((versions.current - 1, versions.previous_until_ms))
+        numbered: list[tuple[int, int | None]] = [(versions.current, None), *versions.earlier]
         return tuple(
             Secret(key=self._signatures.webhook_key(tenant, version), version=version, until_ms=until_ms)
             for version, until_ms in numbered

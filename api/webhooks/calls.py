@@ -27,12 +27,12 @@ class Outcome:
 class Calls:
     """Sends messages to addresses that callers named."""
 
-    def __init__(self, *, limit_s: float, allowed: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, limit_s: float, allowed: tuple[str, ...] = (), at_once: int = AT_ONCE) -> None:
         """`limit_s` is how long an answer may take, `allowed` names internal hosts that may be called."""
         self.limit_s = limit_s
         self._outside = Outside(limit_s=limit_s, allowed=allowed)
         # Threads of its own: somebody's slow server must not hold up what else runs in threads.
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhooks")
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="webhooks")
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
         """Send a JSON body."""

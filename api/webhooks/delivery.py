@@ -91,7 +91,7 @@ class Delivery:
             waiting = [one for one in due if not self._began(one)]
             for webhook in waiting:
                 rest_s = self._circuits.rest_s(_destination(webhook), time.monotonic())
-                await self._ledger.run(webhooks.put_off(webhook, by_s=max(rest_s, 1)))
+                await self._ledger.run(webhooks.put_off(webhook, by_s=max(1.0, min(rest_s, webhook.longest_rest_s))))
         except errors.TransientError as exc:
             log.warning("webhooks wait: %s", exc)
             return False
@@ -122,7 +122,7 @@ class Delivery:
             self._circuits.end(destination, answered=outcome.answered, now=time.monotonic())
         pause_s = PAUSES_S[due.tries] if due.tries < len(PAUSES_S) and not outcome.is_final else None
         log.info("%s: webhook for %s, try %d: %s", due.id, due.moment, due.tries + 1, outcome.text)
-        again_ms = None if pause_s is None else pause_s * 1000
+        again_ms = None if pause_s is None else round(min(pause_s, due.longest_rest_s) * 1000)
         noted = webhooks.called(due, again_ms=again_ms, outcome=outcome.text, took_ms=outcome.took_ms)
         try:
             await self._ledger.run(noted)
@@ -143,6 +143,6 @@ class Delivery:
 def _destination(due: webhooks.DueWebhook) -> Destination:
     try:
         webhook = due.generation.submission.webhook
-    except ValueError:
-        webhook = None  # said when it is called
-    return destination_of(due.tenant, webhook.url if webhook else "")
+        return destination_of(due.tenant, webhook.url if webhook else "")
+    except (ValueError, KeyError):
+        return due.tenant, ""  # a record that cannot be read, or a URL that is none: said when it is called

@@ -5,13 +5,15 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import httpx_sse
 
 from darkroom.faults import ApiError, RefusedError
 
-BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.TimeoutException)
+BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.TimeoutException, httpx_sse.SSEError)
 """Connections that break, or never come about."""
 
-BUSY = frozenset({429, 503})
+BUSY = frozenset({429, 502, 503, 504})
+"""Statuses of a service, or of a proxy before it, that may do it a moment later."""
 
 
 def checked_key(api_key: str) -> str:
@@ -20,6 +22,13 @@ def checked_key(api_key: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError("an API key has letters, digits and signs of ASCII, and no spaces")
     return key
+
+
+def checked_url(url: str) -> str:
+    """A service's address, without a slash at the end. Raises `ValueError`."""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"an address begins with http:// or https://; got {url!r}")
+    return url.rstrip("/")
 
 
 def path(template: str, name: str) -> str:
@@ -78,4 +87,4 @@ def reason(exc: Exception) -> str:
         return str(exc) or "no connection"
     if isinstance(exc, httpx.TimeoutException):
         return "no answer in time"
-    return "the connection broke"
+    return "the connection broke" if isinstance(exc, BROKEN) else str(exc) or type(exc).__name__

@@ -8,7 +8,10 @@ import asyncio
 import csv
 import hashlib
 import json
+import logging
+import math
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +21,8 @@ from typing import IO, Any
 from darkroom.asynchronous import AsyncClient
 from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError, UnreachableError
 from darkroom.shapes import Picture
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
@@ -39,6 +44,15 @@ class Row:
     out: str | None = None
 
     @property
+    def place(self) -> str:
+        """Where its result goes, in the folder; without an ending that of the result is added."""
+        return (
+            self.out
+            or "".join(char if char.isalnum() or char in "-_." else "_" for char in self.custom_id).lstrip(".")
+            or "_"
+        )
+
+    @property
     def digest(self) -> str:
         """What makes it this row: its content, not its place."""
         content = json.dumps([self.custom_id, self.image, self.parameters], sort_keys=True)
@@ -56,7 +70,10 @@ def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
                 row["custom_id"] = file.name
     elif source.suffix.lower() == ".csv":
         with source.open(newline="", encoding="utf-8-sig") as lines:
-            raw = [{name: _value(text) for name, text in row.items() if name and text} for row in csv.DictReader(lines)]
+            raw = [
+                {name: _value(name, text) for name, text in row.items() if name and text}
+                for row in csv.DictReader(lines)
+            ]
     elif source.suffix.lower() in (".jsonl", ".ndjson"):
         raw = [
             _parsed(source, number, line)
@@ -66,9 +83,14 @@ def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
     else:
         raise ValueError(f"{source}: a batch is a .csv or .jsonl file, or a folder of pictures")
     rows = [_row(source, number, {**_known(defaults), **row}) for number, row in enumerate(raw, 1)]
-    twice = [row.custom_id for row in rows if sum(other.custom_id == row.custom_id for other in rows) > 1][:1]
+    counts = Counter(row.custom_id for row in rows)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise ValueError(f"{source}: custom_id {twice[0]!r} stands there twice")
+    places = Counter(row.place for row in rows)
+    shared = next((row for row in rows if places[row.place] > 1), None)
+    if shared is not None:
+        raise ValueError(f"{source}: several rows would be saved as {shared.place}; give each an `out` of its own")
     return rows
 
 
@@ -76,13 +98,19 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _value(text: str) -> Any:
-    """A cell: JSON where it is a number or a boolean, text otherwise."""
+TEXTS = frozenset({"custom_id", "prompt", "image", "input_image", "out", "group", "negative_prompt", "model"})
+
+
+def _value(name: str, text: str) -> Any:
+    """A cell: a number or a boolean where it is one and its column may be, text otherwise."""
+    if name in TEXTS:
+        return text
     try:
         value = json.loads(text)
     except ValueError:
         return text
-    return value if isinstance(value, int | float) else text
+    is_plain = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else text
 
 
 def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
@@ -97,6 +125,8 @@ def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
 
 def _row(source: Path, number: int, values: dict[str, Any]) -> Row:
     image, out = values.pop("image", values.pop("input_image", None)), values.pop("out", None)
+    if values.get("num_generations", 1) != 1:
+        raise ValueError(f"{source}, row {number}: num_generations: a row makes one picture; give each a row")
     custom_id = str(values.pop("custom_id", number))
     if not values.get("prompt"):
         raise ValueError(f"{source}, row {number}: prompt is missing; --prompt gives one to all")
@@ -107,7 +137,7 @@ def _row(source: Path, number: int, values: dict[str, Any]) -> Row:
         if found is None:
             raise ValueError(f"{source}, row {number}: there is no file {image}")
         image = str(found)
-    return Row(custom_id=custom_id, image=image, parameters=values, out=out)
+    return Row(custom_id=custom_id, image=image, parameters=values, out=None if out is None else str(out))
 
 
 class Manifest:
@@ -195,7 +225,11 @@ class Manifest:
 async def run(
     client: AsyncClient, rows: Sequence[Row], manifest: Manifest, *, concurrency: int, done: Done = lambda outcome: None
 ) -> None:
-    """Run rows, so many at a time, until each has its result or a reason why not."""
+    """Run rows, so many at a time, until each has its result or a reason why not.
+
+    Raises `UnreachableError` where nobody answers at the beginning; an outage later is waited out.
+    """
+    await client.usage()
     waiting = iter(rows)
 
     async def work() -> None:
@@ -213,7 +247,8 @@ async def _one(client: AsyncClient, row: Row, manifest: Manifest) -> None:
     while True:
         try:
             picture = await _picture(client, row, manifest)
-        except UnreachableError:
+        except UnreachableError as exc:
+            log.warning("waiting: %s", exc)
             await asyncio.sleep(AFTER_OUTAGE_S)
             continue
         except EditFailedError as exc:
@@ -229,18 +264,27 @@ async def _one(client: AsyncClient, row: Row, manifest: Manifest) -> None:
         except (GoneError, OSError, TypeError) as exc:
             manifest.note(row, status="refused", error=str(exc))
         else:
-            file = row.out or f"{_safe(row.custom_id)}.{picture.content_type.partition('/')[2].replace('jpeg', 'jpg')}"
-            target = manifest.folder / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Under another name first: a file that is there is whole.
-            partial = target.with_name(target.name + ".part")
-            picture.save(partial).replace(target)
-            generation = picture.generation
-            manifest.note(
-                row, status="succeeded", file=file, generation_id=generation.id, seed=generation.seed,
-                cost_usd=generation.cost_usd, error=None,
-            )  # fmt: skip
+            _save(picture, row, manifest)
         return
+
+
+def _save(picture: Picture, row: Row, manifest: Manifest) -> None:
+    """Store a result, and note that; or why it cannot be stored. It can be downloaded again."""
+    generation = picture.generation
+    ending = picture.content_type.partition("/")[2].replace("jpeg", "jpg")
+    file = row.place if row.out else f"{row.place}.{ending}"
+    target = manifest.folder / file
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Under another name first: a file that is there is whole.
+        picture.save(target.with_name(target.name + ".part")).replace(target)
+    except (OSError, ValueError) as exc:
+        manifest.note(row, status="unsaved", generation_id=generation.id, error=str(exc))
+        return
+    manifest.note(
+        row, status="succeeded", file=file, generation_id=generation.id, seed=generation.seed,
+        cost_usd=generation.cost_usd, error=None,
+    )  # fmt: skip
 
 
 async def _picture(client: AsyncClient, row: Row, manifest: Manifest) -> Picture:
@@ -254,8 +298,3 @@ async def _picture(client: AsyncClient, row: Row, manifest: Manifest) -> Picture
         id_ = accepted.ids[0]
         manifest.note(row, status="accepted", generation_id=id_)
     return await client.picture(id_)
-
-
-def _safe(name: str) -> str:
-    """A custom_id as a file's name."""
-    return "".join(char if char.isalnum() or char in "-_." else "_" for char in name).lstrip(".") or "_"

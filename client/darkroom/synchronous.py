@@ -1,6 +1,5 @@
 """The client for everybody who writes no coroutines. Made from `asynchronous` by `python -m darkroom.twin`."""
 
-import contextlib
 import json
 import time
 import uuid
@@ -19,6 +18,8 @@ from darkroom.shapes import Accepted, Event, Generation, Picture
 TRIES = 8
 """Of one request, and of one connection to the events before a generation is polled instead."""
 LONGEST_PAUSE_S = 10.0
+AGAIN_S = 0.5
+"""Before a stream that ended is opened again."""
 POLL_S = 30.0
 """Seconds a poll waits at the service."""
 
@@ -31,8 +32,11 @@ class Client:
     """
 
     def __init__(self, url: str, api_key: str, *, timeout_s: float = 30) -> None:
-        """`url` such as `http://127.0.0.1:8000`; `timeout_s` for one answer. Raises `ValueError` for a key that cannot be one."""
-        self.url = url.rstrip("/")
+        """`url` such as `http://127.0.0.1:8000`; `timeout_s` for one answer.
+
+        Raises `ValueError` for an address or a key that cannot be one.
+        """
+        self.url = answers.checked_url(url)
         self._timeout_s = timeout_s
         self._is_known = False
         headers = {"Authorization": f"Bearer {answers.checked_key(api_key)}"}
@@ -68,6 +72,8 @@ class Client:
         `parameters` are those of `enqueue`. `on_event` is called with each event as it comes. Raises `EditFailedError`,
         `CancelledError`, and as `enqueue`.
         """
+        if parameters.get("num_generations", 1) != 1:
+            raise ValueError("edit makes one picture; enqueue makes several, each with an id")
         accepted = self.enqueue(image, prompt, idempotency_key=idempotency_key, **parameters)
         for event in self.follow(accepted.ids[0], since=accepted.cursor):
             if on_event is not None:
@@ -91,7 +97,8 @@ class Client:
         input's shape.
         """
         shaped = {"aspect_ratio", "width", "height", "exact_size"} & parameters.keys()
-        shape = {} if shaped or image is None else {"aspect_ratio": "match_input_image"}
+        has_picture = image is not None or "parent_generation_id" in parameters
+        shape = {} if shaped or not has_picture else {"aspect_ratio": "match_input_image"}
         fields = {"model": model, "prompt": prompt, **shape, **parameters}
         request = inputs.request_of(fields, {"input_image": image, "mask_image": mask})
         return Accepted.of(self._submit("/api/ai/queue", idempotency_key, **request))
@@ -142,7 +149,13 @@ class Client:
             raise ValueError(f"{generation.id} has no result: it is {generation.status}")
         if generation.result_url is None:
             raise GoneError(generation)
-        answer = self._repeated(lambda: self._downloads.get(str(generation.result_url)))
+        url = generation.result_url
+        try:
+            answer = self._repeated(lambda: self._downloads.get(url), where=url.partition("?")[0])
+        except UnreachableError:
+            # The object store may be out of reach where the service is not: it has the result, too.
+            own = generation.raw["download_url"]
+            answer = self._repeated(lambda: self._downloads.get(own), where=own.partition("?")[0])
         if answer.status_code != 200:
             raise answers.fault_of(answer, "The result could not be downloaded")
         content_type = answer.headers.get("content-type", "application/octet-stream")
@@ -175,6 +188,10 @@ class Client:
                 with httpx_sse.connect_sse(
                     self._http, "GET", "/api/events", params=params, timeout=httpx.Timeout(60, connect=5)
                 ) as source:
+                    if source.response.status_code in answers.BUSY and failures + 1 < TRIES:
+                        failures += 1
+                        time.sleep(answers.pause_s(failures))
+                        continue
                     if source.response.status_code != 200:
                         source.response.read()
                         raise answers.fault_of(source.response)
@@ -185,11 +202,15 @@ class Client:
                 failures += 1
                 if failures == TRIES:
                     raise UnreachableError(self.url, answers.reason(exc)) from exc
-            time.sleep(answers.pause_s(failures))
+            # A stream that ends at once must not be opened again and again without a pause.
+            time.sleep(answers.pause_s(failures) if failures else AGAIN_S)
 
     def follow(self, id_: str, *, since: str | None = None) -> Iterator[Event]:
         """Events of one generation until it is over; where none arrive, it is polled until then."""
-        with contextlib.suppress(UnreachableError):
+        # Without a cursor what happened long ago is not told again.
+        if since is None and (self.generation(id_)).is_over:
+            return
+        try:
             for event in self.events(since=since, generation_id=id_):
                 if event.generation_id == id_:
                     yield event
@@ -197,6 +218,11 @@ class Client:
                     return
                 if event.type == "resync":
                     break
+        except UnreachableError:
+            pass
+        except ApiError as exc:
+            if exc.status not in answers.BUSY:
+                raise
         self.wait(id_)
 
     def cancel(self, id_: str) -> bool:
@@ -264,19 +290,22 @@ class Client:
         body: Mapping[str, Any] = answers.body_of(answer)
         return body
 
-    def _repeated(self, send: Callable[[], Any], *, tries: int = TRIES) -> httpx.Response:
-        """The answer to a request, which is repeated while it may be and that could help."""
+    def _repeated(self, send: Callable[[], Any], *, tries: int = TRIES, where: str | None = None) -> httpx.Response:
+        """The answer to a request, repeated while it may be and that could help; `where` it goes, if not to the service."""
         for tried in range(1, tries + 1):
             is_last = tried == tries
             try:
                 answer: httpx.Response = send()
-            except answers.BROKEN as exc:
+            except (httpx.RequestError, httpx.InvalidURL) as exc:
                 # Where nobody ever answered, the address is wrong rather than the service away for a moment.
-                if is_last or (not self._is_known and isinstance(exc, httpx.ConnectError)):
-                    raise UnreachableError(self.url, answers.reason(exc)) from exc
+                is_hopeless = not isinstance(exc, answers.BROKEN) or (
+                    not self._is_known and isinstance(exc, httpx.ConnectError)
+                )
+                if is_last or is_hopeless:
+                    raise UnreachableError(where or self.url, answers.reason(exc)) from exc
                 pause_s = answers.pause_s(tried)
             else:
-                self._is_known = True
+                self._is_known = self._is_known or where is None
                 if is_last or answer.status_code not in answers.BUSY:
                     return answer
                 pause_s = max(answers.retry_after_s(answer) or 0, answers.pause_s(tried))

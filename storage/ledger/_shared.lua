@@ -183,6 +183,19 @@ local function overdraft(tenant, month, budget, more)
   if liable + more > budget then return { 'overdrawn', liable } end
 end
 
+-- All of a request is erased so long after the last of its generations is over, where less than the usual time was agreed.
+local function erase_later(record, at_ms)
+  local ids = {}
+  for id in string.gmatch(record.siblings or record.id, '%S+') do
+    local key = KEY.generation .. id
+    if redis.call('EXISTS', key) == 1 then
+      if redis.call('HEXISTS', key, 'completed_ms') == 0 then return end
+      ids[#ids + 1] = id
+    end
+  end
+  for _, id in ipairs(ids) do redis.call('ZADD', KEY.erasing, integer(at_ms + tonumber(record.keep_ms)), id) end
+end
+
 -- any unfinished state -> a terminal one; `delete_ms` is when its stored result, if any, is to be removed.
 local function settle(record, status, at_ms, delete_ms, fields)
   local key = KEY.generation .. record.id
@@ -194,9 +207,7 @@ local function settle(record, status, at_ms, delete_ms, fields)
   redis.call('ZREM', KEY.deadlines, record.id)
   if record.chain then redis.call('ZREM', KEY.chained, record.id) end
   redis.call('ZREM', KEY.active .. record.tenant, record.id)
-  -- All of it is erased then, where less than the usual time was agreed.
-  local erase_ms = record.keep_ms and at_ms + tonumber(record.keep_ms)
-  if erase_ms then redis.call('ZADD', KEY.erasing, integer(erase_ms), record.id) end
+  if record.keep_ms then erase_later(record, at_ms) end
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
   if record.inputs then
     local unused = status == 'cancelled' and redis.call('DECR', KEY.input_uses .. record.inputs) <= 0

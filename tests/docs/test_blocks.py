@@ -51,7 +51,7 @@ def test_what_a_page_says_to_run_runs(stack: embedded.Stack, tmp_path: Path, pag
 
 
 INSTALL = re.compile(r"pip install '?([\w.\[\]/-]+)")
-FOREIGN = {"gguf"}
+FOREIGN = {"gguf", "bitsandbytes"}
 """What a page tells to install of others."""
 
 

@@ -20,7 +20,8 @@ QUIET = (
 Opened = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+# Of a file, not of the session: while it is open an event loop runs on this thread, and coroutines of other tests need theirs.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium, or CHROMIUM names it")

@@ -170,6 +170,15 @@ def test_the_fleet_is_told(alice: Tenant) -> None:
     assert told.splitlines()[0].split()[:2] == [worker.name, "cpu"]
 
 
+def test_the_fleet_tells_how_many_edits_wait_for_a_model(alice: Tenant, tiny: str) -> None:
+    ids = [alice.enqueue(tiny, model="flux-2-dev", gpu_type="b300") for _ in range(2)]
+    assert alice.get("/api/ai/fleet").json()["queued"]["flux-2-dev"] == 2
+    assert alice.get(f"/api/ai/queue/{ids[0]}").json()["waiting_for"] == {"reason": "no_worker", "percent": None}
+    for id_ in ids:
+        alice.delete(f"/api/ai/queue/{id_}")
+    assert "flux-2-dev" not in alice.get("/api/ai/fleet").json()["queued"]
+
+
 def test_work_is_pinned_to_a_gpu_type(alice: Tenant, tiny: str) -> None:
     asked = {"model": "quick", "prompt": "x", "input_image": tiny}
     here = alice.post("/api/ai/queue", {**asked, "gpu_type": "cpu"}).json()

@@ -1,11 +1,12 @@
 """Workers, a month's use and content credentials in the native API's words."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from api.service.budgets import MICRO
-from storage import provenance
+from storage import provenance, queues
+from storage.ledger import recovery
 
 
 def fleet(workers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -22,6 +23,12 @@ def fleet(workers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for name, facts in sorted(workers.items())
     ]
+
+
+def queued(backlog: Iterable[recovery.Backlog], models: Iterable[str]) -> dict[str, int]:
+    """How many generations wait, by model, of all tenants together."""
+    waiting = {name: sum(row.pending for row in backlog if queues.is_of_model(row.queue, name)) for name in models}
+    return {name: count for name, count in waiting.items() if count}
 
 
 def usage(month: str, used: Mapping[str, int], budget: int | None) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Fields of a native request that are not its model's own parameters."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
+
+import pydantic_core
 
 from api.dialects import base
 from storage.contracts import errors, parameters, submissions
@@ -83,7 +84,7 @@ def metadata(fields: Mapping[str, Any], *, textual: bool) -> dict[str, Any] | No
     value = fields.get("metadata")
     if textual and isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = pydantic_core.from_json(value, allow_inf_nan=False)
         except ValueError:
             value = value or None
     if value is None:

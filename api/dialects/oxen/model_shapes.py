@@ -21,9 +21,10 @@ class Worker(BaseModel):
 
 
 class Fleet(BaseModel):
-    """Who is there."""
+    """Who is there, and how many generations of all tenants wait for each model."""
 
     workers: list[Worker]
+    queued: dict[str, int]
 
 
 class ModelUsage(BaseModel):

@@ -15,7 +15,7 @@ from api.service import forecast, route
 from api.service.budgets import month as month_now
 from storage.contracts import errors, parameters
 from storage.contracts.geometry import Canvas, Size
-from storage.ledger import usage
+from storage.ledger import recovery, usage
 
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
@@ -37,8 +37,10 @@ async def verify(request: Request, resources: ResourcesDep, tenant: Tenant) -> R
 
 @router.get("/api/ai/fleet", responses=contract.FLEET)
 async def read_fleet(resources: ResourcesDep, tenant: Tenant) -> Response:
-    """The workers that are there: GPU type, models with their state, and whether they work."""
-    return JSONResponse({"workers": account.fleet(await resources.forecasts.fleet())})
+    """The workers that are there: GPU type, models with their state, whether they work; and how many edits wait, by model."""
+    backlog = await resources.ledger.run(recovery.backlog())
+    waiting = account.queued(backlog, resources.catalog.models)
+    return JSONResponse({"workers": account.fleet(await resources.forecasts.fleet()), "queued": waiting})
 
 
 @router.get("/api/ai/usage", responses=contract.USAGE)

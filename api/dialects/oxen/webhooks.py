@@ -86,7 +86,7 @@ async def ping(request: Request, resources: ResourcesDep, tenant: Tenant) -> Res
     message = _message(
         "ping", {}, f"ping-{time.time_ns()}", [one.key for one in await resources.webhook_secrets.of(tenant)]
     )
-    outcome = await resources.webhook_calls.post(webhook.url, message.body, message.headers)
+    outcome = await resources.pings.send(tenant, webhook.url, message.body, message.headers)
     told = {"outcome": outcome.text, "status": outcome.status, "duration_ms": outcome.took_ms}
     return JSONResponse(told)
 

@@ -96,13 +96,14 @@ async def version(owner: str, name: str, version: str, resources: ResourcesDep, 
 
 
 @router.post("/files", status_code=201)
-async def upload(request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
+async def upload(request: Request, resources: ResourcesDep, caller: Caller) -> Response:
     """Keep a picture for a day, to be named in an input by its URL."""
     body = await bodies.read(request, files=("content", "metadata"))
     files = body.files.get("content", ())
     if len(files) != 1:
         raise errors.InvalidInputError("content is required: one uploaded picture", field="content")
-    key, picture = await downloads.upload(resources, tenant, files[0], "content")
+    await resources.submitter.pace_bytes(caller, len(files[0]))
+    key, picture = await downloads.upload(resources, caller.tenant, files[0], "content")
     now = datetime.now(UTC)
     until = now + timedelta(seconds=downloads.UPLOAD_LIFETIME_S)
     digest = hashlib.sha256(files[0]).hexdigest()

@@ -29,11 +29,11 @@ export function FleetView({ session }) {
     <ul class="workers">${(workers.value?.workers ?? []).map((worker) => html`<${Worker} key=${worker.name} worker=${worker} />`)}</ul>
     <h2>Models and where they run</h2>
     <div class="scroll" tabindex="0" role="region" aria-label="Models and targets"><table>
-      <thead><tr><th>Model</th><th>GPU type</th><th>State</th><th>Median</th><th>p95</th><th>p99</th><th>Runs</th><th>Success</th><th>Cold start</th><th>Price</th><th><span class="hidden">Do</span></th></tr></thead>
+      <thead><tr><th>Model</th><th>GPU type</th><th>State</th><th>Waiting</th><th>Median</th><th>p95</th><th>p99</th><th>Runs</th><th>Success</th><th>Cold start</th><th>Price</th><th><span class="hidden">Do</span></th></tr></thead>
       <tbody>${rows.map((model) => (model.gpu_support ?? []).filter((row) => row.workers || row.request_ms_samples).map((row) => html`<tr key=${`${model.id} ${row.gpu_type} ${row.region}`}>
         <th scope="row">${model.id}</th><td>${row.gpu_type}<br /><span class="quiet">${row.region}</span></td>
         <td><span class=${`dot ${row.state.replace(" ", "-")}`}></span>${row.state}</td>
-        <td>${duration(row.request_ms_p50)}</td><td>${duration(row.request_ms_p95)}</td><td>${duration(row.request_ms_p99)}</td>
+        <td>${workers.value?.queued[model.id] ?? 0}</td><td>${duration(row.request_ms_p50)}</td><td>${duration(row.request_ms_p95)}</td><td>${duration(row.request_ms_p99)}</td>
         <td>${row.request_ms_samples}</td><td>${row.observed_success_rate === null ? "–" : `${Math.round(100 * row.observed_success_rate)} %`}</td>
         <td>${duration(row.startup_ms_probe)}</td><td>${money(row.estimated_warm_request_cost_usd)}</td>
         <td><div class="row">${row.state === "warm" ? html`<button type="button" class="small" onClick=${() => command(model.id, "start", { run_until_stopped: true })}>Keep warm</button>

@@ -1,5 +1,6 @@
 """Joins the commands, and turns whatever goes wrong into a sentence and an exit code."""
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -45,6 +46,7 @@ for module in (editing, batching, looking, targets, account, doctoring):
 
 def main() -> None:
     """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format="darkroom: %(message)s")
     try:
         code = application(standalone_mode=False)
     except typer.Exit as exc:

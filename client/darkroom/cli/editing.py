@@ -14,10 +14,11 @@ from darkroom.cli import options, printing
 from darkroom.cli.options import Id, Json, UsageError, service_of
 from darkroom.cli.progress import EditProgress
 from darkroom.faults import CancelledError, EditFailedError
-from darkroom.shapes import Accepted, Generation, Picture
+from darkroom.shapes import Accepted, Picture
 from darkroom.synchronous import Client
 
 FORMATS = {".webp": "webp", ".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+ENDINGS = {"image/webp": "webp", "image/jpeg": "jpg", "image/png": "png"}
 PANEL = "Editing"
 
 
@@ -57,11 +58,16 @@ def edit(
 
     Ctrl-C cancels the edit.
     """
-    place = _Place(out, format_)
+    more = options.parameters(settings or [])
+    if more.get("num_generations", 1) != 1:
+        raise UsageError("edit makes one picture; another --seed makes another")
+    if out == "-" and json:
+        raise UsageError("--out - and --json both write to standard output")
+    place = _Place(out, format_ or more.pop("output_format", None))
     asked: dict[str, Any] = {
         "seed": seed, "num_inference_steps": steps, "guidance": guidance, "aspect_ratio": aspect_ratio,
         "output_format": place.format, "profile": model_profile, "gpu_type": gpu, "region": region, "deadline": deadline,
-        "max_cost_usd": max_cost, "no_store": no_store or None, **_size(size), **options.parameters(settings or []),
+        "max_cost_usd": max_cost, "no_store": no_store or None, **_size(size), **more,
     }  # fmt: skip
     pictures = None if image == "-" else [image, *(also or [])]
     with service_of(context).open() as client:
@@ -134,7 +140,7 @@ class _Place:
         if self._is_standard:
             sys.stdout.buffer.write(picture.data)
             return None
-        name = f"{picture.generation.id}.{self.format}"
+        name = f"{picture.generation.id}.{ENDINGS.get(picture.content_type, self.format)}"
         file = Path(name) if self._out is None else self._out / name if self._out.is_dir() else self._out
         try:
             return str(picture.save(file))
@@ -161,19 +167,13 @@ def download(
 ) -> None:
     """Save a result, waiting for it if need be."""
     with service_of(context).open() as client:
-        generation = client.wait(generation_id)
-        place = _Place(out, _format_of(generation) if out is None or Path(out).is_dir() or out == "-" else None)
+        place = _Place(out, None)
         picture = client.picture(generation_id)
     saved = place.save(picture)
     if json:
         printing.as_json({**picture.generation.raw, "saved": saved})
     elif saved:
         printing.out.print(saved, markup=False)
-
-
-def _format_of(generation: Generation) -> str:
-    receipt_format = generation.raw.get("output_format")
-    return str(receipt_format) if receipt_format in FORMATS.values() else "webp"
 
 
 def cancel(context: typer.Context, generation_ids: Annotated[list[str], typer.Argument(metavar="ID…")]) -> None:
@@ -219,16 +219,17 @@ def erase(
     if not yes and not typer.confirm(f"Erase {what}? It cannot be brought back", err=True):
         raise typer.Exit(1)
     with service_of(context).open() as client:
-        if everything:
-            receipts = [client.ask("DELETE", "/api/ai/queue", params={"erase": "everything"})["erased"]]
-        else:
-            receipts = [{"generation_id": id_, **client.erase(id_)} for id_ in generation_ids or []]
-    if json:
-        printing.as_json(receipts)
-    else:
-        for receipt in receipts:
-            told = ", ".join(f"{number} {name}" for name, number in receipt.items() if name != "generation_id")
-            printing.out.print(f"{receipt.get('generation_id', 'everything')}: erased {told}", markup=False)
+        # Each receipt as it comes: one that is not there hides none of those before it.
+        for id_ in generation_ids or ["everything"]:
+            if everything:
+                receipt = client.ask("DELETE", "/api/ai/queue", params={"erase": "everything"})["erased"]
+            else:
+                receipt = client.erase(id_)
+            if json:
+                printing.as_json_lines([{"generation_id": id_, **receipt}])
+            else:
+                told = ", ".join(f"{number} {name}" for name, number in receipt.items())
+                printing.out.print(f"{id_}: erased {told}", markup=False)
 
 
 def verify(

@@ -33,13 +33,19 @@ def get(
         generation = client.wait(generation_id) if wait else client.generation(generation_id)
     if json or not printing.out.is_terminal:
         printing.as_json(generation.raw)
-        return
+    else:
+        _print(generation)
+    if wait and not generation.is_succeeded:
+        raise typer.Exit(1)
+
+
+def _print(generation: Generation) -> None:
     raw, size = generation.raw, generation.size
     printing.facts(
         {
             "id": generation.id, "status": generation.status, "model": generation.model, "prompt": generation.prompt,
             "seed": generation.seed, "size": f"{size[0]}x{size[1]}, {raw['fit']}" if size else None,
-            "position": raw["queue_position"], "waits for": raw.get("waiting_for"),
+            "position": raw["queue_position"], "waits for": printing.waiting(raw.get("waiting_for")),
             "ran on": raw["ran_on"] and raw["ran_on"]["worker"],
             "times": raw["timings"] and ", ".join(f"{k.removesuffix('_ms')} {v} ms" for k, v in raw["timings"].items()),
             "cost": None if raw["cost_usd"] is None else f"${raw['cost_usd']:.4f}",

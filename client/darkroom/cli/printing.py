@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from darkroom.shapes import Generation
 
@@ -50,8 +52,16 @@ def drawn_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Tab
     for column in columns:
         drawn.add_column(column, overflow="ellipsis", no_wrap=True)
     for row in rows:
-        drawn.add_row(*("" if one is None else str(one) for one in row))
+        drawn.add_row(*(one if isinstance(one, Text) else escape("" if one is None else str(one)) for one in row))
     return drawn
+
+
+def waiting(reason: Mapping[str, Any] | None) -> str | None:
+    """Why a generation is not running yet, in words."""
+    if not reason:
+        return None
+    words = {"no_worker": "a worker", "cold": "a worker that loads the model", "turn": "its turn"}
+    return words.get(reason["reason"], f"the model, which is loaded to {reason['percent']} %")
 
 
 GENERATION_COLUMNS = ("id", "status", "model", "age", "took", "prompt")
@@ -60,18 +70,22 @@ GENERATION_COLUMNS = ("id", "status", "model", "age", "took", "prompt")
 def generation_row(generation: Generation) -> tuple[object, ...]:
     """A generation in a line."""
     status = generation.status
-    shown = f"[{COLOURS.get(status, 'default')}]{status}[/]" if out.is_terminal else status
+    more = ""
     if status == "processing" and generation.raw["progress"]["steps"]:
         progress = generation.raw["progress"]
-        shown += f" {progress['step']}/{progress['steps']}"
+        more = f" {progress['step']}/{progress['steps']}"
     elif status == "queued" and generation.raw["queue_position"] is not None:
-        shown += f" {generation.raw['queue_position'] + 1}."
+        more = f" {generation.raw['queue_position'] + 1}."
     took = generation.raw["execution_ms"]
     prompt = " ".join(generation.prompt.split())
     return (
-        generation.id, shown, generation.model, _age(generation.raw["enqueued_at"]),
-        "" if took is None else f"{took / 1000:.1f} s", prompt if len(prompt) <= 48 else prompt[:47] + "…",
-    )  # fmt: skip
+        generation.id,
+        Text(status + more, style=COLOURS.get(status, "default")),
+        generation.model,
+        _age(generation.raw["enqueued_at"]),
+        "" if took is None else f"{took / 1000:.1f} s",
+        prompt if len(prompt) <= 48 else prompt[:47] + "…",
+    )
 
 
 def _age(seconds: int) -> str:
@@ -87,4 +101,5 @@ def facts(pairs: Mapping[str, Any]) -> None:
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         if value not in (None, ""):
-            out.print(f"[dim]{name:<{width}}[/]  {value}" if out.is_terminal else f"{name}\t{value}")
+            told = escape(str(value))
+            out.print(f"[dim]{name:<{width}}[/]  {told}" if out.is_terminal else f"{name}\t{told}")

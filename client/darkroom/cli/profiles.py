@@ -35,21 +35,23 @@ def configuration_file() -> Path:
 
 
 def chosen(*, url: str | None, key: str | None, name: str | None, environment: Mapping[str, str]) -> Profile:
-    """The service to talk to. Options win over the environment, which wins over the profile.
+    """The service to talk to: by options, then a profile that is named, then the environment, then what is there.
 
-    Raises `ConfigurationError`.
+    A key that is kept for one address is sent to no other. Raises `ConfigurationError`.
     """
-    name = name or environment.get(PROFILE)
-    kept = _of_file(configuration_file(), name)
-    if kept is None and name is None and not (url or environment.get(URL)):
-        kept = _of_stack(Path(environment.get("DARKROOM_DATA_DIR", ".data")) / LOCAL)
+    named = name or environment.get(PROFILE)
+    if named:
+        kept = _of_file(configuration_file(), named)
+        wanted_url, wanted_key = url, key
+    else:
+        wanted_url, wanted_key = url or environment.get(URL) or None, key or environment.get(KEY) or None
+        kept = _of_file(configuration_file(), None)
+        if kept is None and wanted_url is None:
+            kept = _of_stack(Path(environment.get("DARKROOM_DATA_DIR", ".data")) / LOCAL)
     kept = kept or Profile(url=DEFAULT_URL, key=None, source="the default")
-    sources = [word for word, value in (("--url", url), (URL, environment.get(URL))) if value]
-    return Profile(
-        url=url or environment.get(URL) or kept.url,
-        key=key or environment.get(KEY) or kept.key,
-        source=sources[0] if sources else kept.source,
-    )
+    if wanted_url is None or wanted_url == kept.url:
+        return Profile(url=kept.url, key=wanted_key or kept.key, source=kept.source)
+    return Profile(url=wanted_url, key=wanted_key, source="--url" if url else URL)
 
 
 def _of_file(file: Path, name: str | None) -> Profile | None:

@@ -7,6 +7,7 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from darkroom.cli import printing
 from darkroom.cli.printing import err
 from darkroom.shapes import Event, Generation
 
@@ -45,10 +46,10 @@ class EditProgress:
 
     def state(self, generation: Generation) -> None:
         """Show a polled state: how many are before it, and which model is loaded for it."""
-        position, waits = generation.raw["queue_position"], generation.raw.get("waiting_for")
+        position, waits = generation.raw["queue_position"], printing.waiting(generation.raw.get("waiting_for"))
         if generation.status == "queued":
-            ahead = "next" if not position else f"{position} before it"
-            self._show("queued", None, 0, f"{ahead}; {waits}" if waits else ahead)
+            ahead = f"{position} before it, " if position else ""
+            self._show("queued", None, 0, f"{ahead}waits for {waits}" if waits else ahead)
 
     def _show(self, what: str, total: float | None, done: float, more: str) -> None:
         self._progress.update(self._task, description=what, total=total, completed=done, more=more)

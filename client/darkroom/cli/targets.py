@@ -91,10 +91,15 @@ def estimate(
     if json:
         printing.as_json(expected)
         return
-    columns = ("gpu type", "region", "state", "price", "taken from")
-    printing.table(
-        columns, ((one["gpu_type"], one["region"], one["state"], _price(one), one["basis"]) for one in expected)
-    )
+    columns = ("gpu type", "region", "state", "p50", "p90", "price", "taken from")
+    rows = ((one["gpu_type"], one["region"], one["state"], *_times(one), _price(one), one["basis"]) for one in expected)
+    printing.table(columns, rows)
+
+
+def _times(expected: Mapping[str, Any]) -> tuple[str, str]:
+    """What it takes there now, p50 and p90: with loading the model where it is cold and that is known."""
+    times = expected["warm_ms"] if expected["state"] == "warm" else expected["cold_ms"] or expected["warm_ms"]
+    return (f"{times['p50'] / 1000:.1f} s", f"{times['p90'] / 1000:.1f} s") if times else ("", "")
 
 
 def _price(expected: Mapping[str, Any]) -> str:

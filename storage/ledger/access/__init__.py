@@ -10,7 +10,9 @@ from storage.ledger.call import Call, table_of
 
 def issue(key: access.ApiKey, *, by: str) -> Call[int]:
     """Remember a new key; `by` is the id of the key that made it, or who else did."""
-    return Call(script="key_issue", arguments=(key.id, key.tenant, key.model_dump_json(), by), decode=int)
+    return Call(
+        script="key_issue", arguments=(key.id, key.tenant, key.model_dump_json(exclude_defaults=True), by), decode=int
+    )
 
 
 def find(id_: str, *, is_shown: bool) -> Call[access.ApiKey | None]:
@@ -56,7 +58,9 @@ def rotate(id_: str, key: access.ApiKey, *, by: str, after_s: float) -> Call[Non
             raise errors.NotFoundError(NONE)
 
     return Call(
-        script="key_rotate", arguments=(id_, by, int(after_s * 1000), key.id, key.model_dump_json()), decode=decode
+        script="key_rotate",
+        arguments=(id_, by, int(after_s * 1000), key.id, key.model_dump_json(exclude_defaults=True)),
+        decode=decode,
     )
 
 
@@ -136,4 +140,4 @@ def is_edit_of(token: str, id_: str) -> Call[bool]:
 def _key(reply: Sequence[str]) -> access.ApiKey:
     record = table_of(reply)
     changes: dict[str, int] = {name: int(record[name]) for name in ("expires_ms", "used_ms") if name in record}
-    return access.ApiKey.model_validate_json(record["key"]).model_copy(update=changes)
+    return access.ApiKey.model_validate_json(record["key"], extra="ignore").model_copy(update=changes)

@@ -1,5 +1,5 @@
 -- processing -> succeeded: the one moment a result is published. Safe to repeat with the same token.
--- ARGV: 1 id, 2 token, 3 the result as JSON, 4 ms the result is kept unless less was agreed, 5 steps, 6 target, 7 the sample as JSON, 8 its pixels,
+-- ARGV: 1 id, 2 token, 3 the result as JSON, 4 ms the result is kept at the most, 5 steps, 6 target, 7 the sample as JSON, 8 its pixels,
 --       9 ms on the GPU, 10 its cost in millionths of a dollar
 -- Returns 'done' | 'lost'
 local record = record_of(ARGV[1])
@@ -7,7 +7,7 @@ if record.token ~= ARGV[2] then return 'lost' end
 if record.status == 'succeeded' then return 'done' end
 if record.status ~= 'processing' then return 'lost' end
 local at = now_ms()
-settle(record, 'succeeded', at, at + tonumber(record.keep_ms or ARGV[4]), { 'result', ARGV[3], 'step', ARGV[5] })
+settle(record, 'succeeded', at, at + tonumber(ARGV[4]), { 'result', ARGV[3], 'step', ARGV[5] })
 note_sample(ARGV[6], ARGV[7])
 local usage = KEY.usage .. record.tenant .. ':' .. (record.month or '')
 for what, amount in pairs({ count = 1, pixels = ARGV[8], gpu_ms = ARGV[9], cost = ARGV[10] }) do

@@ -15,8 +15,8 @@ class Gone:
     prefixes: tuple[str, ...]
 
 
-def erase(id_: str, tenant: str, *, with_events: bool = True) -> Call[Gone | None]:
-    """Forget a generation; an unfinished one is cancelled first. None: there is none.
+def erase(id_: str, tenant: str, *, with_events: bool = True, only_due: bool = False) -> Call[Gone | None]:
+    """Forget a generation; an unfinished one is cancelled first. None: there is none, or with `only_due` not to be erased yet.
 
     Without its events, which are looked for among many, where those of the whole tenant go anyway.
     """
@@ -27,12 +27,21 @@ def erase(id_: str, tenant: str, *, with_events: bool = True) -> Call[Gone | Non
         _, events, *prefixes = reply
         return Gone(events=int(events), prefixes=tuple(filter(None, prefixes)))
 
-    return Call(script="erase", arguments=(id_, tenant, "events" if with_events else ""), decode=decode)
+    return Call(
+        script="erase",
+        arguments=(id_, tenant, "events" if with_events else "", "due" if only_due else ""),
+        decode=decode,
+    )
 
 
 def over(limit: int) -> Call[tuple[tuple[str, str], ...]]:
     """Id and tenant of generations whose agreed time is over, `limit` at the most."""
     return Call(script="over", arguments=(limit,), decode=lambda reply: tuple((id_, tenant) for id_, tenant in reply))
+
+
+def postpone(id_: str, *, by_s: float) -> Call[int]:
+    """Erase a generation later."""
+    return Call(script="postpone", arguments=(id_, int(by_s * 1000)), decode=int)
 
 
 def ids_of(tenant: str, *, below: str | None, limit: int) -> Call[tuple[tuple[str, ...], str | None]]:

@@ -1,9 +1,14 @@
 -- Forgets a generation: its record with prompt and parameters, its events, webhooks and idempotency key. An unfinished one is
 -- cancelled first. Objects are listed as expired, so that they go whatever becomes of the caller.
--- ARGV: 1 id, 2 tenant, 3 'events' to look for its events, too
+-- ARGV: 1 id, 2 tenant, 3 'events' to look for its events, too, 4 'due' for one that was agreed to be erased by now
 -- Returns {'missing'} | {'erased', events, results prefix, inputs prefix or ''}
 local record = record_of(ARGV[1])
 if record.tenant ~= ARGV[2] then return { 'missing' } end
+if ARGV[4] == 'due' then
+  -- It may have been retried since it was listed.
+  local due = redis.call('ZSCORE', KEY.erasing, record.id)
+  if not due or tonumber(due) > now_ms() then return { 'missing' } end
+end
 local key, at = KEY.generation .. record.id, now_ms()
 local events = 0
 local function forget(stream, until_ms)
@@ -47,7 +52,9 @@ for _, sibling in ipairs(left) do
   end
 end
 if left[1] and record.webhook_moments then
-  redis.call('HSET', KEY.generation .. left[1], 'webhook_moments', record.webhook_moments)
+  -- What was told of its start is not told again, and tries go on where they were.
+  local moments = record.started_ms and string.gsub(record.webhook_moments, 'start,?', '') or record.webhook_moments
+  redis.call('HSET', KEY.generation .. left[1], 'webhook_moments', moments, 'tries_completed', record.tries_completed or 0)
   local due = redis.call('ZSCORE', KEY.webhooks, record.id .. '/completed')
   if due then redis.call('ZADD', KEY.webhooks, due, left[1] .. '/completed') end
 end
@@ -60,5 +67,12 @@ redis.call('ZREM', KEY.parked, record.id)
 redis.call('ZREM', KEY.erasing, record.id)
 redis.call('ZREM', KEY.webhooks, record.id .. '/start', record.id .. '/completed')
 -- What is left of its request is still to be found by it.
-if record.idempotency and not left[1] then redis.call('DEL', KEY.idempotency .. record.tenant .. ':' .. record.idempotency) end
+if record.idempotency and not left[1] then
+  local noted = KEY.idempotency .. record.tenant .. ':' .. record.idempotency
+  local seen = redis.call('GET', noted)
+  -- The key may have been used again since, for another request.
+  for _, id in ipairs(seen and cjson.decode(seen).ids or {}) do
+    if id == record.id then redis.call('DEL', noted) end
+  end
+end
 return { 'erased', events, record.results, inputs }

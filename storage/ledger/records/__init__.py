@@ -86,7 +86,7 @@ def create(
     request = {
         "tenant": tenant,
         "namespace": submission.namespace or tenant,
-        "version": edits.RECORD_VERSION,
+        "version": edits.PLAIN_VERSION if submission.kept_s is None else edits.RECORD_VERSION,
         "model": edit.model,
         "queue": queue,
         "month": month,
@@ -226,7 +226,14 @@ def list_(
 
     index = "active" if active_only else "history"
     pairs = (part for pair in matching.items() for part in pair)
-    return Call(script="list", arguments=(tenant, index, below or "+inf", limit, words.lower(), *pairs), decode=decode)
+    return Call(
+        script="list", arguments=(tenant, index, below or "+inf", limit, _lowered(words), *pairs), decode=decode
+    )
+
+
+def _lowered(words: str) -> str:
+    """Letters of ASCII in lower case, as Lua has them."""
+    return words.encode().lower().decode()
 
 
 def _readable(records: Iterable[Sequence[str]]) -> Iterator[generations.Generation]:

@@ -3,6 +3,9 @@
 --       or '', 6... field, value to match
 -- Returns {sequence to continue below or '', {field, value...}...}
 local SCAN = 1000
+-- Bytes of prompts that one call looks through: others wait for it.
+local MOST_SEARCHED = 1000000
+local searched = 0
 local index = (ARGV[2] == 'active' and KEY.active or KEY.history) .. ARGV[1]
 local below = ARGV[3] == '+inf' and '+inf' or '(' .. ARGV[3]
 local function matches(record)
@@ -10,13 +13,16 @@ local function matches(record)
     if record[ARGV[i]] ~= ARGV[i + 1] then return false end
   end
   if ARGV[5] == '' then return true end
-  local edit = record.submission and cjson.decode(record.submission).edit or cjson.decode(record.edit)
-  return string.find(string.lower(edit.prompt), ARGV[5], 1, true) ~= nil
+  local text = record.submission or record.edit or ''
+  searched = searched + #text
+  local is_read, known = pcall(cjson.decode, text)
+  local edit = is_read and (record.submission and known.edit or known)
+  return type(edit) == 'table' and type(edit.prompt) == 'string' and string.find(string.lower(edit.prompt), ARGV[5], 1, true) ~= nil
 end
 local entries = redis.call('ZREVRANGEBYSCORE', index, below, '-inf', 'WITHSCORES', 'LIMIT', 0, SCAN)
 local page, continue = { '' }, ''
 for i = 1, #entries, 2 do
-  if #page - 1 == tonumber(ARGV[4]) then
+  if #page - 1 == tonumber(ARGV[4]) or searched > MOST_SEARCHED then
     continue = entries[i - 1]
     break
   end

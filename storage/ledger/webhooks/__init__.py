@@ -7,6 +7,9 @@ from typing import Any
 from storage.contracts import errors, generations, submissions
 from storage.ledger.call import Call, table_of
 
+EARLY_TRIES = 8
+"""Calls that fit into the time that a generation is kept which is erased early."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DueWebhook:
@@ -26,6 +29,11 @@ class DueWebhook:
     def tenant(self) -> str:
         """Whose it is."""
         return self.record["tenant"]
+
+    @property
+    def longest_rest_s(self) -> float:
+        """For how long a call may be put off at the most: what is erased early is to be told of before."""
+        return float("inf") if "keep_ms" not in self.record else int(self.record["keep_ms"]) / 1000 / EARLY_TRIES
 
     @property
     def generation(self) -> generations.Generation:
@@ -68,10 +76,10 @@ def put_off(webhook: DueWebhook, *, by_s: float) -> Call[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class SecretVersions:
-    """Which of a tenant's webhook secrets holds, counted from 0, and until when (ms since 1970) the one before does, too."""
+    """Which of a tenant's webhook secrets holds, counted from 0, and earlier ones with until when (ms since 1970) they do."""
 
     current: int
-    previous_until_ms: int | None
+    earlier: tuple[tuple[int, int], ...]
 
 
 def secret_versions(tenant: str) -> Call[SecretVersions]:
@@ -86,7 +94,8 @@ def rotate_secret(tenant: str, *, overlap_s: float) -> Call[SecretVersions]:
 
 def _secrets(tenant: str, overlap_ms: int | str) -> Call[SecretVersions]:
     def decode(reply: Sequence[Any]) -> SecretVersions:
-        return SecretVersions(current=int(reply[0]), previous_until_ms=int(reply[1]) or None)
+        current, *earlier = reply
+        return SecretVersions(current=current, earlier=tuple((version, int(until)) for version, until in earlier))
 
     return Call(script="webhook_secrets", arguments=(tenant, overlap_ms), decode=decode)
 
