@@ -32,9 +32,11 @@ def wants_page(request: Request) -> bool:
 
 def page(resources: Resources) -> Response:
     """The page, which loads nothing from elsewhere; pictures may come from the object store."""
-    store = resources.objects.origin
+    own = resources.settings.public_url or ""
+    sources = f"'self' {own}".strip()
     policy = (
-        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data: {store}; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; "
+        f"img-src {sources} blob: data: {resources.objects.origin}; connect-src {sources}; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", "Vary": "Accept"}

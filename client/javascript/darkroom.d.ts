@@ -56,6 +56,8 @@ export interface Options {
   idempotencyKey?: string;
 }
 
+export function randomId(): string;
+
 export class Darkroom {
   constructor(options: { url?: string; key: string; fetch?: typeof fetch; timeoutMs?: number });
   submit(request: EditRequest, options?: Options): Promise<Accepted>;

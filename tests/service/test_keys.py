@@ -81,6 +81,29 @@ def test_a_key_uses_the_models_and_gpu_types_that_it_may(make: Make, tiny: str) 
     assert _refused(elsewhere, {"input_image": tiny}) == (403, "forbidden")
 
 
+def test_a_key_retries_what_it_may_run_alone(make: Make) -> None:
+    full, limited = make("zoe"), make("zoe", models=["slow"])
+    failed = full.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": "http://127.0.0.1:9/x.png"})
+    id_ = failed.json()["generations"][0]["generation_id"]
+    assert full.finished(id_)["status"] == "failed"
+    assert limited.post(f"/api/ai/queue/{id_}/retry").status_code == 403
+    assert full.post(f"/api/ai/queue/{id_}/retry").status_code == 200
+    assert full.finished(id_)["status"] == "failed"
+
+
+def test_a_page_that_an_operator_signed_in_makes_no_keys(operator: Tenant, make: Make) -> None:
+    powerful = make("zoe", scopes=["read", "submit", "admin"])
+    link = powerful.post("/api/ai/tokens", {"purpose": "page", "origin": "http://page.example"}).json()["token"]
+    answer = requests.post(
+        f"{operator.url}/api/ai/tokens/sign-in",
+        headers={"Authorization": f"Bearer {link}", "Origin": "http://page.example"}, timeout=10,
+    )  # fmt: skip
+    page = Tenant(operator.url, "zoe", answer.json()["token"])
+    assert page.get("/api/ai/queue").status_code == 200, "from its own, without an origin"
+    assert page.get("/api/admin/keys").status_code == 403
+    assert page.get(f"/api/events?token={page.key}").status_code == 403, "not in an address"
+
+
 def test_a_key_is_made_for_what_there_is(operator: Tenant) -> None:
     for rights in (
         {"models": ["nope"]},

@@ -6,7 +6,7 @@ from storage import keys
 from storage.contracts import errors, generations, submissions
 from storage.ledger import claims, erasure, records, recovery, usage, webhooks
 from tests.conftest import eventually
-from tests.stores.conftest import Desk, limits
+from tests.stores.conftest import Desk, an_edit, limits
 
 HOOK = submissions.Webhook(url="http://example.com/hook", dialect="runpod", moments=("start", "completed"))
 INTERNAL = errors.InternalError("broken")
@@ -151,6 +151,48 @@ def test_what_is_agreed_to_be_erased_is_so_after_its_end_and_not_while_it_is_ret
     assert eventually(lambda: desk.run(erasure.over(10))) == ((id_, "alice"),)
     desk.run(erasure.erase(id_, "alice"))
     assert desk.run(erasure.over(10)) == ()
+
+
+def test_a_request_is_erased_early_once_all_of_it_is_over(desk: Desk) -> None:
+    ids = desk.receive("alice", count=2, kept_s=0.05).ids
+    assert desk.finish(desk.claim())
+    assert desk.connection.zcard(keys.ERASING) == 0, "another one of it still runs"
+    assert desk.finish(desk.claim())
+    assert eventually(lambda: len(desk.run(erasure.over(10))) == 2)
+    assert {id_ for id_, _ in desk.run(erasure.over(10))} == set(ids)
+
+
+def test_what_was_retried_since_it_was_listed_is_not_erased(desk: Desk) -> None:
+    id_ = desk.accept("alice", kept_s=0.01)
+    desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
+    assert eventually(lambda: desk.run(erasure.over(10))) == ((id_, "alice"),)
+    desk.run(records.retry(id_, "alice", limits()))
+    assert desk.run(erasure.erase(id_, "alice", only_due=True)) is None
+    assert desk.read(id_).status is generations.Status.QUEUED
+
+
+def test_an_idempotency_key_that_was_used_again_is_still_known(desk: Desk) -> None:
+    old = desk.accept("alice", idempotency_key="order")
+    desk.connection.delete(f"{keys.IDEMPOTENCY}alice:order")  # as after a day
+    new = desk.accept("alice", idempotency_key="order")
+    desk.run(erasure.erase(old, "alice"))
+    again = desk.receive("alice", idempotency_key="order")
+    assert (again.replayed, again.ids) == (True, (new,))
+    desk.run(erasure.erase(new, "alice"))
+    assert not desk.receive("alice", idempotency_key="order").replayed
+
+
+def test_words_are_found_whatever_their_letters_and_beside_damaged_records(desk: Desk) -> None:
+    id_ = desk.accept("alice", edit=an_edit(prompt="Die Ecole und die École"))
+    damaged = desk.accept("alice")
+    desk.connection.hset(f"{keys.GENERATION}{damaged}", "submission", "{")
+
+    def found(words: str) -> list[str]:
+        page = records.list_("alice", matching={}, below=None, limit=10, active_only=False, words=words)
+        return [one.id for one in desk.run(page).generations]
+
+    assert found("die École") == found("ECOLE UND") == [id_]
+    assert found("nowhere") == []
 
 
 def test_only_what_still_waits_is_purged(desk: Desk) -> None:

@@ -44,6 +44,7 @@ async def submission_of(
     own = {field: value for field, value in fields.items() if field not in envelope.NAMES}
     if body.textual:
         own = {field: parameters.typed(value, model.parameters.get(field)) for field, value in own.items()}
+        fields = {**fields, **_lists(fields)}
     envelope.response_format(fields)
     parent = envelope.string(fields, "parent_generation_id") if "parent_generation_id" in fields else None
     references = [await _result_of(parent, tenant, reader)] if parent else []
@@ -124,6 +125,12 @@ async def _result_of(id_: str, tenant: str, reader: Reader) -> edits.Picture:
         message = f"parent_generation_id: that generation is {status}; only a succeeded one has a result"
         raise errors.InvalidInputError(message, field="parent_generation_id")
     return edits.KeptPicture(key=parent.result.key)
+
+
+def _lists(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that may be lists, as a form has them: names with commas between."""
+    texts = {name: fields[name] for name in ("gpu_type",) if isinstance(fields.get(name), str)}
+    return {name: text.split(",") for name, text in texts.items() if "," in text}
 
 
 def _echo(fields: Mapping[str, Any], own: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,12 +11,13 @@ export function variantsOf({ kind, text, models }, seed) {
   if (kind === "seeds") {
     const first = seed ?? Math.floor(Math.random() * 2 ** 31);
     const count = Math.min(MOST, Math.max(2, Number(text) || 4));
-    return Array.from({ length: count }, (_, n) => ({ label: `seed ${first + n}`, changes: { seed: first + n } }));
+    return Array.from({ length: count }, (_, n) => (first + n) % 2 ** 32).map((one) => ({ label: `seed ${one}`, changes: { seed: one } }));
   }
   const shared = seed ?? Math.floor(Math.random() * 2 ** 31);
   if (kind === "models") return models.slice(0, MOST).map((model) => ({ label: model, changes: { model, seed: shared } }));
   const word = kind === "guidance" ? "guidance" : "steps";
-  return text.split(/[\s,;]+/).filter(Boolean).slice(0, MOST).map((one) => ({ label: `${word} ${one}`, changes: { [kind]: Number(one), seed: shared } }));
+  const numbers = text.split(/[\s,;]+/).filter((one) => one !== "" && Number.isFinite(Number(one)));
+  return numbers.slice(0, MOST).map((one) => ({ label: `${word} ${one}`, changes: { [kind]: Number(one), seed: shared } }));
 }
 
 export function Compare({ value, models, onChange }) {
@@ -36,21 +37,21 @@ export function Compare({ value, models, onChange }) {
 }
 
 /** The runs of a group, as a grid. */
-export function Grid({ runs, before, onOpen, onCancel }) {
-  const isOver = runs.every((run) => run.generation && !["queued", "processing"].includes(run.generation.status));
+export function Grid({ runs, before, onOpen, onCancel, onFault }) {
+  const isOver = runs.every((run) => run.isGone || !["queued", "processing"].includes(run.generation.status));
   return html`<section aria-label="Comparison">
     <ul class="grid">${runs.map((run, index) => html`<li key=${run.key}>
       <${Cell} run=${run} before=${before} onOpen=${() => onOpen(index)} /><p>${run.label}</p>
     </li>`)}</ul>
     <div class="row">
-      ${isOver ? html`<button type="button" onClick=${() => save(runs)}>Download as one picture</button>` : html`<button type="button" onClick=${onCancel}>Cancel all</button>`}
+      ${isOver ? html`<button type="button" onClick=${() => save(runs).catch(onFault)}>Download as one picture</button>` : html`<button type="button" onClick=${onCancel}>Cancel all</button>`}
     </div>
   </section>`;
 }
 
 function Cell({ run, before, onOpen }) {
-  const { generation, error } = run;
-  if (error) return html`<div class="cell" role="alert">${error.message}</div>`;
+  const { generation, isGone } = run;
+  if (isGone) return html`<div class="cell">Erased</div>`;
   if (generation?.status === "succeeded") {
     return html`<button type="button" class="cell" onClick=${onOpen} aria-label=${`Open ${run.label}`}><img src=${generation.download_url} alt="" /></button>`;
   }
@@ -62,7 +63,7 @@ function Cell({ run, before, onOpen }) {
 }
 
 async function save(runs) {
-  const done = runs.filter((run) => run.generation?.status === "succeeded");
+  const done = runs.filter((run) => run.generation?.status === "succeeded" && run.generation.download_url && !run.isGone);
   const pictures = await Promise.all(done.map(async (run) => createImageBitmap(await (await fetch(run.generation.download_url)).blob())));
   if (!pictures.length) return;
   const columns = Math.ceil(Math.sqrt(pictures.length)), rows = Math.ceil(pictures.length / columns);

@@ -1,10 +1,11 @@
 // The JavaScript client of a Darkroom service, for browsers and Node, without dependencies.
 
 const TERMINAL = new Set(["succeeded", "failed", "cancelled"]);
-const BUSY = new Set([429, 503]);
+const BUSY = new Set([429, 502, 503, 504]);
 const TRIES = 8;
 const LONGEST_PAUSE_MS = 10_000;
 const POLL_S = 30;
+const AGAIN_MS = 500;
 const SILENCE_MS = 45_000;
 
 /** What the service, or the way to it, refused. `status` is 0 where nobody answered. */
@@ -27,6 +28,9 @@ export class EditError extends DarkroomError {
     this.generation = generation;
   }
 }
+
+/** Random, also where there is no `crypto.randomUUID`: pages that came over plain http have none. */
+export const randomId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 const pauseMs = (failures) => Math.min(100 * 2 ** failures, 5000);
 
@@ -84,6 +88,7 @@ export class Darkroom {
   /** `url` is empty for the page's own host. `timeoutMs` is for one answer. */
   constructor({ url = "", key, fetch = globalThis.fetch.bind(globalThis), timeoutMs = 30_000 }) {
     this.url = url.replace(/\/$/, "");
+    if (!/^[\x21-\x7e]+$/.test(key)) throw new DarkroomError("A key has letters, digits and signs of ASCII alone", { code: "invalid_key" });
     this.key = key;
     this.fetch = fetch;
     this.timeoutMs = timeoutMs;
@@ -92,17 +97,20 @@ export class Darkroom {
   /** Enqueue an edit; `image` is a URL, a data URI, a Blob or a list of them, the rest are the model's parameters. */
   async submit({ image = null, mask = null, model = "flux-kontext-dev", ...parameters }, { idempotencyKey, signal } = {}) {
     const shaped = ["aspect_ratio", "width", "height", "exact_size"].some((name) => name in parameters);
-    const fields = { model, ...(image && !shaped ? { aspect_ratio: "match_input_image" } : {}), ...parameters };
+    const fields = { model, ...((image || parameters.parent_generation_id) && !shaped ? { aspect_ratio: "match_input_image" } : {}), ...parameters };
     const pictures = { input_image: image, mask_image: mask };
-    const isUpload = Object.values(pictures).flat().some((one) => one instanceof Blob);
-    const request = isUpload ? { body: this.#form(fields, pictures) } : { json: { ...fields, ...present(pictures) } };
-    const headers = { "Idempotency-Key": idempotencyKey ?? crypto.randomUUID() };
+    const sources = Object.values(present(pictures)).flat();
+    const isUpload = sources.length > 0 && sources.every((one) => one instanceof Blob);
+    // A form cannot hold files and URLs in an order: then files go as data URIs.
+    const request = isUpload ? { body: this.#form(fields, pictures) } : { json: { ...fields, ...(await plain(pictures)) } };
+    const headers = { "Idempotency-Key": idempotencyKey ?? randomId() };
     const answer = await this.json("POST", "/api/ai/queue", { ...request, headers, signal });
     return { ids: answer.generations.map((one) => one.generation_id), cursor: answer.cursor };
   }
 
   /** Edit a picture and wait for it: the generation, whose `result_url` downloads the result. Throws `EditError`. */
   async edit(request, { onEvent, ...options } = {}) {
+    if ((request.num_generations ?? 1) !== 1) throw new TypeError("edit makes one picture; submit makes several, each with an id");
     const { ids, cursor } = await this.submit(request, options);
     for await (const event of this.follow(ids[0], { since: cursor, signal: options.signal })) onEvent?.(event);
     const generation = await this.wait(ids[0], options);
@@ -112,6 +120,8 @@ export class Darkroom {
 
   /** Events of one generation until it is over; where none arrive, it is polled until then. */
   async *follow(id, { since, signal } = {}) {
+    // Without a cursor what happened long ago is not told again.
+    if (!since && TERMINAL.has((await this.generation(id, { signal })).status)) return;
     try {
       for await (const event of this.events({ since, generationId: id, signal })) {
         if (event.data.generation_id === id) yield event;
@@ -119,7 +129,7 @@ export class Darkroom {
         if (event.type === "resync") break;
       }
     } catch (error) {
-      if (!(error instanceof DarkroomError) || error.status !== 0) throw error;
+      if (!(error instanceof DarkroomError) || (error.status !== 0 && !BUSY.has(error.status))) throw error;
     }
     await this.wait(id, { signal });
   }
@@ -130,7 +140,7 @@ export class Darkroom {
     for (;;) {
       const query = new URLSearchParams(present({ since: cursor, generation_id: generationId, types }));
       try {
-        const answer = await this.fetch(`${this.url}/api/events?${query}`, { headers: this.#headers(), signal });
+        const answer = await this.#stream(`${this.url}/api/events?${query}`, signal);
         if (!answer.ok) throw await faultOf(answer);
         onState?.("open");
         for await (const event of eventsOf(answer.body)) {
@@ -140,12 +150,13 @@ export class Darkroom {
         }
       } catch (error) {
         signal?.throwIfAborted();
-        const isLost = !(error instanceof DarkroomError) || error.status >= 500;
+        const isLost = !(error instanceof DarkroomError) || error.status >= 500 || BUSY.has(error.status);
         if (!isLost) throw error;
         onState?.("lost");
-        if (++failures === TRIES) throw new DarkroomError("The service does not answer");
+        if (++failures === TRIES) throw error instanceof DarkroomError ? error : new DarkroomError("The service does not answer");
       }
-      await sleep(failures ? pauseMs(failures) : 0, signal);
+      // A stream that ends at once is not to be opened again and again without a pause.
+      await sleep(failures ? pauseMs(failures) : AGAIN_MS, signal);
     }
   }
 
@@ -210,7 +221,8 @@ export class Darkroom {
           method, body: sent, headers: { ...this.#headers(), ...kind, ...headers },
           signal: signal ? AbortSignal.any([signal, limit]) : limit,
         });
-        if (answer.ok) return answer.json();
+        // Awaited here: a body that breaks off is a connection that broke.
+        if (answer.ok) return await answer.json();
         if (isLast || !BUSY.has(answer.status)) throw await faultOf(answer);
         pause = Math.max(pause, 1000 * Number(answer.headers.get("retry-after") ?? 0));
       } catch (error) {
@@ -222,6 +234,19 @@ export class Darkroom {
     }
   }
 
+  /** A stream's answer; its head has to come in time, its body may take for ever. */
+  async #stream(url, signal) {
+    const abort = new AbortController();
+    const stop = () => abort.abort(signal.reason);
+    signal?.addEventListener("abort", stop, { once: true });
+    const timer = setTimeout(() => abort.abort(new Error("no answer in time")), this.timeoutMs);
+    try {
+      return await this.fetch(url, { headers: this.#headers(), signal: abort.signal });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   #headers() {
     return { Authorization: `Bearer ${this.key}` };
   }
@@ -229,12 +254,11 @@ export class Darkroom {
   #form(fields, pictures) {
     const form = new FormData();
     for (const [name, value] of Object.entries(present(fields))) {
-      form.append(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+      form.append(name, Array.isArray(value) ? value.join(",") : typeof value === "object" ? JSON.stringify(value) : String(value));
     }
     for (const [name, sources] of Object.entries(present(pictures))) {
       for (const source of [sources].flat()) {
-        if (source instanceof Blob) form.append(name, source, source.name ?? "picture");
-        else form.append(name, source);
+        form.append(name, source, source.name ?? "picture");
       }
     }
     return form;
@@ -242,3 +266,16 @@ export class Darkroom {
 }
 
 const present = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== undefined));
+
+/** Pictures as JSON has them: files as data URIs. */
+async function plain(pictures) {
+  const uri = async (source) => {
+    if (!(source instanceof Blob)) return source;
+    const bytes = new Uint8Array(await source.arrayBuffer());
+    let text = "";
+    for (let at = 0; at < bytes.length; at += 32_768) text += String.fromCharCode(...bytes.subarray(at, at + 32_768));
+    return `data:${source.type || "image/png"};base64,${btoa(text)}`;
+  };
+  const entries = Object.entries(present(pictures)).map(async ([name, one]) => [name, Array.isArray(one) ? await Promise.all(one.map(uri)) : await uri(one)]);
+  return Object.fromEntries(await Promise.all(entries));
+}

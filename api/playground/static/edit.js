@@ -3,6 +3,7 @@
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { ApiTab } from "./apitab.js";
 import { Compare, Grid, variantsOf } from "./compare.js";
+import { randomId } from "./darkroom.js";
 import { ModelForm, fieldsOf, valuesOf } from "./form.js";
 import { Inputs, ofParent, ofUrl } from "./inputs.js";
 import { MaskPainter } from "./mask.js";
@@ -14,12 +15,10 @@ const SUGGESTIONS = ["make it black and white", "turn it sepia", "give it a red 
 const OFF = { kind: "none", text: "", models: [] };
 const USUAL_MODEL = "flux-kontext-dev";
 
-// What the form holds outlives a look at another view.
-const kept = { pictures: [], prompt: "", model: USUAL_MODEL, texts: {}, mask: null, compare: OFF };
-
-function useKept(name) {
-  const [value, setValue] = useState(kept[name]);
-  return [value, (next) => { kept[name] = next; setValue(next); }];
+/** State of the form, which outlives a look at another view. */
+function useKept(session, name, initial) {
+  const [value, setValue] = useState(session.kept[name] ?? initial);
+  return [value, (next) => { session.kept[name] = next; setValue(next); }];
 }
 
 export function EditView({ session, id }) {
@@ -30,17 +29,17 @@ export function EditView({ session, id }) {
 }
 
 function Workbench({ session, id, models }) {
-  const [pictures, setPictures] = useKept("pictures");
-  const [prompt, setPrompt] = useKept("prompt");
-  const [modelId, setModelId] = useKept("model");
-  const [texts, setTexts] = useKept("texts");
-  const [mask, setMask] = useKept("mask");
-  const [compare, setCompare] = useKept("compare");
+  const [pictures, setPictures] = useKept(session, "pictures", []);
+  const [prompt, setPrompt] = useKept(session, "prompt", "");
+  const [modelId, setModelId] = useKept(session, "model", USUAL_MODEL);
+  const [texts, setTexts] = useKept(session, "texts", {});
+  const [mask, setMask] = useKept(session, "mask", null);
+  const [compare, setCompare] = useKept(session, "compare", OFF);
   const [isPainting, setPainting] = useState(false);
   const [fault, setFault] = useState(null);
   const [isSending, setSending] = useState(false);
   const [chain, setChain] = useState([]);
-  const { runs, chosen, show, choose, update } = useRuns(session);
+  const { runs, chosen, show, choose, remove, update } = useRuns(session);
   const promptField = useRef(null), stage = useRef(null);
   const model = models.find((one) => one.id === modelId) ?? models[0];
   const { most_inputs: most, mask: takesMask, text_to_image: needsNone } = model.capabilities;
@@ -49,14 +48,21 @@ function Workbench({ session, id, models }) {
   const canSend = prompt.trim() && (pictures.length || needsNone) && !isSending;
 
   useEffect(() => {
-    if (!id || runs.some((one) => one.generation?.generation_id === id)) return;
-    session.api.generation(id).then((found) => show([startRun(found)]), setFault);
+    if (!id) return undefined;
+    const index = runs.findIndex((one) => one.key === id);
+    if (index >= 0) {
+      choose(index);
+      return undefined;
+    }
+    let isCurrent = true;
+    session.api.generation(id).then((found) => { if (isCurrent) show([startRun(found)]); }, (error) => { if (isCurrent) setFault(error); });
+    return () => { isCurrent = false; };
   }, [id]);
 
   useEffect(() => {
     let isCurrent = true;
-    const known = generation?.status === "succeeded";
-    if (known) lineageOf(session.api, generation).then((found) => { if (isCurrent) setChain(found); }, () => {});
+    setChain([]);
+    if (generation?.status === "succeeded") lineageOf(session, generation).then((found) => { if (isCurrent) setChain(found); }, () => {});
     return () => { isCurrent = false; };
   }, [generation?.generation_id, generation?.status]);
 
@@ -69,33 +75,40 @@ function Workbench({ session, id, models }) {
     return {
       prompt, model: chosenModel.id, ...valuesOf(chosenModel, texts), ...(canPreview ? { previews: true } : {}),
       ...(parent ? { parent_generation_id: parent, ...(texts.aspect_ratio ? {} : { aspect_ratio: "match_input_image" }) } : {}),
-      image: images.length ? (images.length === 1 ? images[0] : images) : null, mask: takesMask ? mask : null, ...changes,
+      image: images.length ? (images.length === 1 ? images[0] : images) : null, mask: chosenModel.capabilities.mask ? mask : null, ...changes,
     };
   };
 
-  const send = async (only = null) => {
+  /** Submit requests one after another; each is shown as soon as it is accepted. */
+  const start = async (requests) => {
     setFault(null);
     setSending(true);
-    const group = compare.kind === "none" || only ? null : crypto.randomUUID();
-    const seed = texts.seed === undefined || texts.seed === "" ? null : Number(texts.seed);
-    const variants = group ? variantsOf(compare, seed) : [{ label: "", changes: only ?? {} }];
-    const before = pictures[0]?.shown ?? null;
+    const started = [];
     try {
-      if (!variants.length) throw new Error("Say what to compare.");
-      const started = [];
-      for (const { label, changes } of variants) {
-        const accepted = await session.api.submit({ ...requestOf(changes), ...(group ? { group } : {}) });
+      for (const { request, label, before } of requests) {
+        const accepted = await session.api.submit(request);
         started.push({ ...startRun(await session.api.generation(accepted.ids[0])), label, before });
+        show([...started]);
       }
-      show(started);
-      stage.current?.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth" });
-      location.hash = started.length === 1 ? `#/edit/${started[0].generation.generation_id}` : "#/edit";
     } catch (error) {
       setFault(error);
       if (error.field === "prompt") promptField.current?.focus();
     } finally {
       setSending(false);
     }
+    if (!started.length) return;
+    stage.current?.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth" });
+    location.hash = started.length === 1 ? `#/edit/${started[0].key}` : "#/edit";
+  };
+
+  const send = () => {
+    const before = pictures[0]?.shown ?? null;
+    if (compare.kind === "none") return start([{ request: requestOf(), label: "", before }]);
+    const seed = texts.seed === undefined || texts.seed === "" ? null : Number(texts.seed);
+    const variants = variantsOf(compare, seed);
+    if (!variants.length) return setFault({ message: "Say what to compare: numbers, with commas between." });
+    const group = randomId();
+    return start(variants.map(({ label, changes }) => ({ request: { ...requestOf(changes), group }, label, before })));
   };
   const submit = (event) => { event?.preventDefault(); if (canSend) send(); };
 
@@ -113,9 +126,9 @@ function Workbench({ session, id, models }) {
   const actions = {
     recall,
     again: (found) => { setPictures([ofParent(found)]); setMask(null); setPrompt(""); promptField.current?.focus(); },
-    otherSeed: () => send({ seed: Math.floor(Math.random() * 2 ** 31) }),
-    retry: async (found) => update(await session.api.json("POST", `/api/ai/queue/${found.generation_id}/retry`)),
-    erase: async (found) => { await session.api.erase(found.generation_id); show([]); location.hash = "#/edit"; },
+    otherSeed: (found) => start([{ request: sameAs(found, models), label: "", before: pictureBefore(found) ?? run?.before ?? null }]),
+    retry: (found) => session.api.json("POST", `/api/ai/queue/${found.generation_id}/retry`).then(update, setFault),
+    erase: (found) => session.api.erase(found.generation_id).then(() => { remove(found.generation_id); location.hash = "#/edit"; }, setFault),
   };
   const cancel = (one) => session.api.cancel(one.generation.generation_id).catch(setFault);
 
@@ -123,7 +136,7 @@ function Workbench({ session, id, models }) {
     <form class="panel" onSubmit=${submit} onKeyDown=${(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); }}>
       <${Inputs} pictures=${pictures} most=${most} takesMask=${takesMask} mask=${mask} onMask=${() => setPainting(true)}
         onChange=${(next) => { setPictures(next); if (next[0] !== pictures[0]) setMask(null); }} />
-      ${mask ? html`<p class="quiet row">A mask is painted. <button type="button" class="small" onClick=${() => setMask(null)}>Without it</button></p>` : null}
+      ${mask ? html`<p class="quiet row">${takesMask ? "A mask is painted." : "This model takes no mask; the painted one is not sent."} <button type="button" class="small" onClick=${() => setMask(null)}>Without it</button></p>` : null}
       <div class="field prompt-field">
         <label for="prompt">What is to change?</label>
         <textarea id="prompt" ref=${promptField} rows="3" maxlength="10000" value=${prompt} aria-invalid=${fault?.field === "prompt" ? "true" : null}
@@ -144,7 +157,7 @@ function Workbench({ session, id, models }) {
       <${Compare} value=${compare} models=${models} onChange=${setCompare} />
     </form>
     <section class="stage" ref=${stage} aria-label="Result">
-      ${runs.length > 1 && chosen === null ? html`<${Grid} runs=${runs} before=${runs[0].before} onOpen=${choose} onCancel=${() => runs.forEach(cancel)} />`
+      ${runs.length > 1 && chosen === null ? html`<${Grid} runs=${runs} before=${runs[0].before} onOpen=${choose} onCancel=${() => runs.forEach(cancel)} onFault=${setFault} />`
       : run ? html`${runs.length > 1 ? html`<button type="button" class="small back" onClick=${() => choose(null)}>‹ Back to the comparison</button>` : null}
         <${Shown} run=${run} actions=${actions} onCancel=${() => cancel(run)} />
         <${Lineage} chain=${chain} current=${generation?.generation_id} onOpen=${open} />`
@@ -156,11 +169,26 @@ function Workbench({ session, id, models }) {
   </div>`;
 }
 
+/** The request that led to a generation, with another seed. */
+function sameAs(found, models) {
+  const model = models.find((one) => one.id === found.model_name);
+  const names = model ? Object.keys(model.request_schema.properties) : [];
+  const values = Object.fromEntries(Object.entries(found).filter(([name, value]) => names.includes(name) && value !== null));
+  const { input_image: image = null, mask_image: mask = null, ...rest } = values;
+  const parent = found.parent_generation_id;
+  const references = [image].flat().filter(Boolean).slice(parent ? 1 : 0);
+  return {
+    ...rest, prompt: found.prompt, model: found.model_name, seed: Math.floor(Math.random() * 2 ** 31), mask,
+    image: references.length > 1 ? references : references[0] ?? null, ...(parent ? { parent_generation_id: parent } : {}),
+  };
+}
+
 const fileOf = ([first], needsNone) => (first ? first.file?.name ?? null : needsNone ? null : "photo.jpg");
 const urlOf = ([first]) => (first && !first.file ? first.url ?? first.parent.download_url : null);
 
 function Shown({ run, actions, onCancel }) {
-  const { generation } = run;
+  const { generation, isGone } = run;
+  if (isGone) return html`<p class="empty">This edit was erased.</p>`;
   if (["queued", "processing"].includes(generation.status)) return html`<${Running} run=${run} before=${run.before ?? pictureBefore(generation)} onCancel=${onCancel} />`;
   if (generation.status === "succeeded") return html`<${Result} generation=${generation} before=${run.before ?? pictureBefore(generation)} actions=${actions} />`;
   return html`<${Failed} generation=${generation} actions=${actions} />`;

@@ -13,32 +13,40 @@ export function HistoryView({ session }) {
   const [models, setModels] = useState([]);
   const now = useNow(15_000);
 
-  const load = async (after = null, signal) => {
-    try {
-      const wanted = { status: filters.status, model: filters.model || null, search: filters.search.trim() || null, limit: PAGE, after };
-      const page = await session.api.list(wanted, { signal });
-      setListed((before) => ({ generations: after ? [...before.generations, ...page.generations] : page.generations, next: page.next, isLoading: false }));
-      setError(null);
-    } catch (caught) {
-      if (!signal?.aborted) setError(caught);
-    }
-  };
+  const [isMore, setMore] = useState(false);
+  const wanted = (after) => ({ status: filters.status, model: filters.model || null, search: filters.search.trim() || null, limit: PAGE, after });
 
   useEffect(() => { session.api.json("GET", "/api/ai/models").then((found) => setModels(found.data), () => {}); }, [session]);
+  // One of these for each choice of filters: what an earlier one still waits for is nobody's.
   useEffect(() => {
     const abort = new AbortController();
-    const timer = setTimeout(() => load(null, abort.signal), 200);
-    return () => { clearTimeout(timer); abort.abort(); };
+    let timer = null, hasList = false;
+    const refresh = async () => {
+      try {
+        const page = await session.api.list(wanted(null), { signal: abort.signal });
+        setListed((before) => (hasList ? { ...before, generations: merged(page.generations, page.next ? olderThan(page.generations, before.generations) : []) } : { generations: page.generations, next: page.next, isLoading: false }));
+        hasList = true;
+        setError(null);
+      } catch (caught) {
+        if (!abort.signal.aborted) setError(caught);
+      }
+    };
+    const soon = (ms) => { clearTimeout(timer); timer = setTimeout(refresh, ms); };
+    soon(200);
+    const stop = session.listen(({ type }) => { if (/_(queued|started|completed|cancelled)$|^resync$/.test(type)) soon(400); });
+    return () => { clearTimeout(timer); stop(); abort.abort(); };
   }, [filters, session]);
-  useEffect(() => {
-    let timer = null;
-    const stop = session.listen(({ type }) => {
-      if (!/_(queued|started|completed|cancelled)$/.test(type)) return;
-      clearTimeout(timer);
-      timer = setTimeout(() => load(), 400);
-    });
-    return () => { clearTimeout(timer); stop(); };
-  }, [filters, session]);
+  const more = async () => {
+    setMore(true);
+    try {
+      const page = await session.api.list(wanted(listed.next));
+      setListed((before) => (before.next === listed.next ? { ...before, generations: merged(before.generations, page.generations), next: page.next } : before));
+    } catch (caught) {
+      setError(caught);
+    } finally {
+      setMore(false);
+    }
+  };
 
   const set = (name) => (event) => setFilters({ ...filters, [name]: event.target.value });
   const erase = async (generation) => {
@@ -57,10 +65,18 @@ export function HistoryView({ session }) {
       <label>Model <select value=${filters.model} onChange=${set("model")}><option value="">All</option>${models.map((one) => html`<option value=${one.id}>${one.id}</option>`)}</select></label>
     </form>
     <${Notice} error=${error} />
-    ${!listed.isLoading && !listed.generations.length ? html`<p class="empty">Nothing here${filters.search || filters.model || filters.status !== "all" ? " that fits" : " yet"}.</p>` : null}
+    ${!listed.isLoading && !listed.generations.length && !listed.next ? html`<p class="empty">Nothing here${filters.search || filters.model || filters.status !== "all" ? " that fits" : " yet"}.</p>` : null}
     <ul class="cards">${listed.generations.map((one) => html`<${Card} key=${one.generation_id} generation=${one} now=${now} onErase=${() => erase(one)} />`)}</ul>
-    ${listed.next ? html`<button type="button" onClick=${() => load(listed.next)}>Show more</button>` : null}
+    ${listed.next ? html`<button type="button" disabled=${isMore} onClick=${more}>Show more</button>` : null}
   </section>`;
+}
+
+const olderThan = (page, generations) => generations.filter((one) => one.enqueued_at <= page.at(-1).enqueued_at);
+
+/** Two lists as one, each generation once, as the first has it; newest first. */
+function merged(first, second) {
+  const ids = new Set(first.map((one) => one.generation_id));
+  return [...first, ...second.filter((one) => !ids.has(one.generation_id))].sort((a, b) => b.enqueued_at - a.enqueued_at);
 }
 
 function Card({ generation, now, onErase }) {

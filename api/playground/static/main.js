@@ -23,10 +23,19 @@ function App() {
   const [isReady, setReady] = useState(false);
 
   useEffect(() => {
-    const change = () => setRoute(routeNow());
+    const signIn = () => Session.ofLink().then((found) => found && setSession(found), setError).finally(() => setReady(true));
+    const change = () => { setRoute(routeNow()); signIn(); };
+    // A file that is dropped beside its place would take the page, and the key with it, away.
+    const stay = (event) => event.preventDefault();
     addEventListener("hashchange", change);
-    Session.ofLink().then(setSession, setError).finally(() => setReady(true));
-    return () => removeEventListener("hashchange", change);
+    addEventListener("dragover", stay);
+    addEventListener("drop", stay);
+    signIn();
+    return () => {
+      removeEventListener("hashchange", change);
+      removeEventListener("dragover", stay);
+      removeEventListener("drop", stay);
+    };
   }, []);
 
   useEffect(() => {
@@ -52,7 +61,7 @@ function App() {
         ${Object.entries(VIEWS).map(([name, [label]]) => html`<a href=${`#/${name}`} aria-current=${route.view === name ? "page" : null}>${label}</a>`)}
       </nav>
       <p class="who" role="status">${state === "lost" ? html`<span class="lost">Reconnecting …</span>` : null}</p>
-      <button type="button" class="small" onClick=${() => setSession(null)}>Sign out</button>
+      <button type="button" class="small" onClick=${() => { location.hash = ""; setSession(null); }}>Sign out</button>
     </header>
     <main id="content" tabindex="-1"><${View} session=${session} id=${route.id} connection=${state} /></main>`;
 }

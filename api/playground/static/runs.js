@@ -12,33 +12,45 @@ export const startRun = (generation) => ({
 /** The picture that went in, where the service still has it. */
 export const pictureBefore = (generation) => [generation.input_image].flat().filter(Boolean)[0] ?? generation.parent_thumbnail ?? null;
 
+/** What a poll tells of a run: how far it is, too, for where no events come. */
+function changesOf(generation) {
+  const { status, phase, progress } = generation;
+  if (status === "queued") return { generation, step: 0, phase: null, percent: 0, preview: null };
+  return { generation, phase, step: progress.step, steps: progress.steps, percent: progress.model_loaded_percent ?? 0 };
+}
+
 function reduced(state, action) {
   switch (action.type) {
     case "show": return { runs: action.runs, chosen: action.runs.length === 1 ? 0 : null };
+    case "remove": {
+      const runs = state.runs.filter((run) => run.key !== action.key);
+      return { runs, chosen: runs.length === 1 ? 0 : null };
+    }
     case "choose": return { ...state, chosen: action.index };
     case "change": return { ...state, runs: state.runs.map((run) => (run.key === action.key ? { ...run, ...action.changes } : run)) };
     default: return state;
   }
 }
 
-// What is shown outlives a look at another view.
-let last = { runs: [], chosen: null };
-
 export function useRuns(session) {
-  const [state, dispatch] = useReducer((before, action) => (last = reduced(before, action)), last);
-  const update = (generation) => dispatch({ type: "change", key: generation.generation_id, changes: { generation } });
-  const isOpen = ({ generation }) => ["queued", "processing"].includes(generation.status);
+  // What is shown outlives a look at another view.
+  const [state, dispatch] = useReducer((before, action) => (session.kept.runs = reduced(before, action)), session.kept.runs ?? { runs: [], chosen: null });
+  const update = (generation) => dispatch({ type: "change", key: generation.generation_id, changes: changesOf(generation) });
+  const read = (key) => session.api.generation(key).then(update, (error) => {
+    if (error.status === 404) dispatch({ type: "change", key, changes: { isGone: true } });
+  });
+  const isOpen = ({ generation, isGone }) => !isGone && ["queued", "processing"].includes(generation.status);
   const open = state.runs.filter(isOpen).map((run) => run.key).join(" ");
 
   useEffect(() => session.listen(({ type, data }) => {
     const key = data.generation_id;
-    if (type === "resync") return open.split(" ").filter(Boolean).forEach((one) => session.api.generation(one).then(update, () => {}));
-    if (!last.runs.some((run) => run.key === key)) return undefined;
+    if (type === "resync") return open.split(" ").filter(Boolean).forEach(read);
+    if (!session.kept.runs?.runs.some((run) => run.key === key)) return undefined;
     if (type === "media_generation_progress") {
       const { step = 0, steps = 0, phase = null, model_loaded_percent: percent = 0, preview } = data;
       return dispatch({ type: "change", key, changes: { step, steps, phase, percent, ...(preview ? { preview } : {}) } });
     }
-    session.api.generation(key).then(update, () => {});
+    read(key);
     return undefined;
   }), [session, open]);
 
@@ -46,7 +58,7 @@ export function useRuns(session) {
   useEffect(() => {
     if (!open) return undefined;
     const timer = setInterval(() => {
-      for (const key of open.split(" ")) session.api.generation(key).then(update, () => {});
+      open.split(" ").forEach(read);
     }, POLL_MS);
     return () => clearInterval(timer);
   }, [session, open]);
@@ -54,19 +66,19 @@ export function useRuns(session) {
   return {
     ...state, update,
     show: (runs) => dispatch({ type: "show", runs }),
+    remove: (key) => dispatch({ type: "remove", key }),
     choose: (index) => dispatch({ type: "choose", index }),
   };
 }
 
-const known = new Map();
-
 /** A generation and those that it came of, the first one first; as far as the service still has them. */
-export async function lineageOf(api, generation) {
+export async function lineageOf(session, generation) {
+  const known = (session.kept.ancestors ??= new Map());
   const chain = [generation];
   while (chain[0].parent_generation_id && chain.length < 30) {
     const id = chain[0].parent_generation_id;
     try {
-      if (!known.has(id)) known.set(id, await api.generation(id));
+      if (!known.has(id)) known.set(id, await session.api.generation(id));
     } catch {
       break;
     }

@@ -10,6 +10,8 @@ export class Session {
     this.tenant = tenant;
     this.listeners = new Set();
     this.abort = new AbortController();
+    /** What views keep while another one is looked at; it goes with the session. */
+    this.kept = {};
   }
 
   /** Sign in with a key; throws what the service says of one that it does not know. */

@@ -35,9 +35,12 @@ export function Running({ run, before, onCancel }) {
 /** Two pictures in one place; the slider says how much of the second is seen. */
 export function Slider({ before, after, alt }) {
   const [at, setAt] = useState(50);
+  const [isBlank, setBlank] = useState(false);
+  // The picture that went in may be gone, or lie where this page loads nothing from.
+  if (isBlank) return html`<div class="frame"><img src=${after} alt=${alt} /></div>`;
   return html`<div class="slider frame" style=${`--at: ${at}%`}>
     <img src=${after} alt=${alt} />
-    <img class="before" src=${before} alt="" />
+    <img class="before" src=${before} alt="" onError=${() => setBlank(true)} />
     <span class="handle" aria-hidden="true"></span>
     <span class="tag start" aria-hidden="true">Before</span><span class="tag end" aria-hidden="true">After</span>
     <input type="range" min="0" max="100" value=${at} aria-label="Before and after" aria-valuetext=${`${at} % before`} onInput=${(event) => setAt(Number(event.target.value))} />
@@ -50,7 +53,7 @@ export function Result({ generation, before, actions }) {
   const isThere = generation.download_url && generation.expires_at > now / 1000;
   return html`<figure class="result">
     ${!isThere ? html`<p class="empty">The result was kept until ${new Date(1000 * generation.expires_at).toLocaleString()} and is deleted.</p>`
-      : before ? html`<${Slider} before=${before} after=${generation.download_url} alt=${`Result: ${generation.prompt}`} />`
+      : before ? html`<${Slider} key=${before} before=${before} after=${generation.download_url} alt=${`Result: ${generation.prompt}`} />`
       : html`<div class="frame"><img src=${generation.download_url} alt=${`Result: ${generation.prompt}`} /></div>`}
     <figcaption>
       <p class="prompt">${generation.prompt}</p>

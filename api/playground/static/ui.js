@@ -1,6 +1,6 @@
 // Small pieces that several views share.
 
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 export const STATUS_WORDS = {
   queued: "Queued", processing: "Running", succeeded: "Done", failed: "Failed", cancelled: "Cancelled",
@@ -72,11 +72,22 @@ export function left(seconds, now) {
 
 export const money = (usd) => (usd === null || usd === undefined ? "–" : `$${usd < 0.01 && usd > 0 ? usd.toFixed(4) : usd.toFixed(2)}`);
 
+/** To the clipboard, also from pages that came over plain http, which have no `navigator.clipboard`. */
+async function write(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = Object.assign(document.createElement("textarea"), { value: text });
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+  return undefined;
+}
+
 /** A button that copies text and says so. */
 export function Copy({ text, label = "Copy" }) {
   const [copied, setCopied] = useState(false);
   const copy = async () => {
-    await navigator.clipboard.writeText(text);
+    await write(text);
     setCopied(true);
     setTimeout(() => setCopied(false), 1500);
   };
@@ -86,11 +97,14 @@ export function Copy({ text, label = "Copy" }) {
 /** A button that asks once more before it does what cannot be undone. */
 export function Confirmed({ label, question, onConfirm }) {
   const [isAsking, setAsking] = useState(false);
-  if (!isAsking) return html`<button type="button" class="small" onClick=${() => setAsking(true)}>${label}</button>`;
+  const no = useRef(null), opener = useRef(null);
+  useEffect(() => {
+    if (isAsking) no.current?.focus();
+  }, [isAsking]);
+  const close = () => { setAsking(false); setTimeout(() => opener.current?.focus()); };
+  if (!isAsking) return html`<button type="button" class="small" ref=${opener} onClick=${() => setAsking(true)}>${label}</button>`;
   return html`<span class="confirm" role="group" aria-label=${question}>
-    <button type="button" class="small danger" ref=${(button) => button?.focus()} onClick=${() => { setAsking(false); onConfirm(); }}>
-      ${question}
-    </button>
-    <button type="button" class="small" onClick=${() => setAsking(false)}>No</button>
+    <button type="button" class="small danger" onClick=${() => { close(); onConfirm(); }}>${question}</button>
+    <button type="button" class="small" ref=${no} onClick=${close}>No</button>
   </span>`;
 }
