@@ -1,8 +1,6 @@
 """Child processes of the embedded stack: started, started again, stopped, and never left behind."""
 
-import ctypes
 import logging
-import signal
 import subprocess
 import sys
 import time
@@ -18,15 +16,18 @@ QUICK_S = 10.0
 QUICK_DEATHS = 5
 """After so many in a row it is started again only every `REST_S`."""
 REST_S = 2.0
-_PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-"""Looked up here: between fork and exec nothing may be loaded."""
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""A program that becomes another one, which the kernel ends with its parent (PR_SET_PDEATHSIG). A `preexec_fn` would do the same
+between fork and exec, where a process that has threads may find a lock held for ever."""
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: should the stack be killed outright, the kernel ends its children."""
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _tied(command: Sequence[str]) -> list[str]:
+    """The command as it is run: should the stack be killed outright, it ends."""
+    return [sys.executable, "-ISc", _TIED, *command] if sys.platform == "linux" else list(command)
 
 
 class Child:
@@ -35,7 +36,7 @@ class Child:
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log_file: Path) -> None:
         self.name = name
         self.log_file = log_file
-        self._command = list(command)
+        self._command = _tied(command)
         self.environment = dict(environment)
         self._quick_deaths = 0
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,6 @@ class Child:
                 stderr=output,
                 # A session of its own: Ctrl-C in the terminal is ours to pass on, in the right order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
 
     @property

@@ -6,6 +6,7 @@ import re
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from storage import logs
@@ -66,6 +67,8 @@ class RequestIds:
         with logs.about(request_id=id_):
             try:
                 await self._app(scope, receive, add)
+            except ClientDisconnect:
+                log.debug("the client left before its request was whole")
             except Exception:
                 # Here and not by the server, whose line would not say which request that was.
                 log.exception("a request failed")

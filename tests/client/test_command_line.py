@@ -164,7 +164,14 @@ def test_a_reader_who_has_seen_enough_is_no_fault(stack: embedded.Stack, tmp_pat
 
 def test_control_c_cancels_the_edit(stack: embedded.Stack, frank: Tenant, tmp_path: Path) -> None:
     command = [COMMAND, "edit", str(PHOTOGRAPH), "stop me", "-m", "slower", "--steps", "50"]
-    with subprocess.Popen(command, env=_environment(stack), cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    # Whoever runs the tests in the background has Ctrl-C ignored, which processes inherit.
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", *command],
+        env=_environment(stack),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         found = eventually(lambda: frank.get("/api/ai/queue?search=stop me").json()["generations"])
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)

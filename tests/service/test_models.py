@@ -171,7 +171,7 @@ def test_the_fleet_is_told(alice: Tenant) -> None:
 
 
 def test_the_fleet_tells_how_many_edits_wait_for_a_model(alice: Tenant, tiny: str) -> None:
-    ids = [alice.enqueue(tiny, model="flux-2-dev", gpu_type="b300") for _ in range(2)]
+    ids = [alice.enqueue(tiny, model="flux-2-dev", gpu_type="h100") for _ in range(2)]
     assert alice.get("/api/ai/fleet").json()["queued"]["flux-2-dev"] == 2
     assert alice.get(f"/api/ai/queue/{ids[0]}").json()["waiting_for"] == {"reason": "no_worker", "percent": None}
     for id_ in ids:

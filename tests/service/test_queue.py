@@ -129,7 +129,7 @@ def test_a_long_poll_answers_when_it_is_over_and_not_before(alice: Tenant, tiny:
 def test_a_poll_can_be_conditional(alice: Tenant, tiny: str) -> None:
     id_ = alice.enqueue(tiny, model="slow")
     early = alice.get(f"/api/ai/queue/{id_}")
-    assert early.headers["Retry-After"] == "1"
+    assert 1 <= int(early.headers["Retry-After"]) <= 30
     alice.finished(id_)
     late = alice.get(f"/api/ai/queue/{id_}", headers={"If-None-Match": early.headers["ETag"]})
     assert late.status_code == 200

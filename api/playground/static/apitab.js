@@ -18,6 +18,7 @@ export function ApiTab({ request }) {
       </div>
       <span class="spring"></span><${Copy} text=${code} />
     </div>
+    ${request.isShortened ? html`<p class="quiet">The code has the first picture alone, and no mask.</p>` : null}
     ${DIALECTS[dialect].note ? html`<p class="quiet">${DIALECTS[dialect].note}</p>` : null}
     <pre tabindex="0" aria-label="Code"><code id="sample">${code}</code></pre>
     <p class="quiet">The key is read from <code>DARKROOM_API_KEY</code>.</p>

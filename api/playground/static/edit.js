@@ -163,7 +163,7 @@ function Workbench({ session, id, models }) {
         <${Lineage} chain=${chain} current=${generation?.generation_id} onOpen=${open} />`
       : pictures.length ? html`<figure><div class="frame"><img src=${pictures[0].shown} alt="The picture that will be edited" /></div></figure>`
       : html`<div class="welcome"><h1>Edit a picture by saying what is to change</h1><p>Drop one on the left, or take the sample, and describe the change.</p></div>`}
-      <${ApiTab} request=${{ model: model.id, aliases: model.aliases, prompt: prompt || "make it black and white", values: valuesOf(model, texts), file: fileOf(pictures, needsNone), url: urlOf(pictures) }} />
+      <${ApiTab} request=${{ model: model.id, aliases: model.aliases, prompt: prompt || "make it black and white", values: valuesOf(model, texts), file: fileOf(pictures, needsNone), url: urlOf(pictures), isShortened: pictures.length > 1 || Boolean(mask && takesMask) }} />
     </section>
     ${isPainting ? html`<${MaskPainter} picture=${pictures[0]} onCancel=${() => setPainting(false)} onDone=${(file) => { setMask(file); setPainting(false); }} />` : null}
   </div>`;
