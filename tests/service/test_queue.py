@@ -139,17 +139,17 @@ def test_a_poll_can_be_conditional(alice: Tenant, tiny: str) -> None:
 
 
 def test_the_list_shows_only_the_unfinished_unless_asked(stack: Any, tiny: str) -> None:
-    erin = Tenant(stack.url, "erin", TENANTS["erin"])
-    assert erin.get("/api/ai/queue").json() == {"count": 0, "generations": [], "next": None}
-    done = [erin.enqueue(tiny) for _ in range(3)]
+    grace = Tenant(stack.url, "grace", TENANTS["grace"])  # Nobody else uses her list.
+    assert grace.get("/api/ai/queue").json() == {"count": 0, "generations": [], "next": None}
+    done = [grace.enqueue(tiny) for _ in range(3)]
     for id_ in done:
-        erin.finished(id_)
-    waiting = erin.enqueue(tiny, model="slow")
-    active = erin.get("/api/ai/queue").json()
+        grace.finished(id_)
+    waiting = grace.enqueue(tiny, model="slow")
+    active = grace.get("/api/ai/queue").json()
     assert (active["count"], [one["generation_id"] for one in active["generations"]]) == (1, [waiting])
-    page = erin.get("/api/ai/queue?status=succeeded&limit=2").json()
+    page = grace.get("/api/ai/queue?status=succeeded&limit=2").json()
     assert [one["generation_id"] for one in page["generations"]] == [done[2], done[1]]
-    rest = erin.get(f"/api/ai/queue?status=succeeded&limit=2&after={page['next']}").json()
+    rest = grace.get(f"/api/ai/queue?status=succeeded&limit=2&after={page['next']}").json()
     assert [one["generation_id"] for one in rest["generations"]] == [done[0]]
     assert rest["next"] is None
     for query in (
@@ -158,9 +158,9 @@ def test_the_list_shows_only_the_unfinished_unless_asked(stack: Any, tiny: str) 
         "status=succeeded&media_type=video",
         "namespace=other",
     ):
-        assert erin.get(f"/api/ai/queue?{query}").json()["count"] == 0
-    assert erin.get("/api/ai/queue?status=succeeded&model=quick&namespace=erin&media_type=image").json()["count"] == 3
-    erin.delete(f"/api/ai/queue/{waiting}")
+        assert grace.get(f"/api/ai/queue?{query}").json()["count"] == 0
+    assert grace.get("/api/ai/queue?status=succeeded&model=quick&namespace=grace&media_type=image").json()["count"] == 3
+    grace.delete(f"/api/ai/queue/{waiting}")
 
 
 def test_a_queued_generation_knows_its_place_and_can_be_cancelled(alice: Tenant, tiny: str) -> None:
