@@ -12,10 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import requests
 from PIL import Image
 
 import darkroom
-from tests.conftest import PHOTOGRAPH, TENANTS
+from tests.conftest import PHOTOGRAPH, TENANTS, eventually
 from tests.faults.conftest import supervised
 
 COMMAND = str(Path(sys.executable).parent / "darkroom")
@@ -23,6 +24,19 @@ COMMAND = str(Path(sys.executable).parent / "darkroom")
 
 def _count(folder: Path) -> int:
     return len(list(folder.glob("*.webp")))
+
+
+def _reach(out: Path, results: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the batch has so many results."""
+    eventually(lambda: _count(out) >= results or process.poll() is not None, within_s=300)
+    assert process.poll() is None, "it goes on"
+
+
+def _ready(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health/ready", timeout=10).status_code == 200
+    except requests.ConnectionError:
+        return False
 
 
 def main() -> None:
@@ -43,12 +57,15 @@ def main() -> None:
         environment = {**os.environ, "DARKROOM_URL": victim.stack.url, "DARKROOM_API_KEY": TENANTS["alice"]}
         command = [COMMAND, "batch", str(folder / "edits.csv"), "--out", str(out), "--model", "quick"]
         for part in sorted(chance.sample(range(1, asked.rows), asked.kills)):
+            before = _count(out)
             with subprocess.Popen(command, env=environment) as process:
-                while _count(out) < part and process.poll() is None:
-                    time.sleep(0.01)
+                _reach(out, (before + max(part, before + 2)) // 2, process)
+                # Under a batch that runs: it has to come through.
+                victim.signal("api", signal.SIGKILL)
+                _reach(out, part, process)
                 process.kill()
-            print(f"killed at {_count(out)} results; the API, too", flush=True)
-            victim.signal("api", signal.SIGKILL)
+            print(f"API killed, then the batch, at {_count(out)} results", flush=True)
+            eventually(lambda: _ready(victim.stack.url))
         began = time.monotonic()
         done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
         print(done.stdout.strip(), f"({time.monotonic() - began:.0f} s)")
