@@ -3,21 +3,18 @@
 import argparse
 import asyncio
 import contextlib
-import os
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
 
+from bench.overhead import stacks
 from bench.overhead.__main__ import photograph
-from infra import embedded, stack_options
+from infra import embedded
 
-CATALOG = Path(__file__).parents[1] / "overhead" / "catalog.toml"
 DRIP_S = 0.5
 
 
@@ -111,18 +108,8 @@ def main() -> None:
     if asked.hold:
         asyncio.run(hold(asked.hold, asked.idle, asked.slow))
         return
-    shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
-    with tempfile.TemporaryDirectory() as name:
-        environment = {
-            **os.environ,
-            "DARKROOM_PORT": "0",
-            "DARKROOM_DATA_DIR": name,
-            "DARKROOM_CATALOG": f"{shipped}:{CATALOG}",
-            "DARKROOM_MODELS": '["sleep-20"]',
-            "DARKROOM_MAX_CONNECTIONS": str(asked.idle + 2 * asked.slow),
-        }
-        with embedded.running(stack_options.Options.from_environment(environment)) as stack:
-            asyncio.run(measure(stack, asked.idle, asked.slow, asked.polls))
+    with stacks.sleeping(DARKROOM_MAX_CONNECTIONS=str(asked.idle + 2 * asked.slow)) as stack:
+        asyncio.run(measure(stack, asked.idle, asked.slow, asked.polls))
 
 
 if __name__ == "__main__":

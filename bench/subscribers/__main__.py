@@ -3,19 +3,15 @@
 import argparse
 import asyncio
 import contextlib
-import os
 import statistics
-import tempfile
 import time
-from pathlib import Path
 
 import aiohttp
 import psutil
 
+from bench.overhead import stacks
 from bench.overhead.__main__ import photograph
-from infra import embedded, stack_options
-
-CATALOG = Path(__file__).parents[1] / "overhead" / "catalog.toml"
+from infra import embedded
 
 
 async def subscribe(http: aiohttp.ClientSession, delays: list[float], ready: asyncio.Semaphore) -> None:
@@ -70,18 +66,8 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--edits", type=int, default=20)
     asked = parser.parse_args()
-    shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
-    with tempfile.TemporaryDirectory() as name:
-        environment = {
-            **os.environ,
-            "DARKROOM_PORT": "0",
-            "DARKROOM_DATA_DIR": name,
-            "DARKROOM_CATALOG": f"{shipped}:{CATALOG}",
-            "DARKROOM_MODELS": '["sleep-20"]',
-            "DARKROOM_MAX_STREAMS_PER_TENANT": str(asked.streams + 10),
-        }
-        with embedded.running(stack_options.Options.from_environment(environment)) as stack:
-            asyncio.run(run(stack, asked.streams, asked.edits))
+    with stacks.sleeping(DARKROOM_MAX_STREAMS_PER_TENANT=str(asked.streams + 10)) as stack:
+        asyncio.run(run(stack, asked.streams, asked.edits))
 
 
 if __name__ == "__main__":

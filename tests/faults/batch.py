@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import requests
 from PIL import Image
 
 import darkroom
@@ -30,13 +29,6 @@ def _reach(out: Path, results: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until the batch has so many results."""
     eventually(lambda: _count(out) >= results or process.poll() is not None, within_s=300)
     assert process.poll() is None, "it goes on"
-
-
-def _ready(url: str) -> bool:
-    try:
-        return requests.get(f"{url}/health/ready", timeout=10).status_code == 200
-    except requests.ConnectionError:
-        return False
 
 
 def main() -> None:
@@ -65,7 +57,7 @@ def main() -> None:
                 _reach(out, part, process)
                 process.kill()
             print(f"API killed, then the batch, at {_count(out)} results", flush=True)
-            eventually(lambda: _ready(victim.stack.url))
+            eventually(lambda: victim.is_ready)
         began = time.monotonic()
         done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
         print(done.stdout.strip(), f"({time.monotonic() - began:.0f} s)")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import requests
 
 from infra import embedded, stack_options
 from tests.conftest import TENANTS, Tenant, eventually, stack_environment
@@ -34,6 +35,14 @@ class Victim:
     @property
     def alice(self) -> Tenant:
         return Tenant(self.stack.url, "alice", TENANTS["alice"])
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its API answers, and that it is ready."""
+        try:
+            return self.alice.get("/health/ready").status_code == 200
+        except requests.ConnectionError:
+            return False
 
     def pid(self, name: str) -> int:
         return self.stack.children[name].pid

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.conftest import Tenant, eventually
+from tests.conftest import eventually
 from tests.faults.conftest import Victim
 from tests.faults.test_recovery import running_on, under_way
 from tests.sse import reading
@@ -92,7 +92,7 @@ def test_a_stopping_api_says_goodbye_with_a_cursor_to_resume_from(victim: Victim
         stream.wait_for("media_generation_started", id_)
         victim.signal("api", signal.SIGTERM)
         cursor = stream.wait_for("goodbye")["data"]["cursor"]
-    eventually(lambda: _ready(victim.alice))
+    eventually(lambda: victim.is_ready)
     with reading(victim.alice, f"?since={cursor}") as stream:
         stream.wait_for("media_generation_completed", id_)
 
@@ -115,13 +115,4 @@ def test_a_stopping_api_still_answers_the_request_it_is_reading(victim: Victim, 
         connection.sendall(body[-1:])
         answer = connection.makefile("rb").readline()
     assert answer == b"HTTP/1.1 200 OK\r\n"
-    eventually(lambda: _ready(victim.alice))
-
-
-def _ready(tenant: Tenant) -> bool:
-    import requests
-
-    try:
-        return tenant.get("/health/ready").status_code == 200
-    except requests.ConnectionError:
-        return False
+    eventually(lambda: victim.is_ready)

@@ -140,18 +140,9 @@ def test_an_api_that_dies_is_replaced_and_its_readers_resume(victim: Victim, tin
         last = stream.wait_for("media_generation_started", id_)["id"]
         victim.signal("api", signal.SIGKILL)
         stream.ended.wait(10)
-    eventually(lambda: _health(victim))
+    eventually(lambda: victim.is_ready)
     with reading(victim.alice, headers={"Last-Event-ID": last}) as stream:
         stream.wait_for(COMPLETED, id_)
-
-
-def _health(victim: Victim) -> bool:
-    import requests
-
-    try:
-        return victim.alice.get("/health/ready").status_code == 200
-    except requests.ConnectionError:
-        return False
 
 
 def test_a_stall_of_the_store_costs_no_healthy_edit_a_second_run(victim: Victim, tiny: str) -> None:
