@@ -53,11 +53,11 @@ def main() -> None:
             with subprocess.Popen(command, env=environment) as process:
                 _reach(out, (before + max(part, before + 2)) // 2, process)
                 # Under a batch that runs: it has to come through.
-                victim.signal("api", signal.SIGKILL)
+                killed = victim.signal("api", signal.SIGKILL)
                 _reach(out, part, process)
                 process.kill()
             print(f"API killed, then the batch, at {_count(out)} results", flush=True)
-            eventually(lambda: victim.is_ready)
+            eventually(lambda killed=killed: victim.is_back(killed))
         began = time.monotonic()
         done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
         print(done.stdout.strip(), f"({time.monotonic() - began:.0f} s)")

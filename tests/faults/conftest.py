@@ -36,9 +36,10 @@ class Victim:
     def alice(self) -> Tenant:
         return Tenant(self.stack.url, "alice", TENANTS["alice"])
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether its API answers, and that it is ready."""
+    def is_back(self, pid: int) -> bool:
+        """Whether another API process than this one, which may still be stopping, answers that it is ready."""
+        if self.pid("api") == pid:
+            return False
         try:
             return self.alice.get("/health/ready").status_code == 200
         except requests.ConnectionError:

@@ -90,9 +90,9 @@ def test_a_stopping_api_says_goodbye_with_a_cursor_to_resume_from(victim: Victim
     with reading(victim.alice) as stream:
         id_ = victim.alice.enqueue(tiny, model="slow")
         stream.wait_for("media_generation_started", id_)
-        victim.signal("api", signal.SIGTERM)
+        stopped = victim.signal("api", signal.SIGTERM)
         cursor = stream.wait_for("goodbye")["data"]["cursor"]
-    eventually(lambda: victim.is_ready)
+    eventually(lambda: victim.is_back(stopped))
     with reading(victim.alice, f"?since={cursor}") as stream:
         stream.wait_for("media_generation_completed", id_)
 
@@ -110,9 +110,9 @@ def test_a_stopping_api_still_answers_the_request_it_is_reading(victim: Victim, 
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         connection.sendall("\r\n".join([*head, "", ""]).encode() + body[:-1])
         with reading(victim.alice) as stream:
-            victim.signal("api", signal.SIGTERM)
+            stopped = victim.signal("api", signal.SIGTERM)
             stream.wait_for("goodbye")
         connection.sendall(body[-1:])
         answer = connection.makefile("rb").readline()
     assert answer == b"HTTP/1.1 200 OK\r\n"
-    eventually(lambda: victim.is_ready)
+    eventually(lambda: victim.is_back(stopped))

@@ -20,7 +20,7 @@ def _oracle(folder: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_a_short_run_of_every_fault_breaks_no_promise() -> None:
-    code, told = _oracle(ROOT, "--seconds", "30", "--pause", "1", "--clients", "3")
+    code, told = _oracle(ROOT, "--seconds", "20", "--pause", "1", "--clients", "3")
     assert "lost 0, doubled 0, stuck 0" in told, told
     assert code == 0, told
 

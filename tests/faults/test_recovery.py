@@ -138,9 +138,9 @@ def test_an_api_that_dies_is_replaced_and_its_readers_resume(victim: Victim, tin
     with reading(victim.alice) as stream:
         id_ = victim.alice.enqueue(tiny, model="slow")
         last = stream.wait_for("media_generation_started", id_)["id"]
-        victim.signal("api", signal.SIGKILL)
+        killed = victim.signal("api", signal.SIGKILL)
         stream.ended.wait(10)
-    eventually(lambda: victim.is_ready)
+    eventually(lambda: victim.is_back(killed))
     with reading(victim.alice, headers={"Last-Event-ID": last}) as stream:
         stream.wait_for(COMPLETED, id_)
 
