@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from api import playground
 from api.dialects import bfl, fal, forge, nim, openai, oxen, replicate, runpod
 from api.dialects.base import Dialect
-from api.http import downloads, thumbnails
+from api.http import downloads, remarks, thumbnails, uploads
 from api.http import errors as http_errors
 from api.http.access import own_url
 from api.http.hangups import HungUpError
@@ -36,11 +36,11 @@ _SPOKEN = (
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _SPOKEN}
 """Every wire API that is spoken here, by name; a route's tag is that name."""
 
-REQUEST_HEADERS = (
-    "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer", "Cancel-After", "x-key",
-    "x-fal-queue-priority", "x-fal-request-timeout",
+ANSWER_HEADERS = (
+    "ETag", "Retry-After", "Location", "Content-Disposition", "Content-Range", "Accept-Ranges", "Idempotent-Replayed",
+    "X-Request-Id", "x-fal-request-id", "x-should-retry", "x-model-time-ms", *remarks.HEADERS,
 )  # fmt: skip
-"""Headers that a page of another origin may send."""
+"""Headers that a page of another origin may read."""
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +73,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=REQUEST_HEADERS,
-            expose_headers=["ETag", "Retry-After", "x-request-id", "x-fal-request-id", "x-should-retry"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            # Whatever clients say of themselves (x-stainless-os, openai-organization): the origin is what is allowed or not.
+            allow_headers=["*"],
+            expose_headers=ANSWER_HEADERS,
         )
         middleware.insert(0, cors)
     app = FastAPI(
@@ -86,10 +87,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
         middleware=middleware,
         redoc_url=None,
     )
+    app.state.describing = [one.describe for one in DIALECTS.values() if one.describe is not None]
     told = http_errors.responses()
     for dialect in DIALECTS.values():
         app.include_router(dialect.router, responses=told)
     app.include_router(downloads.router, responses=told)
+    app.include_router(uploads.router, responses=told)
     app.include_router(thumbnails.router, responses=told)
     app.include_router(playground.router)
     app.add_api_route("/", _index, include_in_schema=False)

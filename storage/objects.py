@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,16 @@ log = logging.getLogger(__name__)
 
 SIGNED_AGAIN_S = 300
 LONGEST_SIGNATURE_S = int(results.RESULT_LIFETIME.total_seconds())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An object of a listing; its size in bytes."""
+
+    key: str
+    size: int
+    etag: str
+    modified_at: datetime
 
 
 class Objects:
@@ -91,6 +102,15 @@ class Objects:
                 return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             except self._client.exceptions.NoSuchKey:
                 raise errors.NotFoundError("The picture is no longer kept") from None
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """What lies below a prefix. Raises `errors.ObjectsUnavailableError`."""
+        with _translated():
+            return [
+                Entry(key=one["Key"], size=one["Size"], etag=one["ETag"].strip('"'), modified_at=one["LastModified"])
+                for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+                for one in page.get("Contents", ())
+            ]
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from storage import picture_blocks
+from storage import picture_blocks, png_metadata
 from storage.contracts import errors
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -35,6 +35,11 @@ class Header:
     transparent: bool
 
 
+def readable(data: bytes) -> bytes:
+    """A picture's file as a library reads it: without metadata that it would refuse the whole file for."""
+    return png_metadata.without_large(data) if png_metadata.is_png(data) else data
+
+
 def inspect(data: bytes, field: str) -> Header:
     """Check a picture's format, size and completeness.
 
@@ -47,6 +52,7 @@ def inspect(data: bytes, field: str) -> Header:
     if container and picture_blocks.too_many(data, container):
         message = f"{field} has more than {picture_blocks.MAX_BLOCKS} blocks of metadata, which no real {container} picture has"
         raise errors.InvalidInputError(message, field=field)
+    data = readable(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:

@@ -1,7 +1,7 @@
 """Before the pipeline: fetch, check, decode and fit the inputs of a claim."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -87,18 +87,18 @@ class Preparing:
         images, originals = [one.image for one in decoded], [one.original for one in decoded]
         for image in images if edit.filtered else ():
             self._filters.check_picture(image, "input")
-        if model.stitches and len(images) > 1:
-            side_by_side = sum(original.ratio for original in originals)
-            model.frame.check_reference(Size(width=max(1, round(1000 * side_by_side)), height=1000))
-            images = [pictures.stitched(images)]
-            originals = [Size(width=images[0].width, height=images[0].height)]
+        # A mask is for the first; the others are what the model looks at.
+        apart = 0 if edit.mask is None else 1
+        if model.stitches and len(images) > apart + 1:
+            whole, size = _side_by_side(model, images[apart:], originals[apart:])
+            images, originals = [*images[:apart], whole], [*originals[:apart], size]
         geometry = planned(model.frame, edit.canvas, originals, decoded[0].original if decoded else None)
         sizes = geometry.references
         mask = None
         if edit.mask is not None:
             mask = self._mask(edit.mask, edit.mask_channel, originals[0], geometry)
             # What is kept must lie where it lay: picture and mask have the result's size.
-            sizes = (geometry.render,)
+            sizes = (geometry.render, *geometry.references[1:])
         lease.check()
         fitted = [pictures.fitted(image, size) for image, size in zip(images, sizes, strict=True)]
         job = base.Job.of(edit, references=fitted, mask=mask, size=geometry.render)
@@ -119,3 +119,13 @@ class Preparing:
         if isinstance(picture, edits.RemotePicture):
             return self._fetch(picture.url, field)
         raise errors.InternalError(f"{field} was never stored")
+
+
+def _side_by_side(
+    model: catalog.Model, images: Sequence[Image.Image], originals: Sequence[Size]
+) -> tuple[Image.Image, Size]:
+    """Several references as one, for a model that reads one. Raises `errors.InvalidInputError` for one too long."""
+    ratio = sum(original.ratio for original in originals)
+    model.frame.check_reference(Size(width=max(1, round(1000 * ratio)), height=1000))
+    whole = pictures.stitched(images)
+    return whole, Size(width=whole.width, height=whole.height)

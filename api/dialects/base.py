@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -13,11 +13,13 @@ from starlette.responses import Response
 
 from api.http.hangups import HungUpError, unless_hung_up
 from api.http.pictures import MAX_URL
+from api.http.remarks import IGNORED, MODEL, remark
 from api.resources import Resources
+from api.service.accepted import Accepted
+from api.service.checks import Names
 from api.service.read import ResultView
-from api.service.submit import Accepted
 from api.webhooks.delivery import Wording
-from storage.contracts import catalog, errors, parameters, submissions
+from storage.contracts import access, catalog, edits, errors, parameters, submissions
 from storage.contracts.geometry import Size
 
 T = TypeVar("T")
@@ -34,7 +36,9 @@ class Dialect:
     """What the service needs to know of one.
 
     `router` has its routes, tagged with its name; `problem` answers an error in its words. `aim` says in three lines how its
-    client is pointed here, with `{url}` for our address. `wording` words its webhooks.
+    client is pointed here, with `{url}` for our address. `wording` words its webhooks. `describe` adds what its clients read to
+    the record at `/v1/models/…`, which several dialects share: it is given what the model is called there, its name, the model
+    and our address.
     """
 
     name: str
@@ -42,11 +46,56 @@ class Dialect:
     problem: Callable[[Request, errors.DarkroomError], Response]
     aim: tuple[str, ...]
     wording: Wording | None = None
+    describe: Callable[[str, str, catalog.Model, str], Mapping[str, Any]] | None = None
 
 
 def of_family(table: Mapping[str, T], model: catalog.Model) -> T:
     """What a dialect does for a model of this family; `*` is the entry for those it does not know."""
     return table.get(model.family, table["*"])
+
+
+async def submitted(
+    request: Request,
+    resources: Resources,
+    submission: submissions.Submission,
+    caller: access.Caller,
+    *,
+    names: Names,
+    named: str | None = None,
+) -> Accepted:
+    """Have a submission accepted. Raises as `Submitter.submit`.
+
+    The answer's headers name what of it changes nothing, and its model where that is not the one that was `named`.
+    """
+    accepted = await resources.submitter.submit(submission, caller, names=names)
+    remark(request, IGNORED, submission.ignored)
+    if named not in (None, submission.edit.model):
+        remark(request, MODEL, [submission.edit.model])
+    return accepted
+
+
+def seed_of(seed: int | None) -> int | None:
+    """A seed of up to 64 bits as one of 32: its lower half. None stays."""
+    return None if seed is None else seed & edits.MAX_SEED
+
+
+def guidance_of(model: catalog.Model, named: float | None) -> float:
+    """A guidance scale for dialects that pass over it where the model takes none."""
+    return model.guidance(named if "guidance" in model.parameters else None)
+
+
+def not_taken(model: catalog.Model, sent: Collection[str], *, guidance: Sequence[str]) -> tuple[str, ...]:
+    """Of what was sent the fields that this model does not take, in dialects that pass over these; `guidance`: its names."""
+    none = () if "guidance" in model.parameters else tuple(guidance)
+    negative = () if "negative_prompt" in model.parameters else ("negative_prompt",)
+    return tuple(name for name in (*none, *negative) if name in sent)
+
+
+def one_mask(masks: Sequence[edits.Picture], field: str) -> edits.Picture | None:
+    """The mask of a field that may name one. Raises `errors.InvalidInputError`."""
+    if len(masks) > 1:
+        raise errors.InvalidInputError(f"{field}: at most one; got {len(masks)}", field=field)
+    return masks[0] if masks else None
 
 
 async def finished(
@@ -61,15 +110,22 @@ async def finished(
 
 
 async def waited(
-    request: Request, resources: Resources, id_: str, tenant: str, *, seconds: float, keep: bool = False
-) -> ResultView:
-    """A generation once it is over or so many seconds are. A client that hangs up before cancels it, unless `keep`.
+    request: Request, resources: Resources, accepted: Accepted, *, seconds: float, keep: bool = False
+) -> list[ResultView]:
+    """The generations of a request once they are over or so many seconds are.
 
-    Raises `HungUpError`.
+    Should the store stop answering meanwhile they are as they were accepted. A client that hangs up before cancels them, unless
+    `keep`. Raises `HungUpError`.
     """
-    deadline = time.monotonic() + seconds
-    waiting = resources.waiter.until_over(id_, tenant, deadline=deadline)
-    return await _unless_hung_up(request, resources, waiting, [id_], tenant, keep=keep)
+    tenant, deadline = accepted.tenant, time.monotonic() + seconds
+
+    async def over() -> list[ResultView]:
+        try:
+            return [await resources.waiter.until_over(id_, tenant, deadline=deadline) for id_ in accepted.ids]
+        except errors.TransientError:
+            return await resources.reader.accepted(accepted)
+
+    return await _unless_hung_up(request, resources, over(), accepted.ids, tenant, keep=keep)
 
 
 async def _unless_hung_up(

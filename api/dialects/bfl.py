@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -19,17 +19,19 @@ from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_ur
 from api.service.checks import Names
 from api.service.read import Reader, ResultView
 from api.webhooks.delivery import Message
-from storage.contracts import catalog, edits, errors, generations, submissions
+from storage.contracts import catalog, edits, errors, submissions
 from storage.contracts.geometry import Canvas
 
 router = APIRouter(prefix="/v1", tags=["bfl"])
 
 NARROWEST, WIDEST = 9 / 21, 21 / 9
-NAMES = Names(image="input_image", upsampling="prompt_upsampling")
+NAMES = Names(image="input_image", mask="mask", upsampling="prompt_upsampling")
 Side = Annotated[int, Field(ge=0, le=2048, description="In pixels; 0: as the input")]
 
 
 class _Common(fields.Fields):
+    PASSES_OVER: ClassVar = True
+
     prompt: fields.Prompt
     seed: fields.Seed | None = None
     webhook_url: Annotated[str | None, Field(max_length=pictures.MAX_URL, description="Called when it is over")] = None
@@ -45,22 +47,17 @@ class _Common(fields.Fields):
     input_image_6: fields.Picture = None
     input_image_7: fields.Picture = None
     input_image_8: fields.Picture = None
-
-
-class Kontext(_Common):
-    """What FLUX.1 Kontext's routes take."""
-
+    mask: fields.Picture = None
     aspect_ratio: Annotated[str | None, Field(max_length=9, description="From 21:9 to 9:21; absent: as the input")] = (
         None
     )
-    output_format: Literal["png", "jpeg"] = "png"
-    safety_tolerance: Annotated[int, Field(ge=0, le=6, description="One filter for all")] = 2
+    width: Side = 0
+    height: Side = 0
 
     @property
-    def canvas(self) -> Canvas:
-        """The result's shape. Raises `errors.InvalidInputError`."""
+    def _ratio(self) -> float | None:
         if self.aspect_ratio is None:
-            return Canvas()
+            return None
         try:
             ratio = base.ratio_of(self.aspect_ratio)
         except (ValueError, ZeroDivisionError):
@@ -68,21 +65,51 @@ class Kontext(_Common):
         if not NARROWEST <= ratio <= WIDEST:
             message = f"aspect_ratio must be between 21:9 and 9:21; got {self.aspect_ratio}"
             raise errors.InvalidInputError(message, field="aspect_ratio")
-        return Canvas(ratio=ratio)
+        return ratio
+
+    @property
+    def canvas(self) -> Canvas:
+        """The result's shape. Raises `errors.InvalidInputError`."""
+        raise NotImplementedError
+
+    def without_effect(self, model: catalog.Model) -> tuple[str, ...]:
+        """See `fields.Fields`."""
+        canvas = self.canvas
+        beaten = {"aspect_ratio"} if canvas.size is not None else {"width", "height"} if canvas.ratio else set()
+        if self.mask:
+            # A picture that is painted in keeps its shape.
+            beaten = {"aspect_ratio", "width", "height"}
+        return (
+            *super().without_effect(model),
+            *sorted(beaten & self.model_fields_set),
+            *base.not_taken(model, self.model_fields_set, guidance=("guidance",)),
+        )
+
+
+class Kontext(_Common):
+    """What FLUX.1 Kontext's routes take."""
+
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    safety_tolerance: Annotated[int, Field(ge=0, le=6, description="One filter for all"), fields.NO_EFFECT] = 2
+
+    @property
+    def canvas(self) -> Canvas:
+        """The result's shape: the ratio is Kontext's own field. Raises `errors.InvalidInputError`."""
+        ratio = self._ratio
+        return Canvas(size=base.both_sides(self.width, self.height)) if ratio is None else Canvas(ratio=ratio)
 
 
 class Flux2(_Common):
     """What FLUX.2's routes take, and those of models that this API does not know."""
 
-    width: Side = 0
-    height: Side = 0
-    output_format: Literal["png", "jpeg"] = "jpeg"
-    safety_tolerance: Annotated[int, Field(ge=0, le=5, description="One filter for all")] = 2
+    output_format: Literal["png", "jpeg", "webp"] = "jpeg"
+    safety_tolerance: Annotated[int, Field(ge=0, le=5, description="One filter for all"), fields.NO_EFFECT] = 2
 
     @property
     def canvas(self) -> Canvas:
-        """The result's shape. Raises `errors.InvalidInputError`."""
-        return Canvas(size=base.both_sides(self.width, self.height))
+        """The result's shape: the sides are FLUX.2's own fields. Raises `errors.InvalidInputError`."""
+        size, ratio = base.both_sides(self.width, self.height), self._ratio
+        return Canvas(ratio=ratio) if size is None else Canvas(size=size)
 
 
 FAMILIES: dict[str, type[Kontext | Flux2]] = {"kontext": Kontext, "*": Flux2}
@@ -97,11 +124,12 @@ async def submit(
     variant: str, request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Start a task of a model."""
-    name = resources.catalog.name_of(f"flux-{variant}")
-    model = resources.catalog.models[name]
+    alias = f"flux-{variant}"
+    name = resources.catalog.name_of(alias)
     body = await bodies.read(request)
-    submission = await _submission(name, model, body, own_url(request, resources), idempotency_key)
-    accepted = await resources.submitter.submit(submission, caller, names=NAMES)
+    submission = await _submission(alias, resources.catalog, body, own_url(request, resources), idempotency_key)
+    accepted = await base.submitted(request, resources, submission, caller, names=NAMES, named=name)
+    model = resources.catalog.models[submission.edit.model]
     url = own_url(request, resources, f"/v1/get_result?id={accepted.ids[0]}")
     answer: dict[str, Any] = {"id": accepted.ids[0], "polling_url": url, "cost": model.price_per_image}
     if submission.webhook:
@@ -122,22 +150,29 @@ async def get_result(
 
 
 async def _submission(
-    name: str, model: catalog.Model, body: bodies.Body, own: str, idempotency_key: str | None
+    alias: str, known: catalog.Catalog, body: bodies.Body, own: str, idempotency_key: str | None
 ) -> submissions.Submission:
-    sent = base.of_family(FAMILIES, model).check(body.fields)
+    name = known.name_of(alias)
+    sent = base.of_family(FAMILIES, known.models[name]).check(body.fields)
     references = await pictures.of_fields(body.fields, PICTURES, bare=True)
+    mask = base.one_mask(await pictures.of_fields(body.fields, ("mask",), bare=True), "mask")
+    if not references:
+        name = known.drawing(alias) or name
+    model = known.models[name]
     return submissions.Submission(
         edit=edits.Edit(
             model=name,
             prompt=sent.prompt,
             references=tuple(references),
-            canvas=sent.canvas,
+            mask=mask,
+            canvas=sent.canvas if mask is None else Canvas(),
             steps=sent.steps or model.usual_steps,
-            guidance=model.guidance(sent.guidance),
+            guidance=base.guidance_of(model, sent.guidance),
             upsample_temperature=base.UPSAMPLE_TEMPERATURE if sent.prompt_upsampling else 0.0,
             output_format=sent.output_format,
         ),
-        seed=sent.seed,
+        seed=base.seed_of(sent.seed),
+        ignored=submissions.told_names(sent.without_effect(model)),
         webhook=base.webhook_of(sent.webhook_url, "webhook_url", "bfl", base=own, secret=sent.webhook_secret),
         idempotency_key=idempotency_key,
         echo=pictures.echo({field: value for field, value in body.fields.items() if field != "webhook_secret"}),
@@ -165,15 +200,11 @@ def _task(view: ResultView) -> dict[str, Any]:
             "end_time": completed_ms / 1000,
             "duration": (completed_ms - started_ms) / 1000,
         }
-    details = None
-    if generation.error_message is not None:
-        details = {
-            "error": generation.error_message,
-            "error_code": generation.error_code,
-            **(generation.error_details or {}),
-        }
-    elif generation.status is generations.Status.CANCELLED:
-        details = {"error": "The task was cancelled", "error_code": errors.CancelledError.code}
+    failure, details = view.failure(NAMES), None
+    if failure is not None:
+        details = {**(generation.error_details or {}), "error": failure.message, "error_code": failure.code}
+        if failure.field is not None:
+            details["field"] = failure.field
     progress = 1.0 if view.result is not None else generation.step / generation.edit.steps
     return {
         "id": view.id,

@@ -4,17 +4,19 @@ import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
 from starlette.requests import Request
 
 from api.http import bodies
-from storage.contracts import edits, errors, parameters
+from storage.contracts import catalog, errors, parameters
 from storage.contracts.parameters import Parameter
 
 Prompt = Annotated[str, Field(max_length=10_000, description="The instruction"), AfterValidator(parameters.not_blank)]
 NegativePrompt = Annotated[str, Field(max_length=10_000, description="What not to show")]
 Steps = Annotated[int, Field(ge=1, le=50, description="Denoising steps")]
-Seed = Annotated[int, Field(ge=0, le=edits.MAX_SEED, description="Absent: random")]
+MAX_WIDE_SEED = 2**64 - 1
+Seed = Annotated[int, Field(ge=0, le=MAX_WIDE_SEED, description="Its lowest 32 bits are used; absent: random")]
+"""As interfaces for ComfyUI and others draw them; `base.seed_of` reduces it."""
 UpsampleTemperature = Annotated[
     float, Field(ge=0, le=2, description="Above 0 the prompt is written anew, where the model can")
 ]
@@ -25,6 +27,13 @@ Picture = Annotated[Any, WithJsonSchema(_URI)]
 Pictures = Annotated[Any, WithJsonSchema({"anyOf": [_URI, {"type": "array", "items": _URI}]})]
 
 
+class NoEffect:
+    """Marks a field that the original has, and that changes nothing here."""
+
+
+NO_EFFECT = NoEffect()
+
+
 class Fields(BaseModel):
     """What a request may have. Fields without a type of their own (pictures, objects) are checked where they are read."""
 
@@ -33,13 +42,31 @@ class Fields(BaseModel):
     FORM: ClassVar[bool] = False
     """Whether it may come as a form, too."""
 
+    PASSES_OVER: ClassVar[bool] = False
+    """Whether fields that are none of these are passed over, as the original does; else they are refused."""
+
+    _passed_over: tuple[str, ...] = PrivateAttr(default=())
+
     @classmethod
     def check(cls, values: Mapping[str, Any], *, textual: bool = False) -> Self:
         """What was sent, completed by defaults; null is absent. `textual` values are a form's.
 
         Raises `errors.InvalidInputError` naming the field, its value and what is allowed.
         """
-        return parameters.checked(cls, values, cls.parameters(), known=cls.names(), textual=textual)
+        passed_over = (cls.PASSES_OVER and {name for name in values if name not in cls.names()}) or set()
+        known = {name: value for name, value in values.items() if name not in passed_over}
+        sent = parameters.checked(cls, known, cls.parameters(), known=cls.names(), textual=textual)
+        sent._passed_over = tuple(sorted(name for name in passed_over if values[name] is not None))
+        return sent
+
+    def without_effect(self, model: catalog.Model) -> tuple[str, ...]:
+        """The names of what was sent and changes nothing for this model."""
+        marked = [
+            field.alias or name
+            for name, field in type(self).model_fields.items()
+            if name in self.model_fields_set and any(isinstance(one, NoEffect) for one in field.metadata)
+        ]
+        return (*marked, *self._passed_over)
 
     @classmethod
     def refuse_unknown(cls, values: Mapping[str, Any]) -> None:

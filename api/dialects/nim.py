@@ -90,7 +90,7 @@ FAMILIES: dict[str, type[Common]] = {"kontext": Kontext, "flux2": Flux2, "klein"
 
 async def _caller(request: Request, resources: ResourcesDep) -> access.Caller:
     tenant = resources.settings.nim_tenant
-    if tenant is not None and not {"authorization", "x-key"} & set(request.headers):
+    if tenant is not None and not {"authorization", "x-key", "api-key"} & set(request.headers):
         return resources.keys.of_tenant(tenant)
     return await caller_of(request, resources)
 
@@ -104,7 +104,7 @@ async def infer(
 ) -> Response:
     """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
     submission = await _submission(await bodies.read(request), *_model(resources), idempotency_key)
-    accepted = await resources.submitter.submit(submission, caller, names=NAMES)
+    accepted = await base.submitted(request, resources, submission, caller, names=NAMES)
     (view,) = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
     artifact: dict[str, Any] = {"base64": "", "finishReason": "CONTENT_FILTERED", "seed": view.generation.edit.seed}
     if not view.is_filtered:

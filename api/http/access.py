@@ -18,13 +18,14 @@ READING = ("GET", "HEAD")
 def shown(request: Request) -> str:
     """The API key or token that a request shows.
 
-    `Authorization` may say `Bearer`, `Key`, `Token` or nothing before it, and it may come as `x-key` instead, as clients of the
-    APIs we stand in for send it.
+    `Authorization` may say `Bearer`, `Key`, `Token` or nothing before it, and it may come as `x-key` or `api-key` instead, as
+    clients of the APIs we stand in for send it.
     """
     words = request.headers.get("authorization", "").split()
     if len(words) == 2 and words[0].lower() in SCHEMES:
         del words[0]
-    return words[0] if len(words) == 1 else request.headers.get("x-key", "")
+    headers = request.headers
+    return words[0] if len(words) == 1 else headers.get("x-key") or headers.get("api-key", "")
 
 
 async def authenticated(request: Request, resources: Resources) -> access.Caller:

@@ -15,6 +15,7 @@ from storage import pictures
 from storage.contracts import errors
 
 MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +27,31 @@ class Body:
     textual: bool = False
 
 
+MAX_ENCODED = pictures.MAX_BYTES * 4 // 3 * 78 // 76 + 4
+"""Characters of a picture in base64, with line breaks as mail has them."""
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
 SMALL = 64 * 1024
 """What is no larger is looked at where it is; a 20 MiB PNG takes longer than other requests should wait."""
 
 
 async def read(request: Request, *, files: Collection[str] = ()) -> Body:
-    """Read a body, in which `files` may be uploaded. Raises `errors.InvalidInputError`.
+    """Read a body, in which `files` may be uploaded; where that is so, a form of text alone is read, too.
+
+    Raises `errors.InvalidInputError`.
 
     A body over the limit ends in 413 before this returns.
     """
-    if request.headers.get("content-type", "").startswith(MULTIPART):
+    kind = request.headers.get("content-type", "").lower()
+    raw = b"" if kind.startswith(MULTIPART) else await request.body()
+    # What a shell's client sends as a form unless it is told otherwise is mostly JSON.
+    if kind.startswith(MULTIPART) or (files and kind.startswith(URLENCODED) and not raw.lstrip().startswith(b"{")):
         body = await _form(request)
         for name in sorted(set(body.files) - set(files)):
             allowed = f"allowed: {', '.join(files)}" if files else "here pictures are URLs or data URIs"
             raise errors.InvalidInputError(f"{name} is not a known file field; {allowed}", field=name)
         return body
-    raw = await request.body()
     try:
         value = _json(raw) if len(raw) <= SMALL else await asyncio.to_thread(_json, raw)
     except ValueError as exc:
@@ -86,12 +96,17 @@ async def picture(data: bytes, name: str) -> CheckedPicture:
     return await _aside(len(data), lambda: CheckedPicture(data=data, header=pictures.inspect(data, name)))
 
 
+def is_data_uri(text: str) -> bool:
+    """Whether it claims to be one."""
+    return text[:5].lower() == "data:"
+
+
 async def picture_of_data_uri(uri: str, name: str) -> CheckedPicture:
-    """Decode `data:image/…;base64,…` and check it. Raises `errors.InvalidInputError`."""
+    """Decode `data:…;base64,…` and check it: its content says what it is. Raises `errors.InvalidInputError`."""
     head, comma, encoded = uri.partition(",")
-    if not comma or not head.endswith(";base64") or not head.startswith("data:image/"):
+    if not comma or not head.lower().endswith(";base64") or not is_data_uri(head):
         raise errors.InvalidInputError(f"{name} must be a data URI of the form data:image/png;base64,…", field=name)
-    if len(encoded) > pictures.MAX_BYTES * 4 // 3 + 4:
+    if len(encoded) > MAX_ENCODED:
         message = f"{name} may have at most {pictures.MAX_BYTES // 2**20} MiB"
         raise errors.PayloadTooLargeError(message, field=name)
     return await _aside(len(encoded), lambda: _decoded(encoded, name))
@@ -102,8 +117,10 @@ async def _aside(size: int, check: Callable[[], CheckedPicture]) -> CheckedPictu
 
 
 def _decoded(encoded: str, name: str) -> CheckedPicture:
+    # With line breaks, in the alphabet of URLs or without padding, as libraries write it.
+    plain = "".join(encoded.split()).translate(_URL_SAFE).rstrip("=")
     try:
-        data = binascii.a2b_base64(encoded, strict_mode=True)
+        data = binascii.a2b_base64(plain + "=" * (-len(plain) % 4), strict_mode=True)
     except (binascii.Error, ValueError):
         raise errors.InvalidInputError(f"{name} is not valid base64", field=name) from None
     return CheckedPicture(data=data, header=pictures.inspect(data, name))

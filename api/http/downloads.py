@@ -3,43 +3,68 @@
 Some send their API key along to a result's URL, which the object store refuses beside a signature. A link proves itself.
 """
 
-import mimetypes
-import uuid
+import hashlib
+import re
 
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http import bodies
 from api.http.access import ResourcesDep
-from api.resources import Resources
 from api.service.signing import STORED
-from storage.contracts import errors
-from storage.ledger import expiry
+from storage.contracts import edits, errors
 
-UPLOAD_LIFETIME_S = 24 * 3600
+_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
 router = APIRouter(tags=["downloads"])
 
 
-async def upload(resources: Resources, tenant: str, data: bytes, field: str) -> tuple[str, bodies.CheckedPicture]:
-    """Store a picture for a day; its key. Raises `errors.InvalidInputError` and `errors.ObjectsUnavailableError`."""
-    picture = await bodies.picture(data, field)
-    extension = mimetypes.guess_extension(picture.header.content_type) or ".png"
-    key = f"files/{tenant}/{uuid.uuid4()}{extension}"
-    await resources.ledger.run(expiry.keep(key, seconds=UPLOAD_LIFETIME_S))
-    await resources.objects.put(key, data, picture.header.content_type)
-    return key, picture
-
-
+@router.head(STORED + "{key:path}", response_class=Response)
 @router.get(STORED + "{key:path}", response_class=Response)
-async def download(key: str, resources: ResourcesDep, proof: str = "") -> Response:
-    """A result or an upload, by a link that was handed out."""
+async def download(key: str, request: Request, resources: ResourcesDep, proof: str = "") -> Response:
+    """A result or an upload, by a link that was handed out; a part of it with `Range`."""
     if not resources.signatures.is_link(STORED + key, proof):
         raise errors.NotFoundError("This link is not one of ours, or its time is over")
-    content_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
-    # A picture for an <img>, and no document of this host's whatever its bytes are taken for.
+    # What lies under a key never changes.
+    etag = f'"{hashlib.sha256(key.encode()).hexdigest()[:32]}"'
     headers = {
+        # A picture for an <img>, and no document of this host's whatever its bytes are taken for.
         "Content-Disposition": f'inline; filename="{key.rpartition("/")[2]}"',
         "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Accept-Ranges": "bytes",
+        "ETag": etag,
     }
-    return Response(await resources.objects.get(key), media_type=content_type, headers=headers)
+    asked = request.headers.get("if-none-match", "")
+    if etag in asked or asked.strip() == "*":
+        return Response(status_code=304, headers=headers)
+    data = await resources.objects.get(key)
+    status, part = 200, data
+    wanted = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
+    if wanted is not None and (bounds := _bounds(wanted, len(data))) is not None:
+        first, last = bounds
+        if first > last:
+            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{len(data)}"})
+        status, part = 206, data[first : last + 1]
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+    content_type = edits.content_type_of(key)
+    if request.method == "HEAD":
+        return Response(
+            status_code=status, media_type=content_type, headers={**headers, "Content-Length": str(len(part))}
+        )
+    return Response(part, status_code=status, media_type=content_type, headers=headers)
+
+
+def _bounds(wanted: str, size: int) -> tuple[int, int] | None:
+    """First and last byte of a range; the last is before the first for one that lies outside.
+
+    None is several ranges, or what is not understood: the whole may be sent then (RFC 9110).
+    """
+    parts = _RANGE.fullmatch(wanted.replace(" ", ""))
+    if not parts or not (parts[1] or parts[2]):
+        return None
+    if not parts[1]:
+        return (max(0, size - int(parts[2])), size - 1) if int(parts[2]) else (1, 0)
+    first, last = int(parts[1]), min(int(parts[2] or size - 1), size - 1)
+    if parts[2] and int(parts[2]) < first:
+        return None
+    return (first, last) if first < size else (1, 0)

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.http import remarks
 from storage import logs
 from storage.contracts import errors
 
@@ -16,7 +17,7 @@ SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no
 
 
 class SafeHeaders:
-    """Answers are for the caller alone and are what they say they are."""
+    """Answers are for the caller alone, are what they say they are, and carry what was remarked on (`api.http.remarks`)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,7 +28,8 @@ class SafeHeaders:
         async def add(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(pair for pair in SAFE_HEADERS if pair[0] not in present)]
+                safe = [pair for pair in SAFE_HEADERS if pair[0] not in present]
+                message["headers"] = [*message["headers"], *safe, *remarks.of(scope)]
             await send(message)
 
         await self._app(scope, receive, add if scope["type"] == "http" else send)

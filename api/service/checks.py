@@ -3,6 +3,7 @@
 Numbers keep the ranges that their dialect documents.
 """
 
+import re
 from dataclasses import dataclass
 
 from storage.contracts import catalog, errors, submissions
@@ -22,8 +23,13 @@ class Names:
     size: str | None = None
     filters: str = "disable_safety_checker"
 
+    def translated(self, text: str) -> str:
+        """A sentence that calls fields as the native API does, as workers' are, in these names."""
+        return _NATIVE_NAMES.sub(lambda name: self.image if name[0] == NATIVE.image else self.mask, text)
+
 
 NATIVE = Names(image="input_image", mask="mask_image")
+_NATIVE_NAMES = re.compile(rf"\b(?:{NATIVE.image}|{NATIVE.mask})\b")
 
 
 def check(
@@ -70,5 +76,5 @@ def pictures(name: str, model: catalog.Model, references: int, masks: int, names
         raise errors.InvalidInputError(f"{mask}: {name} takes none", field=mask)
     if masks > 1:
         raise errors.InvalidInputError(f"{mask}: at most one; got {masks}", field=mask)
-    if masks and references != 1:
-        raise errors.InvalidInputError(f"{mask} needs exactly one {image}", field=mask)
+    if masks and not references:
+        raise errors.InvalidInputError(f"{mask} needs {image}: the picture to be painted in", field=mask)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from storage.objects import Objects
+from storage.objects import Entry, Objects
 
 T = TypeVar("T")
 
@@ -41,6 +41,10 @@ class AsyncObjects:
     async def get(self, key: str) -> bytes:
         """Fetch. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
         return await self._run(functools.partial(self._objects.get, key))
+
+    async def entries(self, prefix: str) -> list[Entry]:
+        """What lies below a prefix. Raises `errors.ObjectsUnavailableError`."""
+        return await self._run(functools.partial(self._objects.entries, prefix))
 
     async def delete_prefix(self, prefix: str) -> int:
         """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from api.service.accepted import Accepted
+from api.service.checks import NATIVE, Names
 from api.service.objects import AsyncObjects
 from api.service.signing import Signatures
 from storage.contracts import catalog, edits, errors, generations, results
@@ -67,25 +69,27 @@ class ResultView:
         kept = self._kept
         return self.signatures.thumbnail_url(base, *kept) if kept else None
 
-    @property
-    def failure(self) -> errors.DarkroomError | None:
-        """Why it is over without a result; None when it has one or is not over."""
+    def failure(self, names: Names) -> errors.DarkroomError | None:
+        """Why it is over without a result, with its fields called by these names; None when it has one or is not over."""
         if self.generation.status is generations.Status.CANCELLED:
             return errors.CancelledError("The generation was cancelled")
         if self.result is not None or not self.is_over:
             return None
         kind = errors.BY_CODE.get(self.generation.error_code or "", errors.InternalError)
-        return kind(self.generation.error_message or "The generation failed")
+        failure = kind(names.translated(self.generation.error_message or "The generation failed"))
+        field = (self.generation.error_details or {}).get("field")
+        failure.field = names.translated(field) if isinstance(field, str) else None
+        return failure
 
     @property
     def is_filtered(self) -> bool:
         """Whether a filter refused it; `generation.error_details` has the verdict."""
         return self.generation.error_code == errors.ContentFilteredError.code
 
-    def made(self) -> results.Result:
+    def made(self, names: Names = NATIVE) -> results.Result:
         """The result. Raises why there is none: `failure`, or `errors.InternalError`."""
         if self.result is None:
-            raise self.failure or errors.InternalError("The generation has no result")
+            raise self.failure(names) or errors.InternalError("The generation has no result")
         return self.result
 
     async def base64(self) -> str:
@@ -148,6 +152,13 @@ class Reader:
         others = [one for one in first.generation.siblings if one != first.id]
         return [first, *[await self.one(other, tenant) for other in others]]
 
+    async def accepted(self, accepted: Accepted) -> list[ResultView]:
+        """The generations of a request that was just accepted; where the store does not answer now, as they were accepted."""
+        try:
+            return await self.request(accepted.ids[0], accepted.tenant)
+        except errors.TransientError:
+            return [self.view(_just_queued(accepted, number)) for number in range(len(accepted.ids))]
+
     async def page(
         self,
         tenant: str,
@@ -163,3 +174,25 @@ class Reader:
             records.list_(tenant, matching=matching, below=below, limit=limit, active_only=active_only, words=words)
         )
         return [self.view(one) for one in page.generations], page.continue_below
+
+
+def _just_queued(accepted: Accepted, number: int) -> generations.Generation:
+    edit = accepted.submission.edit
+    seeded = edit.model_copy(update={"seed": (edit.seed + number) % (edits.MAX_SEED + 1)})
+    return generations.Generation(
+        id=accepted.ids[number],
+        tenant=accepted.tenant,
+        status=generations.Status.QUEUED,
+        submission=accepted.submission.model_copy(update={"edit": seeded}),
+        times=generations.Timeline(created_ms=round(datetime.now(UTC).timestamp() * 1000)),
+        attempts=0,
+        step=0,
+        result=None,
+        error_code=None,
+        error_message=None,
+        error_details=None,
+        position=None,
+        siblings=accepted.ids if len(accepted.ids) > 1 else (),
+        group=accepted.submission.group,
+        ignored=accepted.submission.ignored,
+    )

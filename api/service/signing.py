@@ -18,6 +18,9 @@ STORED = "/v1/stored/"
 """Path of what `api.http.downloads` serves from the object store; the key follows."""
 
 
+UPLOADS = "/v1/uploads/"
+"""The same of where pictures may be put."""
+
 THUMBNAILS = "/v1/thumbnails/"
 """The same of small pictures of results."""
 
@@ -40,6 +43,11 @@ class Signatures:
     def download_url(self, base: str, key: str, expires_at: datetime) -> str:
         """A URL below `base` that downloads an object from this service until `expires_at`."""
         return f"{base}{STORED}{key}?proof={self.link(STORED + key, expires_at=int(expires_at.timestamp()))}"
+
+    def upload_url(self, base: str, key: str, expires_at: datetime, *, pace: str) -> str:
+        """A URL below `base` that an object may be put to until `expires_at`; `pace` is what it says of whose it is."""
+        proof = self.link(f"{UPLOADS}{key}|{pace}", expires_at=int(expires_at.timestamp()))
+        return f"{base}{UPLOADS}{key}?proof={proof}&pace={pace}"
 
     def thumbnail_url(self, base: str, key: str, expires_at: datetime) -> str:
         """The same for a small picture of it."""

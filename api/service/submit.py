@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from api.service import checks, rights
+from api.service.accepted import Accepted
 from api.service.budgets import Budgets, month
 from api.service.retention import Retention
 from storage.contracts import access, catalog, edits, errors, submissions
@@ -57,16 +58,6 @@ class Router(Protocol):
     async def route(self, submission: submissions.Submission) -> Route:
         """Raises `errors.InvalidInputError` and `errors.StoreUnavailableError`."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """What was accepted, or with `replayed` was before. `is_served`: a worker for it is there just now."""
-
-    ids: tuple[str, ...]
-    cursor: str
-    replayed: bool
-    is_served: bool
 
 
 class Submitter:
@@ -120,8 +111,9 @@ class Submitter:
         stored = any(isinstance(one, edits.SentPicture | edits.KeptPicture) for one in edit.pictures)
         try:
             edit = await self._with_stored_pictures(edit, prefix)
+            seeded = submission.model_copy(update={"edit": edit.model_copy(update={"seed": seed})})
             creation = records.create(
-                submission.model_copy(update={"edit": edit.model_copy(update={"seed": seed})}),
+                seeded,
                 tenant=tenant,
                 ids=ids,
                 queue=route.queue,
@@ -146,7 +138,14 @@ class Submitter:
         if receipt.needs_ticket:
             self._send_ticket(route.queue)
         log.info("accepted %s", " ".join(receipt.ids))
-        return Accepted(ids=receipt.ids, cursor=receipt.cursor, replayed=receipt.replayed, is_served=route.is_served)
+        return Accepted(
+            ids=receipt.ids,
+            cursor=receipt.cursor,
+            replayed=receipt.replayed,
+            is_served=route.is_served,
+            submission=seeded,
+            tenant=tenant,
+        )
 
     async def retry(self, id_: str, caller: access.Caller) -> None:
         """Queue a failed generation again, under the same id. Raises as `records.retry`, and `errors.ForbiddenError`."""
@@ -168,7 +167,11 @@ class Submitter:
     async def pace_bytes(self, caller: access.Caller, sent: int) -> None:
         """Count pictures that a key sends. Raises `errors.TooManyRequestsError` and `errors.PayloadTooLargeError`."""
         if caller.key_id is not None and caller.rights.mb_per_minute is not None and sent:
-            await self._ledger.run(ledger_access.pace_bytes(caller.key_id, caller.rights.mb_per_minute, sent))
+            await self.pace_key(caller.key_id, caller.rights.mb_per_minute, sent)
+
+    async def pace_key(self, key_id: str, mb_per_minute: int, sent: int) -> None:
+        """The same, of a key that is known by its id."""
+        await self._ledger.run(ledger_access.pace_bytes(key_id, mb_per_minute, sent))
 
     async def _fingerprint(self, submission: submissions.Submission) -> str | None:
         if submission.idempotency_key is None:

@@ -154,6 +154,18 @@ class Catalog(Frozen):
     gpu_types: dict[str, GpuType]
     regions: Annotated[tuple[Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")], ...], Field(min_length=1)] = ("local",)
     """Where workers may be."""
+    text_to_image: dict[str, str] = Field(default_factory=dict)
+    """Of a name under which a service makes pictures from text alone, although our model of that name needs one: the model
+    that makes them here."""
+
+    @model_validator(mode="after")
+    def _text_to_image_can_be_done(self) -> "Catalog":
+        for name, other in self.text_to_image.items():
+            if not self.has(name):
+                raise ValueError(f"text_to_image.{name}: there is no model of this name")
+            if other and (other not in self.models or self.models[other].min_references):
+                raise ValueError(f"text_to_image.{name}: {other!r} is no model that makes pictures from text alone")
+        return self
 
     @model_validator(mode="after")
     def _gpu_types_exist(self) -> "Catalog":
@@ -227,6 +239,14 @@ class Catalog(Frozen):
         except KeyError:
             known = ", ".join(self.models)
             raise errors.ModelNotFoundError(f"Model not found: {name}; there are {known}", field="model") from None
+
+    def drawing(self, name: str) -> str | None:
+        """The model that makes pictures from text alone under this name or alias, where its own model needs a picture.
+
+        With the name of its maker before it, or without.
+        """
+        plain = name.lower()
+        return self.text_to_image.get(plain) or self.text_to_image.get(plain.rpartition("/")[2]) or None
 
     def model(self, name: str) -> Model:
         """The model of this name or alias. Raises `errors.ModelNotFoundError`."""

@@ -20,6 +20,22 @@ OutputFormat = Literal["webp", "png", "jpeg"]
 
 CONTENT_TYPES: dict[OutputFormat, str] = {"webp": "image/webp", "png": "image/png", "jpeg": "image/jpeg"}
 EXTENSIONS: dict[OutputFormat, str] = {"webp": "webp", "png": "png", "jpeg": "jpg"}
+GIF = "image/gif"
+"""A type that pictures come in, and none that is made."""
+
+
+def extension_of(content_type: str) -> str | None:
+    """The file extension of a picture's type; None for a type that is none of those that pictures come in."""
+    if content_type == GIF:
+        return "gif"
+    return next((EXTENSIONS[name] for name, one in CONTENT_TYPES.items() if one == content_type), None)
+
+
+def content_type_of(key: str) -> str:
+    """The type of an object by its key's extension. Not the platform's table: some know no WebP."""
+    extension = key.rpartition(".")[2]
+    known = {EXTENSIONS[name]: one for name, one in CONTENT_TYPES.items()} | {"gif": GIF}
+    return known.get(extension, "application/octet-stream")
 
 
 class _Place(Frozen):
@@ -86,7 +102,7 @@ class Edit(Frozen):
 
     `guidance` is the guidance scale the distilled model is told, 0 or more; 1 for models that take none. `negative_prompt` with
     `true_guidance` above 1 runs every step twice. Where `mask` is white (`mask_channel` alpha: transparent) the first reference
-    is painted anew, `strength` (above 0 to 1) says how freely.
+    is painted anew, `strength` (above 0 to 1) says how freely, after the other references if there are any.
     `seed` is set when the edit is accepted, so that a second attempt makes the same picture. `quality` is 0 to 100 and means
     nothing for PNG. `parent` is the generation whose result is the first reference. With `previews` progress shows how it looks
     so far. With `upsample_temperature` above 0 the model's language model writes the prompt anew first, the more freely the

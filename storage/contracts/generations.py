@@ -93,7 +93,7 @@ class Generation:
     served before this one while it is queued, else None. `step` of `steps` denoising steps are done. `phase` is what its `worker`
     does with it; `loaded_percent` counts while that is loading the model. `siblings` are the ids of all generations of the same
     request, itself among them, when there are several. `gpu_type` and `region` are its worker's; `queue` is where it waits or
-    waited; `group` is what its caller named.
+    waited; `group` is what its caller named; `ignored` names fields of the request that change nothing.
     """
 
     id: str
@@ -116,6 +116,7 @@ class Generation:
     region: str | None = None
     queue: str = ""
     group: str | None = None
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
@@ -147,6 +148,7 @@ class Generation:
             region=record.get("region"),
             queue=record["queue"],
             group=record.get("group"),
+            ignored=tuple(record.get("ignored", "").split()),
         )
 
     @property

@@ -16,9 +16,9 @@ class Parameter(Frozen):
     description: str
     default: str | int | float | bool | None = None
     required: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    exclusive_minimum: float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    exclusive_minimum: int | float | None = None
     choices: tuple[str, ...] = ()
     max_length: int | None = None
 
@@ -150,11 +150,14 @@ def sentence_of(
     exc: ValidationError, parameters: Mapping[str, Parameter], values: Mapping[str, Any]
 ) -> errors.InvalidInputError:
     """What is wrong, for whoever sent it: field, value and what is allowed."""
-    field = str(exc.errors()[0]["loc"][0])
-    parameter = parameters[field]
+    first = exc.errors(include_url=False)[0]
+    field = str(first["loc"][0])
     if field not in values:
         return errors.InvalidInputError(f"{field} is required", field=field)
     value = values[field]
+    parameter = parameters.get(field)
+    if parameter is None:
+        return errors.InvalidInputError(f"{field}: {first['msg']}; got {shown(value)}", field=field)
     if parameter.required and isinstance(value, str) and not value.strip():
         return errors.InvalidInputError(f"{field.capitalize()} cannot be empty", field=field)
     if isinstance(value, str) and parameter.max_length is not None and len(value) > parameter.max_length:
@@ -170,11 +173,15 @@ def _allowed(parameter: Parameter) -> str:
         parameter.type
     ]
     if parameter.exclusive_minimum is not None:
-        return f"{kind} above {parameter.exclusive_minimum:.10g} and at most {parameter.maximum:.10g}"
+        return f"{kind} above {_plain(parameter.exclusive_minimum)} and at most {_plain(parameter.maximum)}"
     if parameter.minimum is not None and parameter.maximum is not None:
-        # Ten digits: a seed's limit is a number to be copied, not 4.29497e+09.
-        return f"{kind} between {parameter.minimum:.10g} and {parameter.maximum:.10g}"
+        return f"{kind} between {_plain(parameter.minimum)} and {_plain(parameter.maximum)}"
     return kind
+
+
+def _plain(limit: float | None) -> str:
+    # A seed's limit is a number to be copied, not 1.84467e+19.
+    return str(limit) if isinstance(limit, int) else f"{limit:.10g}"
 
 
 def shown(value: object) -> str:

@@ -6,8 +6,9 @@ generation gives it back. Nothing of a request is kept anywhere else.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field, JsonValue
 
@@ -63,7 +64,10 @@ class Refusal(Frozen):
     message: str
 
 
-NOT_RECORDED = {"idempotency_key", "refused", "kept_s", "group"}
+MAX_IGNORED = 32
+"""Names of fields without effect that are told."""
+
+NOT_RECORDED = {"idempotency_key", "refused", "kept_s", "group", "ignored"}
 """Fields of a submission that have places of their own in the ledger."""
 
 
@@ -75,6 +79,7 @@ class Submission(Frozen):
     then. `kept_s` seconds after its end everything about it is erased; None means what the ledger keeps by itself. `group` names
     what belongs together. `inline`: the caller wants the picture in the answer instead of a URL. `echo` is what is shown again
     of the request, for display alone. `refused` asks for generations that are recorded as failed.
+    `ignored` names fields of the request that change nothing.
     """
 
     edit: edits.Edit
@@ -92,6 +97,7 @@ class Submission(Frozen):
     inline: bool = False
     idempotency_key: str | None = None
     refused: Refusal | None = None
+    ignored: tuple[str, ...] = ()
     echo: dict[str, JsonValue] = Field(default_factory=dict)
 
     def recorded(self) -> str:
@@ -131,11 +137,18 @@ class Submission(Frozen):
             return picture
 
         plain = self.model_copy(update={"edit": self.edit.with_pictures(without_bytes)})
-        value: dict[str, Any] = plain.model_dump(mode="json", exclude_defaults=True, exclude={"idempotency_key"})
+        value: dict[str, Any] = plain.model_dump(
+            mode="json", exclude_defaults=True, exclude={"idempotency_key", "ignored"}
+        )
         value.get("webhook", {}).pop("base", None)
         for name in edits.Delivery.SIGNED:
             value["edit"].get("deliver", {}).pop(name, None)
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def told_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of fields as they may stand in a header and a record: escaped, and not too many."""
+    return tuple(quote(name[:64], safe="[]")[:192] for name in dict.fromkeys(names))[:MAX_IGNORED]
 
 
 def recorded_edit(text: str) -> edits.Edit:

@@ -353,7 +353,7 @@ def test_errors_are_in_runpods_shape(ruth: Tenant, photograph: str) -> None:
     assert lost.status_code == 404
     for body, field in (
         ({}, "input"),
-        ({"input": asked(photograph, s=1)}, "s"),
+        ({"input": asked(photograph, num_inference_steps=0)}, "num_inference_steps"),
         ({"input": {"image": photograph}}, "prompt"),
     ):
         refused = ruth.post("/v2/quick/run", body)
@@ -376,7 +376,7 @@ def test_a_bucket_in_our_own_network_is_not_written_to(ruth: Tenant, photograph:
         {"endpointUrl": "http://a_b c"},
         {"endpointUrl": "http://[::1"},
         {"endpointUrl": "http://"},
-        {"x": "y"},
+        {"objectPath": 7},
     ):
         refused = ruth.post("/v2/quick/run", {"input": asked(photograph), "s3Config": {**config, **wrong}})
         assert (refused.status_code, refused.json()["field"]) == (400, "s3Config"), wrong

@@ -56,14 +56,15 @@ class TestRefusedAtOnce:
             ("", "input_image must be an http(s) URL or a data URI"),
             (7, "input_image must be an http(s) URL or a data URI"),
             ("ftp://example.com/a.png", "input_image must be an http(s) URL or a data URI"),
-            ("data:text/plain;base64,aGVsbG8=", "input_image must be a data URI of the form"),
+            ("data:image/png,hello", "input_image must be a data URI of the form"),
+            ("data:text/plain;base64,aGVsbG8=", "input_image must be a whole PNG, JPEG, WebP or GIF picture"),
             ("data:image/png;base64,!!!", "input_image is not valid base64"),
             (data_uri(b"only text"), "input_image must be a whole PNG, JPEG, WebP or GIF picture"),
             (data_uri(PNG[:-30]), "input_image is a damaged or truncated PNG picture"),
             (data_uri(bomb(10_000, 8_000)), "input_image may have at most 50 megapixels"),
             ([data_uri(PNG)] * 5, "input_image: quick takes at most 4; got 5"),
         ],
-        ids=["none", "empty", "number", "ftp", "no image", "base64", "text", "truncated", "bomb", "many"],
+        ids=["none", "empty", "number", "ftp", "no base64", "no image", "base64", "text", "truncated", "bomb", "many"],
     )
     def test_a_picture_that_is_none(self, alice: Tenant, image: object, sentence: str) -> None:
         answer = alice.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": image})

@@ -35,7 +35,7 @@ def decode_mask(data: bytes, field: str, channel: str) -> tuple[Image.Image, Siz
 def _decoded(data: bytes, field: str, converted: Callable[[Image.Image], Image.Image]) -> tuple[Image.Image, Size]:
     header = pictures.inspect(data, field)
     try:
-        file = Image.open(io.BytesIO(data), formats=pictures.FORMATS)
+        file = Image.open(io.BytesIO(pictures.readable(data)), formats=pictures.FORMATS)
         if file.format in ("JPEG", "MPO"):
             file.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
         file.load()

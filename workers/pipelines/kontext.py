@@ -54,7 +54,8 @@ class KontextPipeline(Denoising):
             return self.pipe, arguments | {"image": job.references[0]}
         return self._inpaint, arguments | {
             "image": job.references[0],
-            "image_reference": job.references[0],
+            # What it looks at: other pictures where there are any, else the one that is painted in.
+            "image_reference": job.references[-1],
             "mask_image": job.mask,
             "strength": job.strength,
         }

@@ -4,8 +4,11 @@
 """
 
 from api.dialects.base import Dialect
+from api.dialects.fal import storage
 from api.dialects.fal.answers import problem, wording
 from api.dialects.fal.routes import router
+
+router.include_router(storage.router)
 
 DIALECT = Dialect(
     name="fal",

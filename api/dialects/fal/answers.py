@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api.dialects.fal.asking import NAMES
 from api.http import errors as http_errors
 from api.service.read import Reader, ResultView
 from api.webhooks.delivery import Message
@@ -25,7 +26,7 @@ def state(views: Sequence[ResultView], urls: Mapping[str, str], *, logs: bool) -
     if not all(view.is_over for view in views):
         return {**answer, "status": "IN_PROGRESS"}
     answer |= {"status": "COMPLETED", "metrics": {"inference_time": _seconds(views)}}
-    failure = next((view.failure for view in views if view.failure is not None), None)
+    failure = next((failure for view in views if (failure := view.failure(NAMES)) is not None), None)
     return answer if failure is None else {**answer, "error": failure.message, "error_type": failure.code}
 
 
@@ -50,7 +51,7 @@ async def payload(views: Sequence[ResultView]) -> dict[str, Any]:
     """What the app answers. Raises why it has nothing to answer."""
     images = []
     for view in views:
-        result = view.made()
+        result = view.made(NAMES)
         images.append(
             {
                 "url": await view.data_uri() if view.generation.submission.inline else view.url,

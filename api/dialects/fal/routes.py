@@ -19,8 +19,8 @@ from api.dialects.fal import answers, asking
 from api.http import bodies, pictures, streams
 from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
 from api.resources import Resources
-from api.service.submit import Accepted
-from storage.contracts import access, errors, generations, submissions
+from api.service.accepted import Accepted
+from storage.contracts import access, catalog, errors, generations, submissions
 from storage.ledger import records
 
 router = APIRouter(tags=["fal"])
@@ -56,7 +56,7 @@ async def submit(
         idempotency_key=idempotency_key,
     )
     id_ = accepted.ids[0]
-    view = await resources.reader.one(id_, caller.tenant)
+    view, *_ = await resources.reader.accepted(accepted)
     answer = {"status": "IN_QUEUE", "request_id": id_, **_urls(own, app, id_)}
     return JSONResponse({**answer, "queue_position": view.generation.position or 0}, headers={"x-fal-request-id": id_})
 
@@ -143,29 +143,40 @@ async def _submitted(
     start_timeout: float | None,
     idempotency_key: str | None,
 ) -> Accepted:
-    name = _model_of(app, resources)
+    known = resources.catalog
+    alias = _alias_of(app, known)
+    name = known.name_of(alias)
     body = await bodies.read(request)
     sent = asking.Input.check(body.fields)
     submission = await asking.submission_of(
         body,
         sent,
         name=name,
-        model=resources.catalog.models[name],
+        alias=alias,
+        known=known,
         webhook=webhook,
         low_priority=low_priority,
         start_timeout=start_timeout,
         idempotency_key=idempotency_key,
     )
-    return await resources.submitter.submit(submission, caller, names=asking.names(sent))
+    return await base.submitted(request, resources, submission, caller, names=asking.names(sent), named=name)
 
 
-def _model_of(app: str, resources: Resources) -> str:
-    """`flux-kontext/dev` and the like by their alias, or a model by its own name."""
-    plain = app.removesuffix("/edit")
-    try:
-        return resources.catalog.name_of(f"fal-ai/{plain}")
-    except errors.ModelNotFoundError:
-        return resources.catalog.name_of(plain)
+MODES = ("edit", "multi", "inpaint", "image-to-image", "text-to-image", "lora", "max", "base", "turbo", "flash")
+"""Ends of an app's path that say how its model is used, which here its arguments do, and editions of it that are one here."""
+
+
+def _alias_of(app: str, known: catalog.Catalog) -> str:
+    """`fal-ai/flux-kontext/dev` and the like, or a model's own name; without what says how it is used."""
+    parts = app.split("/")
+    while parts:
+        for alias in (f"fal-ai/{'/'.join(parts)}", "/".join(parts)):
+            if known.has(alias):
+                return alias
+        if parts[-1] not in MODES:
+            break
+        parts.pop()
+    return known.name_of(app)
 
 
 def _urls(own: str, app: str, request_id: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ class _Common(fields.Fields):
     model_version: Any = None
     gpu_type: Any = None
     region: Any = None
-    seed: Annotated[int, Field(ge=0, le=edits.MAX_SEED, description="As it is; 0 too")] = 0
+    seed: Annotated[int, Field(ge=0, le=fields.MAX_WIDE_SEED, description="Its lowest 32 bits are used; 0 too")] = 0
     steps: Annotated[int | None, Field(ge=1, le=80, description="Denoising steps")] = None
     guidance_scale: Annotated[float | None, Field(ge=0, le=20, description="Guidance, for models that take it")] = None
 
@@ -97,7 +97,7 @@ async def submission_of(
             # The published sample asks for it whatever the model; where that cannot, the answer's notes say so.
             upsample_temperature=sent.temperature if model.upsamples else 0.0,
         ),
-        seed=sent.seed,
+        seed=base.seed_of(sent.seed),
         pins=route.pins_of(body.fields),
         idempotency_key=idempotency_key,
         echo=pictures.echo({name: value for name, value in body.fields.items() if name != "image"}),

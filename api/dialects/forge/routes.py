@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base, fields
 from api.dialects.forge import asking, catalogue
 from api.http import bodies
-from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
 from api.service.checks import NOT_UPSAMPLED
 from storage.contracts.catalog import UPSAMPLING
 
@@ -32,7 +32,7 @@ async def infer(
     name = asking.named(slug, body.fields.get("model_version"), resources.catalog)
     model = resources.catalog.models[name]
     submission = await asking.submission_of(body, name=name, model=model, idempotency_key=idempotency_key)
-    accepted = await resources.submitter.submit(submission, caller, names=asking.NAMES)
+    accepted = await base.submitted(request, resources, submission, caller, names=asking.NAMES)
     (view,) = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
     result, generation = view.made(), view.generation
     artifact = {"base64": await view.base64(), "finishReason": "SUCCESS", "seed": generation.edit.seed}
@@ -187,6 +187,10 @@ async def run_estimate(
 
 
 @router.get("/models/{slug:path}")
-async def read_model(slug: str, resources: ResourcesDep, tenant: Tenant) -> Response:
-    """One model."""
-    return JSONResponse(await catalogue.record_of(resources.catalog.name_of(slug), resources))
+async def read_model(slug: str, request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
+    """One model, with what the clients of other dialects read of it."""
+    name = resources.catalog.name_of(slug)
+    record, own = await catalogue.record_of(name, resources), own_url(request, resources)
+    for describe in request.app.state.describing:
+        record |= describe(slug, name, resources.catalog.models[name], own)
+    return JSONResponse(record)

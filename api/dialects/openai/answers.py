@@ -8,20 +8,23 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.dialects.openai.asking import Input
+from api.dialects.openai.asking import NAMES, Input
 from api.http import errors as http_errors
 from api.service.read import ResultView
 from storage.contracts import errors
 
 
-async def datum(view: ResultView, wanted: str | None) -> dict[str, Any]:
-    """One picture: its `url`, its `b64_json`, or with None both. Raises why there is none."""
-    result = view.made()
+async def datum(view: ResultView, wanted: str | None, own: str) -> dict[str, Any]:
+    """One picture: its `url`, its `b64_json`, or with None both. Raises why there is none.
+
+    The URL is below our address `own`: some clients send their key along to it, which the object store would refuse.
+    """
+    result = view.made(NAMES)
     answer: dict[str, Any] = {"seed": view.generation.edit.seed}
     if result.upsampled_prompt is not None:
         answer["revised_prompt"] = result.upsampled_prompt
     if wanted != "b64_json":
-        answer["url"] = view.url
+        answer["url"] = view.own_url(own)
     if wanted != "url":
         answer["b64_json"] = await view.base64()
     return answer

@@ -42,8 +42,16 @@ class Input(fields.Fields):
     output_format: Annotated[Literal["png", "jpeg", "webp"], Field(description="Format")] = "png"
     output_compression: Annotated[int, Field(ge=0, le=100, description="Quality")] = 100
     background: Annotated[Literal["auto", "opaque"], Field(description="Opaque")] = "auto"
-    input_fidelity: Annotated[Literal["high", "low"] | None, Field(description="Inputs are always read whole")] = None
-    moderation: Annotated[Literal["auto", "low"], Field(description="Filter")] = "auto"
+    input_fidelity: Annotated[
+        Literal["high", "low"] | None, Field(description="Inputs are always read whole"), fields.NO_EFFECT
+    ] = None
+    moderation: Annotated[Literal["auto", "low"], Field(description="One filter for all"), fields.NO_EFFECT] = "auto"
+    style: Annotated[Literal["vivid", "natural"] | None, Field(description="As the prompt says"), fields.NO_EFFECT] = (
+        None
+    )
+    safety_identifier: Annotated[
+        str | None, Field(max_length=200, description="The caller's own user"), fields.NO_EFFECT
+    ] = None
     stream: Annotated[bool, Field(description="Answer with events")] = False
     partial_images: Annotated[int, Field(ge=0, le=3, description="Previews")] = 0
     user: Annotated[str | None, Field(max_length=200, description="The caller's own user")] = None
@@ -64,11 +72,13 @@ class Input(fields.Fields):
 
 async def pictures_of(body: bodies.Body) -> tuple[list[edits.Picture], list[edits.Picture]]:
     """A request's pictures and its masks, uploaded or in JSON. Raises `errors.InvalidInputError`."""
-    references = [
-        *await pictures.of_field(body, "image"),
-        *await pictures.of_field(body, "image[]"),
-        *await _listed(body.fields.get("images"), "images"),
-    ]
+    references = pictures.once(
+        [
+            ("image", await pictures.of_field(body, "image")),
+            ("image[]", await pictures.of_field(body, "image[]")),
+            ("images", await _listed(body.fields.get("images"), "images")),
+        ]
+    )
     masks = [
         *await pictures.of_field(bodies.Body(fields={}, files=body.files), "mask"),
         *await _listed(body.fields.get("mask"), "mask"),
@@ -135,8 +145,9 @@ def submission_of(
             quality=sent.output_compression,
             previews=sent.partial_images > 0,
         ),
-        seed=sent.seed,
+        seed=base.seed_of(sent.seed),
         count=sent.n,
+        ignored=submissions.told_names(sent.without_effect(model)),
         idempotency_key=idempotency_key,
         echo=pictures.echo({name: value for name, value in body.fields.items() if name in Input.parameters()}),
     )

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base
 from api.dialects.openai import answers, asking, stream
 from api.http import bodies, streams
-from api.http.access import Caller, IdempotencyKey, ResourcesDep
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, own_url
 from api.resources import Resources
 from storage.contracts import access, edits, errors
 
@@ -63,7 +63,7 @@ async def _run(
     )
     if sent.stream:
         resources.streams.check(caller.tenant)
-    accepted = await resources.submitter.submit(submission, caller, names=asking.NAMES)
+    accepted = await base.submitted(request, resources, submission, caller, names=asking.NAMES)
     id_, keep = accepted.ids[0], idempotency_key is not None
     if sent.stream:
         pictures = stream.Stream(
@@ -72,7 +72,8 @@ async def _run(
         return streams.response(pictures.frames, headers={"x-request-id": id_})
     try:
         views = await base.finished(request, resources, accepted, caller.tenant, keep=keep)
-        data = [await answers.datum(view, sent.response_format) for view in views]
+        own = own_url(request, resources)
+        data = [await answers.datum(view, sent.response_format, own) for view in views]
     except errors.DarkroomError as exc:
         # It was accepted: a client that sent it again would have the GPU do it twice.
         return answers.failed(exc, id_, retry=False)

@@ -92,7 +92,7 @@ class Stream:
 
     async def _completed(self, view: ResultView) -> bytes:
         try:
-            datum = await answers.datum(view, "b64_json")
+            datum = await answers.datum(view, "b64_json", "")
         except errors.DarkroomError as exc:
             return _event("error", {"error": answers.body_of(exc)})
         created = {"created_at": view.generation.times.created_ms // 1000}

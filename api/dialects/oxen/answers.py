@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from api.service.accepted import Accepted
 from api.service.erasure import Erased
 from api.service.read import ResultView
-from api.service.submit import Accepted
 from storage.contracts import catalog, errors, events, generations, results
 
 Sign = Callable[[str, datetime], str]
@@ -54,6 +54,7 @@ def generation(view: ResultView, base_url: str) -> dict[str, Any]:
         "download_url": view.own_url(base_url),
         "thumbnail_url": view.thumbnail_url(base_url),
         "group": one.group,
+        "ignored": list(one.ignored),
         "error_message": one.error_message,
         "error_code": one.error_code,
         "error_details": one.error_details,

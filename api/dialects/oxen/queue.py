@@ -24,8 +24,8 @@ from api.http.access import (
     own_url,
 )
 from api.resources import Resources
+from api.service.accepted import Accepted
 from api.service.read import ResultView
-from api.service.submit import Accepted
 from storage.contracts import access, errors, generations, submissions
 from storage.ledger import records
 

@@ -89,6 +89,7 @@ class GenerationAnswer(BaseModel):
     download_url: str | None
     thumbnail_url: str | None
     group: str | None
+    ignored: list[str]
     error_message: str | None
     error_code: str | None
     error_details: dict[str, Any] | None

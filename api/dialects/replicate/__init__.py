@@ -4,14 +4,18 @@
 """
 
 from api.dialects.base import Dialect
-from api.dialects.replicate.answers import problem, wording
+from api.dialects.replicate import library
+from api.dialects.replicate.answers import described, problem, wording
 from api.dialects.replicate.routes import router
+
+router.include_router(library.router)
 
 DIALECT = Dialect(
     name="replicate",
     router=router,
     problem=problem,
     wording=wording,
+    describe=described,
     aim=(
         "export REPLICATE_BASE_URL={url}",
         "export REPLICATE_API_TOKEN=<key>",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,11 +10,13 @@ from api.dialects import base, fields
 from api.http import pictures
 from api.service.checks import Names
 from storage.contracts import catalog, edits, errors, parameters, submissions
-from storage.contracts.geometry import Canvas
+from storage.contracts.geometry import Canvas, Size
 
 FORMATS: dict[str, edits.OutputFormat] = {"webp": "webp", "jpg": "jpeg", "png": "png"}
-PICTURES = ("input_image", "input_images", "image", "images")
-NAMES = Names(image="input_image")
+NUMBERED = ("input_image", *(f"input_image_{number}" for number in range(1, 9)))
+PICTURES = (NUMBERED, "input_images", "image", "images")
+"""Models call their pictures differently; some clients send them by all of these names."""
+NAMES = Names(image="input_image", guidance="guidance", upsampling="prompt_upsampling")
 WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
 LONGEST_WAIT_S = 60
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -22,42 +24,86 @@ Ratio = Literal[
     "match_input_image", "1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21", "2:1", "1:2", "custom",
 ]  # fmt: skip
 
+SHAPES = ("aspect_ratio", "megapixels", "output_megapixels", "resolution")
+Megapixels = Literal["0.25", "0.5", "1", "2", "4"]
+Resolution = Literal["match_input_image", "0.25 MP", "0.5 MP", "1 MP", "2 MP", "4 MP"]
+
 
 class Input(fields.Fields):
-    """A prediction's `input`."""
+    """A prediction's `input`: what the models of FLUX.1 Kontext and FLUX.2 take there, under all of their names."""
+
+    PASSES_OVER: ClassVar = True
 
     prompt: fields.Prompt
     input_image: fields.Pictures = None
+    input_image_1: fields.Picture = None
+    input_image_2: fields.Picture = None
+    input_image_3: fields.Picture = None
+    input_image_4: fields.Picture = None
+    input_image_5: fields.Picture = None
+    input_image_6: fields.Picture = None
+    input_image_7: fields.Picture = None
+    input_image_8: fields.Picture = None
     input_images: fields.Pictures = None
     image: fields.Pictures = None
     images: fields.Pictures = None
+    mask: fields.Picture = None
+    negative_prompt: fields.NegativePrompt = ""
+    num_outputs: Annotated[int, Field(ge=1, le=4, description="Pictures")] = 1
     aspect_ratio: Annotated[Ratio, Field(description="Shape")] = "match_input_image"
+    size: Annotated[str | None, Field(max_length=20, description="Width and height in pixels, as 1024x768")] = None
     width: Annotated[int | None, Field(ge=64, le=2048, description="In pixels, with height")] = None
     height: Annotated[int | None, Field(ge=64, le=2048, description="In pixels, with width")] = None
-    megapixels: Annotated[Literal["0.25", "0.5", "1", "2"], Field(description="About")] = "1"
+    megapixels: Annotated[Megapixels, Field(description="About")] = "1"
+    output_megapixels: Annotated[Megapixels | None, Field(description="The same")] = None
+    resolution: Annotated[Resolution | None, Field(description="The same")] = None
     num_inference_steps: fields.Steps | None = None
+    steps: Annotated[int | None, Field(ge=1, le=50, description="The same as num_inference_steps")] = None
     guidance: Annotated[float | None, Field(ge=0, le=10, description="Guidance scale")] = None
+    guidance_scale: Annotated[float | None, Field(ge=0, le=20, description="The same as guidance")] = None
+    prompt_upsampling: Annotated[bool, Field(description="Write the prompt anew, where the model can")] = False
     seed: fields.Seed | None = None
     output_format: Annotated[Literal["webp", "jpg", "png"], Field(description="Format")] = "webp"
     output_quality: Annotated[int, Field(ge=0, le=100, description="Quality")] = 80
     disable_safety_checker: Annotated[bool, Field(description="Where it is allowed")] = False
-    go_fast: Annotated[bool, Field(description="How fast is the operator's choice")] = True
+    go_fast: Annotated[bool, Field(description="How fast is the operator's choice"), fields.NO_EFFECT] = True
+    safety_tolerance: Annotated[int, Field(ge=0, le=6, description="One filter for all"), fields.NO_EFFECT] = 2
+
+    @property
+    def _size(self) -> Size | None:
+        sides = base.both_sides(self.width, self.height)
+        return sides or (base.size_of(self.size, "size") if self.size else None)
 
     @property
     def canvas(self) -> Canvas:
         """The result's shape. Raises `errors.InvalidInputError`."""
-        if self.aspect_ratio == "custom" and self.width is None and self.height is None:
+        size = self._size
+        if self.aspect_ratio == "custom" and size is None:
             raise errors.InvalidInputError("aspect_ratio: custom needs width and height", field="aspect_ratio")
-        size = base.both_sides(self.width, self.height)
         if size is not None:
             return Canvas(size=size)
-        pixels = None if self.megapixels == "1" else int(float(self.megapixels) * 2**20)
+        about = self.output_megapixels or (self.resolution or "").removesuffix(" MP") or self.megapixels
+        pixels = None if about in ("1", "match_input_image") else int(float(about) * 2**20)
         ratio = None if self.aspect_ratio == "match_input_image" else base.ratio_of(self.aspect_ratio)
         return Canvas(ratio=ratio, pixels=pixels)
 
+    def without_effect(self, model: catalog.Model) -> tuple[str, ...]:
+        """See `fields.Fields`."""
+        beaten: set[str] = set()
+        if self.mask:
+            # A picture that is painted in keeps its shape.
+            beaten = {*SHAPES, "size", "width", "height"}
+        elif self._size is not None:
+            beaten = {*SHAPES, "size" if self.width else ""} - {"aspect_ratio" if self.aspect_ratio == "custom" else ""}
+        return (
+            *super().without_effect(model),
+            *sorted(beaten & self.model_fields_set),
+            *base.not_taken(model, self.model_fields_set, guidance=("guidance", "guidance_scale")),
+        )
+
 
 class Prediction(fields.Fields):
-    """A request's body."""
+    """A request's body, for OpenAPI; what Replicate does not document is passed over."""
 
     input: Annotated[Any, Field(json_schema_extra=Input.model_json_schema())] = None
     version: Any = None
@@ -71,32 +117,44 @@ async def submission_of(
     body: Mapping[str, Any],
     *,
     name: str,
-    model: catalog.Model,
+    alias: str,
+    known: catalog.Catalog,
     own: str,
     cancel_after: str | None,
     idempotency_key: str | None,
 ) -> submissions.Submission:
-    """A prediction of a model as a submission; `own` is our address. Raises `errors.InvalidInputError`."""
-    Prediction.refuse_unknown(body)
+    """A prediction of a model, by an alias of it, as a submission; `own` is our address. Raises `errors.InvalidInputError`."""
     fields_ = body.get("input")
     if not isinstance(fields_, dict):
         raise errors.InvalidInputError("input must be an object", field="input")
     sent = Input.check(fields_)
-    references = [picture for field in PICTURES for picture in await pictures.of_value(fields_.get(field), field)]
+    references = await pictures.of_synonyms(fields_, PICTURES)
+    if not references:
+        name = known.drawing(alias) or name
+    model = known.models[name]
+    masks = await pictures.of_value(fields_.get("mask") or None, "mask")
     moments = _moments(body)
+    negative = sent.negative_prompt.strip() or None if "negative_prompt" in model.parameters else None
+    guidance = sent.guidance if sent.guidance is not None else sent.guidance_scale
     return submissions.Submission(
         edit=edits.Edit(
             model=name,
             prompt=sent.prompt,
             references=tuple(references),
-            canvas=sent.canvas,
-            steps=sent.num_inference_steps or model.usual_steps,
-            guidance=model.guidance(sent.guidance),
+            mask=base.one_mask(masks, "mask"),
+            canvas=Canvas() if masks else sent.canvas,
+            steps=sent.num_inference_steps or sent.steps or model.usual_steps,
+            guidance=base.guidance_of(model, guidance),
+            negative_prompt=negative,
+            true_guidance=base.NEGATIVE_GUIDANCE if negative else 1.0,
+            upsample_temperature=base.UPSAMPLE_TEMPERATURE if sent.prompt_upsampling else 0.0,
             output_format=FORMATS[sent.output_format],
             quality=sent.output_quality,
             filtered=not sent.disable_safety_checker,
         ),
-        seed=sent.seed,
+        seed=base.seed_of(sent.seed),
+        count=sent.num_outputs,
+        ignored=submissions.told_names(sent.without_effect(model)),
         deadline_s=_seconds(cancel_after) if cancel_after else None,
         webhook=base.webhook_of(
             body.get("webhook") if moments else None,

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api.dialects.runpod.asking import NAMES
 from api.http import errors as http_errors
 from api.service.read import Reader, ResultView
 from api.webhooks.delivery import Message
@@ -65,8 +66,9 @@ async def job(view: ResultView, prefix: str = "") -> dict[str, Any]:
         answer["output"] = await _output(view, view.result)
     elif generation.status is generations.Status.PROCESSING and generation.step:
         answer["output"] = {"step": generation.step, "steps": generation.edit.steps}
-    if generation.error_message is not None:
-        answer |= {"error": generation.error_message, "error_code": generation.error_code}
+    failure = view.failure(NAMES)
+    if failure is not None and generation.error_message is not None:
+        answer |= {"error": failure.message, "error_code": failure.code}
     return answer
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from api.service.checks import Names
 from storage.contracts import catalog, edits, errors, submissions
 from storage.contracts.geometry import Canvas
 
+PICTURES = ("image", "images")
 NAMES = Names(size="size", filters="enable_safety_checker")
 Ratio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21", "match_input_image"]
 LONGEST_MS = 604_800_000
@@ -32,16 +33,22 @@ FAMILIES = {"kontext": Usual(steps=28, guidance=2), "*": Usual()}
 class Input(fields.Fields):
     """A job's `input`."""
 
+    PASSES_OVER: ClassVar = True
+
     prompt: fields.Prompt
     image: fields.Picture = None
     images: fields.Pictures = None
     negative_prompt: fields.NegativePrompt = ""
     size: Annotated[str, Field(max_length=20, description="Width*height in pixels")] = "1024*1024"
+    width: Annotated[int | None, Field(ge=64, le=2048, description="Instead of size, with height")] = None
+    height: Annotated[int | None, Field(ge=64, le=2048, description="Instead of size, with width")] = None
     aspect_ratio: Annotated[Ratio | None, Field(description="Instead of size")] = None
     num_inference_steps: fields.Steps | None = None
     guidance: Annotated[float | None, Field(ge=0, le=10, description="Guidance scale")] = None
-    seed: Annotated[int, Field(ge=-1, le=edits.MAX_SEED, description="-1 is random")] = -1
-    output_format: Annotated[Literal["png", "jpeg"], Field(description="Format")] = "png"
+    guidance_scale: Annotated[float | None, Field(ge=0, le=20, description="The same as guidance")] = None
+    seed: Annotated[int, Field(ge=-1, le=fields.MAX_WIDE_SEED, description="-1 is random")] = -1
+    output_format: Annotated[Literal["png", "jpeg"] | None, Field(description="Format; absent: png")] = None
+    image_format: Annotated[Literal["png", "jpeg"] | None, Field(description="The same")] = None
     enable_safety_checker: Annotated[bool, Field(description="Filter")] = True
     disable_safety_checker: Annotated[bool, Field(description="The same, the other way round")] = False
     enable_base64_output: Annotated[bool, Field(description="The picture in the answer")] = False
@@ -49,14 +56,31 @@ class Input(fields.Fields):
     @property
     def canvas(self) -> Canvas:
         """The result's shape. Raises `errors.InvalidInputError`."""
-        if self.aspect_ratio is not None and "size" not in self.model_fields_set:
-            is_input = self.aspect_ratio == "match_input_image"
-            return Canvas() if is_input else Canvas(ratio=base.ratio_of(self.aspect_ratio))
+        if "size" not in self.model_fields_set:
+            size = base.both_sides(self.width, self.height)
+            if size is not None:
+                return Canvas(size=size)
+            if self.aspect_ratio is not None:
+                is_input = self.aspect_ratio == "match_input_image"
+                return Canvas() if is_input else Canvas(ratio=base.ratio_of(self.aspect_ratio))
         return Canvas(size=base.size_of(self.size, "size"))
+
+    def without_effect(self, model: catalog.Model) -> tuple[str, ...]:
+        """See `fields.Fields`."""
+        sent = self.model_fields_set
+        shapes = [name for name in ("size", "width", "aspect_ratio") if name in sent]
+        beaten = {*shapes[1:], *(["height"] if "width" in shapes[1:] else [])}
+        return (
+            *super().without_effect(model),
+            *sorted(beaten),
+            *base.not_taken(model, sent, guidance=("guidance", "guidance_scale")),
+        )
 
 
 class Policy(fields.Fields):
     """A job's `policy`."""
+
+    PASSES_OVER: ClassVar = True
 
     executionTimeout: Annotated[int | None, Field(ge=5000, le=LONGEST_MS, description="In ms")] = None  # noqa: N815
     ttl: Annotated[int | None, Field(ge=10_000, le=LONGEST_MS, description="In ms, from submission")] = None
@@ -79,12 +103,11 @@ async def submission_of(
     job, input_ = _unwrapped(body.fields)
     sent = Input.check(input_)
     policy = Policy.check(base.object_of(job, "policy"))
-    references = [
-        *await pictures.of_value(input_.get("image") or None, "image"),
-        *await pictures.of_value(input_.get("images"), "images"),
-    ]
+    references = await pictures.of_synonyms(input_, PICTURES, bare=True)
     usual = base.of_family(FAMILIES, model)
-    negative = sent.negative_prompt.strip() or None
+    negative = sent.negative_prompt.strip() or None if "negative_prompt" in model.parameters else None
+    guidance = sent.guidance if sent.guidance is not None else sent.guidance_scale
+    output_format = sent.output_format or sent.image_format or "png"
     return submissions.Submission(
         edit=edits.Edit(
             model=name,
@@ -92,14 +115,15 @@ async def submission_of(
             references=tuple(references),
             canvas=sent.canvas,
             steps=sent.num_inference_steps or usual.steps or model.usual_steps,
-            guidance=model.guidance(usual.guidance if sent.guidance is None else sent.guidance),
+            guidance=base.guidance_of(model, usual.guidance if guidance is None else guidance),
             negative_prompt=negative,
             true_guidance=base.NEGATIVE_GUIDANCE if negative else 1.0,
-            output_format=sent.output_format,
+            output_format=output_format,
             filtered=sent.enable_safety_checker and not sent.disable_safety_checker,
-            deliver=buckets.delivery(base.object_of(job, "s3Config"), sent.output_format),
+            deliver=buckets.delivery(base.object_of(job, "s3Config"), output_format),
         ),
-        seed=None if sent.seed == -1 else sent.seed,
+        seed=None if sent.seed == -1 else base.seed_of(sent.seed),
+        ignored=submissions.told_names((*sent.without_effect(model), *policy.without_effect(model))),
         queue_ttl_s=policy.ttl and policy.ttl / 1000,
         execution_limit_s=policy.executionTimeout and policy.executionTimeout / 1000,
         priority=submissions.LOW_PRIORITY if policy.lowPriority else submissions.PRIORITY,

@@ -38,14 +38,13 @@ def delivery(config: Mapping[str, Any], output_format: edits.OutputFormat) -> ed
     """Signed URLs of an object in the caller's bucket, if there is one. Raises `errors.InvalidInputError`."""
     if not config:
         return None
-    for field in (*REQUIRED, *config):
+    known = (*REQUIRED, *OPTIONAL)
+    for field in known:
         value = config.get(field)
-        known = field in (*REQUIRED, *OPTIONAL)
-        if not known or (value is not None and not isinstance(value, str)) or (field in REQUIRED and not value):
-            allowed = ", ".join((*REQUIRED, *OPTIONAL))
-            message = f"s3Config.{field} is missing, unknown or no string; fields: {allowed}"
+        if (value is not None and not isinstance(value, str)) or (field in REQUIRED and not value):
+            message = f"s3Config.{field} is missing or no string; fields: {', '.join(known)}"
             raise errors.InvalidInputError(message, field="s3Config")
-    sent = Config(**{name: value for name, value in config.items() if value is not None})
+    sent = Config(**{name: value for name, value in config.items() if name in known and value is not None})
     if not sent.endpointUrl.startswith(("http://", "https://")) or len(sent.endpointUrl) > MAX_URL:
         raise errors.InvalidInputError("s3Config.endpointUrl must be an http(s) URL", field="s3Config")
     if not _is_addressable(sent):

@@ -12,6 +12,7 @@ from api.dialects.runpod import answers, asking
 from api.http import bodies
 from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
 from api.resources import Resources
+from api.service.accepted import Accepted
 from storage.contracts import access, errors
 from storage.ledger import presence, records, usage
 
@@ -27,8 +28,8 @@ async def run(
     endpoint: str, request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Submit a job."""
-    id_ = await _submitted(endpoint, request, resources, caller, idempotency_key, job_prefix="")
-    return JSONResponse({"id": answers.job_id(id_), "status": "IN_QUEUE"})
+    accepted = await _submitted(endpoint, request, resources, caller, idempotency_key, job_prefix="")
+    return JSONResponse({"id": answers.job_id(accepted.ids[0]), "status": "IN_QUEUE"})
 
 
 @router.post("/runsync", openapi_extra=asking.Job.body())
@@ -41,9 +42,9 @@ async def run_sync(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Submit a job and wait for it; what is unfinished then goes on. A client that hangs up before cancels it."""
-    id_ = await _submitted(endpoint, request, resources, caller, idempotency_key, job_prefix=answers.SYNC)
+    accepted = await _submitted(endpoint, request, resources, caller, idempotency_key, job_prefix=answers.SYNC)
     keep = idempotency_key is not None
-    view = await base.waited(request, resources, id_, caller.tenant, seconds=wait / 1000, keep=keep)
+    (view,) = await base.waited(request, resources, accepted, seconds=wait / 1000, keep=keep)
     return JSONResponse(await answers.job(view, answers.SYNC))
 
 
@@ -137,7 +138,7 @@ async def _submitted(
     idempotency_key: str | None,
     *,
     job_prefix: str,
-) -> str:
+) -> Accepted:
     name = resources.catalog.name_of(endpoint)
     submission = await asking.submission_of(
         await bodies.read(request),
@@ -147,4 +148,4 @@ async def _submitted(
         job_prefix=job_prefix,
         idempotency_key=idempotency_key,
     )
-    return (await resources.submitter.submit(submission, caller, names=asking.NAMES)).ids[0]
+    return await base.submitted(request, resources, submission, caller, names=asking.NAMES)

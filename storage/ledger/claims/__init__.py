@@ -136,7 +136,8 @@ def fail(
     With `max_losses` it took its worker down, which may happen so often.
     """
     rest_ms = -1 if rest_s is None else int(rest_s * 1000)
-    details = json.dumps(dict(error.details)) if error.details else ""
+    facts = {**(error.details or {}), **({"field": error.field} if error.field else {})}
+    details = json.dumps(facts) if facts else ""
     noted = (target.name, sample.model_dump_json(exclude_defaults=True)) if target and sample else ("", "")
     arguments = (
         claim.id,

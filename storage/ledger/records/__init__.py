@@ -108,6 +108,7 @@ def create(
         "fingerprint": fingerprint,
         "token": token,
         "group": submission.group,
+        "ignored": " ".join(submission.ignored) or None,
         "webhook_moments": ",".join(webhook.moments) if webhook else None,
         "budget": allowance.budget if allowance else None,
         "reserve": allowance.reserve if allowance else None,

@@ -1,7 +1,7 @@
 #!lua
 -- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
 -- ARGV: 1 the request as JSON {tenant, namespace, version, model, queue, priority, idempotency?, fingerprint?, fingerprints,
---       max_active, max_queued, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, keep_ms?, chain?, group?, month, budget?, reserve?,
+--       max_active, max_queued, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, keep_ms?, chain?, group?, ignored?, month, budget?, reserve?,
 --       inputs?, webhook_moments?, token?, refused?: {code, message}, generations: [{id, submission, results}]}; `deadline_ms` counts from
 --       now, `chain` names the queues it may wait on, `fingerprints` is the way fingerprints are made
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
@@ -50,7 +50,7 @@ for i, generation in ipairs(request.generations) do
     sequence = redis.call('INCR', KEY.sequence), attempts = 0, token = 0, created_ms = integer(at),
     queue_ttl_ms = integer(request.queue_ttl_ms), execution_limit_s = request.execution_limit_s, month = request.month,
     submission = generation.submission, results = generation.results, inputs = request.inputs, chain = request.chain,
-    group = request.group, siblings = #ids > 1 and table.concat(ids, ' ') or nil,
+    group = request.group, ignored = request.ignored, siblings = #ids > 1 and table.concat(ids, ' ') or nil,
     reserve = request.budget and not request.refused and request.reserve or nil,
     deadline_ms = request.deadline_ms and integer(at + request.deadline_ms) or nil,
     keep_ms = request.keep_ms and integer(request.keep_ms), idempotency = request.idempotency,
