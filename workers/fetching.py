@@ -35,17 +35,19 @@ class Fetcher:
                 if answer.status == 200:
                     return answer.body
                 if answer.status not in (301, 302, 303, 307, 308):
-                    raise errors.InputUnreachableError(f"{field}: the server answered {answer.status} for url")
+                    raise errors.InputUnreachableError(
+                        f"{field}: the server answered {answer.status} for url", field=field
+                    )
                 url = urljoin(url, answer.location or "")
         except RefusedError:
-            raise errors.InputUnreachableError(f"{field}: this address may not be fetched") from None
+            raise errors.InputUnreachableError(f"{field}: this address may not be fetched", field=field) from None
         except TooLongError:
             limit = pictures.MAX_BYTES // 2**20
-            raise errors.InputUnreachableError(f"{field}: the picture has more than {limit} MiB") from None
+            raise errors.InputUnreachableError(f"{field}: the picture has more than {limit} MiB", field=field) from None
         except (UnansweredError, ValueError) as exc:
             reason = str(exc) if isinstance(exc, UnansweredError) else "the URL could not be fetched"
-            raise errors.InputUnreachableError(f"{field}: {reason}") from None
-        raise errors.InputUnreachableError(f"{field}: more than {REDIRECTS} redirects")
+            raise errors.InputUnreachableError(f"{field}: {reason}", field=field) from None
+        raise errors.InputUnreachableError(f"{field}: more than {REDIRECTS} redirects", field=field)
 
     def close(self) -> None:
         """Close connections."""

@@ -139,14 +139,14 @@ async def submit(
 
 @router.get("/get_result")
 async def get_result(
-    resources: ResourcesDep, tenant: Tenant, id_: Annotated[str, Query(alias="id", max_length=100)]
+    request: Request, resources: ResourcesDep, tenant: Tenant, id_: Annotated[str, Query(alias="id", max_length=100)]
 ) -> Response:
     """A task as it is."""
     try:
         view = await resources.reader.one(id_, tenant)
     except errors.NotFoundError:
         return JSONResponse({"id": id_, "status": "Task not found", "result": None})
-    return JSONResponse(_task(view))
+    return JSONResponse(_task(view, own_url(request, resources)))
 
 
 async def _submission(
@@ -188,12 +188,14 @@ def _status(view: ResultView) -> str:
     return "Ready" if view.result is not None else "Error"
 
 
-def _task(view: ResultView) -> dict[str, Any]:
+def _task(view: ResultView, own: str) -> dict[str, Any]:
+    """A task; its picture is below our address `own`, since some clients fetch nothing from an object store in their network."""
     generation, times, result = view.generation, view.generation.times, None
-    if view.url is not None:
+    url = view.own_url(own)
+    if url is not None:
         started_ms, completed_ms = times.started_ms or times.created_ms, times.completed_ms or times.created_ms
         result = {
-            "sample": view.url,
+            "sample": url,
             "prompt": view.prompt,
             "seed": generation.edit.seed,
             "start_time": started_ms / 1000,
@@ -226,8 +228,8 @@ def _problem(request: Request, error: errors.DarkroomError) -> Response:
 
 
 async def _wording(reader: Reader, view: ResultView, moment: submissions.Moment, keys: Sequence[bytes]) -> Message:
-    body = json.dumps({"task_id": view.id, **_task(view)}).encode()
     webhook = view.generation.submission.webhook
+    body = json.dumps({"task_id": view.id, **_task(view, webhook.base if webhook else "")}).encode()
     secret = webhook.secret if webhook else None
     key = secret.encode() if secret else keys[0]
     return Message(body=body, headers={"X-BFL-Signature": f"sha256={hmac.digest(key, body, hashlib.sha256).hex()}"})

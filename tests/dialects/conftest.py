@@ -54,6 +54,11 @@ def bella(stack: embedded.Stack) -> Tenant:
     return tenant(stack, "bella")
 
 
+@pytest.fixture
+def iris(stack: embedded.Stack) -> Tenant:
+    return tenant(stack, "iris")
+
+
 @pytest.fixture(scope="session")
 def secure(stack: embedded.Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Another API process on the same stores that speaks https, for clients that know nothing else; its address and authority."""

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import fal_client
 import fal_client.client
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fal_client.client import FalClientHTTPError
 
 from tests.conftest import Receiving, Tenant, eventually
-from tests.dialects.conftest import PROMPT, pixels
+from tests.dialects.conftest import PROMPT, pixels, small_picture
 
 APP = "fal-ai/flux-kontext/dev"
 
@@ -30,6 +31,9 @@ def fal(
     monkeypatch.setenv("FAL_KEY", faye.key)
     monkeypatch.setattr(fal_client.client, "QUEUE_URL_FORMAT", f"https://{host}/")
     monkeypatch.setattr(fal_client.client, "RUN_URL_FORMAT", f"https://{host}/run/")
+    # Uploads have no setting of their own.
+    monkeypatch.setattr(fal_client.client, "REST_URL", f"https://{host}")
+    monkeypatch.setattr(fal_client.client, "CDN_URL", f"https://{host}")
     monkeypatch.setenv("SSL_CERT_FILE", str(secure[1]))
     return fal_client
 
@@ -41,14 +45,21 @@ def client(fal: ModuleType, faye: Tenant) -> Iterator[fal_client.SyncClient]:
     one._client.close()
 
 
-def test_subscribe_tells_how_it_goes_and_returns_the_pictures(client: fal_client.SyncClient, photograph: str) -> None:
+def _fetched(faye: Tenant, url: str) -> bytes:
+    """What is behind a URL of the other API process, whose certificate `requests` does not know, from the first."""
+    return requests.get(faye.url + "/" + url.partition("//")[2].partition("/")[2], timeout=10).content
+
+
+def test_subscribe_tells_how_it_goes_and_returns_the_pictures(
+    client: fal_client.SyncClient, faye: Tenant, photograph: str
+) -> None:
     told: list[object] = []
     arguments = {"prompt": PROMPT, "image_url": photograph, "num_inference_steps": 4, "seed": 3}
     result = client.subscribe(APP, arguments, on_queue_update=told.append, with_logs=True)
     assert isinstance(told[-1], fal_client.Completed)
     (image,) = result["images"]
     assert result["seed"] == 3
-    assert pixels(requests.get(image["url"], timeout=10).content)[0] == (image["width"], image["height"])
+    assert pixels(_fetched(faye, image["url"]))[0] == (image["width"], image["height"])
     assert image["content_type"] == "image/jpeg"
 
 
@@ -164,3 +175,26 @@ def test_what_is_not_there(faye: Tenant) -> None:
     missing = requests.put(faye.url + url + "/cancel", headers=faye.headers, timeout=10)
     assert (missing.status_code, missing.json()) == (404, {"status": "NOT_FOUND"})
     assert faye.post("/fal-ai/nope", {"prompt": PROMPT}).status_code == 404
+
+
+@pytest.fixture
+def uploading(client: fal_client.SyncClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[fal_client.SyncClient]:
+    """It never closes the connections that it uploads with."""
+    make, made = fal_client.SyncClient._get_cdn_client, []
+
+    def kept(client: fal_client.SyncClient) -> httpx.Client:
+        made.append(make(client))
+        return made[-1]
+
+    monkeypatch.setattr(fal_client.SyncClient, "_get_cdn_client", kept)
+    yield client
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize("repository", ["fal_v3", "fal"])
+def test_a_file_is_uploaded_and_edited(uploading: fal_client.SyncClient, faye: Tenant, repository: Any) -> None:
+    url = uploading.upload(small_picture(), "image/png", repository=repository)
+    assert _fetched(faye, url) == small_picture()
+    made = uploading.run("fal-ai/quick", {"prompt": PROMPT, "image_url": url})
+    assert made["images"][0]["content_type"] == "image/png"

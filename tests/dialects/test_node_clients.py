@@ -72,3 +72,23 @@ class TestFromNode:
         assert seen["data"]["seed"] == 7
         assert seen["requestId"]
         assert seen["updates"][-1] == "COMPLETED"
+
+    def test_the_ai_sdk(self, ruth: Any) -> None:
+        """Vercel's, and RunPod's provider for it."""
+        seen = run(ruth.url, "aisdk.mjs")
+        assert [(name, made["error"]) for name, made in seen.items() if "error" in made] == []
+        assert len(seen) == 8
+        assert {name: made["type"] for name, made in seen.items() if made["type"] != "image/png"} == {
+            "replicate": "image/webp",
+            "replicateFlux2": "image/webp",
+            "bflFlux2": "image/jpeg",
+        }
+
+    def test_hugging_face(self, rita: Any) -> None:
+        """Which model of Replicate's or fal's one of the hub is, it is told by the script."""
+        seen = run(rita.url, "huggingface.mjs")
+        assert [(name, made["error"]) for name, made in seen.items() if "error" in made] == []
+        assert {name: made["type"] for name, made in seen.items()} == {
+            "replicate": "image/webp",
+            "fal-ai": "image/jpeg",
+        }

@@ -192,3 +192,10 @@ def test_pictures_may_be_named_in_json(olga: Tenant, tiny: str) -> None:
     assert set(answer.json()["data"][0]) == {"url", "seed"}
     refused = olga.post("/v1/images/edits", {**body, "images": [{"file_id": "file-1"}]})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "images")
+
+
+def test_azures_client_names_the_model_by_its_deployment(olga: Tenant) -> None:
+    with openai.AzureOpenAI(azure_endpoint=olga.url, api_key=olga.key, api_version="2025-04-01-preview") as client:
+        made = client.images.edit(model="quick", image=small_picture(), prompt=PROMPT, size="96x64")
+    assert made.data
+    assert pixels(base64.b64decode(made.data[0].b64_json or ""))[0] == (96, 64)

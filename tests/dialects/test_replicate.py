@@ -168,3 +168,36 @@ def test_a_link_is_good_without_a_key_and_no_other_is(link: str) -> None:
     before, _, proof = link.partition("?proof=")
     later = str(int(proof.partition(".")[0]) + 1)
     assert requests.get(f"{before}?proof={later}.{proof.partition('.')[2]}", timeout=10).status_code == 404
+
+
+def test_a_model_is_known_by_owner_and_name(client: Client, rita: Tenant) -> None:
+    model = client.models.get(MODEL)
+    assert (model.owner, model.name, model.visibility) == ("black-forest-labs", "flux-kontext-dev", "public")
+    assert model.latest_version
+    assert [one.id for one in model.versions.list()] == [model.latest_version.id]
+    # The same address is Forge's and OpenAI's.
+    assert rita.get(f"/v1/models/{MODEL}").json()["object"] == "model"
+    assert "owner" not in rita.get("/v1/models/flux-kontext-dev").json()
+
+
+def test_any_version_of_a_known_model_is_the_one_that_is_served(rita: Tenant, tiny: str) -> None:
+    pinned = f"darkroom/quick:{'a' * 64}"
+    made = rita.post("/v1/predictions", {"version": pinned, "input": {"prompt": PROMPT, "input_image": tiny}})
+    served = made.json()["version"]
+    assert (made.status_code, made.headers["Darkroom-Version"]) == (201, served)
+    read = rita.get(f"/v1/models/darkroom/quick/versions/{'a' * 64}")
+    assert (read.json()["id"], read.headers["Darkroom-Version"]) == (served, served)
+    exact = rita.post(
+        "/v1/predictions", {"version": f"darkroom/quick:{served}", "input": {"prompt": PROMPT, "input_image": tiny}}
+    )
+    assert "Darkroom-Version" not in exact.headers
+
+
+def test_a_version_without_its_model_says_what_can_be_done(rita: Tenant, tiny: str) -> None:
+    refused = rita.post("/v1/predictions", {"version": "a" * 64, "input": {"prompt": PROMPT, "input_image": tiny}})
+    assert refused.status_code == 404
+    assert "send owner/name:version or owner/name" in refused.json()["detail"]
+
+
+def test_an_account_is_the_keys_tenant(client: Client, rita: Tenant) -> None:
+    assert client.accounts.current().username == rita.name

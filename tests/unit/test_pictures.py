@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 from storage import pictures as gate
 from storage.contracts import errors
@@ -159,3 +159,50 @@ def test_quality_reaches_the_encoder() -> None:
         sizes = [len(pictures.encode(photograph, output_format, quality)) for quality in (10, 50, 95)]  # type: ignore[arg-type]
         assert sizes == sorted(sizes)
         assert sizes[2] > 2 * sizes[0]
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+LARGE = zlib.compress(bytes(2 * 2**20), 9)
+METADATA = {
+    "text": _chunk(b"zTXt", b"Comment\0\0" + LARGE),
+    "international text": _chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE),
+    "profile": _chunk(b"iCCP", b"profile\0\0" + LARGE),
+    "plain text": _chunk(b"tEXt", b"parameters\0" + b"x" * (2 * 2**20)),
+}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the pixels", "after"])
+@pytest.mark.parametrize("kind", METADATA)
+def test_a_png_with_large_metadata_is_read_without_it(decoders: Decoders, kind: str, before: bool) -> None:
+    plain = encoded(_gradient(), "PNG")
+    # The signature and the header are 33 bytes, the end is 12.
+    at = 33 if before else len(plain) - 12
+    odd = plain[:at] + METADATA[kind] + plain[at:]
+    header = gate.inspect(odd, "image")
+    assert (header.content_type, header.width, header.height) == ("image/png", 64, 48)
+    assert decoders.decode(odd, "image").image.tobytes() == decoders.decode(plain, "image").image.tobytes()
+
+
+def test_a_small_profile_is_heeded() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = encoded(_gradient(), "PNG", icc_profile=profile, pnginfo=_note("a few words"))
+    kept = Image.open(io.BytesIO(gate.readable(data)))
+    assert kept.info["icc_profile"] == profile
+    assert "Comment" not in kept.info
+
+
+def _note(text: str) -> PngImagePlugin.PngInfo:
+    note = PngImagePlugin.PngInfo()
+    note.add_text("Comment", text)
+    return note
+
+
+def test_a_png_that_is_cut_off_stays_one() -> None:
+    plain = encoded(_gradient(), "PNG")
+    odd = plain[:33] + METADATA["profile"] + plain[33:]
+    for length in (8, 20, 40, len(odd) - 30):
+        with pytest.raises(errors.InvalidInputError, match=r"image (must be a whole|is a damaged)"):
+            gate.inspect(odd[:length], "image")

@@ -12,9 +12,11 @@ from api.dialects.openai import answers as openai_answers
 from api.dialects.oxen import answers as oxen_answers
 from api.dialects.replicate import answers as replicate_answers
 from api.dialects.runpod import answers as runpod_answers
-from api.service.read import ResultView
+from api.service import checks
+from api.service.accepted import Accepted
+from api.service.read import Reader, ResultView
 from api.service.signing import Signatures
-from storage.contracts import errors, generations, results
+from storage.contracts import catalog, errors, generations, results
 from tests.stores.conftest import a_submission
 
 DAY_MS = 24 * 3600 * 1000
@@ -46,10 +48,10 @@ async def _links(view: ResultView) -> dict[str, object]:
     return {
         "oxen": oxen_answers.generation(view, "http://here")["result_url"],
         "runpod": (await runpod_answers.job(view))["output"]["image_url"],
-        "replicate": replicate_answers.prediction(view, "http://here")["output"],
-        "bfl": (bfl._task(view)["result"] or {}).get("sample"),
-        "fal": (await fal_answers.payload([view]))["images"][0]["url"],
-        "openai": (await openai_answers.datum(view, "url"))["url"],
+        "replicate": replicate_answers.prediction([view], "http://here")["output"],
+        "bfl": (bfl._task(view, "http://here")["result"] or {}).get("sample"),
+        "fal": (await fal_answers.payload([view], "http://here"))["images"][0]["url"],
+        "openai": (await openai_answers.datum(view, "url", "http://here"))["url"],
     }
 
 
@@ -75,7 +77,8 @@ async def test_a_result_that_is_gone_has_none_in_any() -> None:
 )
 def test_why_there_is_no_result(changes: dict[str, Any], code: str | None) -> None:
     view = _view(**changes)
-    assert (view.failure.code if view.failure else None) == code
+    failure = view.failure(checks.NATIVE)
+    assert (failure.code if failure else None) == code
     if changes:
         with pytest.raises(errors.DarkroomError) as caught:
             view.made()
@@ -87,3 +90,40 @@ def test_a_link_of_our_own_ends_when_the_result_does() -> None:
     url = _view().own_url("http://here")
     assert url is not None
     assert Signatures(b"s").own_key(url, "alice") == RESULT.key
+
+
+FAL = checks.Names(image="image_url", mask="mask_url")
+
+
+def test_a_failure_calls_fields_as_the_dialect_does() -> None:
+    told = "mask_image must have the shape of input_image, 96x64; got 32x64"
+    view = _view(
+        status=generations.Status.FAILED, result=None, error_code="invalid_input", error_message=told,
+        error_details={"field": "mask_image"},
+    )  # fmt: skip
+    failure = view.failure(FAL)
+    assert failure is not None
+    assert failure.message == "mask_url must have the shape of image_url, 96x64; got 32x64"
+    assert failure.field == "mask_url"
+    native = view.failure(checks.NATIVE)
+    assert native is not None
+    assert (native.message, native.field) == (told, "mask_image")
+
+
+class Ledger:
+    """Accepted, and does not answer since."""
+
+    async def run(self, call: object) -> object:
+        raise errors.StoreUnavailableError("gone")
+
+
+async def test_what_was_accepted_is_told_when_it_cannot_be_read() -> None:
+    submission = a_submission()
+    seeded = submission.model_copy(update={"edit": submission.edit.model_copy(update={"seed": 2**32 - 1})})
+    accepted = Accepted(tenant="alice", submission=seeded, ids=("1", "2"), cursor="0-0", replayed=False, is_served=True)
+    known = catalog.Catalog(models={}, gpu_types={})
+    reader = Reader(ledger=Ledger(), known=known, objects=Objects(), signatures=Signatures(b"s"))  # type: ignore[arg-type]
+    views = await reader.accepted(accepted)
+    answer = replicate_answers.prediction(views, "http://here")
+    assert (answer["id"], answer["status"], answer["output"], answer["seed"]) == ("1", "starting", None, 2**32 - 1)
+    assert [view.generation.edit.seed for view in views] == [2**32 - 1, 0]

@@ -47,14 +47,17 @@ def _logs(views: Sequence[ResultView]) -> list[dict[str, str]]:
     ]
 
 
-async def payload(views: Sequence[ResultView]) -> dict[str, Any]:
-    """What the app answers. Raises why it has nothing to answer."""
+async def payload(views: Sequence[ResultView], own: str) -> dict[str, Any]:
+    """What the app answers, with pictures below our address `own`. Raises why it has nothing to answer.
+
+    Some clients fetch nothing from a private address, as an object store's may be, but for the host that they talk to.
+    """
     images = []
     for view in views:
         result = view.made(NAMES)
         images.append(
             {
-                "url": await view.data_uri() if view.generation.submission.inline else view.url,
+                "url": await view.data_uri() if view.generation.submission.inline else view.own_url(own),
                 "content_type": result.content_type,
                 "width": result.width,
                 "height": result.height,
@@ -90,7 +93,8 @@ async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, 
     """A webhook, signed with Ed25519: with a key that all tenants check, not with the tenant's."""
     tenant, failure, content = view.generation.tenant, None, {}
     try:
-        content = await payload(await reader.request(view.id, tenant))
+        webhook = view.generation.submission.webhook
+        content = await payload(await reader.request(view.id, tenant), webhook.base if webhook else "")
     except errors.TransientError:
         raise
     except errors.DarkroomError as exc:

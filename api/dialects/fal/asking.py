@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from api.dialects import base, fields
+from api.dialects import base, fields, loras
 from api.http import bodies, pictures
 from api.service.checks import Names
 from storage.contracts import catalog, edits, errors, submissions
@@ -35,6 +35,7 @@ class Input(fields.Fields):
     mask_url: fields.Picture = None
     reference_image_url: fields.Picture = None
     strength: Annotated[float | None, Field(gt=0, le=1, description="With mask_url: how freely")] = None
+    loras: Annotated[Any, Field(description="One object with path and scale, of those that the operator offers")] = None
     image_size: Annotated[Any, Field(description="A name, or an object with width and height")] = None
     negative_prompt: fields.NegativePrompt = ""
     aspect_ratio: Annotated[Ratio | None, Field(description="Shape; absent: as the input")] = None
@@ -126,6 +127,7 @@ async def submission_of(
     ]
     if not references:
         name = known.drawing(alias) or name
+    name, lora_scale = loras.applied(known, name, loras.listed(body.fields.get("loras"), "loras"), "loras")
     model = known.models[name]
     negative = sent.negative_prompt.strip() or None if "negative_prompt" in model.parameters else None
     mask = base.one_mask(await pictures.of_fields(body.fields, ("mask_url",)), "mask_url")
@@ -135,6 +137,7 @@ async def submission_of(
             prompt=sent.prompt,
             references=tuple(references),
             mask=mask,
+            lora_scale=lora_scale,
             strength=sent.strength if sent.strength is not None and mask is not None else 1.0,
             canvas=sent.canvas if mask is None else Canvas(),
             steps=sent.num_inference_steps or model.usual_steps,

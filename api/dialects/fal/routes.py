@@ -75,7 +75,8 @@ async def run(
         app, request, resources, caller, start_timeout=start_timeout, idempotency_key=idempotency_key
     )
     views = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
-    return JSONResponse(await answers.payload(views), headers={"x-fal-request-id": accepted.ids[0]})
+    answer = await answers.payload(views, own_url(request, resources))
+    return JSONResponse(answer, headers={"x-fal-request-id": accepted.ids[0]})
 
 
 @router.get("/fal-ai/{app:path}/requests/{request_id}/status")
@@ -101,12 +102,13 @@ async def status_stream(
 
 
 @router.get("/fal-ai/{app:path}/requests/{request_id}")
-async def result(app: str, request_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
+async def result(app: str, request_id: str, request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
     """What a request came to."""
     views = await resources.reader.request(request_id, tenant)
     if not all(view.is_over for view in views):
         return JSONResponse({"detail": "Request is still in progress"}, status_code=400)
-    return JSONResponse(await answers.payload(views), headers={"x-fal-request-id": request_id})
+    answer = await answers.payload(views, own_url(request, resources))
+    return JSONResponse(answer, headers={"x-fal-request-id": request_id})
 
 
 @router.put("/fal-ai/{app:path}/requests/{request_id}/cancel")

@@ -34,7 +34,7 @@ async def infer(
     submission = await asking.submission_of(body, name=name, model=model, idempotency_key=idempotency_key)
     accepted = await base.submitted(request, resources, submission, caller, names=asking.NAMES)
     (view,) = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
-    result, generation = view.made(), view.generation
+    result, generation = view.made(asking.NAMES), view.generation
     artifact = {"base64": await view.base64(), "finishReason": "SUCCESS", "seed": generation.edit.seed}
     ignored = body.fields.get(UPSAMPLING) and not model.upsamples
     answer = {

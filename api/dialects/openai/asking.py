@@ -97,11 +97,11 @@ async def _listed(value: Any, field: str) -> list[edits.Picture]:
     return listed
 
 
-def model_of(sent: Input, kind: Kind, known: catalog.Catalog, default: str, *, has_pictures: bool) -> str:
+def model_of(asked: str | None, kind: Kind, known: catalog.Catalog, default: str, *, has_pictures: bool) -> str:
     """The model that is named, or the operator's, or one that needs no picture. Raises `errors.InvalidInputError`."""
     textual = [name for name, model in known.models.items() if not model.min_references]
-    if sent.model:
-        name = known.name_of(sent.model)
+    if asked:
+        name = known.name_of(asked)
     else:
         name = known.name_of(default)
         if not has_pictures and known.models[name].min_references:

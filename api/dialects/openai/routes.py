@@ -1,4 +1,7 @@
-"""The Images API's routes. `/v1/models` is the forge dialect's: its answers have what OpenAI's clients read, too."""
+"""The Images API's routes, and where Azure's client looks for them: there the path names the model.
+
+`/v1/models` is the forge dialect's: its answers have what OpenAI's clients read, too.
+"""
 
 from collections.abc import Sequence
 
@@ -13,12 +16,18 @@ from api.http.access import Caller, IdempotencyKey, ResourcesDep, own_url
 from api.resources import Resources
 from storage.contracts import access, edits, errors
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(tags=["openai"])
+
+AZURE = "/openai/deployments/{deployment}"
 
 
-@router.post("/images/edits", openapi_extra=asking.Input.body())
+@router.post("/v1/images/edits", openapi_extra=asking.Input.body())
+@router.post(AZURE + "/images/edits", include_in_schema=False)
 async def edit(
-    request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
+    request: Request,
+    resources: ResourcesDep,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Edit pictures: a form with `image` or several `image[]`, or JSON with `images`."""
     body = await bodies.read(request, files=asking.FILES)
@@ -28,9 +37,13 @@ async def edit(
     return await _run("image_edit", body, references, masks, request, resources, caller, idempotency_key)
 
 
-@router.post("/images/generations", openapi_extra=asking.Input.body())
+@router.post("/v1/images/generations", openapi_extra=asking.Input.body())
+@router.post(AZURE + "/images/generations", include_in_schema=False)
 async def generate(
-    request: Request, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
+    request: Request,
+    resources: ResourcesDep,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Make pictures from text."""
     body = await bodies.read(request, files=asking.FILES)
@@ -51,7 +64,8 @@ async def _run(
 ) -> Response:
     sent = asking.Input.check(body.fields, textual=body.textual)
     known, default = resources.catalog, resources.settings.default_model
-    name = asking.model_of(sent, kind, known, default, has_pictures=bool(references))
+    asked = sent.model or request.path_params.get("deployment")
+    name = asking.model_of(asked, kind, known, default, has_pictures=bool(references))
     submission = asking.submission_of(
         body,
         sent,

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from api.dialects import base, fields
+from api.dialects import base, fields, loras
 from api.http import pictures
 from api.service.checks import Names
 from storage.contracts import catalog, edits, errors, parameters, submissions
@@ -61,6 +62,8 @@ class Input(fields.Fields):
     steps: Annotated[int | None, Field(ge=1, le=50, description="The same as num_inference_steps")] = None
     guidance: Annotated[float | None, Field(ge=0, le=10, description="Guidance scale")] = None
     guidance_scale: Annotated[float | None, Field(ge=0, le=20, description="The same as guidance")] = None
+    lora_weights: Annotated[str | None, Field(max_length=500, description="Of those that the operator offers")] = None
+    lora_scale: Annotated[float | None, Field(ge=0, le=loras.MAX_SCALE, description="How strongly it works")] = None
     prompt_upsampling: Annotated[bool, Field(description="Write the prompt anew, where the model can")] = False
     seed: fields.Seed | None = None
     output_format: Annotated[Literal["webp", "jpg", "png"], Field(description="Format")] = "webp"
@@ -102,6 +105,20 @@ class Input(fields.Fields):
         )
 
 
+def names(sent: Mapping[str, Any]) -> Names:
+    """What fields are called in this input, for errors: several have several names."""
+
+    def first(*candidates: str) -> str:
+        return next((name for name in candidates if sent.get(name)), candidates[0])
+
+    return replace(
+        NAMES,
+        image=first("input_image", "input_images", "image", "images", "input_image_1"),
+        guidance=first("guidance", "guidance_scale"),
+        size="size" if sent.get("size") and not sent.get("width") else None,
+    )
+
+
 class Prediction(fields.Fields):
     """A request's body, for OpenAPI; what Replicate does not document is passed over."""
 
@@ -131,6 +148,8 @@ async def submission_of(
     references = await pictures.of_synonyms(fields_, PICTURES)
     if not references:
         name = known.drawing(alias) or name
+    wanted = [loras.one_of(sent.lora_weights, sent.lora_scale, "lora_weights")] if sent.lora_weights else []
+    name, lora_scale = loras.applied(known, name, wanted, "lora_weights")
     model = known.models[name]
     masks = await pictures.of_value(fields_.get("mask") or None, "mask")
     moments = _moments(body)
@@ -147,6 +166,7 @@ async def submission_of(
             guidance=base.guidance_of(model, guidance),
             negative_prompt=negative,
             true_guidance=base.NEGATIVE_GUIDANCE if negative else 1.0,
+            lora_scale=lora_scale,
             upsample_temperature=base.UPSAMPLE_TEMPERATURE if sent.prompt_upsampling else 0.0,
             output_format=FORMATS[sent.output_format],
             quality=sent.output_quality,

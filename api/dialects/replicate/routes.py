@@ -118,7 +118,8 @@ async def _created(
         cancel_after=cancel_after,
         idempotency_key=idempotency_key,
     )
-    accepted = await base.submitted(request, resources, submission, caller, names=asking.NAMES, named=found.name)
+    names = asking.names(body["input"])
+    accepted = await base.submitted(request, resources, submission, caller, names=names, named=found.name)
     if not wait_s:
         return JSONResponse(answers.prediction(await resources.reader.accepted(accepted), own), status_code=201)
     keep = idempotency_key is not None

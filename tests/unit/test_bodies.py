@@ -1,0 +1,61 @@
+"""Pictures as clients write them into bodies."""
+
+import base64
+import textwrap
+
+import pytest
+from PIL import Image
+
+from api.http import bodies, pictures
+from storage.contracts import edits, errors
+from tests.conftest import encoded
+
+PNG = encoded(Image.linear_gradient("L").resize((61, 47)).rotate(30), "PNG") + b"?>"
+"""With something after its end, so that all of base64's alphabet is in it."""
+PLAIN = base64.b64encode(PNG).decode()
+URL_SAFE = base64.urlsafe_b64encode(PNG).decode()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"data:image/png;base64,{PLAIN}",
+        f"data:image/jpeg;base64,{PLAIN}",
+        f"data:application/octet-stream;base64,{PLAIN}",
+        f"data:;base64,{PLAIN}",
+        f"DATA:IMAGE/PNG;BASE64,{PLAIN}",
+        f"data:image/png;name=a.png;base64,{PLAIN}",
+        f"data:image/png;base64,{URL_SAFE}",
+        f"data:image/png;base64,{PLAIN.rstrip('=')}",
+        f"data:image/png;base64,\n{textwrap.fill(PLAIN, 76)}\n",
+    ],
+    ids=["plain", "another type", "octets", "no type", "upper case", "parameter", "URL-safe", "no padding", "lines"],
+)
+async def test_base64_is_read_in_every_form_and_the_content_decides_the_type(uri: str) -> None:
+    (picture,) = await pictures.of_value(uri, "image")
+    assert picture == edits.SentPicture(data=PNG, content_type="image/png", transparent=False)
+
+
+def test_these_forms_differ() -> None:
+    assert "=" in PLAIN
+    assert {"-", "_"} & set(URL_SAFE)
+
+
+@pytest.mark.parametrize("bare", [PLAIN, URL_SAFE, PLAIN.rstrip("="), textwrap.fill(PLAIN, 76)])
+async def test_bare_base64_is_a_picture_where_that_is_so(bare: str) -> None:
+    (picture,) = await pictures.of_value(bare, "image", bare=True)
+    assert isinstance(picture, edits.SentPicture)
+    assert picture.data == PNG
+    with pytest.raises(errors.InvalidInputError, match="image must be an http"):
+        await pictures.of_value(bare, "image")
+
+
+@pytest.mark.parametrize("encoded", [PLAIN[:-3] + "!==", PLAIN[:-1] + "é", "A" * 41])
+async def test_what_is_no_base64_is_said_to_be_none(encoded: str) -> None:
+    with pytest.raises(errors.InvalidInputError, match=r"image is not valid base64|image must be a whole"):
+        await bodies.picture_of_data_uri(f"data:image/png;base64,{encoded}", "image")
+
+
+def test_pictures_in_any_of_these_forms_are_not_shown_again() -> None:
+    shown = pictures.echo({"a": f"DATA:;base64,{PLAIN}", "b": URL_SAFE.rstrip("="), "c": "https://x.example/a.png"})
+    assert shown == {"c": "https://x.example/a.png"}
