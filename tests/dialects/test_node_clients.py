@@ -72,6 +72,7 @@ class TestFromNode:
         assert seen["data"]["seed"] == 7
         assert seen["requestId"]
         assert seen["updates"][-1] == "COMPLETED"
+        assert seen["uploaded"] == 8
 
     def test_the_ai_sdk(self, ruth: Any) -> None:
         """Vercel's, and RunPod's provider for it."""

@@ -119,7 +119,7 @@ def test_a_wrong_key_and_an_unknown_model(client: openai.OpenAI, olga: Tenant) -
         stranger.models.list()
     stranger.close()
     with pytest.raises(openai.NotFoundError) as unknown:
-        client.images.edit(model="gpt-image-1", image=encoded(Image.new("RGB", (8, 8)), "PNG"), prompt=PROMPT)
+        client.images.edit(model="gpt-4o", image=encoded(Image.new("RGB", (8, 8)), "PNG"), prompt=PROMPT)
     assert unknown.value.code == "model_not_found"
 
 
@@ -199,3 +199,15 @@ def test_azures_client_names_the_model_by_its_deployment(olga: Tenant) -> None:
         made = client.images.edit(model="quick", image=small_picture(), prompt=PROMPT, size="96x64")
     assert made.data
     assert pixels(base64.b64decode(made.data[0].b64_json or ""))[0] == (96, 64)
+
+
+def test_a_model_of_openais_is_the_operators(client: openai.OpenAI) -> None:
+    """For programs that cannot be told another name."""
+    made = client.images.with_raw_response.edit(
+        model="gpt-image-1", image=small_picture(), prompt=PROMPT, quality="low"
+    )
+    assert made.headers["Darkroom-Model"] == "flux-kontext-dev"
+    from_text = client.images.with_raw_response.generate(
+        model="dall-e-3", prompt="a bird", size="256x256", quality="low"
+    )
+    assert from_text.headers["Darkroom-Model"].startswith("flux-2")

@@ -1,5 +1,6 @@
 """What the Images API takes, and what that is as a submission."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5}
 """Denoising steps by quality, as a share of the model's default; medium, standard and auto are the default."""
 MOST_STEPS = 50
 NAMES = Names(size="size")
+_OPENAIS = re.compile(r"gpt-image-|dall-e-|chatgpt-image", re.IGNORECASE)
 
 
 class Input(fields.Fields):
@@ -95,6 +97,11 @@ async def _listed(value: Any, field: str) -> list[edits.Picture]:
         url = entry.get("image_url") if isinstance(entry, dict) else entry
         listed += await pictures.of_value(url if url is not None else entry, field)
     return listed
+
+
+def is_openais(named: str, known: catalog.Catalog) -> bool:
+    """Whether this is an image model of OpenAI's, which programs name that cannot be told another."""
+    return _OPENAIS.match(named) is not None and not known.has(named)
 
 
 def model_of(asked: str | None, kind: Kind, known: catalog.Catalog, default: str, *, has_pictures: bool) -> str:

@@ -65,7 +65,8 @@ async def _run(
     sent = asking.Input.check(body.fields, textual=body.textual)
     known, default = resources.catalog, resources.settings.default_model
     asked = sent.model or request.path_params.get("deployment")
-    name = asking.model_of(asked, kind, known, default, has_pictures=bool(references))
+    others = asked if asked and asking.is_openais(asked, known) else None
+    name = asking.model_of(None if others else asked, kind, known, default, has_pictures=bool(references))
     submission = asking.submission_of(
         body,
         sent,
@@ -77,7 +78,7 @@ async def _run(
     )
     if sent.stream:
         resources.streams.check(caller.tenant)
-    accepted = await base.submitted(request, resources, submission, caller, names=asking.NAMES)
+    accepted = await base.submitted(request, resources, submission, caller, names=asking.NAMES, named=others)
     id_, keep = accepted.ids[0], idempotency_key is not None
     if sent.stream:
         pictures = stream.Stream(
