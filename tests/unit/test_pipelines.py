@@ -125,6 +125,17 @@ def test_what_a_mask_leaves_out_keeps_its_latents(loaded: Callable[[str], Pipeli
     assert kept[0] == kept[1]
 
 
+def test_with_a_mask_the_first_is_painted_in_and_the_other_is_looked_at(loaded: Callable[[str], Pipeline]) -> None:
+    whole, empty = Image.new("L", (128, 128), 255), Image.new("L", (128, 128), 0)
+
+    def made(mask: Image.Image, *others: Image.Image) -> bytes:
+        return loaded("small-kontext").edit(_job(mask=mask, references=[_photograph(), *others]), _ignore).tobytes()
+
+    other = _photograph().rotate(180)
+    assert made(whole, other) != made(whole)
+    assert made(empty, other) == made(empty)
+
+
 @everyone
 def test_an_exception_in_a_step_ends_the_edit_at_once_and_leaves_the_pipeline_usable(
     loaded: Callable[[str], Pipeline], name: str
