@@ -121,7 +121,11 @@ async def _warn_of_unknown_tenants(settings: ApiSettings, resources: Resources) 
 
 def _body_limit(settings: ApiSettings) -> Middleware:
     return Middleware(
-        BodyLimit, max_bytes=settings.max_body_bytes, pause_s=settings.body_pause_s, limit_s=settings.body_limit_s
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        most_held=settings.max_bodies_bytes,
+        pause_s=settings.body_pause_s,
+        limit_s=settings.body_limit_s,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import redis.asyncio
 from api.service.budgets import Budgets
 from api.service.erasure import Eraser
 from api.service.forecast import Forecasts
+from api.service.kept import Kept
 from api.service.keys import Keys
 from api.service.objects import AsyncObjects
 from api.service.read import Reader
@@ -62,6 +64,8 @@ class Resources:
     webhook_secrets: WebhookSecrets
     webhook_calls: Calls
     pings: Pings
+    health: Kept[None]
+    """Read where anybody may ask, so not for each who does."""
 
     async def credentials(self, data: bytes, content_type: str) -> provenance.Credentials | None:
         """A picture's content credentials, read in a thread. Raises `errors.NotFoundError` when nothing is signed here."""
@@ -70,12 +74,8 @@ class Resources:
         return await asyncio.to_thread(self.signer.read, data, content_type)
 
     async def check(self) -> None:
-        """Do the stores answer? Raises `errors.TransientError`."""
-        try:
-            await self.connection.ping()
-        except FAULTS as exc:
-            raise unavailable(exc) from exc
-        await self.objects.check()
+        """Did the stores answer a moment ago? Raises `errors.TransientError`."""
+        await self.health.get()
 
 
 @contextlib.asynccontextmanager
@@ -142,6 +142,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             webhook_secrets=WebhookSecrets(signatures, ledger),
             webhook_calls=webhook_calls,
             pings=Pings(ping_calls),
+            health=Kept(functools.partial(_stores_answer, connection, objects)),
             tokens=Tokens(signatures.key("browser token"), keys, ledger),
             streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams),
         )
@@ -154,6 +155,14 @@ def _limits(settings: ApiSettings) -> records.Limits:
         queue_ttl_s=settings.queue_ttl_s,
         execution_limit_s=settings.execution_limit_s,
     )
+
+
+async def _stores_answer(connection: redis.asyncio.Redis, objects: AsyncObjects) -> None:
+    try:
+        await connection.ping()
+    except FAULTS as exc:
+        raise unavailable(exc) from exc
+    await objects.check()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

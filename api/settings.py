@@ -52,6 +52,10 @@ class ApiSettings(StoreSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
     """Bytes of a request's body at the most. A 20 MiB picture is 27 MiB as a data URI."""
 
+    max_bodies_bytes: Annotated[int, Field(ge=1024)] = 512 * 2**20
+    """Bytes of all bodies together that this process receives or works on at the same time. A request beyond it is refused with
+    503 and `Retry-After`."""
+
     head_limit_s: Annotated[float, Field(gt=0)] = 10
     """Seconds a connection may take until its request's line and headers are whole."""
 
@@ -104,6 +108,12 @@ class ApiSettings(StoreSettings):
 
     cors_origins: tuple[str, ...] = ()
     """Origins of web frontends that may call from a browser, as JSON."""
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> "ApiSettings":
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError("DARKROOM_MAX_BODIES_BYTES: less than DARKROOM_MAX_BODY_BYTES, one body")
+        return self
 
     @model_validator(mode="after")
     def _tenants(self) -> "ApiSettings":

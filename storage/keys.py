@@ -40,8 +40,12 @@ LIVE_EVENTS: Final = PREFIX + "events"
 """Stream of all tenants' events, short: API processes follow it."""
 EVENTS: Final = PREFIX + "events:"
 """+ tenant: stream of one tenant's events, long: reconnecting readers are replayed from it."""
-WEBHOOKS: Final = PREFIX + "callbacks"
-"""Sorted set: `<id>/<moment>` of each webhook that is to be called, to the millisecond it is due."""
+WEBHOOKS: Final = PREFIX + "webhooks:"
+"""+ tenant: sorted set, `<id>/<moment>` of each webhook that is to be called, to the millisecond it is due."""
+WEBHOOK_TURNS: Final = PREFIX + "webhookturns"
+"""Sorted set: tenant with webhooks, to the millisecond from which it has a turn: a ring, whoever waited longest first."""
+WEBHOOKS_BEFORE: Final = PREFIX + "callbacks"
+"""Sorted set: what the release before has instead of these two; it is moved there."""
 WEBHOOK_LOG: Final = PREFIX + "webhooklog:"
 """+ tenant: stream of the last calls of its webhooks, and what came of them."""
 WEBHOOK_SECRETS: Final = PREFIX + "webhooksecrets"
@@ -92,6 +96,8 @@ PERMANENT: Final = (
     SEQUENCE,
     ACTIVE,
     WEBHOOKS,
+    WEBHOOK_TURNS,
+    WEBHOOKS_BEFORE,
     WEBHOOK_SECRETS,
     CHAINED,
     WANTED,
@@ -127,7 +133,8 @@ def prelude() -> str:
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
         "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
-        "expiring": EXPIRING, "erasing": ERASING, "webhooks": WEBHOOKS, "webhook_log": WEBHOOK_LOG,
+        "expiring": EXPIRING, "erasing": ERASING, "webhooks": WEBHOOKS,
+        "webhook_turns": WEBHOOK_TURNS, "webhooks_before": WEBHOOKS_BEFORE, "webhook_log": WEBHOOK_LOG,
         "webhook_secrets": WEBHOOK_SECRETS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE, "chained": CHAINED,
         "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
         "stopped": STOPPED, "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,

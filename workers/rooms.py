@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from storage.contracts import catalog, planning
+from storage.contracts import catalog, gpus, planning
 from storage.contracts.plans import Plan
 from workers import loader
 from workers.pipelines import base
@@ -30,7 +30,7 @@ class Rooms:
     _lowered: dict[str, Plan] = field(init=False, default_factory=dict)
 
     @property
-    def _gpu(self) -> catalog.GpuType:
+    def _gpu(self) -> gpus.GpuType:
         return self.known.gpu_types[self.gpu_type]
 
     def plan(self, model: str, staying: Sequence[Plan]) -> Plan | None:

@@ -79,41 +79,61 @@ class RequestIds:
                 await self._fault(scope, receive, add)
 
 
+AGAIN_S = 2.0
+"""When a body may come again for which there was no room."""
+
+
 class BodyLimit:
     """Refuses bodies over a size, whether declared or counted, and those that do not come, in a dialect's own words.
 
-    The framework's limit answers a declared length itself, in plain text.
+    Of all bodies together it lets so many bytes be in memory: each counts until its request is answered. The framework's limit
+    answers a declared length itself, in plain text.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, pause_s: float, limit_s: float) -> None:
-        """`pause_s` seconds between two pieces of a body at the most, `limit_s` for all of it."""
+    def __init__(self, app: ASGIApp, max_bytes: int, most_held: int, pause_s: float, limit_s: float) -> None:
+        """`most_held` bytes of all bodies; `pause_s` seconds between two pieces of one at the most, `limit_s` for all of it."""
         self._app = app
         self._max_bytes = max_bytes
+        self._most_held, self._held = most_held, 0
         self._pause_s, self._limit_s = pause_s, limit_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count while the route reads.
 
-        Reading raises `errors.PayloadTooLargeError` for what is too much, and `errors.InvalidInputError` for what is too slow.
+        Reading raises `errors.PayloadTooLargeError` for what is too much, `errors.InvalidInputError` for what is too slow, and
+        `errors.StoreFullError` when there is no room.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "0")
-        received, is_whole = 0, False
+        length = Headers(scope=scope).get("content-length", "0")
+        declared = int(length) if length.isdecimal() else 0
+        received, held, is_whole = 0, 0, False
         until = asyncio.get_running_loop().time() + self._limit_s
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._held + size - held > self._most_held:
+                raise errors.StoreFullError("The service is receiving as much as it can at once", retry_after=AGAIN_S)
+            self._held += size - held
+            held = size
 
         async def counted() -> Message:
             nonlocal received, is_whole
-            self._check(int(declared) if declared.isdecimal() else 0)
+            self._check(declared)
+            hold(max(held, declared))
             # After the body comes nothing but the client's leaving, which may take its time.
             message = await receive() if is_whole else await self._in_time(receive, until)
             is_whole = is_whole or not message.get("more_body", False)
             received += len(message.get("body", b""))
             self._check(received)
+            hold(max(held, received))
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._held -= held
 
     async def _in_time(self, receive: Receive, until: float) -> Message:
         loop = asyncio.get_running_loop()

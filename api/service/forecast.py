@@ -1,12 +1,12 @@
 """What is to be expected: who is there, and what runs on each target took. Read now and then, kept in memory."""
 
 import dataclasses
-import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from api.service.kept import Kept
 from storage import fleet
 from storage.contracts import catalog, estimates, generations
 from storage.contracts.geometry import Canvas
@@ -14,17 +14,22 @@ from storage.contracts.samples import Sample, Statistics, Target, statistics_of
 from storage.ledger import call, presence, usage
 from storage.queues import queues_of_worker
 
-KEPT_S = 1.0
-"""How long what was read is used again."""
+Worker = Mapping[str, Any]
+Fleet = Mapping[str, Worker]
 
-Fleet = Mapping[str, Mapping[str, Any]]
+
+@dataclass(frozen=True, kw_only=True)
+class Present:
+    """The GPU workers by name, and by each queue that they serve."""
+
+    workers: Fleet
+    serving: Mapping[str, Sequence[Worker]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
     """A model's samples as they were read, and what was made of them since."""
 
-    at: float
     samples: Mapping[Target, Sequence[Sample]]
     statistics: dict[Target, Statistics] = field(default_factory=dict)
     expected: dict[tuple[Target, estimates.Ask], estimates.Estimate | None] = field(default_factory=dict)
@@ -60,26 +65,32 @@ class Forecasts:
     def __init__(self, ledger: call.AsyncLedger, known: catalog.Catalog) -> None:
         self._ledger = ledger
         self._known = known
-        self._fleet: tuple[float, Fleet] = (-KEPT_S, {})
-        self._samples: dict[str, Read] = {}
+        self._present = Kept(self._read_present)
+        self._samples: dict[str, Kept[Read]] = {}
+
+    async def _read_present(self) -> Present:
+        workers = fleet.gpu_workers(await self._ledger.run(presence.present()))
+        serving: dict[str, list[Worker]] = defaultdict(list)
+        for one in workers.values():
+            for queue in queues_of_worker(one["models"], one["gpu_type"], one["region"]):
+                serving[queue].append(one)
+        return Present(workers=workers, serving=serving)
 
     async def fleet(self) -> Fleet:
         """GPU workers by name. Raises `errors.StoreUnavailableError`."""
-        if time.monotonic() - self._fleet[0] > KEPT_S:
-            workers = fleet.gpu_workers(await self._ledger.run(presence.present()))
-            self._fleet = (time.monotonic(), workers)
-        return self._fleet[1]
+        return (await self._present.get()).workers
 
     async def samples(self, model: str) -> Mapping[Target, Sequence[Sample]]:
         """A model's samples by target. Raises `errors.StoreUnavailableError`."""
         return (await self._read(model)).samples
 
     async def _read(self, model: str) -> Read:
-        read = self._samples.get(model)
-        if read is None or time.monotonic() - read.at > KEPT_S:
-            read = Read(at=time.monotonic(), samples=await self._ledger.run(usage.samples_of(model)))
-            self._samples[model] = read
-        return read
+        async def read() -> Read:
+            return Read(samples=await self._ledger.run(usage.samples_of(model)))
+
+        if model not in self._samples:
+            self._samples[model] = Kept(read)
+        return await self._samples[model].get()
 
     async def statistics(self, target: Target) -> Statistics:
         """A target's samples in short. Raises `errors.StoreUnavailableError`."""
@@ -90,10 +101,7 @@ class Forecasts:
 
     async def served_queues(self) -> frozenset[str]:
         """Queues that some worker serves just now. Raises `errors.StoreUnavailableError`."""
-        fleet = (await self.fleet()).values()
-        return frozenset(
-            queue for one in fleet for queue in queues_of_worker(one["models"], one["gpu_type"], one["region"])
-        )
+        return frozenset((await self._present.get()).serving)
 
     async def targets(self, model: str) -> list[Target]:
         """Where a model has run or could run now, and on every GPU type that the catalog lists. Raises as `fleet`."""
@@ -202,12 +210,8 @@ class Forecasts:
             return Waiting(reason="loading", percent=max(int(state.get("percent", 0)) for state in states))
         return Waiting(reason="cold")
 
-    async def _serving(self, generation: generations.Generation) -> list[Mapping[str, Any]]:
-        return [
-            one
-            for one in (await self.fleet()).values()
-            if generation.queue in queues_of_worker(one["models"], one["gpu_type"], one["region"])
-        ]
+    async def _serving(self, generation: generations.Generation) -> Sequence[Worker]:
+        return (await self._present.get()).serving.get(generation.queue, ())
 
     async def _left_ms(self, generation: generations.Generation, ask: estimates.Ask) -> int | None:
         if generation.gpu_type is None or generation.region is None:

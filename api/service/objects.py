@@ -26,6 +26,8 @@ class AsyncObjects:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+        # Whether the store answers is not to wait behind uploads.
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="objects-check")
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
@@ -52,7 +54,7 @@ class AsyncObjects:
 
     async def check(self) -> None:
         """Is the bucket there? Raises `errors.ObjectsUnavailableError`."""
-        await self._run(self._objects.check)
+        await asyncio.get_running_loop().run_in_executor(self._asking, self._objects.check)
 
     def signed_url(self, key: str, expires_at: datetime) -> str:
         """A URL that downloads the object until `expires_at`. No round trip."""
@@ -66,5 +68,6 @@ class AsyncObjects:
 
     def close(self) -> None:
         """End the threads, close the connections."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._asking):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._objects.close()

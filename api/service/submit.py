@@ -18,9 +18,12 @@ from api.service.budgets import Budgets, month
 from api.service.retention import Retention
 from storage.contracts import access, catalog, edits, errors, submissions
 from storage.ledger import access as ledger_access
-from storage.ledger import call, records
+from storage.ledger import call, expiry, records
 
 log = logging.getLogger(__name__)
+
+ORPHANS_S = 3600
+"""After which pictures are deleted that were stored for a submission which was never recorded."""
 
 SMALL = 256 * 1024
 """Pictures of so many bytes are hashed at once; more take longer than other requests should wait."""
@@ -109,6 +112,9 @@ class Submitter:
         ids = [str(uuid.uuid4()) for _ in range(submission.count)]
         prefix = f"inputs/{tenant}/{ids[0]}/"
         stored = any(isinstance(one, edits.SentPicture | edits.KeptPicture) for one in edit.pictures)
+        if stored:
+            # Should this process die before the ledger knows them, somebody deletes them; `create` then sets their own time.
+            await self._ledger.run(expiry.keep(prefix, seconds=ORPHANS_S))
         try:
             edit = await self._with_stored_pictures(edit, prefix)
             seeded = submission.model_copy(update={"edit": edit.model_copy(update={"seed": seed})})
@@ -127,7 +133,7 @@ class Submitter:
             )
             receipt = await self._ledger.run(creation)
         except errors.StoreUnavailableError:
-            # The ledger may have accepted it and only the answer was lost: its inputs must be there. An orphan does less harm.
+            # The ledger may have accepted it and only the answer was lost: its inputs must be there.
             raise
         except errors.DarkroomError:
             if stored:

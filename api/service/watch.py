@@ -109,6 +109,9 @@ class Hub:
             self._cursor = await self._log.latest()
             self.close()
         while not connections.is_cancelled() and (batch := await self._log.follow(self._cursor, BLOCK_MS, BATCH)):
+            # A full one says that there is more: of a log that is trimmed to far more than that, some may be gone.
+            if len(batch) == BATCH and await self._log.gap(self._cursor):
+                return
             for event in batch:
                 self._cursor = event.cursor
                 for subscription in tuple(self._subscriptions.get(event.tenant, ())):

@@ -21,8 +21,8 @@ from storage.ledger import call, webhooks
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
-OF_A_TENANT = 8
-"""Webhooks of one tenant that are called at the same time."""
+SHARE = webhooks.Share(most=8, few=2, busy=AT_ONCE // 2)
+"""Webhooks of one tenant that are called at the same time. Whoever's receivers are slow leaves room for the others."""
 HELD_S = 60
 """How long nobody else calls what is being called, beyond the time that the call itself may take."""
 GOODBYE_S = 5
@@ -85,7 +85,7 @@ class Delivery:
             return False
         held_ms = round((HELD_S + self._calls.limit_s) * 1000)
         calling = list(self._calling.values())
-        look = webhooks.due(held_ms=held_ms, limit=free, most_of_a_tenant=OF_A_TENANT, calling=calling)
+        look = webhooks.due(held_ms=held_ms, limit=free, share=SHARE, calling=calling)
         try:
             due = await self._ledger.run(look)
             waiting = [one for one in due if not self._began(one)]

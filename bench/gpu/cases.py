@@ -13,7 +13,8 @@ import torch
 from bench.gpu import building, measuring
 from bench.gpu.measuring import Row
 from storage.contracts import planning, plans
-from storage.contracts.catalog import Catalog, GpuType
+from storage.contracts.catalog import Catalog
+from storage.contracts.gpus import GpuType
 from storage.contracts.plans import Plan, Workload
 from storage.contracts.weights import Profile
 from workers.pipelines.denoising import Denoising

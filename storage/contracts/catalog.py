@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from storage.contracts import errors
 from storage.contracts.geometry import Frame
+from storage.contracts.gpus import GpuType
 from storage.contracts.parameters import Declaration, Parameter, properties, shown
 from storage.contracts.values import Frozen
 from storage.contracts.weights import Memory, Profile, Weights
@@ -130,21 +131,6 @@ class Model(Frozen):
         and what is allowed.
         """
         return self._declaration.check(values)
-
-
-class GpuType(Frozen):
-    """A kind of device that workers run on."""
-
-    display_name: str
-    memory_gb: Annotated[float, Field(gt=0)]
-    """Usable memory in GB (10^9 bytes)."""
-    device_name: str = ""
-    """What the driver calls it, a maker's prefix and a memory size aside; a worker that finds another device does not start.
-    Empty: any will do."""
-    capability: Annotated[float, Field(gt=0)] | None = None
-    """CUDA's compute capability, such as 9.0; None: not a CUDA device, nothing is compiled for it."""
-    price_per_hour: Annotated[float, Field(ge=0)] = 0.0
-    """What an operator pays, in USD."""
 
 
 class Catalog(Frozen):

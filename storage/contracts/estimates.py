@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from storage.contracts.catalog import GpuType, Model
+from storage.contracts.catalog import Model
+from storage.contracts.gpus import GpuType
 from storage.contracts.samples import SUCCEEDED, Sample, quantile
 
 ENOUGH = 5

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from storage.contracts import errors
-from storage.contracts.catalog import Catalog, GpuType, Model
+from storage.contracts.catalog import Catalog, Model
+from storage.contracts.gpus import GpuType
 from storage.contracts.plans import (
     BYTES,
     CONTEXT_GB,

@@ -28,6 +28,25 @@ local MOMENT = {
   media_generation_started = 'start', media_generation_completed = 'completed', media_generation_cancelled = 'completed',
 }
 
+-- When a tenant's first webhook is due it has a turn; with none left it has none.
+local function webhook_turn(tenant)
+  local first = redis.call('ZRANGE', KEY.webhooks .. tenant, 0, 0, 'WITHSCORES')
+  if first[2] then
+    redis.call('ZADD', KEY.webhook_turns, first[2], tenant)
+  else
+    redis.call('ZREM', KEY.webhook_turns, tenant)
+  end
+end
+
+local function webhook_at(tenant, member, at_ms)
+  redis.call('ZADD', KEY.webhooks .. tenant, integer(at_ms), member)
+  webhook_turn(tenant)
+end
+
+local function webhook_gone(tenant, member)
+  if redis.call('ZREM', KEY.webhooks .. tenant, member) == 1 then webhook_turn(tenant) end
+end
+
 -- Of several generations of one request the first one's webhook speaks for all: it starts with the first, ends with the last.
 local function webhook_due(record, moment)
   local speaker = record.siblings and string.match(record.siblings, '%S+') or record.id
@@ -41,7 +60,7 @@ local function webhook_due(record, moment)
     local key = KEY.generation .. sibling
     if redis.call('EXISTS', key) == 1 and redis.call('HEXISTS', key, 'completed_ms') == 0 then return end
   end
-  redis.call('ZADD', KEY.webhooks, integer(now_ms()), speaker .. '/' .. moment)
+  webhook_at(record.tenant, speaker .. '/' .. moment, now_ms())
 end
 
 -- Progress goes to the live stream only: a reader that comes back wants what happened, not how far it once was.
@@ -254,7 +273,7 @@ local function revive(record, queue_ttl_ms)
   redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed',
     'deadline_ms')
   -- What was to be told of its end is not true any more.
-  redis.call('ZREM', KEY.webhooks, (string.match(record.siblings or '', '%S+') or record.id) .. '/completed')
+  webhook_gone(record.tenant, (string.match(record.siblings or '', '%S+') or record.id) .. '/completed')
   redis.call('EXPIRE', key, LIFE.waiting)
   redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)
   redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.results)

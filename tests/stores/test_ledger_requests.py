@@ -92,8 +92,60 @@ def test_one_tenants_webhooks_leave_room_for_anothers(desk: Desk) -> None:
     for tenant, count in (("alice", 40), ("bob", 1)):
         for _ in range(count):
             desk.run(records.cancel(desk.accept(tenant, webhook=hook), tenant))
-    taken = desk.run(webhooks.due(held_ms=60_000, limit=8, most_of_a_tenant=3, calling=["alice", "alice"]))
-    assert [one.tenant for one in taken] == ["alice", "bob"]
+    share = webhooks.Share(most=3, few=3)
+    taken = desk.run(webhooks.due(held_ms=60_000, limit=8, share=share, calling=["alice", "alice"]))
+    assert sorted(one.tenant for one in taken) == ["alice", "bob"]
+
+
+def _ended(desk: Desk, tenant: str, count: int) -> None:
+    """So many generations whose webhooks are due."""
+    hook = HOOK.model_copy(update={"moments": ("completed",)})
+    for _ in range(count):
+        desk.run(records.cancel(desk.accept(tenant, webhook=hook), tenant))
+
+
+def test_tenants_take_turns_however_much_each_has(desk: Desk) -> None:
+    _ended(desk, "alice", 30)
+    _ended(desk, "bob", 3)
+    _ended(desk, "carol", 1)
+    # One place is free at a time, and nobody is called already.
+    turns = [eventually(lambda: desk.run(webhooks.due(held_ms=60_000, limit=1)))[0].tenant for _ in range(8)]
+    assert turns[:3] == ["alice", "bob", "carol"]
+    assert turns.count("bob") == 3
+    # Together they take one each, then one each again.
+    taken = eventually(lambda: desk.run(webhooks.due(held_ms=60_000, limit=3)))
+    assert [one.tenant for one in taken] == ["alice"] * 3
+
+
+def test_slow_receivers_of_a_few_leave_room_for_the_others(desk: Desk) -> None:
+    for tenant in ("alice", "bob", "carol", "dora"):
+        _ended(desk, tenant, 20)
+    share = webhooks.Share(most=8, few=2, busy=16)
+    calling = [one.tenant for one in desk.run(webhooks.due(held_ms=60_000, limit=32, share=share))]
+    assert {tenant: calling.count(tenant) for tenant in set(calling)} == dict.fromkeys(
+        ("alice", "bob", "carol", "dora"), 4
+    )
+    assert desk.run(webhooks.due(held_ms=60_000, limit=16, share=share, calling=calling)) == ()
+    _ended(desk, "erin", 5)
+    taken = desk.run(webhooks.due(held_ms=60_000, limit=16, share=share, calling=calling))
+    assert [one.tenant for one in taken] == ["erin", "erin"]
+
+
+def test_what_a_release_before_noted_is_called_too(desk: Desk) -> None:
+    _ended(desk, "alice", 2)
+    members = dict(desk.connection.zrange(keys.WEBHOOKS + "alice", 0, -1, withscores=True))
+    desk.connection.delete(keys.WEBHOOKS + "alice", keys.WEBHOOK_TURNS)
+    desk.connection.zadd(keys.WEBHOOKS_BEFORE, {**members, "erased/completed": 1})
+    assert [one.tenant for one in desk.run(webhooks.due(held_ms=60_000))] == ["alice", "alice"]
+    assert not desk.connection.exists(keys.WEBHOOKS_BEFORE)
+
+
+def test_a_tenant_whose_webhooks_are_done_has_no_turn(desk: Desk) -> None:
+    _ended(desk, "alice", 1)
+    (one,) = desk.run(webhooks.due(held_ms=60_000))
+    assert desk.connection.zcard(keys.WEBHOOK_TURNS) == 1
+    desk.run(webhooks.called(one, again_ms=None, outcome="answered 200", took_ms=5))
+    assert not desk.connection.exists(keys.WEBHOOK_TURNS, keys.WEBHOOKS + "alice")
 
 
 def test_a_retry_counts_among_what_a_tenant_may_have(desk: Desk) -> None:

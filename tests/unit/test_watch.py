@@ -124,3 +124,32 @@ async def test_after_a_gap_everyone_is_asked_to_resume() -> None:
             following.log.has_gap = True
             following.log.faults.append(errors.StoreUnavailableError("away"))
             assert await subscription.next(5) is None
+
+
+async def test_one_that_lags_behind_what_is_trimmed_asks_everyone_to_resume() -> None:
+    """Without an idle moment in which it would look: every batch is full."""
+
+    class Trimmed(Log):
+        """Always has a full batch, and what came before it is gone."""
+
+        followed = 0
+
+        async def follow(self, after: str, block_ms: int, count: int) -> Sequence[events.Event]:
+            await asyncio.sleep(0.001)
+            self.followed += 1
+            if self.followed == 2:
+                self.has_gap = True
+            first = int(after.partition("-")[2]) + 1
+            return [_event(number) for number in range(first, first + count)]
+
+        async def latest(self) -> str:
+            self.has_gap = False
+            return await super().latest()
+
+    log = Trimmed()
+    async with Following(log) as following:
+        with following.hub.subscribe("alice") as subscription:
+            log.followed = 0
+            while await subscription.next(5) is not None:
+                pass
+            assert subscription.closed

@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from storage.contracts.catalog import GpuType
+from storage.contracts.gpus import GpuType
 
 MEMORY_TOLERANCE = 0.06
 """How far the driver's count of memory may be from the catalog's: ECC and the driver's own part differ a little."""

@@ -55,8 +55,8 @@ if left[1] and record.webhook_moments then
   -- What was told of its start is not told again, and tries go on where they were.
   local moments = record.started_ms and string.gsub(record.webhook_moments, 'start,?', '') or record.webhook_moments
   redis.call('HSET', KEY.generation .. left[1], 'webhook_moments', moments, 'tries_completed', record.tries_completed or 0)
-  local due = redis.call('ZSCORE', KEY.webhooks, record.id .. '/completed')
-  if due then redis.call('ZADD', KEY.webhooks, due, left[1] .. '/completed') end
+  local due = redis.call('ZSCORE', KEY.webhooks .. record.tenant, record.id .. '/completed')
+  if due then webhook_at(record.tenant, left[1] .. '/completed', tonumber(due)) end
 end
 -- A worker may be about to store a result, and may die before it removes it again.
 local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or 0
@@ -65,7 +65,8 @@ redis.call('DEL', key)
 redis.call('ZREM', KEY.history .. record.tenant, record.id)
 redis.call('ZREM', KEY.parked, record.id)
 redis.call('ZREM', KEY.erasing, record.id)
-redis.call('ZREM', KEY.webhooks, record.id .. '/start', record.id .. '/completed')
+webhook_gone(record.tenant, record.id .. '/start')
+webhook_gone(record.tenant, record.id .. '/completed')
 -- What is left of its request is still to be found by it.
 if record.idempotency and not left[1] then
   local noted = KEY.idempotency .. record.tenant .. ':' .. record.idempotency

@@ -76,8 +76,8 @@ for i, generation in ipairs(request.generations) do
     emit('media_generation_queued', record, 'queued', { 'attempts', 0 })
   end
 end
-for _, id in ipairs(redis.call('ZRANGE', KEY.history .. request.tenant, 0, 7)) do
-  -- The oldest outlive their records; a few go with each arrival, so the index does not grow for ever.
+for _, id in ipairs(redis.call('ZRANGE', KEY.history .. request.tenant, 0, #ids + 7)) do
+  -- The oldest outlive their records; with each arrival a few more go than come, so the index does not grow for ever.
   if redis.call('EXISTS', KEY.generation .. id) == 0 then redis.call('ZREM', KEY.history .. request.tenant, id) end
 end
 redis.call('EXPIRE', KEY.history .. request.tenant, LIFE.history)

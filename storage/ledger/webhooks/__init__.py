@@ -41,12 +41,21 @@ class DueWebhook:
         return generations.Generation.from_record(self.record, None)
 
 
-def due(
-    *, held_ms: int, limit: int = 16, most_of_a_tenant: int = 16, calling: Sequence[str] = ()
-) -> Call[tuple[DueWebhook, ...]]:
-    """Webhooks that are due, `limit` at the most; nobody else gets them for a while.
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Of one tenant `most` webhooks are called at a time, and only `few` while the caller calls `busy` or more."""
 
-    `calling` names the tenant of each that the caller is calling already: with those, no tenant has more than so many.
+    most: int = 16
+    few: int = 16
+    busy: int = 16
+
+
+def due(
+    *, held_ms: int, limit: int = 16, share: Share = Share(), calling: Sequence[str] = ()
+) -> Call[tuple[DueWebhook, ...]]:
+    """Webhooks that are due, `limit` at the most, of tenants in turn; nobody else gets them for a while.
+
+    `calling` names the tenant of each that the caller is calling already; those count to its tenant's `share`.
     """
 
     def decode(reply: list[Any]) -> tuple[DueWebhook, ...]:
@@ -55,7 +64,8 @@ def due(
             for moment, tries, held_until, flat in reply
         )
 
-    return Call(script="due", arguments=(held_ms, limit, most_of_a_tenant, *calling), decode=decode)
+    arguments: tuple[str | int, ...] = (held_ms, limit, share.most, share.few, share.busy, *calling)
+    return Call(script="due", arguments=arguments, decode=decode)
 
 
 def called(webhook: DueWebhook, *, again_ms: int | None, outcome: str, took_ms: int) -> Call[int]:
@@ -64,13 +74,13 @@ def called(webhook: DueWebhook, *, again_ms: int | None, outcome: str, took_ms: 
     0: it became due anew meanwhile, and stays so.
     """
     again = -1 if again_ms is None else again_ms
-    arguments = (webhook.id, webhook.moment, again, outcome, webhook.held_until, took_ms)
+    arguments = (webhook.id, webhook.moment, again, outcome, webhook.held_until, took_ms, webhook.tenant)
     return Call(script="called", arguments=arguments, decode=int)
 
 
 def put_off(webhook: DueWebhook, *, by_s: float) -> Call[int]:
     """Call a webhook later, without counting a try; 0: it became due anew meanwhile, and stays so."""
-    arguments = (int(by_s * 1000), f"{webhook.id}/{webhook.moment}", webhook.held_until)
+    arguments = (int(by_s * 1000), webhook.tenant, f"{webhook.id}/{webhook.moment}", webhook.held_until)
     return Call(script="put_off", arguments=arguments, decode=int)
 
 

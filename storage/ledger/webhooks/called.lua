@@ -1,14 +1,14 @@
 -- A webhook was called: it is done with, or due again later. What became due anew meanwhile stays as it is.
 -- ARGV: 1 id, 2 moment, 3 ms until it is due again or -1 for never, 4 what the other side answered, for whoever looks,
---       5 until when it was held, 6 ms that the call took
+--       5 until when it was held, 6 ms that the call took, 7 tenant
 -- Returns 1, or 0 when it was held no more
 local LOGGED = 1000
 local member, key = ARGV[1] .. '/' .. ARGV[2], KEY.generation .. ARGV[1]
-local held = redis.call('ZSCORE', KEY.webhooks, member)
-local again = tonumber(ARGV[3])
-local tenant = redis.call('HGET', key, 'tenant')
+local again, tenant = tonumber(ARGV[3]), ARGV[7]
+local held = redis.call('ZSCORE', KEY.webhooks .. tenant, member)
 local is_current = held and integer(held) == ARGV[5]
-if tenant then
+-- It may have been erased meanwhile.
+if redis.call('EXISTS', key) == 1 then
   local try = is_current and redis.call('HINCRBY', key, 'tries_' .. ARGV[2], 1) or 0
   if is_current then redis.call('HSET', key, 'called_' .. ARGV[2], ARGV[4]) end
   local next_ms = is_current and again >= 0 and integer(now_ms() + again) or ''
@@ -18,8 +18,8 @@ if tenant then
 end
 if not is_current then return 0 end
 if again < 0 then
-  redis.call('ZREM', KEY.webhooks, member)
+  webhook_gone(tenant, member)
 else
-  redis.call('ZADD', KEY.webhooks, integer(now_ms() + again), member)
+  webhook_at(tenant, member, now_ms() + again)
 end
 return 1

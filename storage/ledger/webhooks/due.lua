@@ -1,29 +1,70 @@
--- Webhooks that are due, held for a while by whoever calls them now.
--- ARGV: 1 ms they are held, 2 how many at the most, 3 how many of one tenant at the most, 4... a tenant for each that the caller
---       is calling already
+-- Webhooks that are due, held for a while by whoever calls them now. Tenants take turns, one webhook each: what it costs grows with
+-- the tenants that have some due, not with how many they have.
+-- ARGV: 1 ms they are held, 2 how many at the most, 3 how many of one tenant at the most, 4 how many of one tenant once the caller
+--       calls more than ARGV[5], 5 that, 6... a tenant for each that the caller is calling already
 -- Returns {moment, tries so far, until when it is held, record as a flat list}...
-local PASSED_MS = 1000
+local MOVED = 200
+local limit, most, few, busy = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local at = now_ms()
 local held = integer(at + tonumber(ARGV[1]))
-local calling = {}
-for i = 4, #ARGV do calling[ARGV[i]] = (calling[ARGV[i]] or 0) + 1 end
+local calling, total = {}, #ARGV - 5
+for i = 6, #ARGV do calling[ARGV[i]] = (calling[ARGV[i]] or 0) + 1 end
+
+-- What a process of the release before noted.
+for i, value in ipairs(redis.call('ZRANGE', KEY.webhooks_before, 0, MOVED - 1, 'WITHSCORES')) do
+  if i % 2 == 1 then
+    local tenant = redis.call('HGET', KEY.generation .. string.match(value, '^(.+)/%a+$'), 'tenant')
+    if tenant then webhook_at(tenant, value, tonumber(redis.call('ZSCORE', KEY.webhooks_before, value))) end
+    redis.call('ZREM', KEY.webhooks_before, value)
+  end
+end
+
 local found = {}
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEY.webhooks, '-inf', integer(at), 'LIMIT', 0, 8 * tonumber(ARGV[2]))) do
-  if #found >= tonumber(ARGV[2]) then break end
-  local id, moment = string.match(member, '^(.+)/(%a+)$')
-  local key = KEY.generation .. id
-  local tenant, moments, before, completed = unpack(
-    redis.call('HMGET', key, 'tenant', 'webhook_moments', 'callback_moments', 'completed_ms'))
-  if not (moments or before) or (moment == 'completed' and not completed) then
-    redis.call('ZREM', KEY.webhooks, member)
-  elseif (calling[tenant] or 0) >= tonumber(ARGV[3]) then
-    -- Behind those of others, who do not wait for this tenant's slow servers.
-    redis.call('ZADD', KEY.webhooks, integer(at + PASSED_MS), member)
-  else
-    calling[tenant] = (calling[tenant] or 0) + 1
-    redis.call('ZADD', KEY.webhooks, held, member)
-    local record = redis.call('HGETALL', key)
-    found[#found + 1] = { moment, tonumber(named(record)['tries_' .. moment] or 0), held, record }
+
+-- The next of a tenant that is to be called; false when it has none. Those that are none any more are forgotten.
+local function take(tenant)
+  local queue = KEY.webhooks .. tenant
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', queue, '-inf', integer(at), 'LIMIT', 0, 16)) do
+    local id, moment = string.match(member, '^(.+)/(%a+)$')
+    local key = KEY.generation .. id
+    local moments, before, completed = unpack(redis.call('HMGET', key, 'webhook_moments', 'callback_moments', 'completed_ms'))
+    if not (moments or before) or (moment == 'completed' and not completed) then
+      redis.call('ZREM', queue, member)
+    else
+      redis.call('ZADD', queue, held, member)
+      local record = redis.call('HGETALL', key)
+      found[#found + 1] = { moment, tonumber(named(record)['tries_' .. moment] or 0), held, record }
+      return true
+    end
+  end
+  return false
+end
+
+local turns = redis.call('ZRANGEBYSCORE', KEY.webhook_turns, '-inf', integer(at), 'LIMIT', 0, 4 * limit)
+local looked, took = {}, true
+while took and #found < limit do
+  took = false
+  for _, tenant in ipairs(turns) do
+    -- A tenant whose receivers are slow leaves room for others.
+    local cap = total + #found < busy and most or few
+    if #found < limit and (calling[tenant] or 0) < cap then
+      looked[tenant] = true
+      if take(tenant) then
+        calling[tenant] = (calling[tenant] or 0) + 1
+        took = true
+      end
+    end
+  end
+end
+for _, tenant in ipairs(turns) do
+  if looked[tenant] then
+    webhook_turn(tenant)
+    local turn = redis.call('ZSCORE', KEY.webhook_turns, tenant)
+    -- Behind those who wait, be it since this millisecond.
+    if turn and tonumber(turn) <= at then redis.call('ZADD', KEY.webhook_turns, integer(at + 1), tenant) end
+  elseif #turns == 4 * limit then
+    -- It is called as often as it may be, and must not hide those behind it.
+    redis.call('ZADD', KEY.webhook_turns, integer(at + 1), tenant)
   end
 end
 return found

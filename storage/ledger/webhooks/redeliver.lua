@@ -9,5 +9,5 @@ local key = KEY.generation .. speaker
 local moments, completed = unpack(redis.call('HMGET', key, 'webhook_moments', 'completed_ms'))
 if not moments or not completed or not string.find(moments, 'completed', 1, true) then return 'none' end
 redis.call('HSET', key, 'tries_completed', 0)
-redis.call('ZADD', KEY.webhooks, integer(now_ms()), speaker .. '/completed')
+webhook_at(record.tenant, speaker .. '/completed', now_ms())
 return 'due'

@@ -1,0 +1,100 @@
+"""Bodies of all requests together have so much room in a process, and give it back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from api.http.middleware import BodyLimit
+from storage.contracts import errors
+
+MOST, ONE = 100, 60
+
+
+class Reading:
+    """An application that reads its body and then waits to answer."""
+
+    def __init__(self) -> None:
+        self.answer = asyncio.Event()
+        self.is_whole = asyncio.Event()
+        self.read = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            self.read += len(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+        self.is_whole.set()
+        await self.answer.wait()
+
+
+@pytest.fixture
+def app() -> Reading:
+    return Reading()
+
+
+@pytest.fixture
+def limit(app: Reading) -> BodyLimit:
+    return BodyLimit(app, max_bytes=MOST, most_held=MOST, pause_s=5, limit_s=5)
+
+
+def _body(*pieces: bytes) -> Callable[[], Awaitable[Message]]:
+    left = list(pieces)
+
+    async def receive() -> Message:
+        piece = left.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(left)}
+
+    return receive
+
+
+def _scope(declared: int | None) -> dict[str, Any]:
+    headers = [] if declared is None else [(b"content-length", str(declared).encode())]
+    return {"type": "http", "method": "POST", "path": "/", "headers": headers}
+
+
+async def _send(message: Message) -> None:
+    raise AssertionError(message)
+
+
+def _begun(limit: BodyLimit, size: int, *, is_declared: bool) -> asyncio.Task[None]:
+    body = _body(*[b"x" * 10] * (size // 10))
+    return asyncio.create_task(limit(_scope(size if is_declared else None), body, _send))
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+async def test_what_has_no_room_is_refused_until_another_is_answered(
+    app: Reading, limit: BodyLimit, is_declared: bool
+) -> None:
+    first = _begun(limit, ONE, is_declared=is_declared)
+    await app.is_whole.wait()
+    with pytest.raises(errors.StoreFullError) as refused:
+        await _begun(limit, ONE, is_declared=is_declared)
+    assert refused.value.retry_after > 0
+    # What is declared is refused before any of it is read.
+    assert app.read == (ONE if is_declared else MOST)
+    small = _begun(limit, MOST - ONE, is_declared=is_declared)
+    app.answer.set()
+    await asyncio.gather(first, small)
+    await _begun(limit, MOST, is_declared=is_declared)
+
+
+async def test_whoever_is_cancelled_gives_its_room_back(app: Reading, limit: BodyLimit) -> None:
+    first = _begun(limit, MOST, is_declared=True)
+    await app.is_whole.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    app.answer.set()
+    await _begun(limit, MOST, is_declared=False)
+
+
+async def test_one_that_is_too_large_takes_no_room(app: Reading, limit: BodyLimit) -> None:
+    with pytest.raises(errors.PayloadTooLargeError):
+        await _begun(limit, MOST + 10, is_declared=True)
+    with pytest.raises(errors.PayloadTooLargeError):
+        await _begun(limit, MOST + 10, is_declared=False)
+    app.answer.set()
+    await _begun(limit, MOST, is_declared=True)
