@@ -28,6 +28,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     make.add_argument("--models", default="", help="models that it may use, with commas; default: all")
     make.add_argument("--gpu-types", default="", help="GPU types that it may use, with commas; default: all")
+    make.add_argument("--priorities", default="", help="high, normal, low: those it may submit with; default: all")
     make.add_argument("--unfiltered", action="store_true", help="it may switch filters off for a request")
     make.add_argument("--budget-usd", type=float, help="nothing is accepted once the tenant's month could come to more")
     make.add_argument("--per-minute", type=int, help="submissions in a minute at the most")
@@ -85,6 +86,7 @@ def _asked(arguments: argparse.Namespace) -> access.KeyRequest:
                 "scopes": _words(arguments.scopes),
                 "models": _words(arguments.models),
                 "gpu_types": _words(arguments.gpu_types),
+                "priorities": _words(arguments.priorities),
                 "unfiltered": arguments.unfiltered,
                 "budget_usd": arguments.budget_usd,
                 "per_minute": arguments.per_minute,

@@ -6,12 +6,13 @@ from storage.contracts import access, catalog, errors, submissions
 def applied(
     submission: submissions.Submission, rights: access.Rights, known: catalog.Catalog
 ) -> submissions.Submission:
-    """The submission, pinned to the GPU types that are allowed where not all are. Raises `errors.ForbiddenError`.
+    """The submission, pinned to the GPU types that are allowed where not all are, with a priority that is allowed.
 
-    A model that is allowed is so in all its versions.
+    A model that is allowed is so in all its versions. Raises `errors.ForbiddenError`.
     """
     if rights.models and not _is_allowed(submission.edit.model, rights, known):
         raise errors.ForbiddenError(f"This API key may not use {submission.edit.model}, but {', '.join(rights.models)}")
+    submission = _with_priority(submission, rights)
     if not rights.gpu_types:
         return submission
     pins = submission.pins
@@ -21,6 +22,16 @@ def applied(
     if not allowed:
         raise errors.ForbiddenError(f"This API key may run edits on {', '.join(rights.gpu_types)} alone")
     return submission.model_copy(update={"pins": pins.model_copy(update={"gpu_types": allowed})})
+
+
+def _with_priority(submission: submissions.Submission, rights: access.Rights) -> submissions.Submission:
+    allowed = [submissions.PRIORITIES[name] for name in rights.priorities] or [submission.priority]
+    if submission.priority in allowed:
+        return submission
+    if submission.priority != submissions.PRIORITY:
+        raise errors.ForbiddenError(f"This API key may submit with priority {', '.join(rights.priorities)} alone")
+    # Named by nobody: what is usual.
+    return submission.model_copy(update={"priority": min(allowed, key=lambda one: abs(one - submissions.PRIORITY))})
 
 
 def of_token(submission: submissions.Submission, token_id: str) -> submissions.Submission:

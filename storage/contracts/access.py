@@ -30,6 +30,9 @@ TOKEN = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_ID_LENGTH}}}_[0-9A-Za-z]{{{_SECRET_
 """A whole key: id, then 190 random bits and a checksum of what stands before it."""
 
 
+Priority = Literal["high", "normal", "low"]
+
+
 class Rights(Frozen):
     """What a key allows. Empty `models` and `gpu_types` are all that the service has."""
 
@@ -44,6 +47,8 @@ class Rights(Frozen):
     """After which everything about a generation is erased. None: its picture goes after seven, its record after eight."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
     """Nothing is accepted once the tenant's month could come to more, whatever other keys it has."""
+    priorities: tuple[Priority, ...] = ()
+    """Which its submissions may have; empty is all. What names none gets the nearest to normal of these."""
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Submissions in a minute at the most, spread evenly, with a tenth of them at once."""
     mb_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

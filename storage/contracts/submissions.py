@@ -15,8 +15,12 @@ from pydantic import Field, JsonValue
 from storage.contracts import edits, errors, results
 from storage.contracts.values import Frozen
 
-PRIORITY, LOW_PRIORITY = 5, 9
-"""A tenant's own generations are served by priority, then age."""
+HIGH_PRIORITY, PRIORITY, LOW_PRIORITY = 3, 5, 9
+"""Of a tenant's own generations those are served first that have waited longest, with ten minutes added for each step of these:
+what is low waits its turn and no longer."""
+
+PRIORITIES: Mapping[str, int] = {"high": HIGH_PRIORITY, "normal": PRIORITY, "low": LOW_PRIORITY}
+"""By the names that the native API and keys have for them."""
 
 MAX_GENERATIONS = 10
 """Of one submission; dialects may allow fewer."""

@@ -86,7 +86,7 @@ def test_lists_filter_by_group_and_words_and_go_on_over_pages(client: darkroom.C
         "row-1",
         "row-2",
     }
-    with pytest.raises(darkroom.RefusedError, match="colour is not a known filter"):
+    with pytest.raises(darkroom.RefusedError, match="colour is not a known query parameter"):
         list(client.generations(colour="red"))
 
 

@@ -1,6 +1,7 @@
 """Enqueue, poll, list, cancel."""
 
 import io
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -233,3 +234,30 @@ def test_nobody_enters_without_a_key(alice: Tenant, authorization: str | None, p
     headers = {} if authorization is None else {"Authorization": authorization}
     answer = requests.get(alice.url + path, headers=headers, timeout=10)
     assert (answer.status_code, answer.json()["status_message"]) == (401, "unauthenticated")
+
+
+def test_no_native_route_passes_over_a_query_parameter(alice: Tenant) -> None:
+    paths = requests.get(f"{alice.url}/openapi.json", timeout=30).json()["paths"]
+    routes = [
+        (method, path)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if operation.get("tags") == ["oxen"]
+    ]
+    assert len(routes) > 25
+    for method, path in routes:
+        url = alice.url + re.sub(r"\{[^}]*\}", "quick", path) + "?unheard_of=1"
+        refused = requests.request(method, url, headers=alice.headers, timeout=30)
+        assert refused.status_code == 400, f"{method} {path}: {refused.text}"
+        assert refused.json()["error"]["field"] == "unheard_of"
+
+
+def test_priorities_have_names(alice: Tenant, tiny: str) -> None:
+    body = {"model": "quick", "prompt": "x", "input_image": tiny}
+    for priority in ("high", "normal", "low"):
+        answer = alice.post("/api/ai/queue", {**body, "priority": priority})
+        assert answer.status_code == 200
+        assert alice.finished(answer.json()["generations"][0]["generation_id"])["priority"] == priority
+    refused = alice.post("/api/ai/queue", {**body, "priority": 1})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == "priority must be one of high, normal, low; got 1"

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from storage import fleet, keys
-from storage.contracts import errors, generations
+from storage.contracts import errors, generations, submissions
 from storage.ledger import claims, expiry, presence, records, recovery
 from storage.ledger.execution import RedisLedger
 from tests.conftest import eventually
@@ -112,6 +112,30 @@ def test_a_tenants_urgent_work_goes_first_and_equal_work_by_age(desk: Desk) -> N
     normal = [desk.accept(), desk.accept()]
     urgent = desk.accept(priority=1)
     assert [desk.claim().id for _ in range(3)] == [urgent, *normal]
+
+
+def test_what_is_low_waits_its_turn_and_no_longer(desk: Desk) -> None:
+    waiting = desk.accept(priority=submissions.LOW_PRIORITY)
+    behind = desk.accept(priority=submissions.LOW_PRIORITY)
+    usual = desk.accept()
+    assert desk.claim().id == usual
+    # As if the first had arrived 41 minutes ago.
+    pending = keys.PENDING + "edits.quick.any:alice"
+    desk.connection.zincrby(pending, -41 * 60_000 * 10_000, waiting)
+    fresh = desk.accept()
+    assert [desk.claim().id for _ in range(3)] == [waiting, fresh, behind]
+
+
+def test_a_deadline_orders_what_waits(desk: Desk) -> None:
+    usual, urgent = desk.accept(), desk.accept(priority=submissions.HIGH_PRIORITY)
+    later, sooner = desk.accept(deadline_s=600), desk.accept(deadline_s=60, priority=submissions.LOW_PRIORITY)
+    assert [desk.claim().id for _ in range(4)] == [sooner, later, urgent, usual]
+
+
+def test_a_thousand_that_come_at_once_keep_their_order(desk: Desk) -> None:
+    desk.connection.set(keys.SEQUENCE, 9_000)
+    ids = [desk.accept() for _ in range(900)]
+    assert [desk.claim().id for _ in ids] == ids
 
 
 def test_the_position_counts_whoever_will_be_served_before(desk: Desk) -> None:

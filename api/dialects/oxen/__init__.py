@@ -4,7 +4,7 @@
 `queue`, `events`, `routes`, `keys`, `tokens` and `webhooks` join them. `contract` is what OpenAPI says, in the `shapes`.
 """
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -12,9 +12,10 @@ from api.dialects.base import Dialect
 from api.dialects.oxen import events, keys, queue, routes, tokens, webhooks
 from api.dialects.oxen.answers import problem
 from api.http import errors as http_errors
+from api.http.queries import known_only
 from storage.contracts import errors
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(known_only)])
 router.include_router(queue.router)
 router.include_router(events.router)
 router.include_router(routes.router)

@@ -72,6 +72,7 @@ async def submission_of(
         execution_limit_s=envelope.seconds(fields, "execution_timeout", bounds.execution_limit_s, textual=textual),
         deadline_s=envelope.seconds(fields, "deadline", bounds.queue_ttl_s + bounds.execution_limit_s, textual=textual),
         kept_s=results.NO_STORE_S if envelope.flag(fields, "no_store", textual=textual) else None,
+        priority=envelope.priority(fields),
         pins=route.pins_of(fields),
         webhook=envelope.webhook(fields, base_url),
         group=envelope.string(fields, "group") if "group" in fields else None,

@@ -11,7 +11,7 @@ from storage.contracts import errors, parameters, submissions
 PICTURES = ("input_image", "mask_image")
 SHOWN = (
     "target_namespace", "parent_generation_id", "response_format", "queue_ttl", "execution_timeout", "deadline", "model_version",
-    "no_store", "custom_id", "metadata", "profile", "gpu_type", "region", "max_cost_usd",
+    "no_store", "priority", "custom_id", "metadata", "profile", "gpu_type", "region", "max_cost_usd",
 )  # fmt: skip
 """What is shown again of them."""
 NAMES = frozenset({*PICTURES, *SHOWN, "model", "num_generations", "webhook_url", "webhook_events", "group"})
@@ -66,6 +66,17 @@ def flag(fields: Mapping[str, Any], name: str, *, textual: bool) -> bool:
     if isinstance(value, bool):
         return value
     raise errors.InvalidInputError(f"{name} must be true or false; got {parameters.shown(value)}", field=name)
+
+
+def priority(fields: Mapping[str, Any]) -> int:
+    """How soon, by default as usual. Raises `errors.InvalidInputError`."""
+    value = fields.get("priority", "normal")
+    if isinstance(value, str) and value in submissions.PRIORITIES:
+        return submissions.PRIORITIES[value]
+    allowed = ", ".join(submissions.PRIORITIES)
+    raise errors.InvalidInputError(
+        f"priority must be one of {allowed}; got {parameters.shown(value)}", field="priority"
+    )
 
 
 def _number(text: str) -> float | str:

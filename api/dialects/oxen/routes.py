@@ -28,7 +28,7 @@ async def verify(request: Request, resources: ResourcesDep, tenant: Tenant) -> R
     value = body.fields.get("image")
     if file is not None:
         picture = await bodies.picture(file, "image")
-    elif isinstance(value, str) and value.startswith("data:"):
+    elif isinstance(value, str) and bodies.is_data_uri(value):
         picture = await bodies.picture_of_data_uri(value, "image")
     else:
         raise errors.InvalidInputError("image is required: an uploaded file or a data URI", field="image")

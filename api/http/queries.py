@@ -1,0 +1,28 @@
+"""Queries of strict routes: a parameter that the route does not know is refused."""
+
+from collections.abc import Iterator
+
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+
+from storage.contracts import errors
+
+
+def _declared(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for other in dependant.dependencies:
+        yield from _declared(other)
+
+
+async def known_only(request: Request) -> None:
+    """For routes and routers as a dependency. Raises `errors.InvalidInputError` naming the parameter and what is allowed."""
+    sent = set(request.query_params)
+    if not sent:
+        return
+    route: APIRoute = request.scope["route"]
+    known = frozenset(_declared(route.dependant))
+    unknown = sorted(sent - known)
+    if unknown:
+        allowed = f"allowed: {', '.join(sorted(known))}" if known else "this route takes none"
+        raise errors.InvalidInputError(f"{unknown[0]} is not a known query parameter; {allowed}", field=unknown[0])
