@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from api.http.hangups import HungUpError, unless_hung_up
 from api.http.pictures import MAX_URL
-from api.http.remarks import IGNORED, MODEL, remark
+from api.http.remarks import IGNORED, MODEL, rate, remark
 from api.resources import Resources
 from api.service.accepted import Accepted
 from api.service.checks import Names
@@ -65,12 +65,16 @@ async def submitted(
 ) -> Accepted:
     """Have a submission accepted. Raises as `Submitter.submit`.
 
-    The answer's headers name what of it changes nothing, and its model where that is not the one that was `named`.
+    The answer's headers name what of it changes nothing, its model where that is not the one that was `named`, and how its key
+    stands against its rate.
     """
     accepted = await resources.submitter.submit(submission, caller, names=names)
     remark(request, IGNORED, submission.ignored)
     if named not in (None, submission.edit.model):
         remark(request, MODEL, [submission.edit.model])
+    if (pace := accepted.pace) is not None:
+        for header, value in rate(pace.per_minute, pace.left, pace.full_s).items():
+            remark(request, header, [value])
     return accepted
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from api.http import remarks
 from storage.contracts import errors
 
 STATUSES: dict[type[errors.DarkroomError], int] = {
@@ -51,5 +52,8 @@ def headers(error: errors.DarkroomError) -> dict[str, str]:
     if isinstance(error, errors.UnauthenticatedError):
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, errors.TransientError) and status(error) in (429, 503):
-        return {"Retry-After": str(max(1, round(error.retry_after)))}
+        seconds = max(1, round(error.retry_after))
+        per_minute = error.per_minute if isinstance(error, errors.TooManyRequestsError) else None
+        told = remarks.rate(per_minute, 0, seconds) if per_minute is not None else {}
+        return {"Retry-After": str(seconds), **told}
     return {}

@@ -14,7 +14,10 @@ MODEL = "Darkroom-Model"
 VERSION = "Darkroom-Version"
 """The version that was used, where the request named one that is not served."""
 
-HEADERS = (IGNORED, MODEL, VERSION)
+RATE, RATE_POLICY = "RateLimit", "RateLimit-Policy"
+"""How a key stands against its rate (draft-ietf-httpapi-ratelimit-headers)."""
+
+HEADERS = (IGNORED, MODEL, VERSION, RATE, RATE_POLICY)
 
 _KEY = "darkroom.remarks"
 
@@ -25,6 +28,11 @@ def remark(request: Request, header: str, values: Sequence[str]) -> None:
         request.scope.setdefault(_KEY, []).append(
             (header.lower().encode(), ", ".join(values).encode("ascii", "replace"))
         )
+
+
+def rate(per_minute: int, left: int, seconds: int) -> dict[str, str]:
+    """The headers of a rate: so many submissions may come now, and all that may come at once in so many seconds."""
+    return {RATE_POLICY: f'"submissions";q={per_minute};w=60', RATE: f'"submissions";r={left};t={seconds}'}
 
 
 def of(scope: Scope) -> list[tuple[bytes, bytes]]:

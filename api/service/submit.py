@@ -102,7 +102,7 @@ class Submitter:
         tenant = caller.tenant
         checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
         route = await self._router.route(rights.applied(submission, caller.rights, self._known))
-        await self._pace(submission, caller)
+        pace = await self._pace(submission, caller)
         if caller.token_id is not None:
             submission = rights.of_token(submission, caller.token_id)
         fingerprint = await self._fingerprint(submission)
@@ -151,6 +151,7 @@ class Submitter:
             is_served=route.is_served,
             submission=seeded,
             tenant=tenant,
+            pace=pace,
         )
 
     async def retry(self, id_: str, caller: access.Caller) -> None:
@@ -163,12 +164,12 @@ class Submitter:
         again = records.retry(id_, caller.tenant, self._limits, budget=budget)
         self._send_ticket((await self._ledger.run(again)).queue)
 
-    async def _pace(self, submission: submissions.Submission, caller: access.Caller) -> None:
-        if caller.key_id is None:
-            return
-        if caller.rights.per_minute is not None:
-            await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
+    async def _pace(self, submission: submissions.Submission, caller: access.Caller) -> access.Pace | None:
+        pace = None
+        if caller.key_id is not None and caller.rights.per_minute is not None:
+            pace = await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
         await self.pace_bytes(caller, _sent_bytes(submission))
+        return pace
 
     async def pace_bytes(self, caller: access.Caller, sent: int) -> None:
         """Count pictures that a key sends. Raises `errors.TooManyRequestsError` and `errors.PayloadTooLargeError`."""

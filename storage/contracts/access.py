@@ -55,6 +55,14 @@ class Rights(Frozen):
     """Megabytes (10⁶) of pictures in a minute at the most, as they are sent along."""
 
 
+class Pace(Frozen):
+    """How a key stands against its rate: of `per_minute` submissions `left` may come now, and all at once in `full_s` seconds."""
+
+    per_minute: int
+    left: int
+    full_s: int
+
+
 class ApiKey(Frozen):
     """A key as it is remembered: without its secret. Times in milliseconds since 1970."""
 

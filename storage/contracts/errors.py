@@ -196,6 +196,11 @@ class TooManyRequestsError(TransientError):
     code = "too_many_requests"
     title = "Too many requests"
 
+    def __init__(self, message: str, *, retry_after: float = 1.0, per_minute: int | None = None) -> None:
+        """`per_minute` is what the key may submit, where that is what it was too much for."""
+        super().__init__(message, retry_after=retry_after)
+        self.per_minute = per_minute
+
 
 class OutOfMemoryError(TransientError):
     """The GPU's memory did not suffice."""

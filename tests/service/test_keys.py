@@ -1,6 +1,7 @@
 """API keys that are made, limited, rotated and revoked while the service runs."""
 
 import contextlib
+import json
 import random
 import re
 import time
@@ -134,9 +135,36 @@ def test_a_key_with_a_rate_is_told_when_to_come_again(make: Make, tiny: str) -> 
     answer = slow.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": tiny})
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_requests")
     assert 1 <= int(answer.headers["Retry-After"]) <= 6
+    assert answer.headers["RateLimit-Policy"] == '"submissions";q=10;w=60'
+    assert answer.headers["RateLimit"] == f'"submissions";r=0;t={answer.headers["Retry-After"]}'
     busy = make("zoe", per_minute=600)
     outcomes = [_refused(busy, {"input_image": tiny})[0] for _ in range(20)]
     assert outcomes == [200] * 20, "a tenth of a minute's may come at once"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": "PICTURE"}),
+        ("/v2/quick/run", {"input": {"prompt": "x", "image": "PICTURE"}}),
+        ("/v1/models/darkroom/quick/predictions", {"input": {"prompt": "x", "input_image": "PICTURE"}}),
+        ("/fal-ai/quick", {"prompt": "x", "image_url": "PICTURE"}),
+        ("/v1/images/edits", {"model": "quick", "prompt": "x", "images": [{"image_url": "PICTURE"}]}),
+    ],
+)
+def test_every_answer_to_a_key_with_a_rate_says_how_it_stands(make: Make, tiny: str, path: str, body: Any) -> None:
+    busy = make("zoe", per_minute=600)
+    sent = json.loads(json.dumps(body).replace("PICTURE", tiny))
+    stands = []
+    for _ in range(3):
+        answer = busy.post(path, sent)
+        assert answer.status_code in (200, 201), answer.text
+        assert answer.headers["RateLimit-Policy"] == '"submissions";q=600;w=60'
+        left, full_s = re.fullmatch('"submissions";r=([0-9]+);t=([0-9]+)', answer.headers["RateLimit"]).groups()  # type: ignore[union-attr]
+        stands.append((int(left), int(full_s)))
+    # Sixty may come at once; a tenth of a second later there is room for another.
+    assert stands[0] == (59, 1)
+    assert all(57 <= left <= 59 for left, _ in stands)
 
 
 def test_a_key_sends_as_many_bytes_in_a_minute_as_it_may(make: Make, tiny: str) -> None:

@@ -25,6 +25,7 @@ from api.http.access import (
 )
 from api.resources import Resources
 from api.service.accepted import Accepted
+from api.service.checks import NATIVE
 from api.service.read import ResultView
 from storage.contracts import access, errors, generations, submissions
 from storage.ledger import records
@@ -51,7 +52,7 @@ async def enqueue(
         )
         raise errors.InvalidInputError(message, field="response_format")
     submission = await _submission(request, body, resources, caller, idempotency_key, late=validate == "late")
-    accepted = await resources.submitter.submit(submission, caller)
+    accepted = await base.submitted(request, resources, submission, caller, names=NATIVE)
     answer = answers.accepted(accepted)
     if submission.pins:
         answer["waiting_for_worker"] = not accepted.is_served
@@ -160,12 +161,16 @@ def _again_s(eta_ms: int | None) -> int:
 
 @router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
 async def replay(
-    generation_id: str, resources: ResourcesDep, caller: Caller, idempotency_key: IdempotencyKey = None
+    generation_id: str,
+    request: Request,
+    resources: ResourcesDep,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Run a generation again: same pictures, parameters and seed. Its inputs are kept as long as its result."""
     view = await resources.reader.one(generation_id, caller.tenant)
     submission = asking.replay_of(view, known=resources.catalog, idempotency_key=idempotency_key)
-    accepted = await resources.submitter.submit(submission, caller)
+    accepted = await base.submitted(request, resources, submission, caller, names=NATIVE)
     return _accepted(accepted, answers.accepted(accepted), idempotency_key)
 
 
@@ -209,7 +214,7 @@ async def edit_and_wait(
     body = await bodies.read(request, files=envelope.PICTURES)
     wanted = envelope.response_format(body.fields)
     submission = await _submission(request, body, resources, caller, idempotency_key, late=False)
-    accepted = await resources.submitter.submit(submission, caller)
+    accepted = await base.submitted(request, resources, submission, caller, names=NATIVE)
     # Whoever hangs up with a key may come back with it, and then wants the edit.
     views = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
     images = [await _image(view, wanted) for view in views]

@@ -1,5 +1,6 @@
 """API keys made at run time, what was done to them and by whom, and how often a key may submit."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -100,10 +101,17 @@ AT_ONCE_MS = 6000
 BYTES_AT_ONCE_MS = 60_000
 
 
-def pace(key_id: str, per_minute: int) -> Call[None]:
+def pace(key_id: str, per_minute: int) -> Call[access.Pace]:
     """Count a submission of a key. Raises `errors.TooManyRequestsError` when decoded, where it comes too soon."""
     message = f"This API key may submit {per_minute} times in a minute"
-    return _pace((key_id, per_minute, 1, AT_ONCE_MS), message)
+
+    def decode(reply: Sequence[int]) -> access.Pace:
+        wait_ms, left, full_ms = reply
+        if wait_ms > 0:
+            raise errors.TooManyRequestsError(message, retry_after=wait_ms / 1000, per_minute=per_minute)
+        return access.Pace(per_minute=per_minute, left=left, full_s=math.ceil(full_ms / 1000))
+
+    return Call(script="key_pace", arguments=(key_id, per_minute, 1, AT_ONCE_MS), decode=decode)
 
 
 def pace_bytes(key_id: str, mb_per_minute: int, sent: int) -> Call[None]:
@@ -111,14 +119,12 @@ def pace_bytes(key_id: str, mb_per_minute: int, sent: int) -> Call[None]:
     message = f"This API key may send pictures of {mb_per_minute} MB in a minute"
     if sent > mb_per_minute * 1_000_000:
         raise errors.PayloadTooLargeError(message)
-    return _pace((f"{key_id}:bytes", mb_per_minute * 1_000_000, sent, BYTES_AT_ONCE_MS), message)
 
+    def decode(reply: Sequence[int]) -> None:
+        if reply[0] > 0:
+            raise errors.TooManyRequestsError(message, retry_after=reply[0] / 1000)
 
-def _pace(arguments: tuple[str | int, ...], message: str) -> Call[None]:
-    def decode(wait_ms: int) -> None:
-        if wait_ms > 0:
-            raise errors.TooManyRequestsError(message, retry_after=wait_ms / 1000)
-
+    arguments = (f"{key_id}:bytes", mb_per_minute * 1_000_000, sent, BYTES_AT_ONCE_MS)
     return Call(script="key_pace", arguments=arguments, decode=decode)
 
 
