@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from infra import admin_keys, certificates, stack_options
 from storage import connections
 from storage.contracts import errors, submissions
-from storage.ledger import recovery
+from storage.ledger import control, recovery
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
 
@@ -39,6 +39,14 @@ def main() -> None:
         command.add_argument("generation_id")
         if name == "show":
             command.add_argument("--prompt", action="store_true")
+    for name, text in (
+        ("pause", "have nothing of a model, a tenant or a queue claimed; what runs goes on, what comes is accepted"),
+        ("resume", "have it claimed again"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("kind", choices=("model", "tenant", "queue"))
+        command.add_argument("name")
+    commands.add_parser("paused", help="list what is paused")
     made = commands.add_parser("certificate", help="make a development certificate to sign results with")
     made.add_argument("folder", type=Path)
     admin_keys.add_commands(commands)
@@ -53,8 +61,7 @@ def main() -> None:
         return
     try:
         with contextlib.closing(connections.connect(_settings(os.environ))) as connection:
-            run = admin_keys.run if arguments.command in ("keys", "audit") else _run
-            run(RedisLedger(connection), arguments)
+            _RUN.get(arguments.command, _run)(RedisLedger(connection), arguments)
     except errors.DarkroomError as exc:
         sys.exit(f"darkroom-admin: {exc}")
     except (ValueError, KeyError) as exc:
@@ -90,6 +97,28 @@ def _run(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
     else:
         ledger.run(recovery.unpark(arguments.generation_id, arguments.command, queue_ttl_s=QUEUE_TTL_S))
         print(f"{arguments.generation_id}: {'queued again' if arguments.command == 'retry' else 'taken off the list'}")
+
+
+def _pause(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
+    name = arguments.name
+    known = _settings(os.environ).read_catalog()
+    if arguments.kind == "model" and (arguments.command == "pause" or known.has(name)):
+        name = known.name_of(name)
+    change = control.pause if arguments.command == "pause" else control.resume
+    told = "paused" if arguments.command == "pause" else "resumed"
+    print(f"{arguments.kind} {name}: {told if ledger.run(change(arguments.kind, name)) else f'was {told} already'}")
+
+
+def _paused(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
+    found = ledger.run(control.paused())
+    for what, at_ms in sorted(found.items()):
+        kind, _, name = what.partition(":")
+        print(f"{kind} {name}  since {datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}")
+    if not found:
+        print("nothing is paused")
+
+
+_RUN = {"keys": admin_keys.run, "audit": admin_keys.run, "pause": _pause, "resume": _pause, "paused": _paused}
 
 
 if __name__ == "__main__":

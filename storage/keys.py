@@ -83,6 +83,8 @@ TOKEN: Final = PREFIX + "token:"
 """+ id: hash, a browser token for edits: how many are `left`, and `id:<generation>` for each that came of it."""
 AUDIT: Final = PREFIX + "audit"
 """Stream: what was done to API keys, and by whom."""
+PAUSED: Final = PREFIX + "paused"
+"""Hash: `model:`, `tenant:` or `queue:` and a name, of what an operator paused, to since when in milliseconds."""
 BROKER: Final = PREFIX + "broker:"
 """Celery's own keys; + queue name: list of tickets."""
 
@@ -105,6 +107,7 @@ PERMANENT: Final = (
     ERASING,
     API_KEY,
     API_KEYS,
+    PAUSED,
     BROKER,
 )
 """What may lack a lifetime."""
@@ -138,7 +141,7 @@ def prelude() -> str:
         "webhook_secrets": WEBHOOK_SECRETS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE, "chained": CHAINED,
         "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
         "stopped": STOPPED, "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,
-        "token": TOKEN, "broker": BROKER,
+        "token": TOKEN, "paused": PAUSED, "broker": BROKER,
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())
     life = ", ".join(f"{name} = {seconds}" for name, seconds in LIFETIMES_S.items())

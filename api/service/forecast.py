@@ -11,7 +11,7 @@ from storage import fleet
 from storage.contracts import catalog, estimates, generations
 from storage.contracts.geometry import Canvas
 from storage.contracts.samples import Sample, Statistics, Target, statistics_of
-from storage.ledger import call, presence, usage
+from storage.ledger import call, control, presence, usage
 from storage.queues import queues_of_worker
 
 Worker = Mapping[str, Any]
@@ -55,7 +55,7 @@ class Expected:
 class Waiting:
     """Why a queued generation is not running yet; `percent` of the model is loaded with `loading`."""
 
-    reason: Literal["no_worker", "cold", "loading", "turn"]
+    reason: Literal["paused", "no_worker", "cold", "loading", "turn"]
     percent: int | None = None
 
 
@@ -66,6 +66,7 @@ class Forecasts:
         self._ledger = ledger
         self._known = known
         self._present = Kept(self._read_present)
+        self._paused = Kept(lambda: ledger.run(control.paused()))
         self._samples: dict[str, Kept[Read]] = {}
 
     async def _read_present(self) -> Present:
@@ -200,7 +201,10 @@ class Forecasts:
         """Why a queued generation is not running yet. Raises `errors.StoreUnavailableError`."""
         if generation.status is not generations.Status.QUEUED:
             return None
-        states = [one["models"][generation.edit.model] for one in await self._serving(generation)]
+        held, model = await self._paused.get(), generation.edit.model
+        if control.holds(held, model=model, tenant=generation.tenant, queue=generation.queue):
+            return Waiting(reason="paused")
+        states = [one["models"][model] for one in await self._serving(generation)]
         if not states:
             return Waiting(reason="no_worker")
         named = [state.get("state") for state in states]

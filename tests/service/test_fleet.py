@@ -12,6 +12,7 @@ import pytest
 from infra import embedded
 from infra.children import Child
 from tests.conftest import TENANTS, Tenant, eventually, running_stack
+from tests.service.conftest import darkroom_admin
 
 
 @pytest.fixture
@@ -173,3 +174,19 @@ def test_work_goes_to_whoever_has_the_model_loaded(two_kinds: Tenant, tiny: str)
 def test_of_several_gpu_types_the_first_is_preferred_while_it_has_a_worker(two_kinds: Tenant, tiny: str) -> None:
     ids = [two_kinds.enqueue(tiny, model="paced", gpu_type=["h100", "cpu"]) for _ in range(3)]
     assert {two_kinds.finished(id_)["ran_on"]["gpu_type"] for id_ in ids} == {"h100"}
+
+
+def test_what_an_operator_paused_waits_and_says_so(stack: embedded.Stack, tiny: str) -> None:
+    hugh = Tenant(stack.url, "hugh", TENANTS["hugh"])
+    assert "tenant hugh: paused" in darkroom_admin(stack, "pause", "tenant", "hugh").stdout
+    try:
+        id_ = hugh.enqueue(tiny)
+        eventually(lambda: (hugh.get(f"/api/ai/queue/{id_}").json()["waiting_for"] or {}).get("reason") == "paused")
+        assert "tenant hugh  since 20" in darkroom_admin(stack, "paused").stdout
+        assert "was paused already" in darkroom_admin(stack, "pause", "tenant", "hugh").stdout
+    finally:
+        assert "tenant hugh: resumed" in darkroom_admin(stack, "resume", "tenant", "hugh").stdout
+    assert hugh.finished(id_)["status"] == "succeeded"
+    assert "nothing is paused" in darkroom_admin(stack, "paused").stdout
+    unknown = darkroom_admin(stack, "pause", "model", "nope")
+    assert (unknown.returncode, "Model not found: nope" in unknown.stderr) == (1, True)

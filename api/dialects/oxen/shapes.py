@@ -69,9 +69,13 @@ class WeightsUsed(BaseModel):
 
 
 class WaitingFor(BaseModel):
-    """Why it is not running yet: `no_worker`, `cold` (a worker will load the model), `loading` (so much of it) or `turn`."""
+    """Why it is not running yet.
 
-    reason: Literal["no_worker", "cold", "loading", "turn"]
+    It is `paused` (by the operator), `no_worker` is there, `cold` (a worker will load the model), `loading` (so much of it) or it
+    waits for its `turn`.
+    """
+
+    reason: Literal["paused", "no_worker", "cold", "loading", "turn"]
     percent: int | None = None
 
 

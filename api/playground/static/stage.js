@@ -10,7 +10,7 @@ export function progressOf(run) {
   if (!generation) return { words: "Sending …", part: null };
   if (generation.status === "queued") {
     const ahead = generation.queue_position ? `${generation.queue_position} before it` : "next";
-    const why = { no_worker: "waiting for a worker", cold: "the model will be loaded", loading: `the model is loading, ${waiting?.percent ?? 0} %` };
+    const why = { paused: "paused by the operator", no_worker: "waiting for a worker", cold: "the model will be loaded", loading: `the model is loading, ${waiting?.percent ?? 0} %` };
     return { words: `Queued: ${why[waiting?.reason] ?? ahead}`, part: null };
   }
   if (run.phase === "loading") return { words: `Loading the model, ${run.percent} %`, part: run.percent / 100 };

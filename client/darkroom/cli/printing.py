@@ -60,7 +60,12 @@ def waiting(reason: Mapping[str, Any] | None) -> str | None:
     """Why a generation is not running yet, in words."""
     if not reason:
         return None
-    words = {"no_worker": "a worker", "cold": "a worker that loads the model", "turn": "its turn"}
+    words = {
+        "paused": "its operator, who paused it",
+        "no_worker": "a worker",
+        "cold": "a worker that loads the model",
+        "turn": "its turn",
+    }
     return words.get(reason["reason"], f"the model, which is loaded to {reason['percent']} %")
 
 

@@ -9,6 +9,21 @@ local PASSED_OVER = 2000
 local IDS, TENANTS = 100, 16
 local newest, passed_over, first = tonumber(ARGV[9]), 0, {}
 
+-- What an operator holds back.
+local paused = named(redis.call('HGETALL', KEY.paused))
+local models = {}
+for name in pairs(paused) do
+  local model = string.match(name, '^model:(.+)$')
+  if model then models[#models + 1] = 'edits.' .. model .. '.' end
+end
+local function is_paused(queue)
+  if paused['queue:' .. queue] then return true end
+  for _, prefix in ipairs(models) do
+    if string.sub(queue, 1, #prefix) == prefix then return true end
+  end
+  return false
+end
+
 -- The first of a tenant's waiting generations that this worker can read, or false. What a newer API wrote is left to newer workers.
 local function first_readable(queue, tenant)
   local pending = KEY.pending .. queue .. ':' .. tenant
@@ -32,10 +47,11 @@ end
 -- Who of a queue's tenants has something readable and is accepted, in their turn, and what it is; nil when none.
 local function in_turn(queue, is_accepted)
   local from, tenants = 0, nil
+  if is_paused(queue) then return end
   repeat
     tenants = redis.call('LRANGE', KEY.ring .. queue, from, from + TENANTS - 1)
     for _, tenant in ipairs(tenants) do
-      local id = first_readable(queue, tenant)
+      local id = not paused['tenant:' .. tenant] and first_readable(queue, tenant)
       if id and (not is_accepted or is_accepted(id)) then return tenant, id end
     end
     from = from + TENANTS
