@@ -142,7 +142,8 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             webhook_secrets=WebhookSecrets(signatures, ledger),
             webhook_calls=webhook_calls,
             pings=Pings(ping_calls),
-            health=Kept(functools.partial(_stores_answer, connection, objects)),
+            # Not a stale answer: balancers take it for what is so now.
+            health=Kept(functools.partial(_stores_answer, connection, objects), fresh_s=0.5, stale_s=0.5),
             tokens=Tokens(signatures.key("browser token"), keys, ledger),
             streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams),
         )

@@ -104,13 +104,13 @@ class Objects:
                 raise errors.NotFoundError("The picture is no longer kept") from None
 
     def entries(self, prefix: str) -> list[Entry]:
-        """What lies below a prefix. Raises `errors.ObjectsUnavailableError`."""
+        """What lies below a prefix, a thousand at the most. Raises `errors.ObjectsUnavailableError`."""
         with _translated():
-            return [
-                Entry(key=one["Key"], size=one["Size"], etag=one["ETag"].strip('"'), modified_at=one["LastModified"])
-                for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-                for one in page.get("Contents", ())
-            ]
+            page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
+        return [
+            Entry(key=one["Key"], size=one["Size"], etag=one["ETag"].strip('"'), modified_at=one["LastModified"])
+            for one in page.get("Contents", ())
+        ]
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.hangups import HungUpError, unless_hung_up
+from api.http.middleware import release_body
 from api.http.pictures import MAX_URL
 from api.http.remarks import IGNORED, MODEL, rate, remark
 from api.resources import Resources
@@ -68,7 +69,10 @@ async def submitted(
     The answer's headers name what of it changes nothing, its model where that is not the one that was `named`, and how its key
     stands against its rate.
     """
+    if named is not None:
+        await _check_served(submission.edit.model, named, resources, names)
     accepted = await resources.submitter.submit(submission, caller, names=names)
+    release_body(request)
     remark(request, IGNORED, submission.ignored)
     if named not in (None, submission.edit.model):
         remark(request, MODEL, [submission.edit.model])
@@ -76,6 +80,17 @@ async def submitted(
         for header, value in rate(pace.per_minute, pace.left, pace.full_s).items():
             remark(request, header, [value])
     return accepted
+
+
+async def _check_served(name: str, named: str, resources: Resources, names: Names) -> None:
+    """Whether somebody serves the model that takes a named one's place where there is no picture."""
+    if name == named or not resources.catalog.has(named):
+        return
+    if not any(name in worker["models"] for worker in (await resources.forecasts.fleet()).values()):
+        message = (
+            f"{names.image} is required: {name}, which makes pictures from text alone, is not served here just now"
+        )
+        raise errors.InvalidInputError(message, field=names.image)
 
 
 def seed_of(seed: int | None) -> int | None:

@@ -191,7 +191,7 @@ def _status(view: ResultView) -> str:
 def _task(view: ResultView, own: str) -> dict[str, Any]:
     """A task; its picture is below our address `own`, since some clients fetch nothing from an object store in their network."""
     generation, times, result = view.generation, view.generation.times, None
-    url = view.own_url(own)
+    url = view.steady_url(own)
     if url is not None:
         started_ms, completed_ms = times.started_ms or times.created_ms, times.completed_ms or times.created_ms
         result = {

@@ -90,7 +90,7 @@ FAMILIES: dict[str, type[Common]] = {"kontext": Kontext, "flux2": Flux2, "klein"
 
 async def _caller(request: Request, resources: ResourcesDep) -> access.Caller:
     tenant = resources.settings.nim_tenant
-    if tenant is not None and not {"authorization", "x-key", "api-key"} & set(request.headers):
+    if tenant is not None and not {"authorization", "x-key"} & set(request.headers):
         return resources.keys.of_tenant(tenant)
     return await caller_of(request, resources)
 

@@ -6,7 +6,7 @@ import re
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http import remarks
@@ -79,6 +79,17 @@ class RequestIds:
                 await self._fault(scope, receive, add)
 
 
+SMALL = 2**20
+"""Bodies of up to a mebibyte have room in any case."""
+
+_RELEASE = "darkroom.release"
+
+
+def release_body(request: Request) -> None:
+    """A request's body is stored elsewhere now: it counts no more among those that are received."""
+    request.scope.get(_RELEASE, lambda: None)()
+
+
 AGAIN_S = 2.0
 """When a body may come again for which there was no room."""
 
@@ -86,12 +97,15 @@ AGAIN_S = 2.0
 class BodyLimit:
     """Refuses bodies over a size, whether declared or counted, and those that do not come, in a dialect's own words.
 
-    Of all bodies together it lets so many bytes be in memory: each counts until its request is answered. The framework's limit
-    answers a declared length itself, in plain text.
+    Of all large bodies together it lets so many bytes be received at a time: each counts, as far as it has come, until what it
+    asks for is accepted, or its request answered. The framework's limit answers a declared length itself, in plain text.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, most_held: int, pause_s: float, limit_s: float) -> None:
-        """`most_held` bytes of all bodies; `pause_s` seconds between two pieces of one at the most, `limit_s` for all of it."""
+        """`most_held` bytes of all that are not `SMALL`.
+
+        `pause_s` seconds between two pieces of one at the most, `limit_s` for all of it.
+        """
         self._app = app
         self._max_bytes = max_bytes
         self._most_held, self._held = most_held, 0
@@ -113,6 +127,8 @@ class BodyLimit:
 
         def hold(size: int) -> None:
             nonlocal held
+            if size <= SMALL:
+                return
             if self._held + size - held > self._most_held:
                 raise errors.StoreFullError("The service is receiving as much as it can at once", retry_after=AGAIN_S)
             self._held += size - held
@@ -121,7 +137,6 @@ class BodyLimit:
         async def counted() -> Message:
             nonlocal received, is_whole
             self._check(declared)
-            hold(max(held, declared))
             # After the body comes nothing but the client's leaving, which may take its time.
             message = await receive() if is_whole else await self._in_time(receive, until)
             is_whole = is_whole or not message.get("more_body", False)
@@ -130,10 +145,16 @@ class BodyLimit:
             hold(max(held, received))
             return message
 
+        def release() -> None:
+            nonlocal held
+            self._held -= held
+            held = 0
+
+        scope[_RELEASE] = release
         try:
             await self._app(scope, counted, send)
         finally:
-            self._held -= held
+            release()
 
     async def _in_time(self, receive: Receive, until: float) -> Message:
         loop = asyncio.get_running_loop()

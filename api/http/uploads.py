@@ -70,9 +70,12 @@ async def _stored(resources: Resources, key: str, picture: bodies.CheckedPicture
     )
 
 
-async def listed(resources: Resources, tenant: str) -> list[Upload]:
-    """A tenant's, newest first. Raises `errors.ObjectsUnavailableError`."""
-    entries = await resources.objects.entries(_prefix(tenant))
+async def listed(resources: Resources, tenant: str, name: str = "") -> list[Upload]:
+    """A tenant's, or those whose names begin so, newest first; a thousand at the most.
+
+    Raises `errors.ObjectsUnavailableError`.
+    """
+    entries = await resources.objects.entries(_prefix(tenant) + name)
     uploads = [
         Upload(
             key=one.key,
@@ -88,9 +91,7 @@ async def listed(resources: Resources, tenant: str) -> list[Upload]:
 
 async def one(resources: Resources, tenant: str, name: str) -> Upload:
     """One of a tenant's. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
-    found = (
-        [upload for upload in await listed(resources, tenant) if upload.name == name] if _NAME.fullmatch(name) else []
-    )
+    found = await listed(resources, tenant, name) if _NAME.fullmatch(name) else []
     if not found:
         raise errors.NotFoundError("file not found")
     return found[0]
@@ -118,6 +119,11 @@ async def put(key: str, request: Request, resources: ResourcesDep, proof: str = 
     if not resources.signatures.is_link(f"{UPLOADS}{key}|{pace}", proof):
         raise errors.NotFoundError("This link is not one of ours, or its time is over")
     data = await request.body()
+    if await resources.objects.entries(key):
+        # Put again by a client that had no answer. What lies under a key does not change.
+        if await resources.objects.get(key) == data:
+            return Response(status_code=200)
+        raise errors.InvalidInputError("Something else was put to this address before", field="file")
     if pace:
         mb, _, key_id = pace.partition("-")
         await resources.submitter.pace_key(key_id, int(mb), len(data))

@@ -45,7 +45,7 @@ class AsyncObjects:
         return await self._run(functools.partial(self._objects.get, key))
 
     async def entries(self, prefix: str) -> list[Entry]:
-        """What lies below a prefix. Raises `errors.ObjectsUnavailableError`."""
+        """What lies below a prefix, a thousand at the most. Raises `errors.ObjectsUnavailableError`."""
         return await self._run(functools.partial(self._objects.entries, prefix))
 
     async def delete_prefix(self, prefix: str) -> int:

@@ -64,6 +64,10 @@ class ResultView:
         kept = self._kept
         return self.signatures.download_url(base, *kept) if kept else None
 
+    def steady_url(self, base: str) -> str | None:
+        """`own_url`, or `url` where links of our own hold for this process alone."""
+        return self.own_url(base) if self.signatures.is_shared else self.url
+
     def thumbnail_url(self, base: str) -> str | None:
         """A small picture of the result, from this service, while that is kept."""
         kept = self._kept

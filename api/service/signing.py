@@ -28,8 +28,10 @@ THUMBNAILS = "/v1/thumbnails/"
 class Signatures:
     """Signs download links and webhooks."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, *, is_shared: bool = True) -> None:
+        """`is_shared`: other processes have the secret, too, and this one has it again after a restart."""
         self._secret = secret
+        self.is_shared = is_shared
 
     def key(self, purpose: str) -> bytes:
         """32 bytes for one purpose."""
@@ -82,4 +84,4 @@ def signatures_of(settings: ApiSettings) -> Signatures:
         if secret is not None:
             return Signatures(hashlib.sha256(secret.get_secret_value().encode()).digest())
     log.warning("DARKROOM_SECRET is not set: links and webhook signatures hold for this process only")
-    return Signatures(secrets.token_bytes(32))
+    return Signatures(secrets.token_bytes(32), is_shared=False)

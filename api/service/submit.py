@@ -101,7 +101,10 @@ class Submitter:
         """
         tenant = caller.tenant
         checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
-        route = await self._router.route(rights.applied(submission, caller.rights, self._known))
+        allowed = rights.applied(submission, caller.rights, self._known)
+        route = await self._router.route(allowed)
+        # Not its pins: what was asked for is what is recorded, and compared when it is sent again.
+        submission = submission.model_copy(update={"priority": allowed.priority})
         pace = await self._pace(submission, caller)
         if caller.token_id is not None:
             submission = rights.of_token(submission, caller.token_id)

@@ -16,7 +16,7 @@ def merge(tables: Iterable[Mapping[str, Any]]) -> Catalog:
     """
     merged: dict[str, Any] = {}
     for table in tables:
-        merged = _overlay(merged, table)
+        merged = _overlay(_without_names_of(merged, table), table)
     models = merged.get("models", {})
     merged["models"] = {name: _extended(name, models) for name in models}
     try:
@@ -24,6 +24,23 @@ def merge(tables: Iterable[Mapping[str, Any]]) -> Catalog:
     except ValidationError as exc:
         first = exc.errors()[0]
         raise ValueError(f"catalog: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from exc
+
+
+def _without_names_of(merged: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """What was merged so far, without the aliases that a later file gives to another model.
+
+    Of names that make pictures from text those go that no longer are anybody's.
+    """
+    tables = later.get("models", {})
+    owner = {alias.lower(): name for name, one in tables.items() for alias in (name, *one.get("aliases", ()))}
+    models = {name: dict(one) for name, one in merged.get("models", {}).items()}
+    for name, one in models.items():
+        if "aliases" in one:
+            one["aliases"] = [alias for alias in one["aliases"] if owner.get(alias.lower(), name) == name]
+    left = {name: tables.get(name, {}).get("aliases", one.get("aliases", ())) for name, one in models.items()}
+    known = {alias.lower() for name, aliases in left.items() for alias in (name, *aliases)} | set(owner)
+    drawn = {name: other for name, other in merged.get("text_to_image", {}).items() if name.lower() in known}
+    return {**merged, "models": models, "text_to_image": drawn}
 
 
 def _extended(name: str, models: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from storage.contracts.geometry import Canvas
 from storage.contracts.values import Frozen
 
-RECORD_VERSION, PLAIN_VERSION = 4, 3
-"""The newest version of records that this release reads, and the one of those without anything of the newest. To be raised
+RECORD_VERSION, ERASED_EARLY_VERSION, PLAIN_VERSION = 5, 4, 3
+"""The newest version of records that this release reads, and those of records without anything of the newest. To be raised
 whenever a record has something that workers of the last release would refuse, or not heed: they leave newer records to newer
-workers. Records of version 1 have no number; of version 4 are those that are to be erased early."""
+workers. Records of version 1 have no number; of version 4 are those that are to be erased early, of version 5 those with a mask
+for the first of several references."""
 
 MAX_SEED = 2**32 - 1
 """Seeds are unsigned 32-bit numbers: what every dialect can name and torch's generator takes."""

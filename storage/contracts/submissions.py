@@ -104,6 +104,13 @@ class Submission(Frozen):
     ignored: tuple[str, ...] = ()
     echo: dict[str, JsonValue] = Field(default_factory=dict)
 
+    @property
+    def record_version(self) -> int:
+        """The version of its records: what a worker must be able to heed."""
+        if self.edit.mask is not None and len(self.edit.references) > 1:
+            return edits.RECORD_VERSION
+        return edits.PLAIN_VERSION if self.kept_s is None else edits.ERASED_EARLY_VERSION
+
     def recorded(self) -> str:
         """What the ledger keeps as one text; the rest has fields of its own.
 

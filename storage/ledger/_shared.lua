@@ -28,14 +28,18 @@ local MOMENT = {
   media_generation_started = 'start', media_generation_completed = 'completed', media_generation_cancelled = 'completed',
 }
 
--- When a tenant's first webhook is due it has a turn; with none left it has none.
+-- When a tenant's first webhook is due it has a turn, and keeps the one it waits for; with none left it has none.
 local function webhook_turn(tenant)
   local first = redis.call('ZRANGE', KEY.webhooks .. tenant, 0, 0, 'WITHSCORES')
-  if first[2] then
-    redis.call('ZADD', KEY.webhook_turns, first[2], tenant)
-  else
+  if not first[2] then
     redis.call('ZREM', KEY.webhook_turns, tenant)
+    return
   end
+  local at, due = now_ms(), tonumber(first[2])
+  local turn = tonumber(redis.call('ZSCORE', KEY.webhook_turns, tenant))
+  -- One that was served a moment ago has its turn a millisecond from now.
+  local has_one = turn and turn <= at + 1 and due <= at
+  if not has_one then redis.call('ZADD', KEY.webhook_turns, integer(due > at and due or at), tenant) end
 end
 
 local function webhook_at(tenant, member, at_ms)
@@ -138,7 +142,7 @@ end
 -- after its deadline. Counted from 2024, so that what arrives in the same millisecond keeps its order.
 local PRIORITY_MS, FROM_MS = 600000, 1704067200000
 local function place(record)
-  local at = tonumber(record.created_ms) + tonumber(record.priority) * PRIORITY_MS
+  local at = tonumber(record.placed_ms or record.created_ms) + tonumber(record.priority) * PRIORITY_MS
   if record.deadline_ms then at = math.min(at, tonumber(record.deadline_ms)) end
   return math.max(0, at - FROM_MS) * 10000 + tonumber(record.sequence) % 10000
 end
@@ -277,6 +281,9 @@ local function revive(record, queue_ttl_ms)
   record.queue_ttl_ms = queue_ttl_ms
   redis.call('HSET', key, 'attempts', 0, 'losses', 0, 'unreadable', 0, 'queue_ttl_ms', queue_ttl_ms)
   record.deadline_ms = nil
+  -- Among what waits it is as if it came now.
+  record.placed_ms = integer(at)
+  redis.call('HSET', key, 'placed_ms', record.placed_ms)
   redis.call('ZREM', KEY.erasing, record.id)
   redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed',
     'deadline_ms')

@@ -98,6 +98,8 @@ def test_a_picture_is_put_where_an_address_was_handed_out(faye: Tenant) -> None:
     assert put(slot["upload_url"] + "x", data=small_picture()).status_code == 404
     assert put(slot["upload_url"], data=b"no picture").status_code == 400
     assert put(slot["upload_url"], data=small_picture()).status_code == 200
+    assert put(slot["upload_url"], data=small_picture()).status_code == 200, "again, by a client that had no answer"
+    assert put(slot["upload_url"], data=small_picture() + b"x").status_code == 400, "what lies there does not change"
     assert requests.get(slot["file_url"], timeout=10).content == small_picture()
     made = faye.post("/run/fal-ai/quick", {"prompt": "x", "image_url": slot["file_url"]})
     assert made.status_code == 200
@@ -202,3 +204,16 @@ def test_the_kind_of_a_body_is_compared_without_case(olga: Tenant) -> None:
     )
     with requests.Session() as session:
         assert session.send(prepared, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/files/none", "/v1/models/a/b/versions", "/v1/predictions/none", "/v1/account"])
+def test_replicates_errors_have_its_shape_on_every_route(rita: Tenant, path: str) -> None:
+    refused = requests.get(rita.url + path, headers={"Authorization": "Bearer nobody"}, timeout=10)
+    assert (refused.status_code, refused.headers["content-type"]) == (401, "application/problem+json")
+    assert refused.json()["title"]
+
+
+def test_fals_errors_have_its_shape_on_every_route(faye: Tenant) -> None:
+    for path in ("/storage/upload/initiate", "/fal-ai/quick"):
+        refused = faye.post(path, {})
+        assert (refused.status_code, isinstance(refused.json()["detail"], list)) == (422, True)

@@ -248,3 +248,5 @@ def test_several_outputs_of_a_prediction_are_a_list(iris: Tenant, shown: dict[st
     for url in made["output"]:
         assert requests.get(url, timeout=10).headers["content-type"] == "image/webp"
     assert iris.get(f"/v1/predictions/{made['id']}").json()["output"] == made["output"]
+    listed = [one for one in iris.get("/v1/predictions").json()["results"] if one["id"] == made["id"]]
+    assert [one["output"] for one in listed] == [made["output"]]

@@ -82,7 +82,8 @@ def _survive_a_store_that_is_gone(stack: embedded.Stack, alice: Tenant, asked: d
         with contextlib.suppress(requests.RequestException):
             alice.post("/api/ai/queue", asked)
         eventually(lambda: requests.get(f"{stack.url}/health/ready", timeout=10).status_code == 200)
-    again = alice.post("/api/ai/queue", asked).json()["generations"][0]["generation_id"]
+    answer = eventually(lambda: (sent := alice.post("/api/ai/queue", asked)).status_code == 200 and sent)
+    again = answer.json()["generations"][0]["generation_id"]
     assert alice.finished(again)["status"] == "succeeded"
 
 

@@ -289,3 +289,13 @@ def test_what_an_operator_gets_wrong_is_a_sentence(
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_keys_priorities_are_those_of_what_it_submits(make: Make, stack: embedded.Stack, tiny: str) -> None:
+    modest = make("zoe", priorities=["low"])
+    with contextlib.closing(connections.connect(stack.store)) as connection:
+        for wanted in ({}, {"priority": "normal"}, {"priority": "low"}):
+            id_ = modest.enqueue(tiny, **wanted)
+            assert connection.hget(keys.GENERATION + id_, "priority") == "9"
+    body = {"model": "quick", "prompt": "x", "input_image": tiny, "priority": "high"}
+    assert modest.post("/api/ai/queue", body).status_code == 403

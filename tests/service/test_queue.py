@@ -242,7 +242,8 @@ def test_no_native_route_passes_over_a_query_parameter(alice: Tenant) -> None:
         (method, path)
         for path, methods in paths.items()
         for method, operation in methods.items()
-        if operation.get("tags") == ["oxen"]
+        # Libraries for event streams add parameters of their own.
+        if operation.get("tags") == ["oxen"] and path != "/api/events"
     ]
     assert len(routes) > 25
     for method, path in routes:

@@ -126,6 +126,16 @@ def test_what_is_low_waits_its_turn_and_no_longer(desk: Desk) -> None:
     assert [desk.claim().id for _ in range(3)] == [waiting, fresh, behind]
 
 
+def test_what_is_retried_waits_as_if_it_came_now(desk: Desk) -> None:
+    old = desk.accept(priority=submissions.LOW_PRIORITY)
+    desk.fail(desk.claim(), errors.InternalError("broken"), None)
+    # Two days ago.
+    desk.connection.hincrby(keys.GENERATION + old, "created_ms", -2 * 86_400_000)
+    urgent = desk.accept(priority=submissions.HIGH_PRIORITY)
+    desk.run(records.retry(old, "alice", limits()))
+    assert [desk.claim().id for _ in range(2)] == [urgent, old]
+
+
 def test_a_deadline_orders_what_waits(desk: Desk) -> None:
     usual, urgent = desk.accept(), desk.accept(priority=submissions.HIGH_PRIORITY)
     later, sooner = desk.accept(deadline_s=600), desk.accept(deadline_s=60, priority=submissions.LOW_PRIORITY)

@@ -117,6 +117,41 @@ def test_tenants_take_turns_however_much_each_has(desk: Desk) -> None:
     assert [one.tenant for one in taken] == ["alice"] * 3
 
 
+def test_whose_webhooks_end_does_not_go_before_those_who_wait(desk: Desk) -> None:
+    _ended(desk, "alice", 30)
+    (calling,) = desk.run(webhooks.due(held_ms=60_000, limit=1))
+    _ended(desk, "bob", 1)
+    # Hers are older than Bob's, whatever becomes of them meanwhile.
+    served = []
+    for _ in range(2):
+        desk.run(webhooks.called(calling, again_ms=None, outcome="answered 200", took_ms=5))
+        _ended(desk, "alice", 1)
+        (calling,) = eventually(lambda: desk.run(webhooks.due(held_ms=60_000, limit=1)))
+        served.append(calling.tenant)
+    assert sorted(served) == ["alice", "bob"]
+
+
+def test_with_many_tenants_each_has_its_turn(desk: Desk) -> None:
+    tenants = [f"tenant-{number}" for number in range(12)]
+    for tenant in tenants:
+        _ended(desk, tenant, 4)
+    served = []
+    for _ in range(24):
+        (calling,) = eventually(lambda: desk.run(webhooks.due(held_ms=60_000, limit=1)))
+        served.append(calling.tenant)
+        desk.run(webhooks.called(calling, again_ms=None, outcome="answered 200", took_ms=5))
+    assert {tenant: served.count(tenant) for tenant in tenants} == dict.fromkeys(tenants, 2)
+
+
+def test_what_a_process_of_the_release_before_calls_is_left_to_it(desk: Desk) -> None:
+    _ended(desk, "alice", 1)
+    ((member, _),) = desk.connection.zrange(keys.WEBHOOKS + "alice", 0, -1, withscores=True)
+    desk.connection.delete(keys.WEBHOOKS + "alice", keys.WEBHOOK_TURNS)
+    desk.connection.zadd(keys.WEBHOOKS_BEFORE, {member: desk.now_ms() + 60_000})
+    assert desk.run(webhooks.due(held_ms=60_000)) == ()
+    assert desk.connection.zcard(keys.WEBHOOKS_BEFORE) == 1
+
+
 def test_slow_receivers_of_a_few_leave_room_for_the_others(desk: Desk) -> None:
     for tenant in ("alice", "bob", "carol", "dora"):
         _ended(desk, tenant, 20)

@@ -57,5 +57,9 @@ async def test_what_is_no_base64_is_said_to_be_none(encoded: str) -> None:
 
 
 def test_pictures_in_any_of_these_forms_are_not_shown_again() -> None:
-    shown = pictures.echo({"a": f"DATA:;base64,{PLAIN}", "b": URL_SAFE.rstrip("="), "c": "https://x.example/a.png"})
-    assert shown == {"c": "https://x.example/a.png"}
+    words = {
+        "c": "https://x.example/a.png",
+        "d": "my-org/flux-kontext-watercolour",
+        "e": "7f3c2f6e-1111-4222-8333-444455556666",
+    }
+    assert pictures.echo({"a": f"DATA:;base64,{PLAIN}", "b": URL_SAFE.rstrip("="), **words}) == words

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from api.http import middleware
 from api.http.middleware import BodyLimit
 from storage.contracts import errors
 
@@ -32,7 +34,8 @@ class Reading:
 
 
 @pytest.fixture
-def app() -> Reading:
+def app(monkeypatch: pytest.MonkeyPatch) -> Reading:
+    monkeypatch.setattr(middleware, "SMALL", 20)
     return Reading()
 
 
@@ -74,12 +77,24 @@ async def test_what_has_no_room_is_refused_until_another_is_answered(
     with pytest.raises(errors.StoreFullError) as refused:
         await _begun(limit, ONE, is_declared=is_declared)
     assert refused.value.retry_after > 0
-    # What is declared is refused before any of it is read.
-    assert app.read == (ONE if is_declared else MOST)
-    small = _begun(limit, MOST - ONE, is_declared=is_declared)
+    # As far as it has come: what somebody says that they will send takes nobody's room.
+    assert app.read == MOST
+    small = [_begun(limit, 20, is_declared=is_declared) for _ in range(10)]
+    await asyncio.sleep(0)
     app.answer.set()
-    await asyncio.gather(first, small)
+    await asyncio.gather(first, *small)
     await _begun(limit, MOST, is_declared=is_declared)
+
+
+async def test_what_is_accepted_counts_no_more_while_its_client_waits(app: Reading, limit: BodyLimit) -> None:
+    scope = _scope(MOST)
+    first = asyncio.create_task(limit(scope, _body(*[b"x" * 10] * 10), _send))
+    await app.is_whole.wait()
+    middleware.release_body(Request(scope))
+    app.answer.set()
+    await _begun(limit, MOST, is_declared=False)
+    await first
+    await _begun(limit, MOST, is_declared=False)
 
 
 async def test_whoever_is_cancelled_gives_its_room_back(app: Reading, limit: BodyLimit) -> None:

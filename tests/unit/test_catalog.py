@@ -272,3 +272,37 @@ def test_how_strongly_a_lora_works_is_a_parameter_of_models_that_keep_it_apart()
 def test_a_scale_without_a_lora_that_is_kept_apart_stops_the_start(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="scalable_lora"):
         _tuned(**changes)
+
+
+def test_an_operators_names_go_before_shipped_ones() -> None:
+    ours = """
+[models.flux-kontext-dev]
+aliases = ["our-kontext"]
+
+[models.our-style]
+version_of = "flux-kontext-dev"
+version = "ours"
+aliases = ["flux-2-pro"]
+weights = { lora = "ours.safetensors" }
+"""
+    known = catalog_files.merge([tomllib.loads(SHIPPED.read_text()), tomllib.loads(ours)])
+    assert known.name_of("our-kontext") == "flux-kontext-dev"
+    assert known.name_of("flux-2-pro") == "our-style"
+    assert known.name_of("flux-2-max") == "flux-2-dev"
+    # The names that it draws under were not kept.
+    assert not known.has("flux-kontext-pro")
+    assert known.text_to_image == {}
+
+
+def test_a_name_that_draws_and_is_nobodys_stops_the_start() -> None:
+    for wrong in ('nope = "flux-2-dev"', 'flux-kontext-pro = "flux-kontext-dev"', 'flux-kontext-pro = "nope"'):
+        ours = tomllib.loads(f"[text_to_image]\n{wrong}\n")
+        with pytest.raises(ValueError, match=r"text_to_image"):
+            catalog_files.merge([tomllib.loads(SHIPPED.read_text()), ours])
+
+
+def test_an_empty_name_takes_the_drawing_back() -> None:
+    ours = tomllib.loads('[text_to_image]\nflux-kontext-pro = ""\n')
+    known = catalog_files.merge([tomllib.loads(SHIPPED.read_text()), ours])
+    assert known.drawing("black-forest-labs/flux-kontext-pro") is None
+    assert known.drawing("black-forest-labs/flux-kontext-max") == "flux-2-dev"

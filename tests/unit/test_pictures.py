@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 
@@ -206,3 +207,28 @@ def test_a_png_that_is_cut_off_stays_one() -> None:
     for length in (8, 20, 40, len(odd) - 30):
         with pytest.raises(errors.InvalidInputError, match=r"image (must be a whole|is a damaged)"):
             gate.inspect(odd[:length], "image")
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+UPRIGHT = {
+    "plain": _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "compressed": _chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)),
+}
+
+
+@pytest.mark.parametrize("kind", UPRIGHT)
+def test_a_png_whose_text_says_which_side_is_up_is_set_upright(decoders: Decoders, kind: str) -> None:
+    plain = encoded(_gradient(), "PNG")
+    turned = plain[:33] + METADATA["plain text"] + UPRIGHT[kind] + plain[33:]
+    assert decoders.decode(turned, "image").image.size == (48, 64)
+
+
+def test_of_many_profiles_one_is_looked_at() -> None:
+    plain = encoded(_gradient(), "PNG")
+    odd = plain[:33] + 900 * METADATA["profile"] + plain[33:]
+    began = time.process_time()
+    assert gate.readable(odd) == plain
+    assert time.process_time() - began < 0.5

@@ -6,7 +6,7 @@ import json
 from storage.contracts import edits, results, submissions
 from tests.stores.conftest import a_submission, an_edit
 
-FIELDS = {4: "5d3d893a991b"}
+FIELDS = {4: "5d3d893a991b", 5: "5d3d893a991b"}
 """Of a submission as workers read it, by the version of the records."""
 
 

@@ -60,3 +60,17 @@ def test_of_what_is_shown_again_the_largest_goes_first() -> None:
     kept = submissions.bounded({"long": "x" * 30_000, "longer": ["y" * 2000] * 20, "seed": 7, "nothing": None})
     assert kept == {"long": "x" * 30_000, "seed": 7}
     assert len(json.dumps(kept)) <= submissions.MAX_ECHO_BYTES
+
+
+def test_a_record_has_the_version_of_what_a_worker_must_heed() -> None:
+    plain = a_submission()
+    two = {"references": (edits.StoredPicture(key="a"), edits.StoredPicture(key="b"))}
+    mask = edits.StoredPicture(key="m")
+
+    def masked(**changes: object) -> submissions.Submission:
+        return plain.model_copy(update={"edit": plain.edit.model_copy(update={"mask": mask, **changes})})
+
+    assert plain.record_version == edits.PLAIN_VERSION
+    assert plain.model_copy(update={"kept_s": 600.0}).record_version == edits.ERASED_EARLY_VERSION
+    assert masked(references=two["references"][:1]).record_version == edits.PLAIN_VERSION
+    assert masked(**two).record_version == edits.RECORD_VERSION == 5

@@ -57,7 +57,7 @@ async def payload(views: Sequence[ResultView], own: str) -> dict[str, Any]:
         result = view.made(NAMES)
         images.append(
             {
-                "url": await view.data_uri() if view.generation.submission.inline else view.own_url(own),
+                "url": await view.data_uri() if view.generation.submission.inline else view.steady_url(own),
                 "content_type": result.content_type,
                 "width": result.width,
                 "height": result.height,

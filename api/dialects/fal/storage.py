@@ -12,7 +12,7 @@ from api.dialects import fields
 from api.http import bodies, uploads
 from api.http.access import Caller, ResourcesDep, own_url, shown
 
-router = APIRouter()
+router = APIRouter(tags=["fal"])
 
 TOKEN_LIFETIME = timedelta(hours=1)
 

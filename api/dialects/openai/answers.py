@@ -24,7 +24,7 @@ async def datum(view: ResultView, wanted: str | None, own: str) -> dict[str, Any
     if result.upsampled_prompt is not None:
         answer["revised_prompt"] = result.upsampled_prompt
     if wanted != "b64_json":
-        answer["url"] = view.own_url(own)
+        answer["url"] = view.steady_url(own)
     if wanted != "url":
         answer["b64_json"] = await view.base64()
     return answer

@@ -15,13 +15,11 @@ from api.http import errors as http_errors
 from api.http.queries import known_only
 from storage.contracts import errors
 
-router = APIRouter(dependencies=[Depends(known_only)])
-router.include_router(queue.router)
+router = APIRouter()
+# Libraries for event streams add parameters of their own.
 router.include_router(events.router)
-router.include_router(routes.router)
-router.include_router(keys.router)
-router.include_router(tokens.router)
-router.include_router(webhooks.router)
+for strict in (queue, routes, keys, tokens, webhooks):
+    router.include_router(strict.router, dependencies=[Depends(known_only)])
 
 
 def _problem(request: Request, error: errors.DarkroomError) -> JSONResponse:

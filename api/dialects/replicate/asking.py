@@ -25,6 +25,11 @@ Ratio = Literal[
     "match_input_image", "1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21", "2:1", "1:2", "custom",
 ]  # fmt: skip
 
+SYNONYMS = (
+    ("num_inference_steps", "steps"), ("guidance", "guidance_scale"), ("output_megapixels", "megapixels"),
+    ("output_megapixels", "resolution"), ("resolution", "megapixels"),
+)  # fmt: skip
+"""Of two that mean the same the first is obeyed."""
 SHAPES = ("aspect_ratio", "megapixels", "output_megapixels", "resolution")
 Megapixels = Literal["0.25", "0.5", "1", "2", "4"]
 Resolution = Literal["match_input_image", "0.25 MP", "0.5 MP", "1 MP", "2 MP", "4 MP"]
@@ -98,6 +103,11 @@ class Input(fields.Fields):
             beaten = {*SHAPES, "size", "width", "height"}
         elif self._size is not None:
             beaten = {*SHAPES, "size" if self.width else ""} - {"aspect_ratio" if self.aspect_ratio == "custom" else ""}
+        for other, name in SYNONYMS:
+            if getattr(self, other) is not None and other in self.model_fields_set:
+                beaten |= {name}
+        if not self.lora_weights:
+            beaten |= {"lora_scale"}
         return (
             *super().without_effect(model),
             *sorted(beaten & self.model_fields_set),

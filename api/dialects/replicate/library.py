@@ -15,7 +15,7 @@ from api.http.remarks import VERSION, remark
 from api.resources import Resources
 from storage.contracts import catalog, errors
 
-router = APIRouter()
+router = APIRouter(tags=["replicate"])
 
 _HASH = re.compile("[0-9a-f]{64}")
 

@@ -13,6 +13,7 @@ from api.http import bodies
 from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
 from api.http.remarks import VERSION, remark
 from api.resources import Resources
+from api.service.read import ResultView
 from storage.contracts import access, errors
 from storage.ledger import records
 
@@ -68,7 +69,7 @@ async def list_(
     views, continue_below = await resources.reader.page(tenant, matching={}, below=cursor, limit=100, active_only=False)
     own = own_url(request, resources)
     further = f"{own}/v1/predictions?cursor={continue_below}" if continue_below else None
-    results = [answers.prediction([view], own) for view in views]
+    results = [answers.prediction(await _whole(view, resources), own) for view in views if _is_first(view)]
     return JSONResponse({"previous": None, "next": further, "results": results})
 
 
@@ -93,6 +94,15 @@ async def webhook_secret(resources: ResourcesDep, caller: Caller) -> Response:
     caller.check("submit")
     present, *_ = await resources.webhook_secrets.of(caller.tenant)
     return JSONResponse({"key": present.text})
+
+
+def _is_first(view: ResultView) -> bool:
+    return view.generation.siblings[:1] in ((), (view.id,))
+
+
+async def _whole(view: ResultView, resources: Resources) -> list[ResultView]:
+    """All of a prediction that has several pictures."""
+    return await resources.reader.request(view.id, view.generation.tenant) if view.generation.siblings else [view]
 
 
 async def _created(

@@ -69,7 +69,12 @@ class Input(fields.Fields):
         """See `fields.Fields`."""
         sent = self.model_fields_set
         shapes = [name for name in ("size", "width", "aspect_ratio") if name in sent]
-        beaten = {*shapes[1:], *(["height"] if "width" in shapes[1:] else [])}
+        beaten: set[str] = {*shapes[1:]}
+        if "height" in sent and shapes[:1] != ["width"]:
+            beaten |= {"height"}
+        for other, name in (("output_format", "image_format"), ("guidance", "guidance_scale")):
+            if {other, name} <= sent:
+                beaten |= {name}
         return (
             *super().without_effect(model),
             *sorted(beaten),

@@ -86,7 +86,7 @@ def create(
     request = {
         "tenant": tenant,
         "namespace": submission.namespace or tenant,
-        "version": edits.PLAIN_VERSION if submission.kept_s is None else edits.RECORD_VERSION,
+        "version": submission.record_version,
         "model": edit.model,
         "queue": queue,
         "month": month,

@@ -10,13 +10,11 @@ local held = integer(at + tonumber(ARGV[1]))
 local calling, total = {}, #ARGV - 5
 for i = 6, #ARGV do calling[ARGV[i]] = (calling[ARGV[i]] or 0) + 1 end
 
--- What a process of the release before noted.
-for i, value in ipairs(redis.call('ZRANGE', KEY.webhooks_before, 0, MOVED - 1, 'WITHSCORES')) do
-  if i % 2 == 1 then
-    local tenant = redis.call('HGET', KEY.generation .. string.match(value, '^(.+)/%a+$'), 'tenant')
-    if tenant then webhook_at(tenant, value, tonumber(redis.call('ZSCORE', KEY.webhooks_before, value))) end
-    redis.call('ZREM', KEY.webhooks_before, value)
-  end
+-- What a process of the release before noted, and is not calling itself.
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEY.webhooks_before, '-inf', integer(at), 'LIMIT', 0, MOVED)) do
+  local tenant = redis.call('HGET', KEY.generation .. string.match(member, '^(.+)/%a+$'), 'tenant')
+  if tenant then webhook_at(tenant, member, at) end
+  redis.call('ZREM', KEY.webhooks_before, member)
 end
 
 local found = {}
@@ -62,7 +60,7 @@ for _, tenant in ipairs(turns) do
     local turn = redis.call('ZSCORE', KEY.webhook_turns, tenant)
     -- Behind those who wait, be it since this millisecond.
     if turn and tonumber(turn) <= at then redis.call('ZADD', KEY.webhook_turns, integer(at + 1), tenant) end
-  elseif #turns == 4 * limit then
+  elseif #turns == 4 * limit and (calling[tenant] or 0) >= (total + #found < busy and most or few) then
     -- It is called as often as it may be, and must not hide those behind it.
     redis.call('ZADD', KEY.webhook_turns, integer(at + 1), tenant)
   end
