@@ -69,7 +69,7 @@ async def submitted(
     The answer's headers name what of it changes nothing, its model where that is not the one that was `named`, and how its key
     stands against its rate.
     """
-    if named is not None:
+    if named is not None and not submission.edit.references:
         await _check_served(submission.edit.model, named, resources, names)
     accepted = await resources.submitter.submit(submission, caller, names=names)
     release_body(request)

@@ -2,15 +2,18 @@
 
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
-from api.dialects import loras
+from api.dialects import base, loras
 from api.dialects.fal import asking as fal
 from api.dialects.replicate import asking as replicate
-from api.http import bodies
-from storage.contracts import catalog, catalog_files, edits, errors
+from api.http import bodies, remarks
+from api.service.accepted import Accepted
+from storage.contracts import catalog, catalog_files, edits, errors, submissions
 
 OFFERED = """
 [models.kontext-watercolour]
@@ -110,3 +113,34 @@ async def test_none_is_none(known: catalog.Catalog) -> None:
     for wanted in (None, []):
         assert (await _by_fal(known, wanted)).model == "flux-kontext-dev"
     assert loras.applied(known, "flux-2-dev", [], "loras") == ("flux-2-dev", None)
+
+
+class Nobody:
+    """A fleet without workers, and a submitter that takes everything."""
+
+    async def fleet(self) -> dict[str, Any]:
+        return {}
+
+    async def submit(self, submission: submissions.Submission, caller: object, *, names: object) -> Accepted:
+        return Accepted(tenant="t", submission=submission, ids=("1",), cursor="0-0", replayed=False, is_served=False)
+
+
+async def test_a_lora_may_wait_for_its_worker_and_a_picture_from_text_may_not(known: catalog.Catalog) -> None:
+    resources: Any = SimpleNamespace(catalog=known, forecasts=Nobody(), submitter=Nobody())
+    caller: Any = None
+
+    async def answered(fields: dict[str, Any]) -> dict[str, str]:
+        request = Request({"type": "http", "headers": []})
+        submission = await replicate.submission_of(
+            {"input": {"prompt": "x", **fields}}, name="flux-kontext-dev", alias="flux-kontext-pro", known=known, own="",
+            cancel_after=None, idempotency_key=None,
+        )  # fmt: skip
+        names, named = replicate.NAMES, "flux-kontext-dev"
+        await base.submitted(request, resources, submission, caller, names=names, named=named)
+        return {name.decode(): value.decode() for name, value in remarks.of(request.scope)}
+
+    picture = {"input_image": "https://x.example/a.png"}
+    assert await answered({**picture, "lora_weights": "studio/ink"}) == {"darkroom-model": "kontext-ink"}
+    assert await answered(picture) == {}
+    with pytest.raises(errors.InvalidInputError, match="input_image is required: flux-2-dev, which makes pictures"):
+        await answered({})
