@@ -170,8 +170,22 @@ def test_a_mask_is_painted_over_the_picture_and_sent(open_page: Opened, stack: e
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.6, steps=4)
     page.mouse.up()
+    expect(page.locator(".brush")).to_have_count(0)
     canvas.focus()
+    page.keyboard.press("ArrowLeft")
+    before = page.locator(".brush").bounding_box()
     page.keyboard.press("Shift+ArrowRight")
+    after = page.locator(".brush").bounding_box()
+    assert before
+    assert after
+    # Whoever moves it by keys sees where it is.
+    assert after["x"] - before["x"] == pytest.approx(0.02 * box["width"], abs=1)
+    use.click()
+    page.get_by_role("button", name="Change the mask").click()
+    # What was painted is there to go on with.
+    expect(use).to_be_enabled()
+    page.get_by_label(re.compile("^Mask")).focus()
+    page.keyboard.press("Space")
     use.click()
     expect(page.get_by_role("button", name="Change the mask")).to_be_visible()
     _edit(page, "with a mask", model=None)
@@ -184,6 +198,9 @@ def test_a_mask_is_painted_over_the_picture_and_sent(open_page: Opened, stack: e
     ):
         assert mask.size == photograph.size
         assert 0.005 < sum(mask.convert("L").histogram()[200:]) / (mask.width * mask.height) < 0.5
+        # Of the stroke that was painted first, and of where nothing was.
+        assert mask.convert("L").getpixel((int(0.45 * mask.width), int(0.45 * mask.height))) == 255
+        assert mask.convert("L").getpixel((int(0.05 * mask.width), int(0.9 * mask.height))) == 0
 
 
 def test_seeds_are_compared_side_by_side_as_one_group(open_page: Opened, stack: embedded.Stack) -> None:

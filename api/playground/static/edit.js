@@ -165,7 +165,7 @@ function Workbench({ session, id, models }) {
       : html`<div class="welcome"><h1>Edit a picture by saying what is to change</h1><p>Drop one on the left, or take the sample, and describe the change.</p></div>`}
       <${ApiTab} request=${{ model: model.id, aliases: model.aliases, prompt: prompt || "make it black and white", values: valuesOf(model, texts), file: fileOf(pictures, needsNone), url: urlOf(pictures), isShortened: pictures.length > 1 || Boolean(mask && takesMask) }} />
     </section>
-    ${isPainting ? html`<${MaskPainter} picture=${pictures[0]} onCancel=${() => setPainting(false)} onDone=${(file) => { setMask(file); setPainting(false); }} />` : null}
+    ${isPainting ? html`<${MaskPainter} picture=${pictures[0]} mask=${mask} onCancel=${() => setPainting(false)} onDone=${(file) => { setMask(file); setPainting(false); }} />` : null}
   </div>`;
 }
 

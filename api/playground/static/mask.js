@@ -4,19 +4,34 @@ import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 const KEY_STEP = 0.02;
 
-export function MaskPainter({ picture, onDone, onCancel }) {
+// `mask` is one that was painted before, to go on with; one that is elsewhere (recalled) is begun anew.
+export function MaskPainter({ picture, mask, onDone, onCancel }) {
   const dialog = useRef(null), canvas = useRef(null), image = useRef(null);
   const [size, setSize] = useState(8);
   const [isErasing, setErasing] = useState(false);
   const [isPainted, setPainted] = useState(false);
   const last = useRef(null);
   const cursor = useRef({ x: 0.5, y: 0.5 });
+  // Where the brush is, for whoever moves it by keys.
+  const [brush, setBrush] = useState(null);
 
   useEffect(() => { dialog.current.showModal(); }, []);
 
-  const ready = () => {
-    canvas.current.width = image.current.naturalWidth;
-    canvas.current.height = image.current.naturalHeight;
+  const ready = async () => {
+    const width = (canvas.current.width = image.current.naturalWidth);
+    const height = (canvas.current.height = image.current.naturalHeight);
+    if (!(mask instanceof Blob)) return;
+    const before = await createImageBitmap(mask);
+    const pen = canvas.current.getContext("2d");
+    pen.drawImage(before, 0, 0, width, height);
+    const shown = pen.getImageData(0, 0, width, height);
+    // White is painted, black is not.
+    for (let at = 0; at < shown.data.length; at += 4) {
+      shown.data[at + 3] = shown.data[at];
+      shown.data[at] = shown.data[at + 1] = shown.data[at + 2] = 255;
+    }
+    pen.putImageData(shown, 0, 0);
+    setPainted(true);
   };
   const dot = (to) => {
     const { width, height } = canvas.current;
@@ -39,6 +54,7 @@ export function MaskPainter({ picture, onDone, onCancel }) {
   };
   const down = (event) => {
     event.preventDefault();
+    setBrush(null);
     canvas.current.setPointerCapture(event.pointerId);
     last.current = null;
     dot(place(event));
@@ -50,8 +66,13 @@ export function MaskPainter({ picture, onDone, onCancel }) {
     event.preventDefault();
     const clip = (value) => Math.min(1, Math.max(0, value));
     cursor.current = { x: clip(cursor.current.x + dx * KEY_STEP), y: clip(cursor.current.y + dy * KEY_STEP) };
+    setBrush(cursor.current);
     if (event.shiftKey || event.key === " ") dot(cursor.current);
     else last.current = null;
+  };
+  const brushStyle = () => {
+    const { width, height } = canvas.current;
+    return `left: ${100 * brush.x}%; top: ${100 * brush.y}%; width: ${(size * Math.max(width, height)) / width}%`;
   };
   const clear = () => {
     canvas.current.getContext("2d").clearRect(0, 0, canvas.current.width, canvas.current.height);
@@ -72,7 +93,9 @@ export function MaskPainter({ picture, onDone, onCancel }) {
     <div class="paint">
       <img ref=${image} src=${picture.shown} alt="" onLoad=${ready} />
       <canvas ref=${canvas} tabindex="0" aria-label="Mask. Arrow keys move the brush, with Shift they paint; Space paints a dot."
-        onPointerDown=${down} onPointerMove=${move} onPointerUp=${() => { last.current = null; }} onKeyDown=${key}></canvas>
+        onPointerDown=${down} onPointerMove=${move} onPointerUp=${() => { last.current = null; }} onKeyDown=${key}
+        onFocus=${() => setBrush(cursor.current)} onBlur=${() => setBrush(null)}></canvas>
+      ${brush && canvas.current?.width ? html`<span class="brush" style=${brushStyle()}></span>` : null}
     </div>
     <div class="row">
       <label>Brush <input type="range" min="1" max="30" value=${size} onInput=${(event) => setSize(Number(event.target.value))} /></label>
