@@ -73,15 +73,15 @@ def test_a_deleted_result_is_said_to_be_deleted(client: darkroom.Client, tiny: s
 
 def test_lists_filter_by_group_and_words_and_go_on_over_pages(client: darkroom.Client, tiny: str) -> None:
     ids = [
-        client.enqueue(tiny, f"Paint Harbour {n}", model="quick", group="harbours", custom_id=f"row-{n}").ids[0]
+        client.enqueue(tiny, f"Paint Harbour {n}", model="quick", group="walks", custom_id=f"row-{n}").ids[0]
         for n in range(3)
     ]
     client.enqueue(tiny, "something else", model="quick")
     for id_ in ids:
         client.wait(id_)
-    assert [one.id for one in client.generations(status="all", group="harbours")] == ids[::-1]
+    assert [one.id for one in client.generations(status="all", group="walks")] == ids[::-1]
     assert [one.id for one in client.generations(status="all", search="harbour 1")] == [ids[1]]
-    assert {one.raw["custom_id"] for one in client.generations(status="all", group="harbours")} == {
+    assert {one.raw["custom_id"] for one in client.generations(status="all", group="walks")} == {
         "row-0",
         "row-1",
         "row-2",
