@@ -103,6 +103,12 @@ def guidance_of(model: catalog.Model, named: float | None) -> float:
     return model.guidance(named if "guidance" in model.parameters else None)
 
 
+def negative_of(model: catalog.Model, named: str) -> tuple[str | None, float]:
+    """A negative prompt and its guidance scale, for dialects that pass over it where the model takes none; blank is none."""
+    negative = named.strip() or None if "negative_prompt" in model.parameters else None
+    return negative, NEGATIVE_GUIDANCE if negative else 1.0
+
+
 def not_taken(model: catalog.Model, sent: Collection[str], *, guidance: Sequence[str]) -> tuple[str, ...]:
     """Of what was sent the fields that this model does not take, in dialects that pass over these; `guidance`: its names."""
     none = () if "guidance" in model.parameters else tuple(guidance)

@@ -21,22 +21,18 @@ OutputFormat = Literal["webp", "png", "jpeg"]
 
 CONTENT_TYPES: dict[OutputFormat, str] = {"webp": "image/webp", "png": "image/png", "jpeg": "image/jpeg"}
 EXTENSIONS: dict[OutputFormat, str] = {"webp": "webp", "png": "png", "jpeg": "jpg"}
-GIF = "image/gif"
-"""A type that pictures come in, and none that is made."""
+PICTURE_TYPES = {**{EXTENSIONS[name]: type_ for name, type_ in CONTENT_TYPES.items()}, "gif": "image/gif"}
+"""By extension the types that pictures come in: those that are made, and GIF."""
 
 
 def extension_of(content_type: str) -> str | None:
     """The file extension of a picture's type; None for a type that is none of those that pictures come in."""
-    if content_type == GIF:
-        return "gif"
-    return next((EXTENSIONS[name] for name, one in CONTENT_TYPES.items() if one == content_type), None)
+    return next((extension for extension, type_ in PICTURE_TYPES.items() if type_ == content_type), None)
 
 
 def content_type_of(key: str) -> str:
     """The type of an object by its key's extension. Not the platform's table: some know no WebP."""
-    extension = key.rpartition(".")[2]
-    known = {EXTENSIONS[name]: one for name, one in CONTENT_TYPES.items()} | {"gif": GIF}
-    return known.get(extension, "application/octet-stream")
+    return PICTURE_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
 
 
 class _Place(Frozen):

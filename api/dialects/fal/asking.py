@@ -129,7 +129,7 @@ async def submission_of(
         name = known.drawing(alias) or name
     name, lora_scale = loras.applied(known, name, loras.listed(body.fields.get("loras"), "loras"), "loras")
     model = known.models[name]
-    negative = sent.negative_prompt.strip() or None if "negative_prompt" in model.parameters else None
+    negative, true_guidance = base.negative_of(model, sent.negative_prompt)
     mask = base.one_mask(await pictures.of_fields(body.fields, ("mask_url",)), "mask_url")
     return submissions.Submission(
         edit=edits.Edit(
@@ -143,7 +143,7 @@ async def submission_of(
             steps=sent.num_inference_steps or model.usual_steps,
             guidance=base.guidance_of(model, sent.guidance_scale),
             negative_prompt=negative,
-            true_guidance=base.NEGATIVE_GUIDANCE if negative else 1.0,
+            true_guidance=true_guidance,
             upsample_temperature=(
                 base.UPSAMPLE_TEMPERATURE if sent.enhance_prompt or sent.enable_prompt_expansion else 0.0
             ),

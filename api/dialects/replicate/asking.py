@@ -163,7 +163,7 @@ async def submission_of(
     model = known.models[name]
     masks = await pictures.of_value(fields_.get("mask") or None, "mask")
     moments = _moments(body)
-    negative = sent.negative_prompt.strip() or None if "negative_prompt" in model.parameters else None
+    negative, true_guidance = base.negative_of(model, sent.negative_prompt)
     guidance = sent.guidance if sent.guidance is not None else sent.guidance_scale
     return submissions.Submission(
         edit=edits.Edit(
@@ -175,7 +175,7 @@ async def submission_of(
             steps=sent.num_inference_steps or sent.steps or model.usual_steps,
             guidance=base.guidance_of(model, guidance),
             negative_prompt=negative,
-            true_guidance=base.NEGATIVE_GUIDANCE if negative else 1.0,
+            true_guidance=true_guidance,
             lora_scale=lora_scale,
             upsample_temperature=base.UPSAMPLE_TEMPERATURE if sent.prompt_upsampling else 0.0,
             output_format=FORMATS[sent.output_format],

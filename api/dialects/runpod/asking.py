@@ -110,7 +110,7 @@ async def submission_of(
     policy = Policy.check(base.object_of(job, "policy"))
     references = await pictures.of_synonyms(input_, PICTURES, bare=True)
     usual = base.of_family(FAMILIES, model)
-    negative = sent.negative_prompt.strip() or None if "negative_prompt" in model.parameters else None
+    negative, true_guidance = base.negative_of(model, sent.negative_prompt)
     guidance = sent.guidance if sent.guidance is not None else sent.guidance_scale
     output_format = sent.output_format or sent.image_format or "png"
     return submissions.Submission(
@@ -122,7 +122,7 @@ async def submission_of(
             steps=sent.num_inference_steps or usual.steps or model.usual_steps,
             guidance=base.guidance_of(model, usual.guidance if guidance is None else guidance),
             negative_prompt=negative,
-            true_guidance=base.NEGATIVE_GUIDANCE if negative else 1.0,
+            true_guidance=true_guidance,
             output_format=output_format,
             filtered=sent.enable_safety_checker and not sent.disable_safety_checker,
             deliver=buckets.delivery(base.object_of(job, "s3Config"), output_format),
