@@ -54,6 +54,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             app.state.resources = resources
             delivery = Delivery(
                 resources.ledger,
+                resources.archive,
                 resources.reader,
                 {name: one.wording for name, one in DIALECTS.items() if one.wording is not None},
                 secrets=resources.webhook_secrets,

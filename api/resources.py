@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import redis.asyncio
 
+from api.service.archive import Archive
 from api.service.budgets import Budgets
 from api.service.erasure import Eraser
 from api.service.forecast import Forecasts
@@ -46,6 +47,7 @@ class Resources:
     catalog: catalog.Catalog
     keys: Keys
     ledger: AsyncRedisLedger
+    archive: Archive
     event_log: EventLog
     hub: Hub
     objects: AsyncObjects
@@ -97,6 +99,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         stack.push_async_callback(_ended, following)
         stack.callback(hub.close)
         ledger = AsyncRedisLedger(connection)
+        archive = Archive(ledger, objects, max_bytes=settings.max_bytes_per_tenant)
         signatures = signatures_of(settings)
         keys = Keys(
             settings.tenants_by_key(),
@@ -110,18 +113,20 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         stack.callback(webhook_calls.close)
         ping_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed, at_once=PINGS_AT_ONCE)
         stack.callback(ping_calls.close)
-        reader = Reader(ledger=ledger, known=known, objects=objects, signatures=signatures)
+        reader = Reader(ledger=ledger, archive=archive, known=known, objects=objects, signatures=signatures)
         yield Resources(
             settings=settings,
             catalog=known,
             keys=keys,
             ledger=ledger,
+            archive=archive,
             event_log=event_log,
             hub=hub,
             objects=objects,
             submitter=Submitter(
                 known=known,
                 ledger=ledger,
+                archive=archive,
                 objects=objects,
                 router=Router(known, forecasts),
                 send_ticket=tickets.send,
@@ -131,14 +136,14 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
                 retention=Retention(settings.retention_days),
             ),
             reader=reader,
-            waiter=Waiter(hub=hub, ledger=ledger, reader=reader, limit_s=settings.blocking_limit_s),
+            waiter=Waiter(hub=hub, archive=archive, reader=reader, limit_s=settings.blocking_limit_s),
             warming=Warming(ledger, settings.blocking_limit_s),
             connection=connection,
             signer=provenance.signer_of(settings),
             signatures=signatures,
             forecasts=forecasts,
             budgets=budgets,
-            eraser=Eraser(ledger, objects),
+            eraser=Eraser(ledger, archive, objects),
             webhook_secrets=WebhookSecrets(signatures, ledger),
             webhook_calls=webhook_calls,
             pings=Pings(ping_calls),
@@ -153,6 +158,7 @@ def _limits(settings: ApiSettings) -> records.Limits:
     return records.Limits(
         max_active=settings.max_active_per_tenant,
         max_queued=settings.max_queued,
+        max_bytes=settings.max_bytes_per_tenant,
         queue_ttl_s=settings.queue_ttl_s,
         execution_limit_s=settings.execution_limit_s,
     )

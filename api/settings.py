@@ -88,6 +88,10 @@ class ApiSettings(StoreSettings):
     max_queued: Annotated[int, Field(ge=1)] = 100_000
     """Queued generations of all tenants together: about 3 kB of Redis each."""
 
+    max_bytes_per_tenant: Annotated[int | None, Field(ge=2**20)] = None
+    """Bytes of Redis that the records of one tenant's generations may take, unfinished ones and those that ended within
+    `DARKROOM_ARCHIVE_AFTER_S`: about 5 kB each, and up to 256 KiB. By default there is no bound but that of unfinished ones."""
+
     queue_ttl_s: Annotated[float, Field(gt=0)] = 24 * 3600
     """Seconds a generation waits for a worker before it fails as `expired_in_queue`; also the most a request may ask for."""
 

@@ -59,7 +59,9 @@ class EventLog:
         except FAULTS as exc:
             raise unavailable(exc) from exc
         first = info["first-entry"]
-        return bool(first and info["entries-added"] > info["length"] and events.order(cursor) < events.order(first[0]))
+        # Where nothing is left, all that ever was is missing.
+        begins = first[0] if first else info["last-generated-id"]
+        return bool(info["entries-added"] > info["length"] and events.order(cursor) < events.order(begins))
 
     async def replay(self, tenant: str, after: str) -> Sequence[events.Event]:
         """Up to `PAGE` of a tenant's events after a cursor, oldest first. Raises `errors.StoreUnavailableError`."""

@@ -33,7 +33,14 @@ SWEPT: Final = PREFIX + "swept"
 ACTIVE: Final = PREFIX + "active:"
 """+ tenant: sorted set of unfinished ids by order of arrival."""
 HISTORY: Final = PREFIX + "history:"
-"""+ tenant: sorted set of all ids by order of arrival."""
+"""+ tenant: sorted set by order of arrival, of all ids whose records are here."""
+ARCHIVING: Final = PREFIX + "archiving"
+"""Sorted set: id of each finished generation whose record is still here, to the millisecond it was over."""
+ARCHIVE: Final = PREFIX + "archive:"
+"""+ tenant: sorted set by order of arrival, of each generation whose record lies in the object store: what lists filter by, as
+`<id>|<first letter of its status>|<second it goes>|<digests of model, namespace and group>`."""
+BYTES: Final = PREFIX + "bytes"
+"""Hash: tenant to the bytes of its records that are here, roughly."""
 IDEMPOTENCY: Final = PREFIX + "idempotency:"
 """+ tenant:key: what the first request with this key led to."""
 LIVE_EVENTS: Final = PREFIX + "events"
@@ -105,6 +112,8 @@ PERMANENT: Final = (
     WANTED,
     EXPIRING,
     ERASING,
+    ARCHIVING,
+    BYTES,
     API_KEY,
     API_KEYS,
     PAUSED,
@@ -117,7 +126,7 @@ DAY_S: Final = 24 * 3600
 LIFETIMES_S: Final = {
     "waiting": 30 * DAY_S,  # a record not yet terminal
     "record": 8 * DAY_S,  # a terminal one: a day longer than its result
-    "events": 8 * DAY_S,
+    "events": DAY_S,
     "history": 30 * DAY_S,
     "idempotency": DAY_S,
     "alive": 15,
@@ -135,7 +144,8 @@ def prelude() -> str:
     names = {
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
-        "active": ACTIVE, "history": HISTORY, "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
+        "active": ACTIVE, "history": HISTORY, "archiving": ARCHIVING, "archive": ARCHIVE, "bytes": BYTES,
+        "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
         "expiring": EXPIRING, "erasing": ERASING, "webhooks": WEBHOOKS,
         "webhook_turns": WEBHOOK_TURNS, "webhooks_before": WEBHOOKS_BEFORE, "webhook_log": WEBHOOK_LOG,
         "webhook_secrets": WEBHOOK_SECRETS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE, "chained": CHAINED,

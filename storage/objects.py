@@ -94,7 +94,10 @@ class Objects:
 
     def get(self, key: str) -> bytes:
         """Fetch. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
-        body = self._quick.get(key) if self._quick else None
+        try:
+            body = self._quick.get(key) if self._quick else None
+        except KeyError:
+            raise errors.NotFoundError("The picture is no longer kept") from None
         if body is not None:
             return body
         with _translated():
@@ -111,6 +114,18 @@ class Objects:
             Entry(key=one["Key"], size=one["Size"], etag=one["ETag"].strip('"'), modified_at=one["LastModified"])
             for one in page.get("Contents", ())
         ]
+
+    def find(self, key: str) -> bytes | None:
+        """Fetch what may be there. Raises `errors.ObjectsUnavailableError`."""
+        try:
+            return self.get(key)
+        except errors.NotFoundError:
+            return None
+
+    def delete(self, key: str) -> None:
+        """Remove an object, should it be there. Raises `errors.ObjectsUnavailableError`."""
+        with _translated():
+            self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""

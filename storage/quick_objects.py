@@ -49,11 +49,11 @@ class QuickObjects:
         return len(body) <= SMALL and self._answer("PUT", key, body, {"Content-Type": content_type}) is not None
 
     def get(self, key: str) -> bytes | None:
-        """The object; None when it could not be fetched, for whatever reason."""
+        """The object; None when it could not be fetched, for whatever reason. Raises `KeyError` when there is none."""
         return self._answer("GET", key, b"", {})
 
     def _answer(self, method: str, key: str, body: bytes, headers: dict[str, str]) -> bytes | None:
-        """The body of a successful answer."""
+        """The body of a successful answer. Raises `KeyError` for what is not there."""
         headers["Host"] = urlsplit(self._bucket_url).netloc
         request = AWSRequest(method=method, url=f"{self._bucket_url}/{quote(key)}", data=body, headers=headers)
         S3SigV4Auth(self._credentials, "s3", self._region).add_auth(request)
@@ -67,6 +67,8 @@ class QuickObjects:
             )
         except FAULTS:
             return None
+        if answer.status == 404 and b"NoSuchKey" in answer.content:
+            raise KeyError(key)
         return answer.content if answer.status == 200 else None
 
     def close(self) -> None:

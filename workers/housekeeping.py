@@ -1,7 +1,7 @@
 """`python -m workers.housekeeping`: keeps the promises no single worker can.
 
-It takes back what silent workers held, replaces lost tickets, deletes what expired. Two of them may run, and either may die
-at any moment: every step is one script or repeats harmlessly.
+It takes back what silent workers held, replaces lost tickets, archives what is over, deletes what expired. Two of them may
+run, and either may die at any moment: every step is one script or repeats harmlessly.
 """
 
 import contextlib
@@ -13,9 +13,10 @@ from collections.abc import Callable, Collection
 
 from storage import connections, fleet, queues
 from storage.contracts import errors
-from storage.ledger import call, erasure, expiry, presence, recovery
+from storage.ledger import archive, call, erasure, expiry, presence, recovery
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
+from workers.archiving import Archiver
 from workers.presence import announced, start
 from workers.settings import WorkerSettings
 
@@ -41,6 +42,7 @@ class Housekeeping:
         *,
         ledger: call.Ledger,
         objects: Objects,
+        archiver: Archiver,
         send_ticket: Callable[[str], None],
         known_queues: Collection[str],
         lease_s: float,
@@ -50,6 +52,7 @@ class Housekeeping:
     ) -> None:
         self._ledger = ledger
         self._objects = objects
+        self._archiver = archiver
         self._send_ticket = send_ticket
         self._known_queues = frozenset(known_queues)
         self._lease_ms = int(lease_s * 1000)
@@ -63,14 +66,21 @@ class Housekeeping:
     def run(self, stopping: threading.Event) -> None:
         """Sweep until told to stop.
 
-        Two loops: recovery must not wait for an object store that answers slowly, nor take that wait for a silence of Redis.
+        Three loops: recovery must not wait for an object store that answers slowly, nor take that wait for a silence of Redis;
+        and what is over leaves Redis however much is to be deleted.
         """
-        deleting = threading.Thread(
-            target=self._loop, args=[stopping, self.ensure_bucket, self.erase, self.delete_expired]
-        )
-        deleting.start()
+        others = [
+            threading.Thread(target=self._loop, args=[stopping, *sweeps])
+            for sweeps in (
+                (self.ensure_bucket, self.erase, self.delete_expired),
+                (self._archiver.adopt, self._archiver.move),
+            )
+        ]
+        for thread in others:
+            thread.start()
         self._loop(stopping, self.recover, self.wake, self.reroute, self.replace_tickets)
-        deleting.join()
+        for thread in others:
+            thread.join()
 
     def _loop(self, stopping: threading.Event, *sweeps: Callable[[], None]) -> None:
         while not stopping.wait(self._sweep_s):
@@ -154,7 +164,10 @@ class Housekeeping:
             if prefix is None:
                 return
             try:
-                self._objects.delete_prefix(prefix)
+                if prefix.startswith(archive.LISTS):
+                    self._archiver.lapse(prefix)
+                else:
+                    self._objects.delete_prefix(prefix)
             except errors.ObjectsUnavailableError as exc:
                 log.warning("%s is not deleted yet: %s", prefix, exc)
                 failed += 1
@@ -171,9 +184,11 @@ def run_housekeeping(settings: WorkerSettings) -> None:
     known_queues = queues.queues_of_catalog(known)
     app = queues.celery_app(settings, known_queues)
     with contextlib.closing(connections.connect(settings)) as connection:
+        ledger, objects = RedisLedger(connection), Objects(settings)
         housekeeping = Housekeeping(
-            ledger=RedisLedger(connection),
-            objects=Objects(settings),
+            ledger=ledger,
+            objects=objects,
+            archiver=Archiver(ledger, objects, after_s=settings.archive_after_s),
             send_ticket=lambda queue: queues.send_ticket(app, queue),
             known_queues=known_queues,
             lease_s=settings.lease_s,

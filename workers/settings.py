@@ -26,6 +26,9 @@ class WorkerSettings(StoreSettings):
     sweep_s: Annotated[float, Field(gt=0)] = 1
     """How often the housekeeping worker looks for lost leases and missing tickets."""
 
+    archive_after_s: Annotated[float, Field(gt=0, le=86_400)] = 600
+    """Seconds after a generation's end in which its record stays in Redis; then it moves to the object store."""
+
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """How often a generation is tried when what stops it is transient."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from api.service.archive import Archive
 from api.service.objects import AsyncObjects
 from storage.contracts import errors
 from storage.ledger import call, erasure
@@ -21,8 +22,9 @@ class Erased:
 class Eraser:
     """Erases. What was used (counts and costs by month) stays, for it is nobody's content."""
 
-    def __init__(self, ledger: call.AsyncLedger, objects: AsyncObjects) -> None:
+    def __init__(self, ledger: call.AsyncLedger, archive: Archive, objects: AsyncObjects) -> None:
         self._ledger = ledger
+        self._archive = archive
         self._objects = objects
 
     async def one(self, id_: str, tenant: str) -> Erased:
@@ -53,9 +55,13 @@ class Eraser:
         return erased
 
     async def _erase(self, id_: str, tenant: str, erased: Erased, *, with_events: bool = True) -> None:
-        gone = await self._ledger.run(erasure.erase(id_, tenant, with_events=with_events))
+        erase = erasure.erase(id_, tenant, with_events=with_events)
+        gone = await self._ledger.run(erase)
+        if gone is None and await self._archive.restore(id_, tenant, is_going=True):
+            gone = await self._ledger.run(erase)
         if gone is None:
             return
+        await self._objects.delete(gone.record)
         erased.generations += 1
         erased.events += gone.events
         for prefix in gone.prefixes:

@@ -44,6 +44,14 @@ class AsyncObjects:
         """Fetch. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
         return await self._run(functools.partial(self._objects.get, key))
 
+    async def find(self, key: str) -> bytes | None:
+        """Fetch what may be there. Raises `errors.ObjectsUnavailableError`."""
+        return await self._run(functools.partial(self._objects.find, key))
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, should it be there. Raises `errors.ObjectsUnavailableError`."""
+        await self._run(functools.partial(self._objects.delete, key))
+
     async def entries(self, prefix: str) -> list[Entry]:
         """What lies below a prefix, a thousand at the most. Raises `errors.ObjectsUnavailableError`."""
         return await self._run(functools.partial(self._objects.entries, prefix))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from api.service.accepted import Accepted
+from api.service.archive import Archive
 from api.service.checks import NATIVE, Names
 from api.service.objects import AsyncObjects
 from api.service.signing import Signatures
@@ -130,9 +131,16 @@ class Reader:
     """Reads generations of a tenant."""
 
     def __init__(
-        self, *, ledger: call.AsyncLedger, known: catalog.Catalog, objects: AsyncObjects, signatures: Signatures
+        self,
+        *,
+        ledger: call.AsyncLedger,
+        archive: Archive,
+        known: catalog.Catalog,
+        objects: AsyncObjects,
+        signatures: Signatures,
     ) -> None:
         self._ledger = ledger
+        self._archive = archive
         self._known = known
         self._objects = objects
         self._signatures = signatures
@@ -147,8 +155,17 @@ class Reader:
         )
 
     async def one(self, id_: str, tenant: str) -> ResultView:
-        """One generation. Raises `errors.NotFoundError` and `errors.StoreUnavailableError`."""
-        return self.view(await self._ledger.run(records.read(id_, tenant)))
+        """One generation, archived or not.
+
+        Raises `errors.NotFoundError`, `errors.StoreUnavailableError` and `errors.ObjectsUnavailableError`.
+        """
+        try:
+            return self.view(await self._ledger.run(records.read(id_, tenant)))
+        except errors.NotFoundError:
+            archived = await self._archive.find(id_, tenant)
+            if archived is None:
+                raise
+            return self.view(generations.Generation.from_record(archived.record, None))
 
     async def request(self, id_: str, tenant: str) -> list[ResultView]:
         """A generation and those of the same request. Raises as `one`."""
@@ -173,11 +190,18 @@ class Reader:
         active_only: bool,
         words: str = "",
     ) -> tuple[Sequence[ResultView], str | None]:
-        """Some of a tenant's generations, newest first, and where the next page begins. Raises `errors.StoreUnavailableError`."""
+        """Some of a tenant's generations, newest first, and where the next page begins.
+
+        Raises `errors.StoreUnavailableError` and `errors.ObjectsUnavailableError`.
+        """
         page = await self._ledger.run(
             records.list_(tenant, matching=matching, below=below, limit=limit, active_only=active_only, words=words)
         )
-        return [self.view(one) for one in page.generations], page.continue_below
+        archived = await self._archive.among(
+            [one for one in page.entries if isinstance(one, str)], tenant, matching=matching, words=words
+        )
+        generations_ = [archived.get(one) if isinstance(one, str) else one for one in page.entries]
+        return [self.view(one) for one in generations_ if one is not None], page.continue_below
 
 
 def _just_queued(accepted: Accepted, number: int) -> generations.Generation:

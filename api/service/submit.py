@@ -14,6 +14,7 @@ from typing import Protocol
 
 from api.service import checks, rights
 from api.service.accepted import Accepted
+from api.service.archive import Archive
 from api.service.budgets import Budgets, month
 from api.service.retention import Retention
 from storage.contracts import access, catalog, edits, errors, submissions
@@ -71,6 +72,7 @@ class Submitter:
         *,
         known: catalog.Catalog,
         ledger: call.AsyncLedger,
+        archive: Archive,
         objects: ObjectStore,
         router: Router,
         send_ticket: Callable[[str], None],
@@ -82,6 +84,7 @@ class Submitter:
         """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves."""
         self._known = known
         self._ledger = ledger
+        self._archive = archive
         self._objects = objects
         self._router = router
         self._send_ticket = send_ticket
@@ -159,7 +162,7 @@ class Submitter:
 
     async def retry(self, id_: str, caller: access.Caller) -> None:
         """Queue a failed generation again, under the same id. Raises as `records.retry`, and `errors.ForbiddenError`."""
-        found = await self._ledger.run(records.read(id_, caller.tenant))
+        found = await self._archive.change(records.read(id_, caller.tenant), id_, caller.tenant)
         if found.edit.model in self._known.models:
             rights.applied(found.submission, caller.rights, self._known)
         await self._pace(found.submission, caller)

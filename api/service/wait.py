@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 
 import anyio
 
+from api.service.archive import Archive
 from api.service.read import Reader, ResultView
 from api.service.watch import Hub
 from storage import connections
 from storage.contracts import errors, events
-from storage.ledger import call, records
 
 LOOK_AGAIN_S = 10.0
 """Events wake a waiter; should one be missed, the record is looked at again after this long."""
@@ -20,9 +20,9 @@ LOOK_AGAIN_S = 10.0
 class Waiter:
     """Waits for generations of a tenant; `limit_s` is how long a blocking request may take."""
 
-    def __init__(self, *, hub: Hub, ledger: call.AsyncLedger, reader: Reader, limit_s: float) -> None:
+    def __init__(self, *, hub: Hub, archive: Archive, reader: Reader, limit_s: float) -> None:
         self._hub = hub
-        self._ledger = ledger
+        self._archive = archive
         self._reader = reader
         self._limit_s = limit_s
 
@@ -69,7 +69,7 @@ class Waiter:
     async def cancel(self, ids: Collection[str], tenant: str) -> None:
         """Cancel what is unfinished of these. Raises `errors.StoreUnavailableError`."""
         for id_ in ids:
-            await self._ledger.run(records.cancel(id_, tenant))
+            await self._archive.cancel(id_, tenant)
 
     async def happenings(
         self, ids: Collection[str], tenant: str, *, stopping: anyio.Event, look_again_s: float = LOOK_AGAIN_S

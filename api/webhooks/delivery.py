@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from api.service.archive import Archive
 from api.service.read import Reader, ResultView
 from api.service.webhook_secrets import WebhookSecrets
 from api.webhooks.calls import AT_ONCE, Calls, Outcome
@@ -26,6 +27,7 @@ SHARE = webhooks.Share(most=8, few=2, busy=AT_ONCE // 2)
 HELD_S = 60
 """How long nobody else calls what is being called, beyond the time that the call itself may take."""
 GOODBYE_S = 5
+FETCHED_AGAIN_S = 60.0
 PAUSES_S = (5, 10, 60, 300, 1800, 7200, 21_600, 43_200)
 """Between the tries of one webhook."""
 
@@ -49,6 +51,7 @@ class Delivery:
     def __init__(
         self,
         ledger: call.AsyncLedger,
+        archive: Archive,
         reader: Reader,
         wordings: Mapping[str, Wording],
         *,
@@ -57,6 +60,7 @@ class Delivery:
     ) -> None:
         """`wordings` by dialect."""
         self._ledger = ledger
+        self._archive = archive
         self._reader = reader
         self._wordings = wordings
         self._secrets = secrets
@@ -88,7 +92,10 @@ class Delivery:
         look = webhooks.due(held_ms=held_ms, limit=free, share=SHARE, calling=calling)
         try:
             due = await self._ledger.run(look)
-            waiting = [one for one in due if not self._began(one)]
+            for webhook in due:
+                if not webhook.is_here:
+                    await self._fetch(webhook)
+            waiting = [one for one in due if one.is_here and not self._began(one)]
             for webhook in waiting:
                 rest_s = self._circuits.rest_s(_destination(webhook), time.monotonic())
                 await self._ledger.run(webhooks.put_off(webhook, by_s=max(1.0, min(rest_s, webhook.longest_rest_s))))
@@ -99,6 +106,19 @@ class Delivery:
             log.exception("webhooks cannot be looked for")
             return False
         return bool(waiting)
+
+    async def _fetch(self, due: webhooks.DueWebhook) -> None:
+        """Have the record of one that was archived brought back, so that it is due again; one that is gone is done with."""
+        try:
+            is_back = await self._archive.restore(due.id, due.tenant)
+        except (errors.TransientError, errors.TooManyActiveError) as exc:
+            log.warning("%s: its webhook waits: %s", due.id, exc)
+            await self._ledger.run(webhooks.put_off(due, by_s=FETCHED_AGAIN_S))
+            return
+        if is_back:
+            await self._ledger.run(webhooks.put_off(due, by_s=0))
+        else:
+            await self._ledger.run(webhooks.called(due, again_ms=None, outcome="it is gone", took_ms=0))
 
     def _began(self, due: webhooks.DueWebhook) -> bool:
         """Whether it is being called now: it is not while its receiver rests."""

@@ -2,6 +2,9 @@
 
 local LOG_LENGTH = 10000
 local SAMPLES_KEPT = 200
+local DAY_MS = 86400000
+-- What a record takes beside its submission, with its places in the indexes.
+local RECORD_BYTES = 2048
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -21,6 +24,56 @@ end
 
 local function record_of(id)
   return named(redis.call('HGETALL', KEY.generation .. id))
+end
+
+-- Tells two states of a record apart.
+local function stamp(record)
+  local names = {}
+  for name in pairs(record) do names[#names + 1] = name end
+  table.sort(names)
+  local parts = {}
+  for _, name in ipairs(names) do
+    parts[#parts + 1] = #name .. ' ' .. #record[name] .. ' ' .. name .. record[name]
+  end
+  return redis.sha1hex(table.concat(parts))
+end
+
+-- The object that a record goes to.
+local function archived_at(record)
+  return 'records/' .. record.tenant .. '/' .. record.id .. '.json'
+end
+
+-- A value as it stands in the archive's index: lists compare with it.
+local function archive_digest(value)
+  return (value or '') == '' and '' or string.sub(redis.sha1hex(value), 1, 6)
+end
+
+local function archive_entry(record, until_ms)
+  local namespace = record.namespace ~= record.tenant and record.namespace or ''
+  return table.concat({
+    record.id, string.sub(record.status, 1, 1), string.format('%x', math.ceil(until_ms / 1000)),
+    archive_digest(record.model), archive_digest(namespace), archive_digest(record.group),
+  }, '|')
+end
+
+-- What the archive's index has of a generation, given its tenant, id and sequence; nil when it is not archived.
+local function archive_entry_of(one)
+  local entry = redis.call('ZRANGEBYSCORE', KEY.archive .. one.tenant, one.sequence, one.sequence)[1]
+  return entry and string.sub(entry, 1, #one.id + 1) == one.id .. '|' and entry or nil
+end
+
+-- A record comes (1) or goes (-1): its bytes count to its tenant's. One of a release before was not counted.
+local function counted_bytes(record, sign)
+  if not record.bytes then return end
+  if redis.call('HINCRBY', KEY.bytes, record.tenant, sign * tonumber(record.bytes)) <= 0 then
+    redis.call('HDEL', KEY.bytes, record.tenant)
+  end
+end
+
+-- Why so many more bytes of a tenant's are not taken, as a reply; nil when they are.
+local function too_heavy(tenant, more, most)
+  local bytes = tonumber(redis.call('HGET', KEY.bytes, tenant) or 0)
+  if most and bytes + more > most then return { 'heavy', bytes } end
 end
 
 -- When a webhook may ask to be called.
@@ -238,6 +291,7 @@ local function settle(record, status, at_ms, delete_ms, fields)
   redis.call('ZREM', KEY.deadlines, record.id)
   if record.chain then redis.call('ZREM', KEY.chained, record.id) end
   redis.call('ZREM', KEY.active .. record.tenant, record.id)
+  redis.call('ZADD', KEY.archiving, integer(at_ms), record.id)
   if record.keep_ms then erase_later(record, at_ms) end
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
   if record.inputs then
@@ -285,6 +339,7 @@ local function revive(record, queue_ttl_ms)
   record.placed_ms = integer(at)
   redis.call('HSET', key, 'placed_ms', record.placed_ms)
   redis.call('ZREM', KEY.erasing, record.id)
+  redis.call('ZREM', KEY.archiving, record.id)
   redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed',
     'deadline_ms')
   -- What was to be told of its end is not true any more.

@@ -294,7 +294,8 @@ def test_a_result_is_taken_from_its_stream_once(desk: Desk) -> None:
     id_ = accepted(desk)
     assert not desk.run(records.drain(id_, "alice")), "it is not over"
     desk.finish(desk.claim())
-    assert not desk.run(records.drain(id_, "bob"))
+    with pytest.raises(errors.NotFoundError):
+        desk.run(records.drain(id_, "bob"))
     assert [desk.run(records.drain(id_, "alice")) for _ in range(2)] == [True, False]
 
 

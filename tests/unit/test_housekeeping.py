@@ -1,6 +1,7 @@
 """One sweep that fails stops no other."""
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 from storage.ledger import call
@@ -25,8 +26,9 @@ class Broken:
 
 def test_recovery_goes_on_whatever_another_sweep_meets() -> None:
     ledger, stopping = Broken(), threading.Event()
+    archiver = SimpleNamespace(adopt=lambda: None, move=lambda: None)
     housekeeping = Housekeeping(
-        ledger=ledger, objects=None, send_ticket=lambda queue: None, known_queues=(), lease_s=1, sweep_s=0.01,  # type: ignore[arg-type]
+        ledger=ledger, objects=None, archiver=archiver, send_ticket=lambda queue: None, known_queues=(), lease_s=1, sweep_s=0.01,  # type: ignore[arg-type]
         max_attempts=1, max_losses=1,
     )  # fmt: skip
     sweeping = threading.Thread(target=housekeeping.run, args=[stopping])

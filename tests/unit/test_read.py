@@ -122,7 +122,7 @@ async def test_what_was_accepted_is_told_when_it_cannot_be_read() -> None:
     seeded = submission.model_copy(update={"edit": submission.edit.model_copy(update={"seed": 2**32 - 1})})
     accepted = Accepted(tenant="alice", submission=seeded, ids=("1", "2"), cursor="0-0", replayed=False, is_served=True)
     known = catalog.Catalog(models={}, gpu_types={})
-    reader = Reader(ledger=Ledger(), known=known, objects=Objects(), signatures=Signatures(b"s"))  # type: ignore[arg-type]
+    reader = Reader(ledger=Ledger(), archive=None, known=known, objects=Objects(), signatures=Signatures(b"s"))  # type: ignore[arg-type]
     views = await reader.accepted(accepted)
     answer = replicate_answers.prediction(views, "http://here")
     assert (answer["id"], answer["status"], answer["output"], answer["seed"]) == ("1", "starting", None, 2**32 - 1)

@@ -16,7 +16,7 @@ from tests.unit.test_watch import Following, _event
 
 
 def _waiter(hub: Hub, reader: Any = None) -> Waiter:
-    return Waiter(hub=hub, ledger=None, reader=reader, limit_s=60)  # type: ignore[arg-type]
+    return Waiter(hub=hub, archive=None, reader=reader, limit_s=60)  # type: ignore[arg-type]
 
 
 async def test_happenings_go_on_after_subscribers_were_dropped() -> None:

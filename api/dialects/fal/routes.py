@@ -21,7 +21,6 @@ from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_ur
 from api.resources import Resources
 from api.service.accepted import Accepted
 from storage.contracts import access, catalog, errors, generations, submissions
-from storage.ledger import records
 
 router = APIRouter(tags=["fal"])
 
@@ -118,7 +117,7 @@ async def cancel(app: str, request_id: str, resources: ResourcesDep, tenant: Ten
         views = await resources.reader.request(request_id, tenant)
     except errors.NotFoundError:
         return JSONResponse({"status": "NOT_FOUND"}, status_code=404)
-    outcomes = [await resources.ledger.run(records.cancel(view.id, tenant)) for view in views]
+    outcomes = [await resources.archive.cancel(view.id, tenant) for view in views]
     if "cancelled" not in outcomes:
         return JSONResponse({"status": "ALREADY_COMPLETED"}, status_code=400)
     if all(view.generation.status is generations.Status.QUEUED for view in views):

@@ -28,7 +28,6 @@ from api.service.accepted import Accepted
 from api.service.checks import NATIVE
 from api.service.read import ResultView
 from storage.contracts import access, errors, generations, submissions
-from storage.ledger import records
 
 POLL_AGAIN_S, LONGEST_AGAIN_S = 1, 30
 """Suggested to pollers of what is not terminal yet, at the least and at the most."""
@@ -193,9 +192,7 @@ async def cancel_generation(
     if erase:
         erased = await resources.eraser.one(generation_id, tenant)
         return JSONResponse(answers.erased(erased) | {"generation_id": generation_id})
-    outcome = await resources.ledger.run(records.cancel(generation_id, tenant))
-    if outcome == "missing":
-        raise errors.NotFoundError("The requested resource could not be found")
+    outcome = await resources.archive.cancel(generation_id, tenant)
     effect = "cancelled" if outcome == "cancelled" else "none"
     return JSONResponse({"status": "success", "generation_id": generation_id, "effect": effect})
 

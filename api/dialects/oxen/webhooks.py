@@ -94,7 +94,7 @@ async def ping(request: Request, resources: ResourcesDep, tenant: Tenant) -> Res
 @router.post("/{generation_id}/redeliver", status_code=202, responses=contract.WEBHOOK_DUE)
 async def redeliver(generation_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
     """Call the webhook of a generation that is over once more, with all its tries."""
-    await resources.ledger.run(webhooks.redeliver(generation_id, tenant))
+    await resources.archive.change(webhooks.redeliver(generation_id, tenant), generation_id, tenant)
     return JSONResponse({"status": "due", "generation_id": generation_id}, status_code=202)
 
 

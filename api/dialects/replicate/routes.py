@@ -15,7 +15,6 @@ from api.http.remarks import VERSION, remark
 from api.resources import Resources
 from api.service.read import ResultView
 from storage.contracts import access, errors
-from storage.ledger import records
 
 router = APIRouter(prefix="/v1", tags=["replicate"])
 
@@ -84,7 +83,7 @@ async def get(id_: str, request: Request, resources: ResourcesDep, tenant: Tenan
 async def cancel(id_: str, request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
     """Cancel a prediction; on one that is over this has no effect."""
     for view in await resources.reader.request(id_, tenant):
-        await resources.ledger.run(records.cancel(view.id, tenant))
+        await resources.archive.cancel(view.id, tenant)
     return await get(id_, request, resources, tenant)
 
 

@@ -73,7 +73,7 @@ async def stream(endpoint: str, job_id: str, resources: ResourcesDep, tenant: Te
     view = await resources.reader.one(answers.generation_id(job_id), tenant)
     job = await answers.job(view, answers.prefix_of(job_id))
     taken: list[dict[str, Any]] = []
-    if view.result is not None and await resources.ledger.run(records.drain(view.id, tenant)):
+    if view.result is not None and await resources.archive.change(records.drain(view.id, tenant), view.id, tenant):
         taken = [{"output": job["output"]}]
     return JSONResponse({"id": job["id"], "status": job["status"], "stream": taken})
 
@@ -82,8 +82,10 @@ async def stream(endpoint: str, job_id: str, resources: ResourcesDep, tenant: Te
 async def cancel(endpoint: str, job_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
     """Cancel a job; on one that is over this has no effect."""
     id_ = answers.generation_id(job_id)
-    if await resources.ledger.run(records.cancel(id_, tenant)) == "missing":
-        raise errors.NotFoundError("job not found")
+    try:
+        await resources.archive.cancel(id_, tenant)
+    except errors.NotFoundError:
+        raise errors.NotFoundError("job not found") from None
     view = await resources.reader.one(id_, tenant)
     return JSONResponse({"id": job_id, "status": answers.state(view)})
 
@@ -103,7 +105,7 @@ async def purge_queue(endpoint: str, resources: ResourcesDep, tenant: Tenant) ->
     while True:
         views, below = await resources.reader.page(tenant, matching=matching, below=below, limit=200, active_only=True)
         for view in views:
-            outcome = await resources.ledger.run(records.cancel(view.id, tenant, only_queued=True))
+            outcome = await resources.archive.cancel(view.id, tenant, only_queued=True)
             removed += outcome == "cancelled"
         if below is None:
             return JSONResponse({"removed": removed, "status": "completed"})

@@ -9,9 +9,13 @@ from storage.ledger.call import Call, table_of
 
 @dataclass(frozen=True, kw_only=True)
 class Gone:
-    """A generation that is forgotten: how many events it had, and the prefixes of objects that may be deleted now."""
+    """A generation that is forgotten: how many events it had, and the prefixes of objects that may be deleted now.
+
+    `record` is where it lies should it have been archived.
+    """
 
     events: int
+    record: str
     prefixes: tuple[str, ...]
 
 
@@ -24,8 +28,8 @@ def erase(id_: str, tenant: str, *, with_events: bool = True, only_due: bool = F
     def decode(reply: list[Any]) -> Gone | None:
         if reply[0] == "missing":
             return None
-        _, events, *prefixes = reply
-        return Gone(events=int(events), prefixes=tuple(filter(None, prefixes)))
+        _, events, record, *prefixes = reply
+        return Gone(events=int(events), record=record, prefixes=tuple(filter(None, prefixes)))
 
     return Call(
         script="erase",
@@ -60,4 +64,4 @@ def erase_events(tenant: str) -> Call[int]:
 
 
 def _id(record: Sequence[str]) -> str:
-    return table_of(record)["id"]
+    return record[0] if len(record) == 1 else table_of(record)["id"]

@@ -1,7 +1,7 @@
 -- Forgets a generation: its record with prompt and parameters, its events, webhooks and idempotency key. An unfinished one is
 -- cancelled first. Objects are listed as expired, so that they go whatever becomes of the caller.
 -- ARGV: 1 id, 2 tenant, 3 'events' to look for its events, too, 4 'due' for one that was agreed to be erased by now
--- Returns {'missing'} | {'erased', events, results prefix, inputs prefix or ''}
+-- Returns {'missing'} | {'erased', events, archived record, results prefix, inputs prefix or ''}
 local record = record_of(ARGV[1])
 if record.tenant ~= ARGV[2] then return { 'missing' } end
 if ARGV[4] == 'due' then
@@ -61,10 +61,14 @@ end
 -- A worker may be about to store a result, and may die before it removes it again.
 local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or 0
 redis.call('ZADD', KEY.expiring, integer(at + late_ms), record.results)
+-- It may have been written to the object store: once, or just now, which is not over yet.
+if not redis.call('ZSCORE', KEY.expiring, archived_at(record)) then redis.call('ZADD', KEY.expiring, integer(at), archived_at(record)) end
+counted_bytes(record, -1)
 redis.call('DEL', key)
 redis.call('ZREM', KEY.history .. record.tenant, record.id)
 redis.call('ZREM', KEY.parked, record.id)
 redis.call('ZREM', KEY.erasing, record.id)
+redis.call('ZREM', KEY.archiving, record.id)
 webhook_gone(record.tenant, record.id .. '/start')
 webhook_gone(record.tenant, record.id .. '/completed')
 -- What is left of its request is still to be found by it.
@@ -76,4 +80,4 @@ if record.idempotency and not left[1] then
     if id == record.id then redis.call('DEL', noted) end
   end
 end
-return { 'erased', events, record.results, inputs }
+return { 'erased', events, archived_at(record), record.results, inputs }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from storage.contracts import edits, errors, generations, submissions
+from storage.ledger import archive
 from storage.ledger.call import MAX_TICKETS, Call, table_of
 
 log = logging.getLogger(__name__)
@@ -16,11 +17,13 @@ log = logging.getLogger(__name__)
 class Limits:
     """Bounds of what is accepted.
 
-    Unfinished generations of the tenant, queued ones of all tenants, seconds to wait in the queue and to run.
+    Unfinished generations of the tenant, queued ones of all tenants, bytes of the tenant's records in Redis, seconds to wait in
+    the queue and to run.
     """
 
     max_active: int
     max_queued: int
+    max_bytes: int | None = None
     queue_ttl_s: float
     execution_limit_s: float
 
@@ -103,6 +106,7 @@ def create(
         ],
     }
     optional = {
+        "max_bytes": limits.max_bytes,
         "inputs": inputs_prefix,
         "idempotency": submission.idempotency_key,
         "fingerprint": fingerprint,
@@ -142,6 +146,8 @@ def _check_accepted(reply: list[Any], limits: Limits, *, budget: int | None = No
         raise errors.TooManyActiveError(message, retry_after=5.0)
     if reply[0] == "crowded":
         raise errors.StoreFullError(f"{reply[1]} generations are queued; the service takes no more", retry_after=10.0)
+    if reply[0] == "heavy":
+        raise archive.too_heavy(reply[1], limits.max_bytes)
     if reply[0] == "overdrawn":
         needed = "" if asked is None else f"; this may cost up to ${asked / 1e6:.4f}"
         of = "" if budget is None else f" of ${budget / 1e6:.4f}"
@@ -186,8 +192,14 @@ def retry(id_: str, tenant: str, limits: Limits, *, budget: int | None = None) -
 
 
 def drain(id_: str, tenant: str) -> Call[bool]:
-    """True for the first that takes a terminal generation's result from its stream."""
-    return Call(script="drain", arguments=(id_, tenant), decode=bool)
+    """True for the first that takes a terminal generation's result from its stream. Raises `errors.NotFoundError`."""
+
+    def decode(reply: int) -> bool:
+        if reply < 0:
+            raise errors.NotFoundError("The requested resource could not be found")
+        return bool(reply)
+
+    return Call(script="drain", arguments=(id_, tenant), decode=decode)
 
 
 def _generation(position: int | None, flat: Sequence[str]) -> generations.Generation:
@@ -208,10 +220,18 @@ def read(id_: str, tenant: str) -> Call[generations.Generation]:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Some of a tenant's generations, newest first; `continue_below` asks for the next page, None is the end."""
+    """Some of a tenant's generations, newest first; `continue_below` asks for the next page, None is the end.
 
-    generations: tuple[generations.Generation, ...]
+    Of one that is archived only the id is here; whether it is what was asked for is seen when it is read.
+    """
+
+    entries: tuple[generations.Generation | str, ...]
     continue_below: str | None
+
+    @property
+    def generations(self) -> tuple[generations.Generation, ...]:
+        """Those that are not archived."""
+        return tuple(one for one in self.entries if not isinstance(one, str))
 
 
 def list_(
@@ -223,7 +243,7 @@ def list_(
     """
 
     def decode(reply: list[Any]) -> Page:
-        return Page(generations=tuple(_readable(reply[1:])), continue_below=reply[0] or None)
+        return Page(entries=tuple(_readable(reply[1:])), continue_below=reply[0] or None)
 
     index = "active" if active_only else "history"
     pairs = (part for pair in matching.items() for part in pair)
@@ -237,8 +257,18 @@ def _lowered(words: str) -> str:
     return words.encode().lower().decode()
 
 
-def _readable(records: Iterable[Sequence[str]]) -> Iterator[generations.Generation]:
+def matches(record: Mapping[str, str], *, matching: Mapping[str, str], words: str = "") -> bool:
+    """Whether an archived record is one of those that `list_` is asked for."""
+    if any(record.get(name) != value for name, value in matching.items()):
+        return False
+    return not words or _lowered(words) in _lowered(submissions.Submission.from_record(record).edit.prompt)
+
+
+def _readable(records: Iterable[Sequence[str]]) -> Iterator[generations.Generation | str]:
     for record in records:
+        if len(record) == 1:
+            yield record[0]
+            continue
         try:
             yield _generation(None, record)
         except (ValueError, KeyError) as exc:

@@ -1,13 +1,13 @@
 #!lua
 -- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
 -- ARGV: 1 the request as JSON {tenant, namespace, version, model, queue, priority, idempotency?, fingerprint?, fingerprints,
---       max_active, max_queued, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, keep_ms?, chain?, group?, ignored?, month, budget?, reserve?,
+--       max_active, max_queued, max_bytes?, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, keep_ms?, chain?, group?, ignored?, month, budget?, reserve?,
 --       inputs?, webhook_moments?, token?, refused?: {code, message}, generations: [{id, submission, results}]}; `deadline_ms` counts from
 --       now, `chain` names the queues it may wait on, `fingerprints` is the way fingerprints are made
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
 -- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
--- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued} | {'overdrawn', liable}
---   | {'spent'} where the browser token has not so many edits left
+-- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued} | {'heavy', bytes}
+--   | {'overdrawn', liable} | {'spent'} where the browser token has not so many edits left
 local request = cjson.decode(ARGV[1])
 local idempotency = request.idempotency and (KEY.idempotency .. request.tenant .. ':' .. request.idempotency)
 
@@ -25,7 +25,10 @@ local ids = {}
 for i, generation in ipairs(request.generations) do ids[i] = generation.id end
 if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 then return { 'replayed', last_cursor(), 0, unpack(ids) } end
 
+local bytes = 0
+for _, generation in ipairs(request.generations) do bytes = bytes + #generation.submission + RECORD_BYTES end
 local refused = refusal(request.tenant, #ids, request.max_active, request.max_queued)
+  or too_heavy(request.tenant, bytes, request.max_bytes)
   or request.budget and not request.refused and overdraft(request.tenant, request.month, request.budget, #ids * request.reserve)
 if refused then return refused end
 local token = request.token and KEY.token .. request.token
@@ -54,6 +57,7 @@ for i, generation in ipairs(request.generations) do
     reserve = request.budget and not request.refused and request.reserve or nil,
     deadline_ms = request.deadline_ms and integer(at + request.deadline_ms) or nil,
     keep_ms = request.keep_ms and integer(request.keep_ms), idempotency = request.idempotency,
+    bytes = #generation.submission + RECORD_BYTES,
     -- The first one's webhook speaks for all.
     webhook_moments = i == 1 and request.webhook_moments or nil,
   }
@@ -64,6 +68,7 @@ for i, generation in ipairs(request.generations) do
   end
   redis.call('HSET', KEY.generation .. record.id, unpack(fields))
   reserve(record, record.reserve or 0)
+  counted_bytes(record, 1)
   redis.call('EXPIRE', KEY.generation .. record.id, LIFE.waiting)
   redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)
   redis.call('ZADD', KEY.history .. record.tenant, record.sequence, record.id)

@@ -31,6 +31,11 @@ class DueWebhook:
         return self.record["tenant"]
 
     @property
+    def is_here(self) -> bool:
+        """Whether its record is known; otherwise it is archived, or gone."""
+        return "status" in self.record
+
+    @property
     def longest_rest_s(self) -> float:
         """For how long a call may be put off at the most: what is erased early is to be told of before."""
         return float("inf") if "keep_ms" not in self.record else int(self.record["keep_ms"]) / 1000 / EARLY_TRIES

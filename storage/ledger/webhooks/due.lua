@@ -2,7 +2,7 @@
 -- the tenants that have some due, not with how many they have.
 -- ARGV: 1 ms they are held, 2 how many at the most, 3 how many of one tenant at the most, 4 how many of one tenant once the caller
 --       calls more than ARGV[5], 5 that, 6... a tenant for each that the caller is calling already
--- Returns {moment, tries so far, until when it is held, record as a flat list}...
+-- Returns {moment, tries so far, until when it is held, record as a flat list}...; of one that is not here id and tenant alone
 local MOVED = 200
 local limit, most, few, busy = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local at = now_ms()
@@ -26,7 +26,12 @@ local function take(tenant)
     local id, moment = string.match(member, '^(.+)/(%a+)$')
     local key = KEY.generation .. id
     local moments, before, completed = unpack(redis.call('HMGET', key, 'webhook_moments', 'callback_moments', 'completed_ms'))
-    if not (moments or before) or (moment == 'completed' and not completed) then
+    if redis.call('EXISTS', key) == 0 then
+      -- It is archived, or gone: whoever calls it finds out.
+      redis.call('ZADD', queue, held, member)
+      found[#found + 1] = { moment, 0, held, { 'id', id, 'tenant', tenant } }
+      return true
+    elseif not (moments or before) or (moment == 'completed' and not completed) then
       redis.call('ZREM', queue, member)
     else
       redis.call('ZADD', queue, held, member)

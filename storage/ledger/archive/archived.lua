@@ -1,0 +1,65 @@
+-- Requests lie in the object store: their records leave, except those that changed since they were read. What was written of
+-- those is to be deleted.
+-- ARGV: 1 JSON {lists: [{key, due_ms}], requests: [[{tenant, id, stamp, until_ms}]], events_ms}; `until_ms` is when all of
+--       it goes, `lists` the objects that tell what goes when, `events_ms` how long events are kept
+-- Returns 1 or 0 for each request
+local asked = cjson.decode(ARGV[1])
+local at, moved, tenants = now_ms(), {}, {}
+
+-- Whether what was written is not being deleted.
+local function is_held(key)
+  local due = redis.call('ZSCORE', KEY.expiring, key)
+  return due and tonumber(due) > at
+end
+
+local function unchanged(request)
+  local records = {}
+  for i, one in ipairs(request) do
+    local record = record_of(one.id)
+    if not record.id or stamp(record) ~= one.stamp or not is_held(archived_at(record)) then return nil end
+    records[i] = record
+  end
+  return records
+end
+
+-- What is to be deleted later than now is told by the lists from here on.
+local function listed(prefix)
+  local due = tonumber(redis.call('ZSCORE', KEY.expiring, prefix))
+  if due and due > at then redis.call('ZREM', KEY.expiring, prefix) end
+end
+
+for _, list in ipairs(asked.lists) do
+  if not is_held(list.key) then
+    for i in ipairs(asked.requests) do moved[i] = 0 end
+    return moved
+  end
+end
+for _, list in ipairs(asked.lists) do redis.call('ZADD', KEY.expiring, integer(list.due_ms), list.key) end
+for i, request in ipairs(asked.requests) do
+  local records = unchanged(request)
+  moved[i] = records and 1 or 0
+  for _, one in ipairs(records and {} or request) do
+    if is_held(archived_at(one)) then redis.call('ZADD', KEY.expiring, integer(at), archived_at(one)) end
+  end
+  for n, record in ipairs(records or {}) do
+    redis.call('DEL', KEY.generation .. record.id)
+    redis.call('ZREM', KEY.history .. record.tenant, record.id)
+    redis.call('ZREM', KEY.archiving, record.id)
+    redis.call('ZREM', KEY.erasing, record.id)
+    redis.call('ZREM', KEY.parked, record.id)
+    redis.call('ZREM', KEY.expiring, archived_at(record))
+    listed(record.results)
+    if record.inputs then
+      redis.call('DEL', KEY.input_uses .. record.inputs)
+      listed(record.inputs)
+    end
+    redis.call('ZADD', KEY.archive .. record.tenant, record.sequence, archive_entry(record, request[n].until_ms))
+    counted_bytes(record, -1)
+    tenants[record.tenant] = true
+  end
+end
+for tenant in pairs(tenants) do
+  redis.call('EXPIRE', KEY.archive .. tenant, LIFE.history)
+  redis.call('XTRIM', KEY.events .. tenant, 'MINID', '~', integer(at - asked.events_ms))
+end
+return moved

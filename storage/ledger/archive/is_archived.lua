@@ -1,0 +1,3 @@
+-- Whether a generation's record lies in the object store: what lies there without being known here is none.
+-- ARGV: 1 tenant, 2 sequence, 3 id
+return archive_entry_of({ tenant = ARGV[1], sequence = ARGV[2], id = ARGV[3] }) and 1 or 0

@@ -1,0 +1,534 @@
+"""Finished generations leave Redis for the object store, whoever dies on the way, and come back to be changed."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from api.service.archive import Archive
+from api.service.erasure import Eraser
+from api.service.objects import AsyncObjects
+from api.service.read import Reader
+from api.service.signing import Signatures
+from storage import connections, keys
+from storage.contracts import catalog, errors, generations, submissions
+from storage.events import EventLog
+from storage.ledger import archive, call, erasure, expiry, records, webhooks
+from storage.objects import Objects
+from storage.settings import StoreSettings
+from tests.stores.conftest import Desk, an_edit, limits
+from workers.archiving import Archiver
+
+T = TypeVar("T")
+
+HOOK = submissions.Webhook(url="http://example.com/hook", dialect="runpod")
+NOW = 1e-9
+"""Seconds after the end, the smallest: a move waits for none."""
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Mortal:
+    """Passes a number of calls on, and dies instead of the next, or right after it."""
+
+    def __init__(self, target: Any, steps: "itertools.count[int] | None" = None, dies_at: float = float("inf")) -> None:
+        self._target = target
+        self._steps = steps or itertools.count()
+        self._dies_at = dies_at
+
+    def __getattr__(self, name: str) -> Any:
+        def step(*arguments: Any, **named: Any) -> Any:
+            number = next(self._steps)
+            if number == self._dies_at:
+                raise Killed
+            done = getattr(self._target, name)(*arguments, **named)
+            if number + 0.5 == self._dies_at:
+                raise Killed
+            return done
+
+        return step
+
+
+@pytest.fixture
+def objects(settings: StoreSettings) -> Iterator[Objects]:
+    with contextlib.closing(Objects(settings)) as one:
+        yield one
+
+
+@pytest.fixture
+def tenant() -> str:
+    """One whose folder in the object store is empty."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+class Async:
+    """A ledger for the API's side on the desk's connection."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def run(self, call: call.Call[T]) -> T:
+        return self._desk.run(call)
+
+
+class Face:
+    """What the API has of it."""
+
+    def __init__(self, desk: Desk, objects: Objects, max_bytes: int | None = None) -> None:
+        ledger, self.objects = Async(desk), AsyncObjects(objects)
+        self.archive = Archive(ledger, self.objects, max_bytes=max_bytes)
+        known = catalog.Catalog(models={}, gpu_types={})
+        self.reader = Reader(
+            ledger=ledger, archive=self.archive, known=known, objects=self.objects, signatures=Signatures(b"s")
+        )
+        self.eraser = Eraser(ledger, self.archive, self.objects)
+
+    def read(self, id_: str, tenant: str) -> generations.Generation:
+        return asyncio.run(self.reader.one(id_, tenant)).generation
+
+    def ids(self, tenant: str, *, words: str = "", limit: int = 100, **matching: str) -> list[str]:
+        found, below = [], None
+        while True:
+            page = self.reader.page(tenant, matching=matching, below=below, limit=limit, active_only=False, words=words)
+            views, below = asyncio.run(page)
+            assert len(views) <= limit
+            found += [view.id for view in views]
+            if below is None:
+                return found
+
+
+@pytest.fixture
+def face(desk: Desk, objects: Objects) -> Face:
+    return Face(desk, objects)
+
+
+def moved(desk: Desk, objects: Objects) -> None:
+    Archiver(desk.ledger, objects, after_s=NOW).move()
+
+
+def finished(desk: Desk, tenant: str, **changes: object) -> str:
+    id_ = desk.accept(tenant, **changes)
+    desk.finish(desk.claim())
+    return id_
+
+
+def is_here(desk: Desk, id_: str) -> bool:
+    return bool(desk.connection.exists(keys.GENERATION + id_))
+
+
+def test_a_finished_generation_leaves_and_reads_as_before(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    id_ = finished(desk, tenant, group="two", webhook=HOOK)
+    before = face.read(id_, tenant)
+    moved(desk, objects)
+    assert not is_here(desk, id_)
+    assert face.read(id_, tenant) == before
+    assert face.read(id_, tenant).etag == before.etag
+    with pytest.raises(errors.NotFoundError):
+        face.read(id_, "another")
+    for unknown in (str(uuid.uuid4()), "../other", "a/b", ""):
+        with pytest.raises(errors.NotFoundError):
+            face.read(unknown, tenant)
+
+
+def test_what_is_unfinished_or_ended_a_moment_ago_stays(desk: Desk, objects: Objects, tenant: str) -> None:
+    ended, waiting = finished(desk, tenant), desk.accept(tenant)
+    Archiver(desk.ledger, objects, after_s=60).move()
+    assert is_here(desk, ended)
+    moved(desk, objects)
+    assert not is_here(desk, ended)
+    assert is_here(desk, waiting)
+
+
+def test_few_wait_for_others_to_go_with(desk: Desk, objects: Objects, tenant: str) -> None:
+    id_ = finished(desk, tenant)
+    for gather_s, goes in ((60.0, False), (NOW, True)):
+        ready = desk.run(archive.archivable(after_s=NOW, gather_s=gather_s, lists=()))
+        assert [one.id for request in ready for one in request.archived] == [id_] * goes
+
+
+def test_a_request_goes_as_a_whole(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
+    first, second, third = desk.receive(tenant, count=3, webhook=HOOK).ids
+    for _ in range(2):
+        desk.finish(desk.claim())
+    moved(desk, objects)
+    assert all(is_here(desk, one) for one in (first, second, third))
+    desk.finish(desk.claim())
+    moved(desk, objects)
+    assert not any(is_here(desk, one) for one in (first, second, third))
+    assert len(asyncio.run(face.reader.request(second, tenant))) == 3
+
+
+def test_lists_are_the_same_before_and_after(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
+    for number in range(7):
+        edit = an_edit(prompt=f"Make {'RED' if number % 2 else 'blue'} it", model="quick" if number % 3 else "slow")
+        id_ = desk.accept(
+            tenant, edit=edit, group="g|1" if number < 4 else None, namespace="ns" if number % 2 else None
+        )
+        claim = desk.claim()
+        if number == 5:
+            desk.fail(claim, errors.InternalError("broken"), rest_s=None)
+        elif number == 6:
+            desk.run(records.cancel(id_, tenant))
+        else:
+            desk.finish(claim)
+        if number == 2:
+            early = face.ids(tenant)
+            moved(desk, objects)
+            assert face.ids(tenant) == early
+    desk.accept(tenant)
+    wanted: list[dict[str, Any]] = [
+        {}, {"limit": 2}, {"status": "succeeded"}, {"status": "failed"}, {"status": "cancelled"}, {"status": "queued"},
+        {"model": "slow"}, {"group": "g|1"}, {"group": "none"}, {"namespace": "ns"}, {"namespace": tenant}, {"words": "red"},
+        {"words": "red", "limit": 1}, {"status": "succeeded", "model": "quick", "group": "g|1"},
+    ]  # fmt: skip
+    before = [face.ids(tenant, **one) for one in wanted]
+    assert [len(one) for one in before] == [8, 8, 5, 1, 1, 1, 3, 4, 0, 3, 5, 3, 3, 2]
+    moved(desk, objects)
+    assert desk.connection.zcard(keys.HISTORY + tenant) == 1
+    # Others are not read for it.
+    named: dict[str, Any] = {"below": None, "limit": 100, "active_only": False}
+    for matching, count in (
+        ({"status": "failed"}, 1),
+        ({"model": "slow"}, 3),
+        ({"group": "g|1"}, 4),
+        ({"namespace": "ns"}, 3),
+    ):
+        assert len(desk.run(records.list_(tenant, matching=matching, **named)).entries) == count, matching
+    assert [face.ids(tenant, **one) for one in wanted] == before
+
+
+@pytest.mark.parametrize("half", [0, 0.5], ids=["before", "after"])
+def test_a_death_between_any_two_steps_loses_and_doubles_nothing(
+    desk: Desk, objects: Objects, face: Face, tenant: str, half: float
+) -> None:
+    for number in itertools.count():
+        ids = [*desk.receive(tenant, count=2).ids, desk.accept(tenant)]
+        for _ in ids:
+            desk.finish(desk.claim())
+        expected = {id_: face.read(id_, tenant) for id_ in ids}
+        listed = face.ids(tenant)
+        steps, dies_at = itertools.count(), number + half
+        archiver = Archiver(Mortal(desk.ledger, steps, dies_at), Mortal(objects, steps, dies_at), after_s=NOW)
+        with contextlib.suppress(Killed):
+            archiver.move()
+        assert {id_: face.read(id_, tenant) for id_ in ids} == expected, f"killed at step {dies_at}"
+        assert face.ids(tenant) == listed
+        # Its hold ends, what it wrote is deleted, and another takes over.
+        for held, _ in desk.connection.zscan_iter(keys.EXPIRING):
+            if str(held).startswith(("records/", archive.LISTS)) and is_here(desk, ids[0]):
+                desk.connection.zadd(keys.EXPIRING, {str(held): 1})
+        while (prefix := desk.run(expiry.expired())) is not None:
+            objects.delete_prefix(prefix)
+            desk.run(expiry.forget(prefix))
+        moved(desk, objects)
+        assert not any(is_here(desk, id_) for id_ in ids)
+        assert {id_: face.read(id_, tenant) for id_ in ids} == expected
+        assert face.ids(tenant) == listed
+        assert not any(str(one).startswith("records/") for one, _ in desk.connection.zscan_iter(keys.EXPIRING))
+        if next(steps) <= number:
+            break
+    assert number == 8, "hand out, three records, two lists, commit, and a look for more"
+
+
+def test_two_that_move_at_a_time_do_not_meet(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
+    id_ = finished(desk, tenant)
+    (mine,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",)))
+    assert desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/b.json",))) == ()
+    objects.put(mine.archived[0].key, mine.archived[0].encoded(), "application/json")
+    assert desk.run(archive.archived([mine], {"expiry/a.json": desk.now_ms() + 10_000})) == (True,)
+    # One that was away for too long comes back: what it wrote is the other's, and stays.
+    assert desk.run(archive.archived([mine], {"expiry/a.json": desk.now_ms() + 10_000})) == (False,)
+    assert desk.run(expiry.expired()) is None
+    assert face.read(id_, tenant).id == id_
+
+
+def test_one_whose_hold_is_over_moves_nothing(desk: Desk, objects: Objects, tenant: str) -> None:
+    id_ = finished(desk, tenant)
+    (request,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",), hold_s=0))
+    assert desk.run(archive.archived([request], {})) == (False,)
+    assert is_here(desk, id_)
+
+
+@pytest.mark.parametrize("change", ["retried", "erased", "drained"])
+def test_what_changes_on_the_way_stays_and_leaves_no_object(
+    desk: Desk, objects: Objects, face: Face, tenant: str, change: str
+) -> None:
+    id_ = desk.accept(tenant)
+    desk.fail(desk.claim(), errors.InternalError("broken"), rest_s=None)
+    (request,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",)))
+    if change == "retried":
+        desk.run(records.retry(id_, tenant, limits()))
+    elif change == "erased":
+        desk.run(erasure.erase(id_, tenant))
+    else:
+        assert desk.run(records.drain(id_, tenant))
+    objects.put(request.archived[0].key, request.archived[0].encoded(), "application/json")
+    assert desk.run(archive.archived([request], {"expiry/a.json": desk.now_ms() + 1})) == (False,)
+    assert is_here(desk, id_) == (change != "erased")
+    if change == "erased":
+        with pytest.raises(errors.NotFoundError):
+            face.read(id_, tenant)
+    due = set()
+    while (prefix := desk.run(expiry.expired(len(due)))) is not None:
+        due.add(prefix)
+    assert request.archived[0].key in due
+
+
+def test_a_retry_brings_a_request_back_and_its_end_is_archived_anew(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    first, second = desk.receive(tenant, count=2, webhook=HOOK).ids
+    desk.finish(desk.claim())
+    desk.fail(desk.claim(), errors.InternalError("broken"), rest_s=None)
+    moved(desk, objects)
+    queued = asyncio.run(face.archive.change(records.retry(second, tenant, limits()), second, tenant))
+    assert queued.queue
+    assert is_here(desk, first), "its webhook speaks for all"
+    assert face.read(second, tenant).status == "queued"
+    desk.finish(desk.claim())
+    assert [one.id for one in desk.run(webhooks.due(held_ms=1)) if one.is_here] == [first]
+    moved(desk, objects)
+    assert face.read(second, tenant).status == "succeeded"
+    assert sorted(face.ids(tenant)) == sorted([first, second])
+
+
+def test_a_webhook_that_is_due_of_what_is_archived_is_found(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    id_ = finished(desk, tenant, webhook=HOOK)
+    moved(desk, objects)
+    (due,) = desk.run(webhooks.due(held_ms=60_000))
+    assert (due.id, due.tenant, due.is_here) == (id_, tenant, False)
+    assert asyncio.run(face.archive.restore(due.id, due.tenant))
+    desk.run(webhooks.put_off(due, by_s=0))
+    (due,) = desk.run(webhooks.due(held_ms=60_000))
+    assert due.generation.submission.webhook == HOOK
+
+
+def test_nothing_comes_back_beyond_a_tenants_bytes(desk: Desk, objects: Objects, tenant: str) -> None:
+    id_ = finished(desk, tenant)
+    moved(desk, objects)
+    desk.accept(tenant)
+    with pytest.raises(errors.TooManyActiveError, match="MiB"):
+        asyncio.run(Face(desk, objects, max_bytes=1).archive.restore(id_, tenant))
+    assert not is_here(desk, id_)
+
+
+def test_bytes_are_counted_while_a_record_is_here(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
+    def held() -> int:
+        return int(desk.connection.hget(keys.BYTES, tenant) or 0)  # type: ignore[arg-type]
+
+    most = limits(max_bytes=20_000)
+    ids: list[str] = []
+    with contextlib.suppress(errors.TooManyActiveError):
+        while len(ids) < 100:
+            ids.append(desk.accept(tenant, limits=most))
+    assert 2 <= len(ids) < 10
+    assert 10_000 < held() <= 20_000
+    # Over is not gone: whoever cancels in a loop fills nothing.
+    for id_ in ids:
+        desk.run(records.cancel(id_, tenant))
+    assert held() > 10_000
+    with pytest.raises(errors.TooManyActiveError):
+        desk.accept(tenant, limits=most)
+    moved(desk, objects)
+    assert held() == 0
+    asyncio.run(face.archive.restore(ids[0], tenant))
+    assert held() > 0
+    asyncio.run(face.eraser.one(ids[0], tenant))
+    desk.run(erasure.erase(desk.accept(tenant), tenant))
+    assert held() == 0
+    assert not desk.connection.hexists(keys.BYTES, tenant)
+
+
+def _stored(objects: Objects, tenant: str) -> list[str]:
+    return [one.key for kind in ("records", "results", "inputs") for one in objects.entries(f"{kind}/{tenant}/")]
+
+
+def test_what_is_erased_of_the_archive_is_gone(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
+    first, second = desk.receive(tenant, count=2).ids
+    third = desk.accept(tenant)
+    for _ in range(3):
+        claim = desk.claim()
+        objects.put(claim.result_key, b"picture", "image/webp")
+        desk.finish(claim)
+    moved(desk, objects)
+    erased = asyncio.run(face.eraser.one(first, tenant))
+    assert (erased.generations, erased.objects) == (1, 1)
+    assert not [one for one in _stored(objects, tenant) if first in one]
+    assert face.read(second, tenant).siblings == ()
+    assert sorted(face.ids(tenant)) == sorted([second, third])
+    # Somebody who read it before comes too late to bring it back.
+    late = archive.Archived(record={"id": first, "tenant": tenant, "sequence": "1"}, until_ms=desk.now_ms() + 10_000)
+    assert desk.run(archive.restore([late])) == 0
+    assert asyncio.run(face.eraser.everything(tenant)).generations == 2
+    assert _stored(objects, tenant) == []
+    assert face.ids(tenant) == []
+
+
+def _sweep(desk: Desk, archiver: Archiver, objects: Objects) -> None:
+    while (prefix := desk.run(expiry.expired())) is not None:
+        if prefix.startswith(archive.LISTS):
+            archiver.lapse(prefix)
+        else:
+            objects.delete_prefix(prefix)
+        desk.run(expiry.forget(prefix))
+
+
+def _lists(desk: Desk, objects: Objects) -> dict[bool, str]:
+    """The keys of the lists, by whether they tell of the end."""
+    found = [str(one) for one, _ in desk.connection.zscan_iter(keys.EXPIRING) if str(one).startswith(archive.LISTS)]
+    return {archive.lapses_of(objects.get(one))[0].is_end: one for one in found}
+
+
+def test_results_go_after_seven_days_and_records_after_eight(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    desk.accept(tenant, inputs_prefix=f"inputs/{tenant}/x/")
+    claim = desk.claim()
+    objects.put(claim.result_key, b"picture", "image/webp")
+    objects.put(f"inputs/{tenant}/x/1", b"input", "image/webp")
+    desk.finish(claim)
+    archiver = Archiver(desk.ledger, objects, after_s=NOW)
+    archiver.move()
+    lists, day_ms = _lists(desk, objects), 86_400_000
+    for is_end, days in ((False, 7), (True, 8)):
+        due_ms = int(desk.connection.zscore(keys.EXPIRING, lists[is_end]))  # type: ignore[arg-type]
+        assert abs(due_ms - desk.now_ms() - days * day_ms) < 60_000
+    desk.connection.zadd(keys.EXPIRING, {lists[False]: 1})
+    _sweep(desk, archiver, objects)
+    assert _stored(objects, tenant) == [f"records/{tenant}/{claim.id}.json", f"inputs/{tenant}/x/1"]
+    assert face.ids(tenant) == [claim.id]
+    desk.connection.zadd(keys.EXPIRING, {lists[True]: 1})
+    _sweep(desk, archiver, objects)
+    assert _stored(objects, tenant) == []
+    assert face.ids(tenant) == []
+    assert objects.find(lists[True]) is None
+    assert desk.connection.zcard(keys.EXPIRING) == 0
+
+
+def test_a_list_that_is_no_longer_true_deletes_nothing(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
+    id_ = finished(desk, tenant)
+    archiver = Archiver(desk.ledger, objects, after_s=NOW)
+    archiver.move()
+    old = _lists(desk, objects)
+    # Changed, and archived again with another end.
+    asyncio.run(face.archive.restore(id_, tenant))
+    completed = int(desk.connection.hget(keys.GENERATION + id_, "completed_ms"))  # type: ignore[arg-type]
+    for when in ("here", "archived again"):
+        desk.connection.zadd(keys.EXPIRING, {old[True]: 1})
+        objects.put(old[True], objects.find(old[True]) or b"[]", "application/json")
+        body = objects.get(old[True])
+        _sweep(desk, archiver, objects)
+        objects.put(old[True], body, "application/json")
+        assert face.read(id_, tenant).id == id_, when
+        desk.connection.hset(keys.GENERATION + id_, "completed_ms", completed + 5000) if when == "here" else None
+        archiver.move()
+
+
+def test_what_was_agreed_to_be_erased_early_is_erased_with_its_events(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    id_ = finished(desk, tenant, kept_s=7200.0)
+    soon = finished(desk, tenant, kept_s=600.0)
+    archiver = Archiver(desk.ledger, objects, after_s=NOW)
+    archiver.move()
+    assert (is_here(desk, id_), is_here(desk, soon)) == (False, True)
+    before = face.read(id_, tenant)
+    assert before.times.kept_s == 7200
+    key = _lists(desk, objects)[True]
+    (lapse,) = archive.lapses_of(objects.get(key))
+    assert abs(lapse.due_ms - desk.now_ms() - 7_200_000) < 60_000
+    record = archive.Archived.read(objects.get(f"records/{tenant}/{id_}.json"))
+    late = record.model_copy(update={"erase_ms": desk.now_ms() - 1})
+    objects.put(record.key, late.encoded(), "application/json")
+    archiver.lapse(key)
+    assert desk.run(erasure.over(10)) == ((id_, tenant),)
+    desk.run(erasure.erase(id_, tenant, only_due=True))
+    assert id_ not in json.dumps(desk.connection.xrange(keys.EVENTS + tenant))
+    with pytest.raises(errors.NotFoundError):
+        face.read(id_, tenant)
+
+
+def test_parked_ones_stay_where_operators_look(desk: Desk, objects: Objects, tenant: str) -> None:
+    id_ = desk.accept(tenant)
+    for _ in range(3):
+        desk.fail(desk.claim(), errors.ObjectsUnavailableError("gone"))
+    moved(desk, objects)
+    assert is_here(desk, id_)
+    assert desk.connection.zscore(keys.PARKED, id_) is not None
+    desk.connection.zadd(keys.PARKED, {id_: desk.now_ms() - 8 * 86_400_000})
+    desk.connection.zadd(keys.ARCHIVING, {id_: 1})
+    moved(desk, objects)
+    assert not is_here(desk, id_)
+
+
+def test_what_finished_before_this_release_is_archived_too(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    id_ = finished(desk, tenant)
+    # As version 2 had it.
+    record: dict[str, str] = desk.connection.hgetall(keys.GENERATION + id_)  # type: ignore[assignment]
+    edit = json.dumps(json.loads(record["submission"])["edit"])
+    desk.connection.hset(keys.GENERATION + id_, mapping={"edit": edit, "submitted": "{}", "version": "2"})
+    desk.connection.hdel(keys.GENERATION + id_, "submission", "bytes")
+    desk.connection.delete(keys.ARCHIVING)
+    before = face.read(id_, tenant)
+    archiver = Archiver(desk.ledger, objects, after_s=NOW)
+    for _ in range(100):
+        archiver.adopt()
+    archiver.move()
+    assert not is_here(desk, id_)
+    assert face.read(id_, tenant) == before
+    assert face.ids(tenant, words="blue") == [id_]
+
+
+def test_a_reader_of_events_that_went_with_their_generations_is_told(
+    desk: Desk, objects: Objects, settings: StoreSettings, tenant: str
+) -> None:
+    old = desk.now_ms() - 2 * archive.EVENTS_KEPT_S * 1000
+    for number in range(300):
+        desk.connection.xadd(keys.EVENTS + tenant, {"type": "old"}, id=f"{old}-{number + 1}")
+    recent = finished(desk, tenant)
+
+    async def is_complete(cursor: str) -> bool:
+        async with contextlib.aclosing(connections.connect_async(settings)) as connection:
+            return (await EventLog(connection, connection).coverage(tenant, cursor)).complete
+
+    before = f"{old}-1"
+    assert asyncio.run(is_complete(before))
+    moved(desk, objects)
+    assert not asyncio.run(is_complete(before))
+    told: list[Any] = desk.connection.xrange(keys.EVENTS + tenant)  # type: ignore[assignment]
+    assert len(told) < 200
+    assert sum(fields.get("id") == recent for _, fields in told) == 3
+    # Even where nothing is left.
+    desk.connection.xtrim(keys.EVENTS + tenant, maxlen=0, approximate=False)
+    assert not asyncio.run(is_complete(before))
+
+
+def test_little_is_left_in_redis(desk: Desk, objects: Objects, tenant: str) -> None:
+    def used() -> int:
+        # Events are bounded by the hour and samples by the target, not by how many are over.
+        bounded = (keys.EVENTS, keys.LIVE_EVENTS, keys.SAMPLES)
+        names = [str(one) for one in desk.connection.scan_iter() if not str(one).startswith(bounded)]
+        return sum(int(desk.connection.memory_usage(one, samples=0) or 0) for one in names)  # type: ignore[arg-type]
+
+    finished(desk, tenant)
+    moved(desk, objects)
+    before, count = used(), 1000
+    for _ in range(count):
+        desk.accept(tenant, inputs_prefix=f"inputs/{tenant}/{uuid.uuid4()}/")
+        desk.finish(desk.claim())
+    moved(desk, objects)
+    assert desk.connection.zcard(keys.ARCHIVE + tenant) == count + 1
+    assert (used() - before) / count <= 150

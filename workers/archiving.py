@@ -1,0 +1,90 @@
+"""Moves finished generations from Redis to the object store, and deletes them when their time is over."""
+
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pydantic import TypeAdapter
+
+from storage.ledger import archive, call
+from storage.objects import Objects
+
+log = logging.getLogger(__name__)
+
+_LAPSES = TypeAdapter(list[archive.Lapse])
+
+MOST_MOVED = 20
+"""Moves in one go, before the stop is looked at again."""
+
+
+class Archiver:
+    """May die at any moment, and others of its kind may run beside it."""
+
+    def __init__(self, ledger: call.Ledger, objects: Objects, *, after_s: float) -> None:
+        """A generation's record moves `after_s` after its end, or up to as long again later, with others."""
+        self._ledger = ledger
+        self._objects = objects
+        self._after_s = after_s
+        self._adopting: str | None = "0"
+
+    def adopt(self) -> None:
+        """Note some of what finished before this release archived anything. Raises `errors.StoreUnavailableError`."""
+        if self._adopting is not None:
+            cursor = self._ledger.run(archive.adopt(self._adopting))
+            self._adopting = None if cursor == "0" else cursor
+
+    def move(self) -> None:
+        """Move what is over. Raises `errors.TransientError`."""
+        for _ in range(MOST_MOVED):
+            if not self._moved():
+                return
+
+    def _moved(self) -> bool:
+        names = {is_end: f"{archive.LISTS}{uuid.uuid4()}.json" for is_end in (False, True)}
+        requests = self._ledger.run(
+            archive.archivable(after_s=self._after_s, gather_s=self._after_s, lists=tuple(names.values()))
+        )
+        if not requests:
+            return False
+        lists: dict[str, list[archive.Lapse]] = defaultdict(list)
+        for request in requests:
+            for one in request.archived:
+                self._objects.put(one.key, one.encoded(), "application/json")
+            for lapse in request.lapses():
+                lists[names[lapse.is_end]].append(lapse)
+        for key, lapses in lists.items():
+            self._objects.put(key, _LAPSES.dump_json(lapses), "application/json")
+        moved = self._ledger.run(
+            archive.archived(requests, {key: max(one.due_ms for one in lists[key]) for key in lists})
+        )
+        # What was retried or erased meanwhile stays as it is; that a list tells of it has no effect.
+        count = sum(len(request.archived) for request, is_moved in zip(requests, moved, strict=True) if is_moved)
+        log.info("%d finished generations are archived", count)
+        return True
+
+    def lapse(self, key: str) -> None:
+        """Delete what a list tells of, whose time is over, and then the list. Raises `errors.TransientError`."""
+        body = self._objects.find(key)
+        lapses = archive.lapses_of(body) if body else []
+        current = [one for one, is_so in zip(lapses, self._ledger.run(archive.lapsed(lapses)), strict=True) if is_so]
+        for one in current:
+            if one.erase:
+                # Its events go with it, which `erase` does to what is here.
+                self._restore(one)
+            else:
+                for prefix in one.prefixes:
+                    self._objects.delete_prefix(prefix)
+        over = [one for one in current if one.is_end and not one.erase]
+        if over:
+            self._ledger.run(archive.lapsed(over, forget=True))
+        self._objects.delete(key)
+
+    def _restore(self, lapse: archive.Lapse) -> None:
+        found = self._found(lapse.tenant, [lapse.id])
+        if found:
+            self._ledger.run(archive.restore([*found, *self._found(lapse.tenant, found[0].siblings)]))
+
+    def _found(self, tenant: str, ids: Sequence[str]) -> list[archive.Archived]:
+        keys = [key for id_ in ids if (key := archive.key_of(tenant, id_)) is not None]
+        return [archive.Archived.read(body) for key in keys if (body := self._objects.find(key)) is not None]
