@@ -57,17 +57,20 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 resources.archive,
                 resources.reader,
                 {name: one.wording for name, one in DIALECTS.items() if one.wording is not None},
+                {name: one.batch_wording for name, one in DIALECTS.items() if one.batch_wording is not None},
                 secrets=resources.webhook_secrets,
                 calls=resources.webhook_calls,
             )
             await _warn_of_unknown_tenants(settings, resources)
-            calling = asyncio.create_task(delivery.run())
+            running = [asyncio.create_task(one) for one in (delivery.run(), resources.batch_runner.run())]
             try:
                 yield
             finally:
-                calling.cancel()
-                with contextlib.suppress(asyncio.CancelledError, errors.DarkroomError):
-                    await calling
+                for task in running:
+                    task.cancel()
+                for task in running:
+                    with contextlib.suppress(asyncio.CancelledError, errors.DarkroomError):
+                        await task
 
     middleware = [Middleware(RequestIds, fault=_fault), Middleware(SafeHeaders), _body_limit(settings)]
     if settings.cors_origins:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import redis.asyncio
 
 from api.service.archive import Archive
+from api.service.batch_runner import BatchRunner
+from api.service.batches import Batches
 from api.service.budgets import Budgets
 from api.service.erasure import Eraser
 from api.service.forecast import Forecasts
 from api.service.kept import Kept
 from api.service.keys import Keys
 from api.service.objects import AsyncObjects
+from api.service.pacing import Pacing
 from api.service.read import Reader
 from api.service.retention import Retention
 from api.service.route import Router
@@ -52,6 +55,7 @@ class Resources:
     hub: Hub
     objects: AsyncObjects
     submitter: Submitter
+    pacing: Pacing
     reader: Reader
     waiter: Waiter
     warming: Warming
@@ -62,6 +66,8 @@ class Resources:
     forecasts: Forecasts
     budgets: Budgets
     eraser: Eraser
+    batches: Batches
+    batch_runner: BatchRunner
     tokens: Tokens
     webhook_secrets: WebhookSecrets
     webhook_calls: Calls
@@ -114,6 +120,21 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         ping_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed, at_once=PINGS_AT_ONCE)
         stack.callback(ping_calls.close)
         reader = Reader(ledger=ledger, archive=archive, known=known, objects=objects, signatures=signatures)
+        pacing = Pacing(ledger)
+        submitter = Submitter(
+            known=known,
+            ledger=ledger,
+            archive=archive,
+            objects=objects,
+            router=Router(known, forecasts),
+            send_ticket=tickets.send,
+            limits=_limits(settings),
+            own_key=signatures.own_key,
+            budgets=budgets,
+            retention=Retention(settings.retention_days),
+            pacing=pacing,
+        )
+        kept_batches = Batches(ledger, objects)
         yield Resources(
             settings=settings,
             catalog=known,
@@ -123,18 +144,8 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             event_log=event_log,
             hub=hub,
             objects=objects,
-            submitter=Submitter(
-                known=known,
-                ledger=ledger,
-                archive=archive,
-                objects=objects,
-                router=Router(known, forecasts),
-                send_ticket=tickets.send,
-                limits=_limits(settings),
-                own_key=signatures.own_key,
-                budgets=budgets,
-                retention=Retention(settings.retention_days),
-            ),
+            submitter=submitter,
+            pacing=pacing,
             reader=reader,
             waiter=Waiter(hub=hub, archive=archive, reader=reader, limit_s=settings.blocking_limit_s),
             warming=Warming(ledger, settings.blocking_limit_s),
@@ -143,7 +154,17 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             signatures=signatures,
             forecasts=forecasts,
             budgets=budgets,
-            eraser=Eraser(ledger, archive, objects),
+            eraser=Eraser(ledger, archive, kept_batches, objects),
+            batches=kept_batches,
+            batch_runner=BatchRunner(
+                ledger=ledger,
+                objects=objects,
+                submitter=submitter,
+                archive=archive,
+                reader=reader,
+                keys=keys,
+                max_active=settings.max_active_per_tenant,
+            ),
             webhook_secrets=WebhookSecrets(signatures, ledger),
             webhook_calls=webhook_calls,
             pings=Pings(ping_calls),

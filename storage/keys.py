@@ -41,6 +41,12 @@ ARCHIVE: Final = PREFIX + "archive:"
 `<id>|<first letter of its status>|<second it goes>|<digests of model, namespace and group>`."""
 BYTES: Final = PREFIX + "bytes"
 """Hash: tenant to the bytes of its records that are here, roughly."""
+BATCH: Final = PREFIX + "batch:"
+"""+ id: hash, a batch: what is being done with it, and how many of its lines came to what."""
+BATCHES: Final = PREFIX + "batches:"
+"""+ tenant: sorted set, id of each batch to the millisecond it was accepted."""
+BATCH_TURNS: Final = PREFIX + "batchturns"
+"""Sorted set: id of each batch that is to be worked on, to the millisecond from which somebody may."""
 IDEMPOTENCY: Final = PREFIX + "idempotency:"
 """+ tenant:key: what the first request with this key led to."""
 LIVE_EVENTS: Final = PREFIX + "events"
@@ -114,6 +120,7 @@ PERMANENT: Final = (
     ERASING,
     ARCHIVING,
     BYTES,
+    BATCH_TURNS,
     API_KEY,
     API_KEYS,
     PAUSED,
@@ -144,7 +151,8 @@ def prelude() -> str:
     names = {
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
-        "active": ACTIVE, "history": HISTORY, "archiving": ARCHIVING, "archive": ARCHIVE, "bytes": BYTES,
+        "active": ACTIVE, "history": HISTORY, "archiving": ARCHIVING, "archive": ARCHIVE, "bytes": BYTES, "batch": BATCH,
+        "batches": BATCHES, "batch_turns": BATCH_TURNS,
         "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
         "expiring": EXPIRING, "erasing": ERASING, "webhooks": WEBHOOKS,
         "webhook_turns": WEBHOOK_TURNS, "webhooks_before": WEBHOOKS_BEFORE, "webhook_log": WEBHOOK_LOG,

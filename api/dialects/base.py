@@ -19,7 +19,7 @@ from api.resources import Resources
 from api.service.accepted import Accepted
 from api.service.checks import Names
 from api.service.read import ResultView
-from api.webhooks.delivery import Wording
+from api.webhooks.delivery import BatchWording, Wording
 from storage.contracts import access, catalog, edits, errors, parameters, submissions
 from storage.contracts.geometry import Size
 
@@ -37,9 +37,9 @@ class Dialect:
     """What the service needs to know of one.
 
     `router` has its routes, tagged with its name; `problem` answers an error in its words. `aim` says in three lines how its
-    client is pointed here, with `{url}` for our address. `wording` words its webhooks. `describe` adds what its clients read to
-    the record at `/v1/models/…`, which several dialects share: it is given what the model is called there, its name, the model
-    and our address.
+    client is pointed here, with `{url}` for our address. `wording` words its webhooks, `batch_wording` those of batches.
+    `describe` adds what its clients read to the record at `/v1/models/…`, which several dialects share: it is given what the
+    model is called there, its name, the model and our address.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Dialect:
     problem: Callable[[Request, errors.DarkroomError], Response]
     aim: tuple[str, ...]
     wording: Wording | None = None
+    batch_wording: BatchWording | None = None
     describe: Callable[[str, str, catalog.Model, str], Mapping[str, Any]] | None = None
 
 

@@ -57,7 +57,7 @@ def new_key(tenant: str, content_type: str) -> str:
 
 async def store(resources: Resources, caller: access.Caller, data: bytes, field: str) -> Upload:
     """Keep a picture. Raises `errors.InvalidInputError`, `errors.TooManyRequestsError`, `errors.ObjectsUnavailableError`."""
-    await resources.submitter.pace_bytes(caller, len(data))
+    await resources.pacing.bytes(caller, len(data))
     picture = await bodies.picture(data, field)
     return await _stored(resources, new_key(caller.tenant, picture.header.content_type), picture)
 
@@ -126,6 +126,6 @@ async def put(key: str, request: Request, resources: ResourcesDep, proof: str = 
         raise errors.InvalidInputError("Something else was put to this address before", field="file")
     if pace:
         mb, _, key_id = pace.partition("-")
-        await resources.submitter.pace_key(key_id, int(mb), len(data))
+        await resources.pacing.key_bytes(key_id, int(mb), len(data))
     await _stored(resources, key, await bodies.picture(data, "file"))
     return Response(status_code=200)

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, TypeVar
 
 from storage.contracts import errors, generations
 from storage.ledger import archive, call, records
+from storage.ledger.records import lists
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Archive:
         found = {}
         for id_, one in zip(ids, await asyncio.gather(*(self._read(id_, tenant) for id_ in ids)), strict=True):
             try:
-                if one is not None and records.matches(one.record, matching=matching, words=words):
+                if one is not None and lists.matches(one.record, matching=matching, words=words):
                     found[id_] = generations.Generation.from_record(one.record, None)
             except (ValueError, KeyError) as exc:
                 log.warning("%s is left out of a list, its record cannot be read: %s", id_, type(exc).__name__)

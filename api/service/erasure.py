@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from api.service.archive import Archive
+from api.service.batches import Batches
 from api.service.objects import AsyncObjects
 from storage.contracts import errors
 from storage.ledger import call, erasure
@@ -22,8 +23,9 @@ class Erased:
 class Eraser:
     """Erases. What was used (counts and costs by month) stays, for it is nobody's content."""
 
-    def __init__(self, ledger: call.AsyncLedger, archive: Archive, objects: AsyncObjects) -> None:
+    def __init__(self, ledger: call.AsyncLedger, archive: Archive, batches: Batches, objects: AsyncObjects) -> None:
         self._ledger = ledger
+        self._batches = batches
         self._archive = archive
         self._objects = objects
 
@@ -42,6 +44,8 @@ class Eraser:
     async def everything(self, tenant: str) -> Erased:
         """Erase all that a tenant ever asked for and was given. Raises as `one`; asking again goes on where it ended."""
         erased, below = Erased(), None
+        # First, since they submit more.
+        erased.objects += await self._batches.erase(tenant)
         while True:
             listing = erasure.ids_of(tenant, below=below, limit=PAGE)
             found, below = await self._ledger.run(listing)

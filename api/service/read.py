@@ -1,7 +1,7 @@
 """Generations and their results, as a caller may have them just now: the one place that says what can still be downloaded."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,6 +12,7 @@ from api.service.objects import AsyncObjects
 from api.service.signing import Signatures
 from storage.contracts import catalog, edits, errors, generations, results
 from storage.ledger import call, records
+from storage.ledger.records import lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +146,11 @@ class Reader:
         self._objects = objects
         self._signatures = signatures
 
+    @property
+    def sign(self) -> Callable[[str, datetime], str]:
+        """Makes a URL that downloads an object until a time."""
+        return self._objects.signed_url
+
     def view(self, generation: generations.Generation) -> ResultView:
         """A generation that was read."""
         return ResultView(
@@ -195,7 +201,7 @@ class Reader:
         Raises `errors.StoreUnavailableError` and `errors.ObjectsUnavailableError`.
         """
         page = await self._ledger.run(
-            records.list_(tenant, matching=matching, below=below, limit=limit, active_only=active_only, words=words)
+            lists.list_(tenant, matching=matching, below=below, limit=limit, active_only=active_only, words=words)
         )
         archived = await self._archive.among(
             [one for one in page.entries if isinstance(one, str)], tenant, matching=matching, words=words

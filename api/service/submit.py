@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,9 +16,9 @@ from api.service import checks, rights
 from api.service.accepted import Accepted
 from api.service.archive import Archive
 from api.service.budgets import Budgets, month
+from api.service.pacing import Pacing, sent_bytes
 from api.service.retention import Retention
 from storage.contracts import access, catalog, edits, errors, submissions
-from storage.ledger import access as ledger_access
 from storage.ledger import call, expiry, records
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class Submitter:
         own_key: Callable[[str, str], str | None],
         budgets: Budgets,
         retention: Retention,
+        pacing: Pacing,
     ) -> None:
         """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves."""
         self._known = known
@@ -92,15 +93,24 @@ class Submitter:
         self._own_key = own_key
         self._budgets = budgets
         self._retention = retention
+        self._pacing = pacing
 
     async def submit(
-        self, submission: submissions.Submission, caller: access.Caller, *, names: checks.Names = checks.NATIVE
+        self,
+        submission: submissions.Submission,
+        caller: access.Caller,
+        *,
+        names: checks.Names = checks.NATIVE,
+        ids: Sequence[str] = (),
     ) -> Accepted:
         """Accept a caller's submission, whole or not at all; `names` are the dialect's for its fields.
 
+        With `ids`, one for each generation, what was accepted under them before is not accepted again.
+
         Raises `errors.InvalidInputError`, `errors.StoreUnavailableError`, `errors.StoreFullError`,
         `errors.ObjectsUnavailableError`, `errors.TooManyActiveError`, `errors.TooManyRequestsError`,
-        `errors.BudgetExceededError`, `errors.ForbiddenError` and `errors.IdempotencyConflictError`.
+        `errors.BudgetExceededError`, `errors.ForbiddenError`, `errors.IdempotencyConflictError` and, for a batch that takes no
+        more, `errors.CancelledError`.
         """
         tenant = caller.tenant
         checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
@@ -108,14 +118,14 @@ class Submitter:
         route = await self._router.route(allowed)
         # Not its pins: what was asked for is what is recorded, and compared when it is sent again.
         submission = submission.model_copy(update={"priority": allowed.priority})
-        pace = await self._pace(submission, caller)
+        pace = await self._pacing.submission(submission, caller)
         if caller.token_id is not None:
             submission = rights.of_token(submission, caller.token_id)
         fingerprint = await self._fingerprint(submission)
         submission = self._retention.applied(submission, caller)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
         seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
-        ids = [str(uuid.uuid4()) for _ in range(submission.count)]
+        ids = ids or [str(uuid.uuid4()) for _ in range(submission.count)]
         prefix = f"inputs/{tenant}/{ids[0]}/"
         stored = any(isinstance(one, edits.SentPicture | edits.KeptPicture) for one in edit.pictures)
         if stored:
@@ -160,38 +170,38 @@ class Submitter:
             pace=pace,
         )
 
+    async def refuse(self, submission: submissions.Submission, caller: access.Caller, *, ids: Sequence[str]) -> None:
+        """Record generations as failed, for the submission's `refused`; they have no pictures.
+
+        Raises `errors.StoreUnavailableError`, `errors.StoreFullError`, `errors.TooManyActiveError` and `errors.CancelledError`.
+        """
+        bare = submission.edit.model_copy(update={"references": (), "mask": None, "seed": submission.seed or 0})
+        creation = records.create(
+            submission.model_copy(update={"edit": bare, "idempotency_key": None}),
+            tenant=caller.tenant,
+            ids=ids,
+            queue=f"edits.{bare.model}.any",
+            limits=self._limits,
+            month=month(),
+        )
+        await self._ledger.run(creation)
+
     async def retry(self, id_: str, caller: access.Caller) -> None:
         """Queue a failed generation again, under the same id. Raises as `records.retry`, and `errors.ForbiddenError`."""
         found = await self._archive.change(records.read(id_, caller.tenant), id_, caller.tenant)
         if found.edit.model in self._known.models:
             rights.applied(found.submission, caller.rights, self._known)
-        await self._pace(found.submission, caller)
+        await self._pacing.submission(found.submission, caller)
         budget = self._budgets.of(caller.tenant, caller.rights)
         again = records.retry(id_, caller.tenant, self._limits, budget=budget)
         self._send_ticket((await self._ledger.run(again)).queue)
-
-    async def _pace(self, submission: submissions.Submission, caller: access.Caller) -> access.Pace | None:
-        pace = None
-        if caller.key_id is not None and caller.rights.per_minute is not None:
-            pace = await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
-        await self.pace_bytes(caller, _sent_bytes(submission))
-        return pace
-
-    async def pace_bytes(self, caller: access.Caller, sent: int) -> None:
-        """Count pictures that a key sends. Raises `errors.TooManyRequestsError` and `errors.PayloadTooLargeError`."""
-        if caller.key_id is not None and caller.rights.mb_per_minute is not None and sent:
-            await self.pace_key(caller.key_id, caller.rights.mb_per_minute, sent)
-
-    async def pace_key(self, key_id: str, mb_per_minute: int, sent: int) -> None:
-        """The same, of a key that is known by its id."""
-        await self._ledger.run(ledger_access.pace_bytes(key_id, mb_per_minute, sent))
 
     async def _fingerprint(self, submission: submissions.Submission) -> str | None:
         if submission.idempotency_key is None:
             return None
         return (
             submission.fingerprint()
-            if _sent_bytes(submission) <= SMALL
+            if sent_bytes(submission) <= SMALL
             else await asyncio.to_thread(submission.fingerprint)
         )
 
@@ -231,7 +241,3 @@ class Submitter:
             await self._objects.delete_prefix(prefix)
         except errors.ObjectsUnavailableError:
             return  # the caller learns of the first fault, not of this one
-
-
-def _sent_bytes(submission: submissions.Submission) -> int:
-    return sum(len(one.data) for one in submission.edit.pictures if isinstance(one, edits.SentPicture))

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from api.service.archive import Archive
 from api.service.read import Reader, ResultView
@@ -16,7 +17,7 @@ from api.service.webhook_secrets import WebhookSecrets
 from api.webhooks.calls import AT_ONCE, Calls, Outcome
 from api.webhooks.circuits import Circuits, Destination, destination_of
 from storage import connections
-from storage.contracts import errors, submissions
+from storage.contracts import batches, errors, submissions
 from storage.ledger import call, webhooks
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,10 @@ Wording = Callable[[Reader, ResultView, submissions.Moment, Sequence[bytes]], Aw
 first."""
 
 
+BatchWording = Callable[[batches.Batch, Callable[[str, datetime], str], Sequence[bytes]], Awaitable[Message]]
+"""The same for a batch, with what signs URLs of objects."""
+
+
 class Delivery:
     """Calls what is due."""
 
@@ -54,15 +59,17 @@ class Delivery:
         archive: Archive,
         reader: Reader,
         wordings: Mapping[str, Wording],
+        batch_wordings: Mapping[str, BatchWording],
         *,
         secrets: WebhookSecrets,
         calls: Calls,
     ) -> None:
-        """`wordings` by dialect."""
+        """Wordings by dialect."""
         self._ledger = ledger
         self._archive = archive
         self._reader = reader
         self._wordings = wordings
+        self._batch_wordings = batch_wordings
         self._secrets = secrets
         self._calls = calls
         self._circuits = Circuits()
@@ -111,7 +118,7 @@ class Delivery:
         """Have the record of one that was archived brought back, so that it is due again; one that is gone is done with."""
         try:
             is_back = await self._archive.restore(due.id, due.tenant)
-        except (errors.TransientError, errors.TooManyActiveError) as exc:
+        except errors.TransientError as exc:
             log.warning("%s: its webhook waits: %s", due.id, exc)
             await self._ledger.run(webhooks.put_off(due, by_s=FETCHED_AGAIN_S))
             return
@@ -150,19 +157,24 @@ class Delivery:
             log.warning("%s: the webhook's outcome is not noted, it will be called again: %s", due.id, exc)
 
     async def _outcome(self, due: webhooks.DueWebhook) -> Outcome:
-        view = self._reader.view(due.generation)
-        webhook = view.generation.submission.webhook
-        word = self._wordings.get(webhook.dialect) if webhook else None
-        if webhook is None or word is None:
+        webhook = due.webhook
+        message = await self._message(due, webhook.dialect) if webhook else None
+        if webhook is None or message is None:
             return Outcome(text="nobody can word it", is_final=True)
-        keys = [secret.key for secret in await self._secrets.of(due.tenant)]
-        message = await word(self._reader, view, due.moment, keys)
         return await self._calls.post(webhook.url, message.body, message.headers)
+
+    async def _message(self, due: webhooks.DueWebhook, dialect: str) -> Message | None:
+        keys = [secret.key for secret in await self._secrets.of(due.tenant)]
+        if due.moment == "batch":
+            word_batch = self._batch_wordings.get(dialect)
+            return await word_batch(due.batch, self._reader.sign, keys) if word_batch else None
+        word = self._wordings.get(dialect)
+        return await word(self._reader, self._reader.view(due.generation), due.moment, keys) if word else None
 
 
 def _destination(due: webhooks.DueWebhook) -> Destination:
     try:
-        webhook = due.generation.submission.webhook
+        webhook = due.webhook
         return destination_of(due.tenant, webhook.url if webhook else "")
     except (ValueError, KeyError):
         return due.tenant, ""  # a record that cannot be read, or a URL that is none: said when it is called

@@ -23,6 +23,7 @@ from storage import connections, keys
 from storage.contracts import edits, results, samples, submissions
 from storage.ledger import archive, call, claims, records, recovery
 from storage.ledger.execution import RedisLedger
+from storage.ledger.records import lists
 from storage.objects import Objects
 from workers.archiving import Archiver
 
@@ -130,9 +131,9 @@ def costs(ledger: Ledger, objects: Objects, rounds: int) -> dict[str, list[float
         times.setdefault(name, []).append((time.perf_counter() - began) * 1000)
         return result
 
-    def listed() -> records.Page:
+    def listed() -> lists.Page:
         named: dict[str, Any] = {"matching": {}, "below": None, "limit": 50, "active_only": False}
-        return ledger.run(records.list_("t0", **named))
+        return ledger.run(lists.list_("t0", **named))
 
     def swept() -> None:
         ledger.run(recovery.recover(lease_ms=10_000, stall_ms=10**9, max_attempts=3, max_losses=2))

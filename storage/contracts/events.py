@@ -20,16 +20,20 @@ class EventType(enum.StrEnum):
     PROGRESS = "media_generation_progress"
     COMPLETED = "media_generation_completed"
     CANCELLED = "media_generation_cancelled"
+    BATCH_COMPLETED = "media_batch_completed"
 
 
-TERMINAL = frozenset({EventType.COMPLETED, EventType.CANCELLED})
+TERMINAL = frozenset({EventType.COMPLETED, EventType.CANCELLED, EventType.BATCH_COMPLETED})
 
 _CURSOR = re.compile(r"\d{1,15}-\d{1,19}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Event:
-    """One entry of the log. `fields` holds what is particular to its type, as text. Two are equal when they are the same."""
+    """One entry of the log. `fields` holds what is particular to its type, as text. Two are equal when they are the same.
+
+    Of a batch's, `generation_id` is the batch's id.
+    """
 
     cursor: str
     type: EventType

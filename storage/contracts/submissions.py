@@ -71,7 +71,7 @@ class Refusal(Frozen):
 MAX_IGNORED = 32
 """Names of fields without effect that are told."""
 
-NOT_RECORDED = {"idempotency_key", "refused", "kept_s", "group", "ignored"}
+NOT_RECORDED = {"idempotency_key", "refused", "kept_s", "group", "batch", "ignored"}
 """Fields of a submission that have places of their own in the ledger."""
 
 
@@ -81,9 +81,9 @@ class Submission(Frozen):
     `seed` None means random; each of `count` generations after the first adds one. `queue_ttl_s` and `execution_limit_s`
     None mean the operator's limits, which are also the most. `deadline_s` seconds after acceptance it is over, whatever it does
     then. `kept_s` seconds after its end everything about it is erased; None means what the ledger keeps by itself. `group` names
-    what belongs together. `inline`: the caller wants the picture in the answer instead of a URL. `echo` is what is shown again
-    of the request, for display alone. `refused` asks for generations that are recorded as failed.
-    `ignored` names fields of the request that change nothing.
+    what belongs together; `batch` is the one that it is a line of. `inline`: the caller wants the picture in the answer instead
+    of a URL. `echo` is what is shown again of the request, for display alone. `refused` asks for generations that are recorded
+    as failed. `ignored` names fields of the request that change nothing.
     """
 
     edit: edits.Edit
@@ -93,6 +93,7 @@ class Submission(Frozen):
     execution_limit_s: Annotated[float | None, Field(gt=0)] = None
     deadline_s: Annotated[float | None, Field(gt=0)] = None
     group: str | None = None
+    batch: str | None = None
     kept_s: Annotated[float | None, Field(gt=0, le=results.RESULT_LIFETIME.total_seconds())] = None
     priority: int = PRIORITY
     pins: Pins = Pins()

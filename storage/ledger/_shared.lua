@@ -62,6 +62,33 @@ local function archive_entry_of(one)
   return entry and string.sub(entry, 1, #one.id + 1) == one.id .. '|' and entry or nil
 end
 
+-- Whether all lines of a batch came to something.
+local function batch_is_over(batch)
+  local over = tonumber(batch.succeeded or 0) + tonumber(batch.failed or 0) + tonumber(batch.cancelled or 0)
+  return over >= tonumber(batch.total) - tonumber(batch.refused)
+end
+
+-- Somebody is to look at a batch, as soon as nobody does.
+local function batch_woken(id)
+  local held = tonumber(redis.call('HGET', KEY.batch .. id, 'held') or 0)
+  if held <= now_ms() then redis.call('ZADD', KEY.batch_turns, integer(now_ms()), id) end
+end
+
+-- One more of a batch's generations, or with `by` -1 one less, came to this.
+local function batch_counted(record, status, by)
+  local key = record.batch and KEY.batch .. record.batch
+  if not key or redis.call('EXISTS', key) == 0 then return end
+  redis.call('HINCRBY', key, status, by)
+  local batch = named(redis.call('HGETALL', key))
+  if by < 0 and batch.phase == 'over' then
+    redis.call('HSET', key, 'phase', 'running')
+    redis.call('HDEL', key, 'completed_ms', 'stopped')
+    redis.call('EXPIRE', key, LIFE.waiting)
+  elseif batch_is_over(batch) then
+    batch_woken(record.batch)
+  end
+end
+
 -- A record comes (1) or goes (-1): its bytes count to its tenant's. One of a release before was not counted.
 local function counted_bytes(record, sign)
   if not record.bytes then return end
@@ -286,6 +313,7 @@ local function settle(record, status, at_ms, delete_ms, fields)
   redis.call('HSET', key, 'status', status, 'completed_ms', integer(at_ms), unpack(fields))
   redis.call('EXPIRE', key, LIFE.record)
   count(record, status)
+  batch_counted(record, status, 1)
   reserve(record, -1 * tonumber(record.reserve or 0))
   redis.call('ZREM', KEY.leases, record.id)
   redis.call('ZREM', KEY.deadlines, record.id)
@@ -349,6 +377,7 @@ local function revive(record, queue_ttl_ms)
   redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.results)
   if record.inputs then redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.inputs) end
   count(record, 'retried')
+  batch_counted(record, 'failed', -1)
   reserve(record, tonumber(record.reserve or 0))
   requeue(record, 0)
 end

@@ -7,6 +7,7 @@ import time
 from storage import connections, keys
 from tests.conftest import eventually
 from tests.faults.conftest import Victim
+from tests.service.test_batches import line, made, over, read, rows
 from tests.sse import reading
 
 COMPLETED = "media_generation_completed"
@@ -165,3 +166,23 @@ def test_a_stall_of_the_store_costs_no_healthy_edit_a_second_run(victim: Victim,
         eventually(
             lambda id_=id_: victim.alice.get(f"/api/ai/queue/{id_}").json()["progress"]["step"] >= 1, within_s=25
         )
+
+
+def test_a_batch_outlives_the_api_with_each_line_run_once(victim: Victim, tiny: str) -> None:
+    alice, count = victim.alice, 200
+    # The first waits until the last is submitted, and longer.
+    lines = [line(str(number), tiny, model="slow" if number < 2 else "quick") for number in range(count)]
+    id_ = made(alice, lines)["batch_id"]
+    for _ in range(3):
+        before = read(alice, id_)["counts"]["waiting"]
+        eventually(lambda before=before: read(alice, id_)["counts"]["waiting"] < before)  # type: ignore[misc]
+        killed = victim.signal("api", signal.SIGKILL)
+        eventually(lambda killed=killed: victim.is_back(killed))  # type: ignore[misc]
+        if not read(alice, id_)["counts"]["waiting"]:
+            break
+    done = over(alice, id_)
+    assert done["counts"]["succeeded"] == count
+    found = rows(done)
+    assert [one["custom_id"] for one in found] == [str(number) for number in range(count)]
+    assert len({one["generation_id"] for one in found}) == count
+    assert alice.get(f"/api/ai/queue?status=all&limit=200&group={id_}").json()["count"] == count

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from api.service.archive import Archive
+from api.service.batches import Batches
 from api.service.erasure import Eraser
 from api.service.objects import AsyncObjects
 from api.service.read import Reader
@@ -19,6 +20,7 @@ from storage import connections, keys
 from storage.contracts import catalog, errors, generations, submissions
 from storage.events import EventLog
 from storage.ledger import archive, call, erasure, expiry, records, webhooks
+from storage.ledger.records import lists
 from storage.objects import Objects
 from storage.settings import StoreSettings
 from tests.stores.conftest import Desk, an_edit, limits
@@ -88,7 +90,7 @@ class Face:
         self.reader = Reader(
             ledger=ledger, archive=self.archive, known=known, objects=self.objects, signatures=Signatures(b"s")
         )
-        self.eraser = Eraser(ledger, self.archive, self.objects)
+        self.eraser = Eraser(ledger, self.archive, Batches(ledger, self.objects), self.objects)
 
     def read(self, id_: str, tenant: str) -> generations.Generation:
         return asyncio.run(self.reader.one(id_, tenant)).generation
@@ -202,7 +204,7 @@ def test_lists_are_the_same_before_and_after(desk: Desk, objects: Objects, face:
         ({"group": "g|1"}, 4),
         ({"namespace": "ns"}, 3),
     ):
-        assert len(desk.run(records.list_(tenant, matching=matching, **named)).entries) == count, matching
+        assert len(desk.run(lists.list_(tenant, matching=matching, **named)).entries) == count, matching
     assert [face.ids(tenant, **one) for one in wanted] == before
 
 

@@ -13,6 +13,7 @@ from storage import fleet, keys
 from storage.contracts import errors, generations, submissions
 from storage.ledger import claims, expiry, presence, records, recovery
 from storage.ledger.execution import RedisLedger
+from storage.ledger.records import lists
 from tests.conftest import eventually
 from tests.stores.conftest import QUEUE, SAMPLE, TARGET, Desk, a_result, a_submission, an_edit, limits
 
@@ -346,15 +347,15 @@ def test_a_tenant_may_have_only_so_many_unfinished(desk: Desk) -> None:
     desk.receive(count=2, limits=limits(max_active=3))
     with pytest.raises(errors.TooManyActiveError, match="2 generations are unfinished; at most 3 may be"):
         desk.receive(count=2, limits=limits(max_active=3))
-    assert len(desk.run(records.list_("alice", matching={}, below=None, limit=10, active_only=True)).generations) == 2
+    assert len(desk.run(lists.list_("alice", matching={}, below=None, limit=10, active_only=True)).generations) == 2
 
 
 def test_the_list_shows_what_is_unfinished_newest_first(desk: Desk) -> None:
     ids = [desk.accept() for _ in range(3)]
     desk.finish(desk.claim())
-    page = desk.run(records.list_("alice", matching={}, below=None, limit=10, active_only=True))
+    page = desk.run(lists.list_("alice", matching={}, below=None, limit=10, active_only=True))
     assert [found.id for found in page.generations] == [ids[2], ids[1]]
-    done = desk.run(records.list_("alice", matching={"status": "succeeded"}, below=None, limit=10, active_only=False))
+    done = desk.run(lists.list_("alice", matching={"status": "succeeded"}, below=None, limit=10, active_only=False))
     assert [found.id for found in done.generations] == [ids[0]]
 
 
@@ -363,7 +364,7 @@ def test_the_list_comes_in_pages_without_gap_or_repetition(desk: Desk) -> None:
     seen: list[str] = []
     below: str | None = None
     while True:
-        page = desk.run(records.list_("alice", matching={}, below=below, limit=3, active_only=True))
+        page = desk.run(lists.list_("alice", matching={}, below=below, limit=3, active_only=True))
         seen += [found.id for found in page.generations]
         below = page.continue_below
         if below is None:
@@ -532,7 +533,7 @@ def test_a_full_store_refuses_new_work_whole_and_finishes_old(desk: Desk) -> Non
     finally:
         desk.connection.config_set("maxmemory", "1gb")
     assert desk.read(id_).status is Status.SUCCEEDED
-    everything = desk.run(records.list_("alice", matching={}, below=None, limit=9, active_only=False))
+    everything = desk.run(lists.list_("alice", matching={}, below=None, limit=9, active_only=False))
     assert [found.id for found in everything.generations] == [id_]
 
 

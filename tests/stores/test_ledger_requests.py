@@ -5,6 +5,7 @@ import pytest
 from storage import keys
 from storage.contracts import errors, generations, submissions
 from storage.ledger import claims, erasure, records, recovery, usage, webhooks
+from storage.ledger.records import lists
 from tests.conftest import eventually
 from tests.stores.conftest import Desk, an_edit, limits
 
@@ -276,7 +277,7 @@ def test_words_are_found_whatever_their_letters_and_beside_damaged_records(desk:
     desk.connection.hset(f"{keys.GENERATION}{damaged}", "submission", "{")
 
     def found(words: str) -> list[str]:
-        page = records.list_("alice", matching={}, below=None, limit=10, active_only=False, words=words)
+        page = lists.list_("alice", matching={}, below=None, limit=10, active_only=False, words=words)
         return [one.id for one in desk.run(page).generations]
 
     assert found("die École") == found("ECOLE UND") == [id_]

@@ -9,6 +9,7 @@ import pytest
 from storage import fleet, keys
 from storage.contracts import edits, errors, generations, submissions
 from storage.ledger import claims, presence, records, recovery, webhooks
+from storage.ledger.records import lists
 from tests.conftest import eventually
 from tests.stores.conftest import QUEUE, Desk, a_result, an_edit, limits
 
@@ -212,7 +213,7 @@ def test_what_a_newer_release_wrote_can_be_looked_at_wherever_it_put_something_n
 def test_what_cannot_be_looked_at_hides_no_others_of_a_list(desk: Desk) -> None:
     ids = [desk.accept() for _ in range(3)]
     _rewrite(desk, ids[1], lambda submission: submission["edit"]["references"][0].update(kind="hologram"))
-    page = desk.run(records.list_("alice", matching={}, below=None, limit=9, active_only=False))
+    page = desk.run(lists.list_("alice", matching={}, below=None, limit=9, active_only=False))
     assert [found.id for found in page.generations] == [ids[2], ids[0]]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from api.service.accepted import Accepted
 from api.service.erasure import Erased
 from api.service.read import ResultView
-from storage.contracts import catalog, errors, events, generations, results
+from storage.contracts import batches, catalog, errors, events, generations, results
 
 Sign = Callable[[str, datetime], str]
 """Object key and expiry to URL."""
@@ -121,8 +121,40 @@ def erased(what: Erased) -> dict[str, Any]:
     return {"status": "success", "effect": "erased", "erased": told}
 
 
+def batch(one: batches.Batch, sign: Sign) -> dict[str, Any]:
+    """A batch: counts of its lines by what became of them, and its manifest once it is over."""
+    status = "cancelling" if one.phase is batches.Phase.CANCELLING else "running"
+    manifest = None
+    if one.phase is batches.Phase.OVER and one.completed_ms is not None:
+        status = "cancelled" if one.is_cancelled else "completed"
+        expires_at = datetime.fromtimestamp(one.completed_ms // 1000, UTC) + results.RESULT_LIFETIME
+        urls = {f"{extension}_url": sign(one.results_key(extension), expires_at) for extension in ("jsonl", "csv")}
+        manifest = {**urls, "expires_at": int(expires_at.timestamp())}
+    return {
+        "batch_id": one.id,
+        "name": one.name,
+        "status": status,
+        "counts": {
+            "total": one.total,
+            "refused": one.refused,
+            "waiting": one.accepted - one.submitted - one.skipped,
+            "unfinished": one.unfinished,
+            "succeeded": one.succeeded,
+            "failed": one.failed,
+            "cancelled": one.cancelled,
+        },
+        "created_at": _seconds(one.created_ms),
+        "completed_at": _seconds(one.completed_ms),
+        "results": manifest,
+    }
+
+
 def event(event_: events.Event, sign: Sign) -> dict[str, Any]:
     """An event's data. Names differ from a poll's (`model`, `url`, `error`), as they do at Oxen."""
+    if event_.type is events.EventType.BATCH_COMPLETED:
+        status = "cancelled" if event_.status is generations.Status.CANCELLED else "completed"
+        counts = {name: int(value) for name, value in event_.fields.items()}
+        return {"batch_id": event_.generation_id, "status": status, "counts": counts}
     data: dict[str, Any] = {
         "generation_id": event_.generation_id,
         "status": event_.status.value,

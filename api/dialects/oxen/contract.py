@@ -53,6 +53,9 @@ KEYS = _answer(key_shapes.KeyList, "Keys")
 KEY_MADE: Responses = {201: {"model": key_shapes.MadeKey, "description": "Made"}}
 TOKEN_MADE: Responses = {201: {"model": key_shapes.MadeToken, "description": "Made"}}
 SIGNED_IN: Responses = {201: {"model": key_shapes.SignedIn, "description": "Signed in"}}
+BATCH_MADE: Responses = {202: {"model": shapes.MadeBatch, "description": "Accepted"}}
+BATCH_READ = _answer(shapes.Batch, "The batch")
+BATCHES = _answer(shapes.BatchList, "Batches")
 WEBHOOK_CALLS = _answer(key_shapes.WebhookCalls, "Calls")
 WEBHOOK_SECRETS = _answer(key_shapes.WebhookSecrets, "The secrets")
 WEBHOOK_PINGED = _answer(key_shapes.WebhookPinged, "What it answered")
@@ -129,6 +132,13 @@ _COMMON = {
     "execution_timeout": {"type": "number", "minimum": 1, "description": "Seconds to run at the most"},
 }
 
+BATCH = {
+    "requestBody": {
+        "required": True,
+        "description": "A JSON object a line: a body of `POST /api/ai/queue` with a `custom_id`, unlike any other of the batch",
+        "content": {"application/jsonl": {"schema": {"type": "string"}}},
+    }
+}
 ENQUEUE = _request({**_COUNT, **_COMMON, "response_format": {"type": "string", "enum": ["url"], "default": "url"}})
 EDIT = _request(
     {**_COUNT, **_COMMON, "response_format": {"type": "string", "enum": ["url", "b64_json"], "default": "url"}}

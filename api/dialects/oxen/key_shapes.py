@@ -67,7 +67,7 @@ class WebhookCall(BaseModel):
 
     at: float
     generation_id: str
-    moment: Literal["start", "completed"]
+    moment: Literal["start", "completed", "batch"]
     attempt: int
     outcome: str
     duration_ms: int

@@ -171,3 +171,65 @@ class Edited(BaseModel):
     generation_id: str
     seed: int
     image_url: str | None = None
+
+
+class BatchCounts(BaseModel):
+    """Lines by what became of them: no edits, not submitted yet, queued or running, and over."""
+
+    total: int
+    refused: int
+    waiting: int
+    unfinished: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class BatchResults(BaseModel):
+    """Where the manifest is, and until when (seconds since 1970)."""
+
+    jsonl_url: str
+    csv_url: str
+    expires_at: int
+
+
+class Batch(BaseModel):
+    """A batch; times in seconds since 1970. `results`: once it is over."""
+
+    batch_id: str
+    name: str
+    status: Literal["running", "cancelling", "completed", "cancelled"]
+    counts: BatchCounts
+    created_at: int
+    completed_at: int | None
+    results: BatchResults | None
+
+
+class BatchFault(BaseModel):
+    """Why a line is no edit."""
+
+    code: str
+    message: str
+    field: str | None
+
+
+class BatchLine(BaseModel):
+    """A line of the request: which generation it becomes, or why none."""
+
+    line: int
+    custom_id: str
+    status: Literal["accepted", "refused"]
+    generation_id: str | None = None
+    error: BatchFault | None = None
+
+
+class MadeBatch(Batch):
+    """An accepted batch."""
+
+    lines: list[BatchLine]
+
+
+class BatchList(BaseModel):
+    """Batches, newest first."""
+
+    batches: list[Batch]

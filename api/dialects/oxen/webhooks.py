@@ -18,7 +18,7 @@ from api.service.read import Reader, ResultView
 from api.service.webhook_secrets import Secret
 from api.webhooks.delivery import Message
 from api.webhooks.signing import standard_webhook
-from storage.contracts import errors, submissions
+from storage.contracts import batches, errors, submissions
 from storage.contracts.values import Frozen
 from storage.ledger import webhooks
 
@@ -106,6 +106,11 @@ async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, 
     told = {"generations": [answers.generation(one, base_url) for one in views]}
     type_ = "media_generation_started" if moment == "start" else "media_generation_completed"
     return _message(type_, told, view.generation.webhook_id(moment), keys)
+
+
+async def batch_wording(batch: batches.Batch, sign: answers.Sign, keys: Sequence[bytes]) -> Message:
+    """A batch's webhook: what a poll tells of it."""
+    return _message("media_batch_completed", answers.batch(batch, sign), f"{batch.id}-{batch.completed_ms}", keys)
 
 
 def _message(type_: str, data: Mapping[str, object], id_: str, keys: Sequence[bytes]) -> Message:

@@ -1,16 +1,13 @@
 """A generation's record as its caller sees it: accept, read, list, cancel, retry. What workers do to it is in `claims`."""
 
 import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from storage.contracts import edits, errors, generations, submissions
 from storage.ledger import archive
 from storage.ledger.call import MAX_TICKETS, Call, table_of
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ def create(
     `chain` are the queues they may wait on, `queue` the first of those that is served; `month` (`2026-11`) is what they count in;
     `token` is the browser token that they are taken from.
     Raises `errors.PayloadTooLargeError`, and when decoded `errors.IdempotencyConflictError`, `errors.TooManyActiveError`,
-    `errors.StoreFullError`, `errors.BudgetExceededError` and `errors.ForbiddenError`.
+    `errors.StoreFullError`, `errors.BudgetExceededError`, `errors.ForbiddenError` and `errors.CancelledError`.
     """
     edit, webhook = submission.edit, submission.webhook
     seeded = [
@@ -112,6 +109,7 @@ def create(
         "fingerprint": fingerprint,
         "token": token,
         "group": submission.group,
+        "batch": submission.batch,
         "ignored": " ".join(submission.ignored) or None,
         "webhook_moments": ",".join(webhook.moments) if webhook else None,
         "budget": allowance.budget if allowance else None,
@@ -128,6 +126,8 @@ def create(
             raise errors.IdempotencyConflictError("This Idempotency-Key was used before with a different request")
         if reply[0] == "spent":
             raise errors.ForbiddenError("This token has no edits left")
+        if reply[0] == "closed":
+            raise errors.CancelledError("Its batch takes no more")
         _check_accepted(
             reply,
             limits,
@@ -202,10 +202,6 @@ def drain(id_: str, tenant: str) -> Call[bool]:
     return Call(script="drain", arguments=(id_, tenant), decode=decode)
 
 
-def _generation(position: int | None, flat: Sequence[str]) -> generations.Generation:
-    return generations.Generation.from_record(table_of(flat), position)
-
-
 def read(id_: str, tenant: str) -> Call[generations.Generation]:
     """One generation with its queue position. Raises `errors.NotFoundError` when decoded."""
 
@@ -213,66 +209,6 @@ def read(id_: str, tenant: str) -> Call[generations.Generation]:
         if not reply:
             raise errors.NotFoundError("The requested resource could not be found")
         position = int(reply[0])
-        return _generation(None if position < 0 else position, reply[1:])
+        return generations.Generation.from_record(table_of(reply[1:]), None if position < 0 else position)
 
     return Call(script="read", arguments=(id_, tenant), decode=decode)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """Some of a tenant's generations, newest first; `continue_below` asks for the next page, None is the end.
-
-    Of one that is archived only the id is here; whether it is what was asked for is seen when it is read.
-    """
-
-    entries: tuple[generations.Generation | str, ...]
-    continue_below: str | None
-
-    @property
-    def generations(self) -> tuple[generations.Generation, ...]:
-        """Those that are not archived."""
-        return tuple(one for one in self.entries if not isinstance(one, str))
-
-
-def list_(
-    tenant: str, *, matching: Mapping[str, str], below: str | None, limit: int, active_only: bool, words: str = ""
-) -> Call[Page]:
-    """A tenant's generations whose record fields (`status`, `model`, `namespace`, `group`) equal those in `matching`.
-
-    With `words`, those alone whose prompts have them; letters of ASCII are compared without case.
-    """
-
-    def decode(reply: list[Any]) -> Page:
-        return Page(entries=tuple(_readable(reply[1:])), continue_below=reply[0] or None)
-
-    index = "active" if active_only else "history"
-    pairs = (part for pair in matching.items() for part in pair)
-    return Call(
-        script="list", arguments=(tenant, index, below or "+inf", limit, _lowered(words), *pairs), decode=decode
-    )
-
-
-def _lowered(words: str) -> str:
-    """Letters of ASCII in lower case, as Lua has them."""
-    return words.encode().lower().decode()
-
-
-def matches(record: Mapping[str, str], *, matching: Mapping[str, str], words: str = "") -> bool:
-    """Whether an archived record is one of those that `list_` is asked for."""
-    if any(record.get(name) != value for name, value in matching.items()):
-        return False
-    return not words or _lowered(words) in _lowered(submissions.Submission.from_record(record).edit.prompt)
-
-
-def _readable(records: Iterable[Sequence[str]]) -> Iterator[generations.Generation | str]:
-    for record in records:
-        if len(record) == 1:
-            yield record[0]
-            continue
-        try:
-            yield _generation(None, record)
-        except (ValueError, KeyError) as exc:
-            # One that is damaged, or much newer, hides none of the others.
-            log.warning(
-                "%s is left out of a list, it cannot be read: %s", table_of(record).get("id"), type(exc).__name__
-            )

@@ -1,13 +1,13 @@
 #!lua
 -- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
 -- ARGV: 1 the request as JSON {tenant, namespace, version, model, queue, priority, idempotency?, fingerprint?, fingerprints,
---       max_active, max_queued, max_bytes?, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, keep_ms?, chain?, group?, ignored?, month, budget?, reserve?,
+--       max_active, max_queued, max_bytes?, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, keep_ms?, chain?, group?, batch?, ignored?, month, budget?, reserve?,
 --       inputs?, webhook_moments?, token?, refused?: {code, message}, generations: [{id, submission, results}]}; `deadline_ms` counts from
 --       now, `chain` names the queues it may wait on, `fingerprints` is the way fingerprints are made
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
 -- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
 -- Returns {'created' | 'replayed', cursor, ring, id...} | {'conflict'} | {'full', active} | {'crowded', queued} | {'heavy', bytes}
---   | {'overdrawn', liable} | {'spent'} where the browser token has not so many edits left
+--   | {'overdrawn', liable} | {'spent'} where the browser token has not so many edits left | {'closed'} where the batch takes no more
 local request = cjson.decode(ARGV[1])
 local idempotency = request.idempotency and (KEY.idempotency .. request.tenant .. ':' .. request.idempotency)
 
@@ -31,6 +31,10 @@ local refused = refusal(request.tenant, #ids, request.max_active, request.max_qu
   or too_heavy(request.tenant, bytes, request.max_bytes)
   or request.budget and not request.refused and overdraft(request.tenant, request.month, request.budget, #ids * request.reserve)
 if refused then return refused end
+if request.batch then
+  if redis.call('HGET', KEY.batch .. request.batch, 'phase') ~= 'submitting' then return { 'closed' } end
+  redis.call('HINCRBY', KEY.batch .. request.batch, 'submitted', #ids)
+end
 local token = request.token and KEY.token .. request.token
 if token then
   if tonumber(redis.call('HGET', token, 'left') or 0) < #ids then return { 'spent' } end
@@ -53,7 +57,7 @@ for i, generation in ipairs(request.generations) do
     sequence = redis.call('INCR', KEY.sequence), attempts = 0, token = 0, created_ms = integer(at),
     queue_ttl_ms = integer(request.queue_ttl_ms), execution_limit_s = request.execution_limit_s, month = request.month,
     submission = generation.submission, results = generation.results, inputs = request.inputs, chain = request.chain,
-    group = request.group, ignored = request.ignored, siblings = #ids > 1 and table.concat(ids, ' ') or nil,
+    group = request.group, batch = request.batch, ignored = request.ignored, siblings = #ids > 1 and table.concat(ids, ' ') or nil,
     reserve = request.budget and not request.refused and request.reserve or nil,
     deadline_ms = request.deadline_ms and integer(at + request.deadline_ms) or nil,
     keep_ms = request.keep_ms and integer(request.keep_ms), idempotency = request.idempotency,

@@ -8,6 +8,8 @@ local SCAN = 1000
 local MOST_SEARCHED = 1000000
 local MOST_RETURNED = 4000000
 local searched, returned = 0, 0
+-- Where nothing is asked for, no more are looked at than are returned, and one to know whether there are more.
+local most = #ARGV == 5 and ARGV[5] == '' and math.min(SCAN, tonumber(ARGV[4]) + 1) or SCAN
 local tenant, below = ARGV[1], ARGV[3] == '+inf' and '+inf' or '(' .. ARGV[3]
 local fields = { 'id' }
 for i = 6, #ARGV, 2 do fields[#fields + 1] = ARGV[i] end
@@ -48,7 +50,7 @@ local function may_match(entry)
 end
 
 local function entries_of(index)
-  return redis.call('ZREVRANGEBYSCORE', index .. tenant, below, '-inf', 'WITHSCORES', 'LIMIT', 0, SCAN)
+  return redis.call('ZREVRANGEBYSCORE', index .. tenant, below, '-inf', 'WITHSCORES', 'LIMIT', 0, most)
 end
 
 local here = entries_of(ARGV[2] == 'active' and KEY.active or KEY.history)
@@ -56,7 +58,7 @@ local archived = ARGV[2] == 'active' and {} or entries_of(KEY.archive)
 local page, continue = { '' }, ''
 local h, a, looked, last = 1, 1, 0, nil
 while h < #here or a < #archived do
-  if #page - 1 == tonumber(ARGV[4]) or searched > MOST_SEARCHED or returned > MOST_RETURNED or looked == SCAN then
+  if #page - 1 == tonumber(ARGV[4]) or searched > MOST_SEARCHED or returned > MOST_RETURNED or looked == most then
     continue = last
     break
   end
@@ -78,6 +80,6 @@ while h < #here or a < #archived do
     last, a = archived[a + 1], a + 2
   end
 end
-if continue == '' and looked == SCAN then continue = last end
+if continue == '' and looked == most then continue = last end
 page[1] = continue
 return page

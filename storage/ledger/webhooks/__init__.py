@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from storage.contracts import errors, generations, submissions
+from storage.contracts import batches, errors, generations, submissions
 from storage.ledger.call import Call, table_of
 
 EARLY_TRIES = 8
@@ -15,14 +15,14 @@ EARLY_TRIES = 8
 class DueWebhook:
     """A webhook to be called now, after `tries` that came to nothing; nobody else gets it before `held_until`."""
 
-    moment: submissions.Moment
+    moment: submissions.Moment | Literal["batch"]
     tries: int
     held_until: str
     record: Mapping[str, str]
 
     @property
     def id(self) -> str:
-        """The generation's."""
+        """The generation's, or of the moment `batch` the batch's."""
         return self.record["id"]
 
     @property
@@ -33,7 +33,7 @@ class DueWebhook:
     @property
     def is_here(self) -> bool:
         """Whether its record is known; otherwise it is archived, or gone."""
-        return "status" in self.record
+        return "status" in self.record or "phase" in self.record
 
     @property
     def longest_rest_s(self) -> float:
@@ -44,6 +44,16 @@ class DueWebhook:
     def generation(self) -> generations.Generation:
         """Raises `ValueError` for a record that this version cannot read."""
         return generations.Generation.from_record(self.record, None)
+
+    @property
+    def batch(self) -> batches.Batch:
+        """Raises `ValueError` for a record that this version cannot read."""
+        return batches.Batch.from_record(self.record)
+
+    @property
+    def webhook(self) -> submissions.Webhook | None:
+        """What is to be called. Raises as `generation`."""
+        return self.batch.webhook if self.moment == "batch" else self.generation.submission.webhook
 
 
 @dataclass(frozen=True, kw_only=True)

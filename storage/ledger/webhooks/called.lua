@@ -3,7 +3,7 @@
 --       5 until when it was held, 6 ms that the call took, 7 tenant
 -- Returns 1, or 0 when it was held no more
 local LOGGED = 1000
-local member, key = ARGV[1] .. '/' .. ARGV[2], KEY.generation .. ARGV[1]
+local member, key = ARGV[1] .. '/' .. ARGV[2], (ARGV[2] == 'batch' and KEY.batch or KEY.generation) .. ARGV[1]
 local again, tenant = tonumber(ARGV[3]), ARGV[7]
 local held = redis.call('ZSCORE', KEY.webhooks .. tenant, member)
 local is_current = held and integer(held) == ARGV[5]

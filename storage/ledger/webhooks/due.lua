@@ -24,14 +24,14 @@ local function take(tenant)
   local queue = KEY.webhooks .. tenant
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', queue, '-inf', integer(at), 'LIMIT', 0, 16)) do
     local id, moment = string.match(member, '^(.+)/(%a+)$')
-    local key = KEY.generation .. id
+    local key = (moment == 'batch' and KEY.batch or KEY.generation) .. id
     local moments, before, completed = unpack(redis.call('HMGET', key, 'webhook_moments', 'callback_moments', 'completed_ms'))
     if redis.call('EXISTS', key) == 0 then
       -- It is archived, or gone: whoever calls it finds out.
       redis.call('ZADD', queue, held, member)
       found[#found + 1] = { moment, 0, held, { 'id', id, 'tenant', tenant } }
       return true
-    elseif not (moments or before) or (moment == 'completed' and not completed) then
+    elseif not (moments or before) or (moment ~= 'start' and not completed) then
       redis.call('ZREM', queue, member)
     else
       redis.call('ZADD', queue, held, member)
