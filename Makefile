@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom soak clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom soak soak-failover clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -67,6 +67,9 @@ test-gpu: .venv/.dev  ## on a CUDA GPU: the tests that need one
 
 soak: .venv/.dev  ## break the service for SECONDS (default 1200) and check every promise
 	$(BIN)/python -m tests.faults.oracle --seconds $(or $(SECONDS),1200) --pause 2.5
+
+soak-failover: .venv/.dev  ## kill and freeze the primary of three Valkey servers FAULTS (default 20) times under load
+	$(BIN)/python -m tests.faults.failover --faults $(or $(FAULTS),20)
 
 fuzz: .venv/.dev  ## requests made up from the OpenAPI document, SECONDS (default 120) for each of two tenants
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.28,<5'

@@ -38,7 +38,7 @@ from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
 from storage.ledger import records
-from storage.ledger.execution import FAULTS, AsyncRedisLedger, unavailable
+from storage.ledger.execution import FAULTS, AsyncRedisLedger, Replicas, unavailable
 from storage.objects import Objects
 
 
@@ -99,12 +99,12 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         known = settings.read_catalog()
         tickets = TicketSender(queues.celery_app(settings, queues.queues_of_catalog(known)))
         stack.callback(tickets.close)
-        event_log = EventLog(connection, follower)
+        ledger = AsyncRedisLedger(connection, Replicas.of(settings))
+        event_log = EventLog(connection, follower, confirm=ledger.confirm, replicas=settings.wait_replicas)
         hub = Hub(event_log)
         following = asyncio.create_task(hub.run())
         stack.push_async_callback(_ended, following)
         stack.callback(hub.close)
-        ledger = AsyncRedisLedger(connection)
         archive = Archive(ledger, objects, max_bytes=settings.max_bytes_per_tenant)
         signatures = signatures_of(settings)
         keys = Keys(
@@ -119,7 +119,14 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         stack.callback(webhook_calls.close)
         ping_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed, at_once=PINGS_AT_ONCE)
         stack.callback(ping_calls.close)
-        reader = Reader(ledger=ledger, archive=archive, known=known, objects=objects, signatures=signatures)
+        reader = Reader(
+            ledger=ledger,
+            archive=archive,
+            known=known,
+            objects=objects,
+            signatures=signatures,
+            confirm=ledger.confirm,
+        )
         pacing = Pacing(ledger)
         submitter = Submitter(
             known=known,
@@ -169,7 +176,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             webhook_calls=webhook_calls,
             pings=Pings(ping_calls),
             # Not a stale answer: balancers take it for what is so now.
-            health=Kept(functools.partial(_stores_answer, connection, objects), fresh_s=0.5, stale_s=0.5),
+            health=Kept(functools.partial(_stores_answer, connection, ledger, objects), fresh_s=0.5, stale_s=0.5),
             tokens=Tokens(signatures.key("browser token"), keys, ledger),
             streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams),
         )
@@ -185,11 +192,12 @@ def _limits(settings: ApiSettings) -> records.Limits:
     )
 
 
-async def _stores_answer(connection: redis.asyncio.Redis, objects: AsyncObjects) -> None:
+async def _stores_answer(connection: redis.asyncio.Redis, ledger: AsyncRedisLedger, objects: AsyncObjects) -> None:
     try:
         await connection.ping()
     except FAULTS as exc:
         raise unavailable(exc) from exc
+    await ledger.confirm()
     await objects.check()
 
 

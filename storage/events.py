@@ -4,7 +4,7 @@ Appending is the ledger's business; it happens inside the transition that caused
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 
 from storage import keys
-from storage.contracts import events
+from storage.contracts import errors, events
 from storage.ledger.execution import FAULTS, unavailable
 
 PAGE = 200
@@ -35,8 +35,21 @@ class Coverage:
 class EventLog:
     """The streams behind the event endpoint."""
 
-    def __init__(self, connection: redis.asyncio.Redis, follower: redis.asyncio.Redis) -> None:
-        """`follower` is a connection of its own whose time-out is longer than a blocking read."""
+    def __init__(
+        self,
+        connection: redis.asyncio.Redis,
+        follower: redis.asyncio.Redis,
+        *,
+        confirm: Callable[[], Awaitable[None]] | None = None,
+        replicas: int = 0,
+    ) -> None:
+        """`follower` is a connection of its own whose time-out is longer than a blocking read.
+
+        Before anybody is told of what was read, `confirm` makes sure that it outlives the primary, which is one only with so many
+        `replicas`.
+        """
+        self._confirm = confirm
+        self._replicas = replicas
         # redis-py types stream replies for every protocol version and encoding at once; ours is one of them.
         self._connection: Any = connection
         self._follower: Any = follower
@@ -69,6 +82,11 @@ class EventLog:
             entries = await self._connection.xrange(keys.EVENTS + tenant, min=f"({after}", count=PAGE)
         except FAULTS as exc:
             raise unavailable(exc) from exc
+        return await self._told(entries)
+
+    async def _told(self, entries: Sequence[tuple[str, Mapping[str, str]]]) -> Sequence[events.Event]:
+        if entries and self._confirm is not None:
+            await self._confirm()
         return [events.Event.from_entry(cursor, entry) for cursor, entry in entries]
 
     async def latest(self) -> str:
@@ -85,12 +103,24 @@ class EventLog:
         Raises `errors.StoreUnavailableError`.
         """
         try:
-            reply = await self._follower.xread({keys.LIVE_EVENTS: after}, count=count, block=block_ms)
+            pipeline = self._follower.pipeline(transaction=False)
+            pipeline.xread({keys.LIVE_EVENTS: after}, count=count, block=block_ms)
+            if self._replicas:
+                pipeline.execute_command("ROLE")
+            reply, *role = await pipeline.execute()
+            if role and not _is_primary(role[0], self._replicas):
+                # It was one, and does not know yet that another is, or knows and is followed all the same.
+                await self._follower.connection_pool.disconnect(inuse_connections=False)
+                raise errors.StoreUnavailableError("The events of a server that is no primary are not followed")
         except FAULTS as exc:
             raise unavailable(exc) from exc
-        entries = reply[0][1] if reply else []
-        return [events.Event.from_entry(cursor, entry) for cursor, entry in entries]
+        return await self._told(reply[0][1] if reply else [])
 
     async def gap(self, after: str) -> bool:
         """Whether the live stream was trimmed past a cursor while nobody followed it."""
         return await self._trimmed_past(keys.LIVE_EVENTS, after)
+
+
+def _is_primary(role: Sequence[Any], replicas: int) -> bool:
+    """Whether a reply to ROLE is a primary's that has so many replicas."""
+    return role[0] == "master" and len(role[2]) >= replicas

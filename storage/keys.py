@@ -98,6 +98,8 @@ AUDIT: Final = PREFIX + "audit"
 """Stream: what was done to API keys, and by whom."""
 PAUSED: Final = PREFIX + "paused"
 """Hash: `model:`, `tenant:` or `queue:` and a name, of what an operator paused, to since when in milliseconds."""
+BARRIER: Final = PREFIX + "barrier"
+"""String: written by whoever waits until replicas have all that was written before."""
 BROKER: Final = PREFIX + "broker:"
 """Celery's own keys; + queue name: list of tickets."""
 
@@ -159,7 +161,7 @@ def prelude() -> str:
         "webhook_secrets": WEBHOOK_SECRETS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE, "chained": CHAINED,
         "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
         "stopped": STOPPED, "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,
-        "token": TOKEN, "paused": PAUSED, "broker": BROKER,
+        "token": TOKEN, "paused": PAUSED, "barrier": BARRIER, "broker": BROKER,
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())
     life = ", ".join(f"{name} = {seconds}" for name, seconds in LIFETIMES_S.items())

@@ -12,7 +12,7 @@ import celery
 import kombu
 from kombu.exceptions import KombuError
 
-from storage import keys
+from storage import broker, keys
 from storage.contracts import catalog, errors
 from storage.settings import StoreSettings
 
@@ -51,8 +51,11 @@ def queues_of_catalog(known: catalog.Catalog) -> tuple[str, ...]:
 
 def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
     """An application that can send tickets to, or consume them from, these queues."""
-    app = celery.Celery("darkroom", broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    sentinels = settings.sentinels
+    broker_url = sentinels.broker_url if sentinels else settings.redis_url.get_secret_value()
+    app = celery.Celery("darkroom", broker=broker_url, set_as_current=False)
     app.conf.update(
+        broker_transport=f"{broker.__name__}:{'SentinelTransport' if sentinels else 'Transport'}",
         broker_use_ssl=_tls(settings),
         # A broker that accepts pickle lets whoever can write to it run code in the worker.
         task_serializer="json",
@@ -85,9 +88,15 @@ def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
             "socket_keepalive": True,
             "health_check_interval": 5,
             "global_keyprefix": keys.BROKER,
+            **({"master_name": sentinels.primary, "sentinel_kwargs": _of_sentinels(settings)} if sentinels else {}),
         },
     )
     return app
+
+
+def _of_sentinels(settings: StoreSettings) -> dict[str, Any]:
+    options = settings.sentinels.of_sentinels if settings.sentinels else {}
+    return {"socket_timeout": 2, "socket_connect_timeout": 2, **(_tls(settings) or {}), **options}
 
 
 def _tls(settings: StoreSettings) -> dict[str, Any] | None:

@@ -4,14 +4,16 @@ A bad value stops the start naming the variable.
 """
 
 import tomllib
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, FilePath, SecretStr, field_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storage.contracts.catalog import Catalog
 from storage.contracts.catalog_files import merge
+from storage.sentinels import Sentinels, sentinels_of
 
 
 class StoreSettings(BaseSettings):
@@ -22,7 +24,12 @@ class StoreSettings(BaseSettings):
     )
 
     redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")] = SecretStr("redis://127.0.0.1:6379/0")
-    """Redis or Valkey, with the append-only file on and `maxmemory-policy noeviction`; `rediss://` for TLS."""
+    """Redis or Valkey, with the append-only file on and `maxmemory-policy noeviction`; `rediss://` for TLS. Behind Sentinels:
+    `redis+sentinel://[user:password@]host[:port],…/primary[/database]`."""
+
+    wait_replicas: Annotated[int, Field(ge=0, le=8)] = 0
+    """How many replicas must have written a change to their disks before anybody is told of it. With 1, a fail-over to a replica
+    loses nothing that was acknowledged."""
 
     redis_timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.5
     """Seconds a command or a connect may take: a caller is answered within two. Without it a connection that died silently
@@ -76,7 +83,17 @@ class StoreSettings(BaseSettings):
     @property
     def has_redis_tls(self) -> bool:
         """Whether Redis is reached by TLS."""
-        return self.redis_url.get_secret_value().startswith("rediss://")
+        return self.redis_url.get_secret_value().startswith("rediss")
+
+    @cached_property
+    def sentinels(self) -> Sentinels | None:
+        """Where the primary is asked for; None where `redis_url` names it. Raises `ValueError`."""
+        return sentinels_of(self.redis_url.get_secret_value())
+
+    @model_validator(mode="after")
+    def _sentinels_are_named(self) -> Self:
+        _ = self.sentinels
+        return self
 
     def read_catalog(self) -> Catalog:
         """The shipped catalog with the operator's files laid over it. Raises `ValueError` naming file, table and key."""

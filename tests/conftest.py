@@ -55,7 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 LONGEST = (
     "test_page", "test_samples", "test_command_line",
-    "test_bench_gpu", "test_oracle", "test_profiles", "test_limits", "test_embedded_stack", "test_recovery", "test_adapters",
+    "test_bench_gpu", "test_failover", "test_oracle", "test_profiles",
+    "test_limits", "test_embedded_stack", "test_recovery", "test_adapters",
     "test_phases", "test_execution", "test_edge", "test_tokens", "test_keys", "test_logs", "test_contracts", "test_loading",
     "test_families", "test_openai", "test_meaning",
 )  # fmt: skip

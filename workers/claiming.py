@@ -1,11 +1,16 @@
 """Taking the next generation: which queues come first, and what is left to workers that have the model loaded."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from storage.contracts import errors, generations
 from storage.ledger import call, claims
 from workers.leases import Keeper, Lease
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +68,13 @@ class Claiming:
             deferred=sum(queue in deferred for queue in ordered),
             deferral_ms=self._defer_ms,
         )
-        claim = self._ledger.run(wanted)
+        claim = self._taken(wanted)
         while isinstance(claim, claims.Unreadable):
             # It rests now, so the next is another one: what cannot be read keeps nobody waiting.
             log.error(
                 "%s cannot be read by this version: %s", claim.id, self._ledger.run(claims.release_unreadable(claim))
             )
-            claim = self._ledger.run(wanted)
+            claim = self._taken(wanted)
         if isinstance(claim, claims.Deferred):
             if has_ticket:
                 # It was meant for whoever has the model loaded.
@@ -82,3 +87,16 @@ class Claiming:
         self._queues.append(claim.queue)
         log.info("%s claimed, attempt %d", claim.id, claim.attempt)
         return self._keeper.hold(claim)
+
+    def _taken(self, wanted: call.Call[T]) -> T:
+        """What there is to be taken. A claim that could be lost with the primary is handed back, not worked on.
+
+        Its fencing token would be given out again. Raises `errors.StoreUnavailableError`.
+        """
+        try:
+            return self._ledger.run(wanted)
+        except errors.StoreUnavailableError as exc:
+            if isinstance(exc.outcome, generations.Claim):
+                with contextlib.suppress(errors.StoreUnavailableError):
+                    self._ledger.run(claims.release(exc.outcome))
+            raise

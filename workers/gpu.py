@@ -17,7 +17,7 @@ from storage import connections, provenance, queues
 from storage.contracts import errors
 from storage.contracts.catalog import Catalog
 from storage.ledger import claims
-from storage.ledger.execution import RedisLedger
+from storage.ledger.execution import RedisLedger, Replicas
 from storage.objects import Objects
 from workers import host
 from workers.claiming import Claiming
@@ -98,7 +98,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         stack.callback(delivery.close)
         filters = _filters(settings)
         others = Others(RedisLedger(connection), settings.worker_name)
-        ledger = RedisLedger(connection)
+        ledger = RedisLedger(connection, Replicas.of(settings))
         objects = stack.enter_context(contextlib.closing(Objects(settings)))
         phases = Phases(
             claiming=Claiming(

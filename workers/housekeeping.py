@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from storage import connections, fleet, queues
 from storage.contracts import errors
 from storage.ledger import archive, call, erasure, expiry, presence, recovery
-from storage.ledger.execution import RedisLedger
+from storage.ledger.execution import RedisLedger, Replicas
 from storage.objects import Objects
 from workers.archiving import Archiver
 from workers.presence import announced, start
@@ -184,7 +184,7 @@ def run_housekeeping(settings: WorkerSettings) -> None:
     known_queues = queues.queues_of_catalog(known)
     app = queues.celery_app(settings, known_queues)
     with contextlib.closing(connections.connect(settings)) as connection:
-        ledger, objects = RedisLedger(connection), Objects(settings)
+        ledger, objects = RedisLedger(connection, Replicas.of(settings)), Objects(settings)
         housekeeping = Housekeeping(
             ledger=ledger,
             objects=objects,

@@ -1,7 +1,8 @@
 """Generations and their results, as a caller may have them just now: the one place that says what can still be downloaded."""
 
 import base64
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -128,6 +129,10 @@ class ResultView:
         return references, stored(edit.mask)
 
 
+RECENT_S = 10.0
+"""An end this long ago was written by replicas, or these are not there: clocks may differ by some of it."""
+
+
 class Reader:
     """Reads generations of a tenant."""
 
@@ -139,7 +144,10 @@ class Reader:
         known: catalog.Catalog,
         objects: AsyncObjects,
         signatures: Signatures,
+        confirm: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`confirm` makes sure that what was written until now outlives the primary."""
+        self._confirm = confirm
         self._ledger = ledger
         self._archive = archive
         self._known = known
@@ -166,12 +174,20 @@ class Reader:
         Raises `errors.NotFoundError`, `errors.StoreUnavailableError` and `errors.ObjectsUnavailableError`.
         """
         try:
-            return self.view(await self._ledger.run(records.read(id_, tenant)))
+            generation = await self._ledger.run(records.read(id_, tenant))
         except errors.NotFoundError:
             archived = await self._archive.find(id_, tenant)
             if archived is None:
                 raise
             return self.view(generations.Generation.from_record(archived.record, None))
+        await self._confirm_end_of(generation)
+        return self.view(generation)
+
+    async def _confirm_end_of(self, *read: generations.Generation) -> None:
+        """Nobody is told of an end that could be lost with the primary."""
+        recent_ms = (time.time() - RECENT_S) * 1000
+        if self._confirm is not None and any((one.times.completed_ms or 0) > recent_ms for one in read):
+            await self._confirm()
 
     async def request(self, id_: str, tenant: str) -> list[ResultView]:
         """A generation and those of the same request. Raises as `one`."""
@@ -206,6 +222,7 @@ class Reader:
         archived = await self._archive.among(
             [one for one in page.entries if isinstance(one, str)], tenant, matching=matching, words=words
         )
+        await self._confirm_end_of(*page.generations)
         generations_ = [archived.get(one) if isinstance(one, str) else one for one in page.entries]
         return [self.view(one) for one in generations_ if one is not None], page.continue_below
 

@@ -168,6 +168,9 @@ class StoreUnavailableError(TransientError):
     code = "store_unavailable"
     title = "The service's store does not answer"
 
+    outcome: object = None
+    """Of what was executed and may be lost all the same: too few replicas have it."""
+
 
 class StoreFullError(TransientError):
     """The store or the queue holds as much as it may."""

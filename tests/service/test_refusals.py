@@ -20,8 +20,10 @@ PNG = encoded(Image.new("RGB", (64, 64), "red"), "PNG")
 
 
 def _objects(stack: embedded.Stack) -> set[str]:
-    root = stack.options.data_dir / "objects"
-    return {str(file) for file in root.rglob("*") if file.is_file()}
+    """Pictures and what else was sent; records of what is over come there by themselves."""
+    root = stack.options.data_dir / "objects" / "darkroom"
+    kept = {folder for folder in root.iterdir() if folder.name not in ("records", "expiry")}
+    return {str(file) for folder in kept for file in folder.rglob("*") if file.is_file()}
 
 
 def _records(stack: embedded.Stack) -> set[str]:

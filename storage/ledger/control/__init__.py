@@ -18,6 +18,11 @@ def resume(kind: Kind, name: str) -> Call[bool]:
     return Call(script="pause", arguments=(f"{kind}:{name}", "resume"), decode=bool)
 
 
+def barrier() -> Call[int]:
+    """Written so that whoever waits for replicas waits for all that was written before."""
+    return Call(script="barrier", arguments=(), decode=int)
+
+
 def paused() -> Call[Mapping[str, int]]:
     """What is paused, as `model:…`, `tenant:…` or `queue:…`, with since when in milliseconds since 1970."""
     return Call(

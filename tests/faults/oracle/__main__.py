@@ -40,7 +40,8 @@ def run(
         return proxy.port
 
     # Stand-ins need no weights.
-    environment = stack_environment(folder, DARKROOM_WORKERS="2", DARKROOM_WEIGHTS_DIR=str(folder), **SLEEPERS)
+    settings = {"DARKROOM_WORKERS": "2", "DARKROOM_WEIGHTS_DIR": str(folder), "DARKROOM_ARCHIVE_AFTER_S": "2"}
+    environment = stack_environment(folder, **settings, **SLEEPERS)
     options = replace(stack_options.Options.from_environment(environment), through=through)
     with embedded.running(options) as stack:
         book, stopping = load.Book(), threading.Event()

@@ -54,6 +54,10 @@ class Submitter(threading.Thread):
                     self._cancel(http, ids[0])
                 time.sleep(self._pause_s)
 
+    def end(self) -> None:
+        """Submit nothing more."""
+        self._until = 0
+
     def _submit(self, http: requests.Session) -> list[str]:
         seed, count = self._random.getrandbits(32), self._random.choice([1, 1, 1, 2])
         body = {

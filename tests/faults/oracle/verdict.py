@@ -155,6 +155,9 @@ def _check_stores(stack: embedded.Stack, known: dict[str, Any]) -> list[str]:
         for key in (keys.LEASES, keys.DEPTHS, keys.DUE, keys.DEADLINES, keys.ACTIVE + TENANT):
             if connection.exists(key):
                 wrong.append(f"left over: {key}")
+        here = set(connection.zrange(keys.HISTORY + TENANT, 0, -1)) - set(connection.zrange(keys.PARKED, 0, -1))
+        if here:
+            wrong.append(f"not archived: {len(here)} generations")
         for key in connection.scan_iter(match=keys.PREFIX + "*"):
             if not str(key).startswith(keys.PERMANENT) and connection.ttl(key) == -1:
                 wrong.append(f"lives for ever: {key}")

@@ -1,0 +1,91 @@
+"""`python -m tests.faults.failover --faults 20`: a whole service under load while its primary is killed and frozen in turn."""
+
+import argparse
+import logging
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from infra import embedded, stack_options
+from storage import events
+from tests.conftest import data_uri, encoded, stack_environment
+from tests.faults.conftest import SLEEPERS
+from tests.faults.failover.servers import Servers, hurt, replicated
+from tests.faults.oracle import load, verdict
+
+
+def run(
+    folder: Path, faults: Callable[[Servers], None], *, clients: int, settle_s: float, wait_replicas: int
+) -> verdict.Verdict:
+    """Load while `faults` does its worst; then what became of it."""
+    with replicated(folder) as servers:
+        data = folder / "stack"
+        settings = {
+            "DARKROOM_WORKERS": "2", "DARKROOM_WEIGHTS_DIR": str(folder), "DARKROOM_ARCHIVE_AFTER_S": "3",
+            "DARKROOM_WAIT_REPLICAS": str(wait_replicas), "DARKROOM_LEASE_S": "10", "REDIS_URL": servers.url,
+        }  # fmt: skip
+        environment = stack_environment(data, **SLEEPERS, **settings)
+        with embedded.running(stack_options.Options.from_environment(environment)) as stack:
+            book, stopping = load.Book(), threading.Event()
+            watcher = threading.Thread(target=stack.watch, args=[stopping])
+            watcher.start()
+            image = data_uri(encoded(Image.new("RGB", (64, 64), "teal"), "PNG"))
+            listener = load.Listener(stack, book, events.cursor_at(1), seed=1)
+            listener.start()
+            # As long as there are faults.
+            until = time.monotonic() + 10**6
+            submitters = [
+                load.Submitter(stack, book, image, until=until, number=n, pause_s=0.3) for n in range(clients)
+            ]
+            for submitter in submitters:
+                submitter.start()
+            try:
+                faults(servers)
+            finally:
+                for submitter in submitters:
+                    submitter.end()
+                for submitter in submitters:
+                    submitter.join()
+            found = verdict.reach(stack, book, settle_s=settle_s)
+            listener.stopping.set()
+            stopping.set()
+            watcher.join()
+            return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="failover", description=__doc__)
+    parser.add_argument("--faults", type=int, default=20)
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--wait-replicas", type=int, default=1, help="0 shows what is lost without")
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    gaps: list[float] = []
+
+    def faults(servers: Servers) -> None:
+        for number in range(asked.faults):
+            time.sleep(3)
+            gaps.append(hurt(servers, is_frozen=number % 2 == 1, away_s=3))
+            print(f"{'frozen' if number % 2 else 'killed'}: {gaps[-1]:.1f} s without a primary", flush=True)
+        time.sleep(3)
+
+    with tempfile.TemporaryDirectory() as name:
+        found = run(Path(name), faults, clients=asked.clients, settle_s=120, wait_replicas=asked.wait_replicas)
+    print(
+        f"{asked.faults} faults, {statistics.median(gaps):.1f} s without a primary in the middle, {max(gaps):.1f} s at most"
+    )
+    print(f"accepted {found.accepted}: {dict(found.statuses)}; {found.second_attempts} took more than one attempt")
+    print(f"lost {len(found.lost)}, doubled {len(found.doubled)}, stuck {len(found.stuck)}")
+    for violation in found.violations[:20]:
+        print(f"VIOLATION {violation}")
+    sys.exit(bool(found.violations))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Addresses that name Sentinels, and the broker that is reached by them."""
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kombu.transport import redis as kombu_redis
+from pydantic import SecretStr, ValidationError
+
+from storage import broker, queues
+from storage.sentinels import sentinels_of
+from storage.settings import StoreSettings
+
+
+def test_an_address_of_a_server_names_no_sentinels() -> None:
+    assert sentinels_of("redis://:secret@here:6379/0") is None
+    assert sentinels_of("rediss://here") is None
+
+
+def test_all_of_an_address_is_heeded() -> None:
+    found = sentinels_of("rediss+sentinel://us%40er:p%2Fw@one:1,two,[::1]:3/main/5?sentinel_password=s3")
+    assert found is not None
+    assert found.addresses == (("one", 1), ("two", 26379), ("::1", 3))
+    assert (found.primary, found.has_tls) == ("main", True)
+    assert found.of_servers == {"db": 5, "username": "us@er", "password": "p/w"}
+    assert found.of_sentinels == {"password": "s3", "ssl": True}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["redis+sentinel://one:1", "redis+sentinel:///main", "redis+sentinel://one:x/main", "redis+sentinel://one/main/x"],
+)
+def test_an_address_that_lacks_something_stops_the_start(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="REDIS_URL"):
+        StoreSettings(REDIS_URL=SecretStr(wrong))
+
+
+@pytest.mark.parametrize(
+    ("url", "transport"),
+    [("redis://:p@one:1/0", broker.Transport), ("redis+sentinel://:p@one:1,two:2/main/0", broker.SentinelTransport)],
+)
+def test_the_broker_is_reached_the_same_way(url: str, transport: type) -> None:
+    app = queues.celery_app(StoreSettings(REDIS_URL=SecretStr(url)), ["q"])
+    connection = app.connection_for_read()
+    assert connection.get_transport_cls() is transport
+    assert connection.password == "p"
+    assert ("master_name" in connection.transport_options) == (transport is broker.SentinelTransport)
+
+
+def test_an_acknowledgement_that_fails_leaves_room_for_the_next_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(self: Any, delivery_tag: str) -> Any:
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(kombu_redis.QoS, "_remove_from_indices", unreachable)
+    channel = SimpleNamespace(unacked_restore_limit=None, do_restore=False, _tag=itertools.count())
+    window = broker.Transport.Channel.QoS(channel, prefetch_count=1)
+    # What QoS.append does, without a server.
+    window._delivered["tag"] = "ticket"
+    assert not window.can_consume()
+    with pytest.raises(ConnectionError):
+        window.ack("tag")
+    window._flush()
+    assert window.can_consume()
