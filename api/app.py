@@ -22,11 +22,14 @@ from api.http import downloads, remarks, thumbnails, uploads
 from api.http import errors as http_errors
 from api.http.access import own_url
 from api.http.hangups import HungUpError
+from api.http.metering import Metered
 from api.http.middleware import BodyLimit, RequestIds, SafeHeaders
+from api.metrics import ApiMetrics
 from api.resources import Resources, open_resources
 from api.settings import ApiSettings
 from api.webhooks.delivery import Delivery
 from storage.contracts import errors
+from storage.metrics import registry
 
 _SPOKEN = (
     oxen.DIALECT, runpod.DIALECT, nim.DIALECT, replicate.DIALECT, bfl.DIALECT, fal.DIALECT, openai.DIALECT, forge.DIALECT,
@@ -47,10 +50,11 @@ log = logging.getLogger(__name__)
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """The application. Connections open when it starts and close when it stops."""
+    metrics = ApiMetrics(registry())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings) as resources:
+        async with open_resources(settings, metrics) as resources:
             app.state.resources = resources
             delivery = Delivery(
                 resources.ledger,
@@ -72,7 +76,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
                     with contextlib.suppress(asyncio.CancelledError, errors.DarkroomError):
                         await task
 
-    middleware = [Middleware(RequestIds, fault=_fault), Middleware(SafeHeaders), _body_limit(settings)]
+    middleware = [
+        Middleware(Metered, metrics=metrics),
+        Middleware(RequestIds, fault=_fault),
+        Middleware(SafeHeaders),
+        _body_limit(settings),
+    ]
     if settings.cors_origins:
         cors = Middleware(
             CORSMiddleware,

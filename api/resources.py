@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import redis.asyncio
 
+from api.metrics import ApiMetrics
 from api.service.archive import Archive
 from api.service.batch_runner import BatchRunner
 from api.service.batches import Batches
@@ -39,6 +40,7 @@ from storage.contracts import catalog, errors
 from storage.events import EventLog
 from storage.ledger import records
 from storage.ledger.execution import FAULTS, AsyncRedisLedger, Replicas, unavailable
+from storage.metrics import served
 from storage.objects import Objects
 
 
@@ -87,21 +89,22 @@ class Resources:
 
 
 @contextlib.asynccontextmanager
-async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
+async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIterator[Resources]:
     """Open everything; close it in reverse order."""
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(served(metrics.registry, settings))
         connection = connections.connect_async(settings)
         stack.push_async_callback(connection.aclose)
         follower = connections.connect_async(settings, timeout_s=BLOCK_MS / 1000 + settings.redis_timeout_s)
         stack.push_async_callback(follower.aclose)
-        objects = AsyncObjects(Objects(settings))
+        objects = AsyncObjects(Objects(settings, observe=metrics.object_store))
         stack.callback(objects.close)
         known = settings.read_catalog()
         tickets = TicketSender(queues.celery_app(settings, queues.queues_of_catalog(known)))
         stack.callback(tickets.close)
         ledger = AsyncRedisLedger(connection, Replicas.of(settings))
         event_log = EventLog(connection, follower, confirm=ledger.confirm, replicas=settings.wait_replicas)
-        hub = Hub(event_log)
+        hub = Hub(event_log, told=metrics.told)
         following = asyncio.create_task(hub.run())
         stack.push_async_callback(_ended, following)
         stack.callback(hub.close)
@@ -115,7 +118,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
         )
         budgets = Budgets(settings.budgets, known)
         forecasts = Forecasts(ledger, known)
-        webhook_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed)
+        webhook_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed, called=metrics.called)
         stack.callback(webhook_calls.close)
         ping_calls = Calls(limit_s=settings.callback_limit_s, allowed=settings.fetch_allowed, at_once=PINGS_AT_ONCE)
         stack.callback(ping_calls.close)
@@ -178,7 +181,7 @@ async def open_resources(settings: ApiSettings) -> AsyncIterator[Resources]:
             # Not a stale answer: balancers take it for what is so now.
             health=Kept(functools.partial(_stores_answer, connection, ledger, objects), fresh_s=0.5, stale_s=0.5),
             tokens=Tokens(signatures.key("browser token"), keys, ledger),
-            streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams),
+            streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams, gauge=metrics.streams),
         )
 
 

@@ -1,20 +1,28 @@
-"""`python -m infra.reference`: pages of `docs` that list what the code declares: settings, error codes, models' parameters."""
+"""`python -m infra.reference`: pages of `docs` that list what the code declares.
+
+Settings, error codes, metrics, models' parameters.
+"""
 
 import inspect
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from api.http import errors as http_errors
+from api.metrics import ApiMetrics
 from api.settings import ApiSettings
 from storage.contracts import errors, parameters
+from storage.ledger import recovery
 from storage.settings import StoreSettings
+from workers.metrics import HousekeepingMetrics, ServiceCollector, WorkerMetrics
 from workers.settings import GpuSettings, WorkerSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -147,7 +155,53 @@ def _sentence(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
+class _Nothing:
+    """A ledger and a store in which nothing is."""
+
+    def run(self, call: Any) -> Any:
+        """Whatever is asked."""
+        return recovery.Standing(counts=defaultdict(int), queued={}, waited_s={}) if call.script == "gauges" else {}
+
+    def info(self, section: str) -> dict[str, int]:
+        """Of Redis."""
+        return {"used_memory": 0}
+
+
+def metrics() -> str:
+    """What each process tells Prometheus."""
+    api, worker, housekeeping = (CollectorRegistry() for _ in range(3))
+    ApiMetrics(api)
+    WorkerMetrics(worker, gpu_type="", region="").watch(idle_s=lambda: 0.0, models=dict)
+    HousekeepingMetrics(housekeeping)
+    nothing: Any = _Nothing()
+    housekeeping.register(ServiceCollector(nothing, nothing))
+    lines = [
+        "# Metrics", "",
+        "For Prometheus, on `DARKROOM_METRICS_PORT` of each process (`/metrics`), beside the usual ones of processes and Python.",
+        "No label has values that callers make up. What housekeeping tells of the whole service is the same from each of its",
+        "workers: take the largest. The dashboard, alerts and a configuration are in `infra/observability`; what to do on an",
+        "alert is in [operating.md](operating.md#alerts). Made from the code by `python -m infra.reference`.",
+    ]  # fmt: skip
+    for title, registry in (("The API", api), ("GPU workers", worker), ("Housekeeping", housekeeping)):
+        lines += ["", f"## {title}", "", "| metric | kind | labels | |", "|---|---|---|---|"]
+        lines += [_metric(collector) for collector in registry._collector_to_names]
+        lines = [line for block in lines for line in block.split("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def _metric(collector: Any) -> str:
+    """A collector's rows. What its labels are called is in no sample yet."""
+    labels = getattr(collector, "_labelnames", ())
+    rows = []
+    for family in collector.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        named = ", ".join(f"`{one}`" for one in labels or getattr(family, "_labelnames", ()))
+        rows.append(f"| `{name}` | {family.type} | {named} | {_sentence(family.documentation)} |")
+    return "\n".join(rows)
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
+    "metrics.md": metrics,
     "settings.md": settings,
     "errors.md": error_codes,
     "parameters.md": model_parameters,

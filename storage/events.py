@@ -65,12 +65,9 @@ class EventLog:
 
     async def _trimmed_past(self, stream: str, cursor: str) -> bool:
         """Whether entries after a cursor are no longer there. One command, so that nothing is added between two looks."""
-        try:
-            info = await self._connection.xinfo_stream(stream)
-        except redis.ResponseError:
+        info = await self._asked(self._connection, lambda pipeline: pipeline.xinfo_stream(stream), may_fail=True)
+        if isinstance(info, redis.ResponseError):
             return False  # there is no stream, so nothing was ever taken from it
-        except FAULTS as exc:
-            raise unavailable(exc) from exc
         first = info["first-entry"]
         # Where nothing is left, all that ever was is missing.
         begins = first[0] if first else info["last-generated-id"]
@@ -78,10 +75,9 @@ class EventLog:
 
     async def replay(self, tenant: str, after: str) -> Sequence[events.Event]:
         """Up to `PAGE` of a tenant's events after a cursor, oldest first. Raises `errors.StoreUnavailableError`."""
-        try:
-            entries = await self._connection.xrange(keys.EVENTS + tenant, min=f"({after}", count=PAGE)
-        except FAULTS as exc:
-            raise unavailable(exc) from exc
+        entries = await self._asked(
+            self._connection, lambda pipeline: pipeline.xrange(keys.EVENTS + tenant, min=f"({after}", count=PAGE)
+        )
         return await self._told(entries)
 
     async def _told(self, entries: Sequence[tuple[str, Mapping[str, str]]]) -> Sequence[events.Event]:
@@ -91,10 +87,7 @@ class EventLog:
 
     async def latest(self) -> str:
         """The newest cursor. Raises `errors.StoreUnavailableError`."""
-        try:
-            newest = await self._connection.xrevrange(keys.LIVE_EVENTS, count=1)
-        except FAULTS as exc:
-            raise unavailable(exc) from exc
+        newest = await self._asked(self._connection, lambda pipeline: pipeline.xrevrange(keys.LIVE_EVENTS, count=1))
         return str(newest[0][0]) if newest else cursor_at(0)
 
     async def follow(self, after: str, block_ms: int, count: int) -> Sequence[events.Event]:
@@ -102,19 +95,30 @@ class EventLog:
 
         Raises `errors.StoreUnavailableError`.
         """
+        reply = await self._asked(
+            self._follower, lambda pipeline: pipeline.xread({keys.LIVE_EVENTS: after}, count=count, block=block_ms)
+        )
+        return await self._told(reply[0][1] if reply else [])
+
+    async def _asked(self, connection: Any, ask: Callable[[Any], object], *, may_fail: bool = False) -> Any:
+        """A reply of the primary; with `may_fail` an error, too. Raises `errors.StoreUnavailableError`.
+
+        A server that is primary no more would answer as well, from what it remembers, and what came since would be missed.
+        """
         try:
-            pipeline = self._follower.pipeline(transaction=False)
-            pipeline.xread({keys.LIVE_EVENTS: after}, count=count, block=block_ms)
+            pipeline = connection.pipeline(transaction=False)
+            ask(pipeline)
             if self._replicas:
                 pipeline.execute_command("ROLE")
-            reply, *role = await pipeline.execute()
+            reply, *role = await pipeline.execute(raise_on_error=False)
             if role and not _is_primary(role[0], self._replicas):
-                # It was one, and does not know yet that another is, or knows and is followed all the same.
-                await self._follower.connection_pool.disconnect(inuse_connections=False)
-                raise errors.StoreUnavailableError("The events of a server that is no primary are not followed")
+                await connection.connection_pool.disconnect(inuse_connections=False)
+                raise errors.StoreUnavailableError("A server that is no primary answers")
+            if isinstance(reply, Exception) and not may_fail:
+                raise reply
         except FAULTS as exc:
             raise unavailable(exc) from exc
-        return await self._told(reply[0][1] if reply else [])
+        return reply
 
     async def gap(self, after: str) -> bool:
         """Whether the live stream was trimmed past a cursor while nobody followed it."""
@@ -123,4 +127,4 @@ class EventLog:
 
 def _is_primary(role: Sequence[Any], replicas: int) -> bool:
     """Whether a reply to ROLE is a primary's that has so many replicas."""
-    return role[0] == "master" and len(role[2]) >= replicas
+    return not isinstance(role, Exception) and role[0] == "master" and len(role[2]) >= replicas

@@ -15,6 +15,7 @@ from botocore.config import Config
 
 from storage import quick_objects
 from storage.contracts import errors, results
+from storage.metrics import ObserveCall
 from storage.settings import StoreSettings
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class Entry:
 class Objects:
     """One bucket."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, *, observe: ObserveCall | None = None) -> None:
+        """`observe` is told of each call."""
+        self._observe = observe
         self._bucket = settings.s3_bucket
         self._client = _client(settings, settings.s3_endpoint_url)
         # Signed for the host that clients see: inside compose or a cluster the store has another name.
@@ -62,13 +65,14 @@ class Objects:
 
     def check(self) -> None:
         """Is the bucket there? Raises `errors.ObjectsUnavailableError`."""
-        with _translated():
+        with self._call("check"):
             self._client.head_bucket(Bucket=self._bucket)
 
     def put(self, key: str, body: bytes, content_type: str) -> None:
         """Store. Raises `errors.ObjectsUnavailableError`."""
-        if self._quick is None or not self._quick.put(key, body, content_type):
-            self.put_patiently(key, body, content_type)
+        with self._call("put"):
+            if self._quick is None or not self._quick.put(key, body, content_type):
+                self.put_patiently(key, body, content_type)
 
     def put_patiently(self, key: str, body: bytes, content_type: str) -> None:
         """The same by boto3, with its retries. Raises `errors.ObjectsUnavailableError`."""
@@ -77,7 +81,7 @@ class Objects:
 
     def copy(self, source: str, key: str) -> None:
         """Store again under another key. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
-        with _translated():
+        with self._call("copy"):
             # Asked first: of a copy from nowhere look-alikes of S3 say all kinds of things.
             if not self._exists(source):
                 raise errors.NotFoundError("The picture is no longer kept")
@@ -94,21 +98,18 @@ class Objects:
 
     def get(self, key: str) -> bytes:
         """Fetch. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
-        try:
-            body = self._quick.get(key) if self._quick else None
-        except KeyError:
-            raise errors.NotFoundError("The picture is no longer kept") from None
-        if body is not None:
-            return body
-        with _translated():
+        with self._call("get"):
             try:
-                return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-            except self._client.exceptions.NoSuchKey:
+                body = self._quick.get(key) if self._quick else None
+                if body is None:
+                    body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            except (KeyError, self._client.exceptions.NoSuchKey):
                 raise errors.NotFoundError("The picture is no longer kept") from None
+            return body
 
     def entries(self, prefix: str) -> list[Entry]:
         """What lies below a prefix, a thousand at the most. Raises `errors.ObjectsUnavailableError`."""
-        with _translated():
+        with self._call("list"):
             page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix)
         return [
             Entry(key=one["Key"], size=one["Size"], etag=one["ETag"].strip('"'), modified_at=one["LastModified"])
@@ -124,18 +125,33 @@ class Objects:
 
     def delete(self, key: str) -> None:
         """Remove an object, should it be there. Raises `errors.ObjectsUnavailableError`."""
-        with _translated():
+        with self._call("delete"):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove everything below a prefix; how many objects that was. Raises `errors.ObjectsUnavailableError`."""
         removed = 0
-        with _translated():
+        with self._call("delete"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):
                     self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])
                     removed += 1
         return removed
+
+    @contextmanager
+    def _call(self, operation: str) -> Iterator[None]:
+        """Translates faults, and has the call counted; that there is no such object is none."""
+        began, is_ok = time.perf_counter(), False
+        try:
+            with _translated():
+                yield
+            is_ok = True
+        except errors.NotFoundError:
+            is_ok = True
+            raise
+        finally:
+            if self._observe is not None:
+                self._observe(operation, seconds=time.perf_counter() - began, is_ok=is_ok)
 
     def close(self) -> None:
         """Close connections."""

@@ -66,6 +66,13 @@ class StoreSettings(BaseSettings):
     """`host:port` of private servers that callers may name, as JSON: for pictures, webhooks and buckets of their own.
     Pictures may always come from the object store."""
 
+    metrics_port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    """Port on which this process tells Prometheus its metrics, to whoever can reach it; by default it tells none. 0 is any that
+    is free, which the log names."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address of that port."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """From which level on a process logs."""
 

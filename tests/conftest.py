@@ -123,6 +123,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
         DARKROOM_REDIS_TIMEOUT_S="10",
         # Whatever a test looks at later has left Redis by then, or not: that makes no difference.
         DARKROOM_ARCHIVE_AFTER_S="1",
+        DARKROOM_METRICS_PORT="0",
         DARKROOM_FETCH_ALLOWED=allowed,
         DARKROOM_NIM_TENANT="nina",
         DARKROOM_BUDGETS='{"penny": 0.025}',

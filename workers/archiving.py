@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import TypeAdapter
 
@@ -21,8 +21,19 @@ MOST_MOVED = 20
 class Archiver:
     """May die at any moment, and others of its kind may run beside it."""
 
-    def __init__(self, ledger: call.Ledger, objects: Objects, *, after_s: float) -> None:
-        """A generation's record moves `after_s` after its end, or up to as long again later, with others."""
+    def __init__(
+        self,
+        ledger: call.Ledger,
+        objects: Objects,
+        *,
+        after_s: float,
+        moved: Callable[[str, Sequence[str]], None] = lambda sweep, states: None,
+    ) -> None:
+        """A generation's record moves `after_s` after its end, or up to as long again later, with others.
+
+        `moved` is told of each.
+        """
+        self._counted = moved
         self._ledger = ledger
         self._objects = objects
         self._after_s = after_s
@@ -60,6 +71,7 @@ class Archiver:
         )
         # What was retried or erased meanwhile stays as it is; that a list tells of it has no effect.
         count = sum(len(request.archived) for request, is_moved in zip(requests, moved, strict=True) if is_moved)
+        self._counted("move", ["archived"] * count)
         log.info("%d finished generations are archived", count)
         return True
 

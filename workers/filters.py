@@ -137,3 +137,16 @@ class Filters:
         """Raises `errors.ContentFilteredError`."""
         if self.images is not None:
             self.images.judge(picture, stage).enforce()
+
+
+def filters_of(words: Path, classifier: str, *, folder: Path, refused: Sequence[str], threshold: float) -> Filters:
+    """Filters of a file of phrases and a classifier, which lies in a folder of that name below `folder` or on the hub.
+
+    Without a classifier nobody looks at pictures.
+    """
+    if not classifier:
+        log.warning("no image filter: inputs and results are not looked at")
+        return Filters(words=WordFilter.from_file(words), images=None)
+    source = folder / classifier
+    images = ImageClassifier(str(source) if source.is_dir() else classifier, refused=refused, threshold=threshold)
+    return Filters(words=WordFilter.from_file(words), images=images)

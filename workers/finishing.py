@@ -74,7 +74,10 @@ class Finishing:
         filters: Filters,
         signer: Signer | None = None,
         deliver: Callable[[str, str, bytes, str], bool],
+        finished: Callable[[str, results.Timings, samples.Sample], None] = lambda model, timings, sample: None,
     ) -> None:
+        """`finished` is told of every edit that was published."""
+        self._finished = finished
         self._claimant = claimant
         self._catalog = known
         self._ledger = ledger
@@ -131,6 +134,8 @@ class Finishing:
             result = result.model_copy(update={"delivered": delivered})
         if self._patiently(stored.lease, lambda: self._ledger.run(claims.finish(claim, result, target, stored.sample))):
             log.info("%s succeeded", claim.id)
+            if result.timings is not None:
+                self._finished(claim.edit.model, result.timings, stored.sample)
             return True
         log.info("%s was taken away before its result could be published", claim.id)
         self._objects.delete_prefix(claim.result_key)

@@ -18,6 +18,7 @@ from storage.contracts import errors
 from storage.contracts.catalog import Catalog
 from storage.ledger import claims
 from storage.ledger.execution import RedisLedger, Replicas
+from storage.metrics import registry, served
 from storage.objects import Objects
 from workers import host
 from workers.claiming import Claiming
@@ -26,9 +27,10 @@ from workers.conveyor import Conveyor, Phases
 from workers.decoding.pool import Decoders
 from workers.delivery import Delivery
 from workers.fetching import Fetcher
-from workers.filters import Filters, ImageClassifier, WordFilter
+from workers.filters import filters_of
 from workers.finishing import Finishing
 from workers.leases import Keeper
+from workers.metrics import WorkerMetrics
 from workers.others import Others
 from workers.preparing import Preparing
 from workers.presence import announced, every, start
@@ -73,8 +75,9 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         return queues.queues_of_worker(named, settings.gpu_type, settings.region)
 
     claimant = claims.Claimant(worker=settings.worker_name, gpu_type=settings.gpu_type, region=settings.region)
-    served = queues_of(models)
-    app = queues.celery_app(settings, served)
+    own_queues = queues_of(models)
+    app = queues.celery_app(settings, own_queues)
+    counted = WorkerMetrics(registry(), gpu_type=settings.gpu_type, region=settings.region)
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
         beats = stack.enter_context(contextlib.closing(connections.connect(settings)))
@@ -87,6 +90,8 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             preloaded=frozenset(preload),
             host_gb=_host_gb(settings),
             compile_cache=compile_cache,
+            loaded=counted.loaded,
+            evicted=counted.evicted,
         )
         keeper = stack.enter_context(contextlib.closing(_keeper(settings, RedisLedger(beats), residency)))
         stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
@@ -96,14 +101,20 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         decoders = stack.enter_context(contextlib.closing(_decoders(settings)))
         delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
         stack.callback(delivery.close)
-        filters = _filters(settings)
+        filters = filters_of(
+            settings.filtered_words,
+            settings.image_filter,
+            folder=settings.weights_dir,
+            refused=settings.image_filter_labels,
+            threshold=settings.image_filter_threshold,
+        )
         others = Others(RedisLedger(connection), settings.worker_name)
         ledger = RedisLedger(connection, Replicas.of(settings))
-        objects = stack.enter_context(contextlib.closing(Objects(settings)))
+        objects = stack.enter_context(contextlib.closing(Objects(settings, observe=counted.object_store)))
         phases = Phases(
             claiming=Claiming(
                 claimant=claimant,
-                queues=served,
+                queues=own_queues,
                 ledger=ledger,
                 keeper=keeper,
                 closed_queues=lambda: queues_of(residency.failed()),
@@ -128,6 +139,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
                 filters=filters,
                 signer=provenance.signer_of(settings),
                 deliver=delivery.deliver,
+                finished=counted.finished,
             ),
             retrying=Retrying(
                 claimant=claimant,
@@ -135,6 +147,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
                 max_attempts=settings.max_attempts,
                 max_losses=settings.max_losses,
                 rest_s=settings.rest_s,
+                failed=counted.failed,
             ),
         )
         conveyor = stack.enter_context(
@@ -142,6 +155,11 @@ def run_gpu_worker(settings: GpuSettings) -> None:
                 Conveyor(phases, keeper, look_ahead_s=settings.look_ahead_s, would_evict=residency.would_evict)
             )
         )
+        counted.watch(
+            idle_s=lambda: statistics.median(conveyor.idle_ms or (0.0,)) / 1000,
+            models=lambda: {model: str(residency.state(model)["state"]) for model in models},
+        )
+        stack.enter_context(served(counted.registry, settings))
         for model in preload:
             try:
                 conveyor.call_on_pipeline_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
@@ -206,20 +224,6 @@ def _named(known: Catalog, name: str) -> str:
 
 def _fetcher(settings: GpuSettings, allowed: tuple[str, ...]) -> Fetcher:
     return Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed, authority=settings.store_authority)
-
-
-def _filters(settings: GpuSettings) -> Filters:
-    classifier = None
-    if settings.image_filter:
-        folder = settings.weights_dir / settings.image_filter
-        classifier = ImageClassifier(
-            str(folder) if folder.is_dir() else settings.image_filter,
-            refused=settings.image_filter_labels,
-            threshold=settings.image_filter_threshold,
-        )
-    else:
-        log.warning("no image filter: inputs and results are not looked at")
-    return Filters(words=WordFilter.from_file(settings.filtered_words), images=classifier)
 
 
 def _decoders(settings: GpuSettings) -> Decoders:

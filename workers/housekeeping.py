@@ -15,8 +15,10 @@ from storage import connections, fleet, queues
 from storage.contracts import errors
 from storage.ledger import archive, call, erasure, expiry, presence, recovery
 from storage.ledger.execution import RedisLedger, Replicas
+from storage.metrics import registry, served
 from storage.objects import Objects
 from workers.archiving import Archiver
+from workers.metrics import HousekeepingMetrics, ServiceCollector
 from workers.presence import announced, start
 from workers.settings import WorkerSettings
 
@@ -49,7 +51,9 @@ class Housekeeping:
         sweep_s: float,
         max_attempts: int,
         max_losses: int,
+        counted: HousekeepingMetrics,
     ) -> None:
+        self._counted = counted
         self._ledger = ledger
         self._objects = objects
         self._archiver = archiver
@@ -87,6 +91,7 @@ class Housekeeping:
             for sweep in sweeps:
                 try:
                     sweep()
+                    self._counted.swept(sweep.__name__)
                 except errors.TransientError as exc:
                     # A store that does not answer is asked again next time.
                     log.warning("%s", exc)
@@ -106,12 +111,16 @@ class Housekeeping:
         recover = recovery.recover(
             lease_ms=self._lease_ms, stall_ms=stall_ms, max_attempts=self._max_attempts, max_losses=self._max_losses
         )
-        for id_, state in self._ledger.run(recover).items():
+        recovered = self._ledger.run(recover)
+        self._counted.moved("recover", recovered.values())
+        for id_, state in recovered.items():
             log.warning("%s was held by a silent worker and is %s", id_, state)
 
     def wake(self) -> None:
         """End rests and waits that are over. Raises `errors.StoreUnavailableError`."""
-        for id_, state in self._ledger.run(recovery.wake()).items():
+        woken = self._ledger.run(recovery.wake())
+        self._counted.moved("wake", woken.values())
+        for id_, state in woken.items():
             log.info("%s is %s", id_, state)
 
     def reroute(self) -> None:
@@ -125,7 +134,9 @@ class Housekeeping:
         self._served_at |= dict.fromkeys(served, now)
         # After a silence of Redis nobody is there for a moment: that moves nothing.
         lately = [queue for queue, at in self._served_at.items() if now - at < UNSERVED_S]
-        for id_, queue in self._ledger.run(recovery.reroute(lately, sorted(served))).items():
+        rerouted = self._ledger.run(recovery.reroute(lately, sorted(served)))
+        self._counted.moved("reroute", ["rerouted"] * len(rerouted))
+        for id_, queue in rerouted.items():
             log.info("%s waits on %s now", id_, queue)
 
     def replace_tickets(self) -> None:
@@ -154,6 +165,7 @@ class Housekeeping:
                 self._ledger.run(erasure.postpone(id_, by_s=ERASED_AGAIN_S))
             else:
                 log.info("%s is erased", id_)
+                self._counted.moved("erase", ["erased"])
 
     def delete_expired(self) -> None:
         """Remove objects whose time is over. Raises `errors.TransientError`."""
@@ -184,19 +196,24 @@ def run_housekeeping(settings: WorkerSettings) -> None:
     known_queues = queues.queues_of_catalog(known)
     app = queues.celery_app(settings, known_queues)
     with contextlib.closing(connections.connect(settings)) as connection:
-        ledger, objects = RedisLedger(connection, Replicas.of(settings)), Objects(settings)
+        counted = HousekeepingMetrics(registry())
+        ledger = RedisLedger(connection, Replicas.of(settings))
+        objects = Objects(settings, observe=counted.object_store)
+        counted.registry.register(ServiceCollector(RedisLedger(connection), connection))
         housekeeping = Housekeeping(
             ledger=ledger,
             objects=objects,
-            archiver=Archiver(ledger, objects, after_s=settings.archive_after_s),
+            archiver=Archiver(ledger, objects, after_s=settings.archive_after_s, moved=counted.moved),
             send_ticket=lambda queue: queues.send_ticket(app, queue),
             known_queues=known_queues,
             lease_s=settings.lease_s,
             sweep_s=settings.sweep_s,
             max_attempts=settings.max_attempts,
             max_losses=settings.max_losses,
+            counted=counted,
         )
-        with announced(connection, settings.worker_name, lambda: {"role": "housekeeping"}):
+        role = announced(connection, settings.worker_name, lambda: {"role": "housekeeping"})
+        with role, served(counted.registry, settings):
             housekeeping.run(stopping)
 
 

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 class Residency:
     """The models of one worker. `preloaded` ones stay until it stops.
 
-    A model that could not be loaded is not tried again for `load_rest_s` seconds, nor is work for it claimed.
+    A model that could not be loaded is not tried again for `load_rest_s` seconds, nor is work for it claimed. `loaded` is told
+    of each that was loaded and how many seconds that took, `evicted` of each that was taken off the device and why.
     """
 
     known: catalog.Catalog
@@ -36,6 +37,8 @@ class Residency:
     host_gb: float | None = None
     """Memory of the machine, in GB, that weights may be kept in; None does not count it."""
     compile_cache: Path | None = None
+    loaded: Callable[[str, float], None] = lambda model, seconds: None
+    evicted: Callable[[str, str], None] = lambda model, reason: None
     clock: Callable[[], float] = time.monotonic
     _rooms: Rooms = field(init=False)
     _kept: frozenset[str] = field(init=False, default=frozenset())
@@ -196,6 +199,7 @@ class Residency:
             self._resident[model] = resident
         on_loaded(1.0)
         name = self.known.model(model).weights.name
+        self.loaded(model, self.clock() - began)
         log.info("%s loaded in %.1f s (%s, %s): %s", model, self.clock() - began, name, plan.name, resident.cold_start)
 
     def _attempt(self, model: str, plan: Plan, on_loaded: base.OnLoaded, *, at_once: bool) -> Resident | None:
@@ -242,4 +246,5 @@ class Residency:
         with self._lock:
             gone = self._resident.pop(model)
         gone.pipeline.close()
+        self.evicted(model, reason)
         log.info("%s taken off the device: %s", model, reason)

@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from collections.abc import Callable
 
 from storage.contracts import errors, samples
 from storage.ledger import call, claims
@@ -22,7 +23,10 @@ class Retrying:
         max_attempts: int,
         max_losses: int = 2,
         rest_s: float,
+        failed: Callable[[str, str], None] = lambda model, code: None,
     ) -> None:
+        """`failed` is told of every attempt that failed: its model, and the error's code."""
+        self._failed = failed
         self._claimant = claimant
         self._ledger = ledger
         self._max_attempts = max_attempts
@@ -35,6 +39,7 @@ class Retrying:
         if isinstance(error, errors.CancelledError):
             log.info("%s stopped: %s", claim.id, error.code)
             return
+        self._failed(claim.edit.model, error.code)
         rest_s = self._rest(claim.attempt) if isinstance(error, errors.TransientError) else None
         sample = None
         if error.code not in samples.NOT_THE_TARGETS_FAULT:

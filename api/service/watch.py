@@ -61,7 +61,9 @@ class Subscription:
 class Hub:
     """Follows the log and hands every event to whom it concerns."""
 
-    def __init__(self, event_log: EventLog) -> None:
+    def __init__(self, event_log: EventLog, *, told: Callable[[events.Event], None] = lambda _: None) -> None:
+        """`told` learns of every event that reaches this process."""
+        self._told = told
         self._log = event_log
         self._subscriptions: dict[str, set[Subscription]] = defaultdict(set)
         self._cursor: str | None = None
@@ -114,6 +116,7 @@ class Hub:
                 return
             for event in batch:
                 self._cursor = event.cursor
+                self._told(event)
                 for subscription in tuple(self._subscriptions.get(event.tenant, ())):
                     subscription.offer(event)
             # Let subscribers take what they were offered before there is more.

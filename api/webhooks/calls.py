@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
 
@@ -24,11 +25,27 @@ class Outcome:
     took_ms: int = 0
 
 
+class Called(Protocol):
+    """Told of each call."""
+
+    def __call__(self, *, is_answered: bool, is_accepted: bool) -> None:
+        """The receiver works, and took it, or not."""
+        ...
+
+
 class Calls:
     """Sends messages to addresses that callers named."""
 
-    def __init__(self, *, limit_s: float, allowed: tuple[str, ...] = (), at_once: int = AT_ONCE) -> None:
-        """`limit_s` is how long an answer may take, `allowed` names internal hosts that may be called."""
+    def __init__(
+        self,
+        *,
+        limit_s: float,
+        allowed: tuple[str, ...] = (),
+        at_once: int = AT_ONCE,
+        called: Called = lambda *, is_answered, is_accepted: None,
+    ) -> None:
+        """`limit_s` is how long an answer may take, `allowed` names internal hosts that may be called, `called` counts."""
+        self._called = called
         self.limit_s = limit_s
         self._outside = Outside(limit_s=limit_s, allowed=allowed)
         # Threads of its own: somebody's slow server must not hold up what else runs in threads.
@@ -38,7 +55,9 @@ class Calls:
         """Send a JSON body."""
         sent = {"Content-Type": "application/json", **headers}
         post = partial(self._post, url, body, sent)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, post)
+        outcome = await asyncio.get_running_loop().run_in_executor(self._threads, post)
+        self._called(is_answered=outcome.answered, is_accepted=200 <= (outcome.status or 0) < 300)
+        return outcome
 
     def close(self) -> None:
         """Close connections; what is not answered is given up."""

@@ -166,7 +166,9 @@ def test_a_server_that_is_no_primary_is_not_followed(servers: Servers) -> None:
 
     async def followed() -> None:
         async with contextlib.aclosing(connections.connect_async(StoreSettings(REDIS_URL=url))) as connection:
-            with pytest.raises(errors.StoreUnavailableError, match="no primary"):
-                await EventLog(connection, connection, replicas=1).follow("0-0", 10, 10)
+            log = EventLog(connection, connection, replicas=1)
+            for read in (log.follow("0-0", 10, 10), log.replay("alice", "0-0"), log.latest(), log.gap("0-0")):
+                with pytest.raises(errors.StoreUnavailableError, match="no primary"):
+                    await read
 
     asyncio.run(followed())

@@ -4,8 +4,11 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from storage.ledger import call
 from workers.housekeeping import Housekeeping
+from workers.metrics import HousekeepingMetrics
 
 
 class Broken:
@@ -29,7 +32,7 @@ def test_recovery_goes_on_whatever_another_sweep_meets() -> None:
     archiver = SimpleNamespace(adopt=lambda: None, move=lambda: None)
     housekeeping = Housekeeping(
         ledger=ledger, objects=None, archiver=archiver, send_ticket=lambda queue: None, known_queues=(), lease_s=1, sweep_s=0.01,  # type: ignore[arg-type]
-        max_attempts=1, max_losses=1,
+        max_attempts=1, max_losses=1, counted=HousekeepingMetrics(CollectorRegistry()),
     )  # fmt: skip
     sweeping = threading.Thread(target=housekeeping.run, args=[stopping])
     sweeping.start()

@@ -1,6 +1,6 @@
 """What housekeeping does: take back what silent workers held, end rests, move what waits, count what is missing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,6 +47,34 @@ class Backlog:
     def missing_tickets(self) -> int:
         """How many tickets would have to be sent for every waiting generation to be noticed."""
         return max(0, min(self.pending, MAX_TICKETS) - self.tickets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How things stand in all: `counts` by name, and by queue how much waits and for how many seconds the first has."""
+
+    counts: Mapping[str, int]
+    queued: Mapping[str, int]
+    waited_s: Mapping[str, float]
+
+
+TENANTS_LOOKED_AT = 200
+"""Of each queue: those whose turn is next."""
+
+
+def standing() -> Call[Standing]:
+    """How things stand, for whoever watches the service."""
+
+    def decode(reply: list[Any]) -> Standing:
+        counts, queues = reply
+        rows = list(zip(queues[::3], queues[1::3], queues[2::3], strict=True))
+        return Standing(
+            counts={name: int(count) for name, count in zip(counts[::2], counts[1::2], strict=True)},
+            queued={queue: queued for queue, queued, _ in rows},
+            waited_s={queue: waited_ms / 1000 for queue, _, waited_ms in rows},
+        )
+
+    return Call(script="gauges", arguments=(TENANTS_LOOKED_AT,), decode=decode)
 
 
 def backlog() -> Call[tuple[Backlog, ...]]:

@@ -1,0 +1,70 @@
+"""What a process counts, for Prometheus: a registry of its own, and a port on which it is read.
+
+Declared where it is counted (`api.metrics`, `workers.metrics`, `storage.service_metrics`). No label has values that a caller
+can make up: routes, models and queues are the catalog's and the code's, tenants and ids are none.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector, start_http_server
+
+from storage.settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Buckets of what takes milliseconds to seconds."""
+
+LONG_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+"""Buckets of what takes seconds to an hour."""
+
+
+def registry() -> CollectorRegistry:
+    """One that has what every process tells of itself."""
+    made = CollectorRegistry()
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    return made
+
+
+class ObserveCall(Protocol):
+    """Told of each call of the object store."""
+
+    def __call__(self, operation: str, *, seconds: float, is_ok: bool) -> None:
+        """It took so long, and went well or not."""
+        ...
+
+
+def object_store_calls(registered: CollectorRegistry) -> ObserveCall:
+    """Counts them."""
+    histogram = Histogram(
+        "darkroom_object_store_seconds",
+        "Calls of the object store.",
+        ("operation", "outcome"),
+        buckets=SHORT_S,
+        registry=registered,
+    )
+
+    def observe(operation: str, *, seconds: float, is_ok: bool) -> None:
+        histogram.labels(operation, "ok" if is_ok else "failed").observe(seconds)
+
+    return observe
+
+
+@contextlib.contextmanager
+def served(registered: CollectorRegistry, settings: StoreSettings) -> Iterator[None]:
+    """While the block runs, on the port that is set; nowhere where none is. Raises `OSError` for a port that is taken."""
+    if settings.metrics_port is None:
+        yield
+        return
+    server, thread = start_http_server(settings.metrics_port, settings.metrics_host, registered)
+    log.info("metrics on http://%s:%d/metrics", settings.metrics_host, server.server_port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
