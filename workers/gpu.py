@@ -4,7 +4,6 @@ Opens its connections, starts its threads, loads its models, and closes everythi
 """
 
 import contextlib
-import logging
 import os
 import statistics
 from collections.abc import Iterable
@@ -41,8 +40,6 @@ from workers.settings import GpuSettings
 from workers.shutdown import Stopper
 from workers.stopping import StopListener
 from workers.wishes import Wishes
-
-log = logging.getLogger(__name__)
 
 COOL_S = 10.0
 """How often models are looked through for those unused too long."""
@@ -97,7 +94,8 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
         store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
         allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
-        fetcher = stack.enter_context(contextlib.closing(_fetcher(settings, allowed)))
+        fetcher = Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed, authority=settings.store_authority)
+        stack.callback(fetcher.close)
         decoders = stack.enter_context(contextlib.closing(_decoders(settings)))
         delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
         stack.callback(delivery.close)
@@ -220,10 +218,6 @@ def _named(known: Catalog, name: str) -> str:
         return known.name_of(name)
     except errors.ModelNotFoundError as exc:
         raise ValueError(f"DARKROOM_MODELS and DARKROOM_PRELOAD: {exc}") from exc
-
-
-def _fetcher(settings: GpuSettings, allowed: tuple[str, ...]) -> Fetcher:
-    return Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed, authority=settings.store_authority)
 
 
 def _decoders(settings: GpuSettings) -> Decoders:
