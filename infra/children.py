@@ -1,5 +1,6 @@
 """Child processes of the embedded stack: started, started again, stopped, and never left behind."""
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -31,20 +32,24 @@ def _tied(command: Sequence[str]) -> list[str]:
 
 
 class Child:
-    """One process with its log file."""
+    """One process with its log file; without one it writes where this process does."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log_file: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log_file: Path | None
+    ) -> None:
         self.name = name
-        self.log_file = log_file
+        self._log_file = log_file
         self._command = _tied(command)
         self.environment = dict(environment)
         self._quick_deaths = 0
-        log_file.parent.mkdir(parents=True, exist_ok=True)
+        if log_file is not None:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
         self._process = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self._started = time.monotonic()
-        with self.log_file.open("ab") as output:
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(self._log_file.open("ab")) if self._log_file else None
             return subprocess.Popen(
                 self._command,
                 env=self.environment,
@@ -74,14 +79,29 @@ class Child:
             return
         self._quick_deaths += 1
         if self._quick_deaths >= QUICK_DEATHS:
-            log.warning("%s keeps dying; see %s", self.name, self.log_file)
+            log.warning("%s keeps dying; see %s", self.name, self._log_file or "what it wrote")
         self._process = self._spawn()
+
+    @property
+    def log_file(self) -> Path:
+        """Where it writes. Raises `ValueError` when that is where this process does."""
+        if self._log_file is None:
+            raise ValueError(f"{self.name} has no log file")
+        return self._log_file
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
 
     def stop(self) -> None:
         """Ask it to end; end it when it does not within the grace period."""
-        self._process.terminate()
+        self.terminate()
+        self.wait(GRACE_S)
+
+    def wait(self, grace_s: float) -> None:
+        """Until it has ended; end it when it does not within so many seconds."""
         try:
-            self._process.wait(GRACE_S)
+            self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

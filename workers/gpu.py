@@ -200,7 +200,7 @@ def _pass_on(app: celery.Celery, queue: str) -> None:
 
 def _host_gb(settings: GpuSettings) -> float | None:
     """What weights may be kept in besides the GPU; not counted where everything is in the machine's memory anyway."""
-    return None if settings.gpu_type == "cpu" else host.memory_gb()
+    return None if settings.gpu_type == "cpu" else host.memory_gb() / settings.workers_on_host
 
 
 def _checked_gpu(settings: GpuSettings, known: Catalog) -> Path | None:

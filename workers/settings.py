@@ -67,6 +67,9 @@ class GpuSettings(WorkerSettings):
     """Folder in which compiled code is kept between starts; by default where torch puts it,
     in a temporary folder."""
 
+    workers_on_host: Annotated[int, Field(ge=1)] = 1
+    """GPU workers that share this machine's memory, in which weights may be kept. `infra.each_gpu` sets it."""
+
     weights_dir: Path = Path("weights")
     """Folder of local weights; a model whose `source` is no folder in it is loaded from the hub."""
 

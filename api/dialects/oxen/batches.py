@@ -21,7 +21,7 @@ from storage.contracts import access, batches, errors, submissions
 
 router = APIRouter(prefix="/api/ai/batches", tags=["oxen"], responses=contract.PROBLEMS)
 
-PAUSE_EVERY = 20
+PAUSE_EVERY = 5
 """Lines that are looked at before other requests get their turn."""
 
 
