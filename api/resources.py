@@ -18,7 +18,7 @@ from api.service.forecast import Forecasts
 from api.service.kept import Kept
 from api.service.keys import Keys
 from api.service.objects import AsyncObjects
-from api.service.pacing import Pacing
+from api.service.pacing import Pacing, RequestPace
 from api.service.read import Reader
 from api.service.retention import Retention
 from api.service.route import Router
@@ -58,6 +58,7 @@ class Resources:
     objects: AsyncObjects
     submitter: Submitter
     pacing: Pacing
+    request_pace: RequestPace
     reader: Reader
     waiter: Waiter
     warming: Warming
@@ -156,6 +157,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
             objects=objects,
             submitter=submitter,
             pacing=pacing,
+            request_pace=RequestPace(settings.requests_per_minute),
             reader=reader,
             waiter=Waiter(hub=hub, archive=archive, reader=reader, limit_s=settings.blocking_limit_s),
             warming=Warming(ledger, settings.blocking_limit_s),

@@ -92,6 +92,10 @@ class ApiSettings(StoreSettings):
     """Bytes of Redis that the records of one tenant's generations may take, unfinished ones and those that ended within
     `DARKROOM_ARCHIVE_AFTER_S`: about 5 kB each, and up to 256 KiB. By default there is no bound but that of unfinished ones."""
 
+    requests_per_minute: Annotated[int | None, Field(ge=1)] = None
+    """Requests of one tenant, of whatever kind, to this process in a minute, a tenth of them at once. Beyond, 429 is answered
+    before any of a body is read. By default there is no bound."""
+
     queue_ttl_s: Annotated[float, Field(gt=0)] = 24 * 3600
     """Seconds a generation waits for a worker before it fails as `expired_in_queue`; also the most a request may ask for."""
 

@@ -31,11 +31,13 @@ def shown(request: Request) -> str:
 async def authenticated(request: Request, resources: Resources) -> access.Caller:
     """Who the request's API key, or signed-in page, stands for.
 
-    Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`.
+    Raises `errors.UnauthenticatedError`, `errors.StoreUnavailableError` and `errors.TooManyRequestsError`.
     """
     holder = await _holder(request, resources, shown(request))
     if holder is None:
-        return await resources.keys.caller_of(shown(request))
+        caller = await resources.keys.caller_of(shown(request))
+        resources.request_pace.check(caller.tenant)
+        return caller
     if holder.token.purpose != "session":
         raise errors.UnauthenticatedError("This token is not for that")
     return holder.caller
@@ -82,7 +84,9 @@ async def _holder(request: Request, resources: Resources, text: str) -> Holder |
     """Whoever shows a browser token; None: it is no token."""
     if not text.startswith(TOKEN):
         return None
-    return await resources.tokens.holder_of(text, request.headers.get("origin"))
+    holder = await resources.tokens.holder_of(text, request.headers.get("origin"))
+    resources.request_pace.check(holder.caller.tenant)
+    return holder
 
 
 async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> access.Caller:

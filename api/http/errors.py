@@ -53,7 +53,8 @@ def headers(error: errors.DarkroomError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, errors.TransientError) and status(error) in (429, 503):
         seconds = max(1, round(error.retry_after))
-        per_minute = error.per_minute if isinstance(error, errors.TooManyRequestsError) else None
-        told = remarks.rate(per_minute, 0, seconds) if per_minute is not None else {}
+        told = {}
+        if isinstance(error, errors.TooManyRequestsError) and error.per_minute is not None:
+            told = remarks.rate(error.per_minute, 0, seconds, what=error.what)
         return {"Retry-After": str(seconds), **told}
     return {}

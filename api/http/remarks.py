@@ -30,9 +30,9 @@ def remark(request: Request, header: str, values: Sequence[str]) -> None:
         )
 
 
-def rate(per_minute: int, left: int, seconds: int) -> dict[str, str]:
-    """The headers of a rate: so many submissions may come now, and all that may come at once in so many seconds."""
-    return {RATE_POLICY: f'"submissions";q={per_minute};w=60', RATE: f'"submissions";r={left};t={seconds}'}
+def rate(per_minute: int, left: int, seconds: int, *, what: str = "submissions") -> dict[str, str]:
+    """The headers of a rate: so many may come now, and all that may come at once in so many seconds."""
+    return {RATE_POLICY: f'"{what}";q={per_minute};w=60', RATE: f'"{what}";r={left};t={seconds}'}
 
 
 def of(scope: Scope) -> list[tuple[bytes, bytes]]:

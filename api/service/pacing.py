@@ -1,8 +1,46 @@
-"""How fast an API key may submit, and send pictures."""
+"""How fast a tenant may ask, and an API key submit and send pictures."""
 
-from storage.contracts import access, edits, submissions
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from storage.contracts import access, edits, errors, submissions
 from storage.ledger import access as ledger_access
 from storage.ledger import call
+
+AT_ONCE_S = 6.0
+"""Seconds whose worth of requests may come at once: a tenth of a minute's."""
+
+REMEMBERED = 10_000
+"""Tenants, those who asked last."""
+
+
+class RequestPace:
+    """Requests of each tenant to this process, of whatever kind, counted in memory before any of a body is read."""
+
+    def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`per_minute` None does not count."""
+        self._per_minute = per_minute
+        self._clock = clock
+        # When the next request of each would be due if they came evenly (GCRA).
+        self._due: OrderedDict[str, float] = OrderedDict()
+
+    def check(self, tenant: str) -> None:
+        """Count a request. Raises `errors.TooManyRequestsError`."""
+        if self._per_minute is None:
+            return
+        now, unit_s = self._clock(), 60 / self._per_minute
+        due = max(self._due.get(tenant, now), now) + unit_s
+        too_soon_s = due - now - max(AT_ONCE_S, unit_s)
+        if too_soon_s > 1e-9:
+            message = f"At most {self._per_minute} requests in a minute"
+            raise errors.TooManyRequestsError(
+                message, retry_after=too_soon_s, per_minute=self._per_minute, what="requests"
+            )
+        self._due[tenant] = due
+        self._due.move_to_end(tenant)
+        if len(self._due) > REMEMBERED:
+            self._due.popitem(last=False)
 
 
 class Pacing:

@@ -194,15 +194,18 @@ class TooManyActiveError(TransientError):
 
 
 class TooManyRequestsError(TransientError):
-    """The API key submits more often than it may."""
+    """The API key submits more often than it may, or its tenant asks more often."""
 
     code = "too_many_requests"
     title = "Too many requests"
 
-    def __init__(self, message: str, *, retry_after: float = 1.0, per_minute: int | None = None) -> None:
-        """`per_minute` is what the key may submit, where that is what it was too much for."""
+    def __init__(
+        self, message: str, *, retry_after: float = 1.0, per_minute: int | None = None, what: str = "submissions"
+    ) -> None:
+        """`per_minute` is how many of `what` there may be, where that is what it was too much for."""
         super().__init__(message, retry_after=retry_after)
         self.per_minute = per_minute
+        self.what = what
 
 
 class OutOfMemoryError(TransientError):
