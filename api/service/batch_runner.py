@@ -74,11 +74,12 @@ class BatchRunner:
         if batch.phase is batches.Phase.RUNNING or batch.phase is batches.Phase.OVER:
             await self._finish(held)
             return
-        lines = await lines_of(self._objects, batch)
-        caller = await self._caller(batch)
-        if caller is None and batch.phase is not batches.Phase.CANCELLING:
-            log.warning("%s: its key is no longer valid, what is left of it is cancelled", batch.id)
+        lines, caller = await self._lines(batch), await self._caller(batch)
+        if (lines is None or caller is None) and batch.phase is not batches.Phase.CANCELLING:
+            reason = "its lines are gone" if lines is None else "its key is no longer valid"
+            log.warning("%s: %s, what is left of it is cancelled", batch.id, reason)
             await self._ledger.run(ledger_batches.change(batch.id, batch.tenant, "cancel"))
+        lines = lines or []
         now: ledger_batches.Held | None = held
         while now is not None and now.batch.phase is batch.phase:
             cursor = now.batch.cursor
@@ -138,7 +139,13 @@ class BatchRunner:
             raise
         except errors.DarkroomError as exc:
             refusal = submissions.Refusal(code=exc.code, message=exc.message)
-            await self._submitter.refuse(submission.model_copy(update={"refused": refusal}), caller, ids=ids)
+        except Exception:
+            # A fault of ours with one line must not hold up the others for ever.
+            log.exception("%s: line %r cannot be submitted", batch.id, line.custom_id)
+            refusal = submissions.Refusal(code=errors.InternalError.code, message="The line could not be submitted")
+        else:
+            return
+        await self._submitter.refuse(submission.model_copy(update={"refused": refusal}), caller, ids=ids)
 
     async def _cancel(self, batch: batches.Batch, line: batches.Line) -> None:
         try:
@@ -177,8 +184,14 @@ class BatchRunner:
         if await self._ledger.run(ledger_batches.finish(held)):
             log.info("%s: the batch is over", batch.id)
 
+    async def _lines(self, batch: batches.Batch) -> list[batches.Line] | None:
+        try:
+            return await lines_of(self._objects, batch)
+        except errors.NotFoundError:
+            return None
+
     async def _rows(self, batch: batches.Batch) -> AsyncIterator[manifests.Row]:
-        lines = await lines_of(self._objects, batch)
+        lines = await self._lines(batch) or []
         for start in range(0, len(lines), SLICE):
             part = lines[start : start + SLICE]
             for row in await asyncio.gather(*(self._row(batch, line) for line in part)):

@@ -34,7 +34,7 @@ class Submitter:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self.faults: list[errors.DarkroomError] = []
+        self.faults: list[Exception] = []
         self.submitted: list[str] = []
 
     async def submit(self, submission: submissions.Submission, caller: access.Caller, *, ids: Sequence[str]) -> None:
@@ -261,6 +261,23 @@ def test_a_key_that_is_revoked_submits_no_more(office: Office) -> None:
     office.keys.is_valid = False
     found = office.to_the_end(id_)
     assert (found.is_cancelled, found.submitted, found.cancelled + found.succeeded) == (True, 5, 20)
+
+
+def test_a_fault_of_ours_with_one_line_fails_that_line_alone(office: Office) -> None:
+    id_ = office.create(3)
+    office.submitter.faults = [KeyError("field")]
+    found = office.to_the_end(id_)
+    assert (found.succeeded, found.failed) == (2, 1)
+    (failed,) = [one for one in _generations(office, id_, 3) if one.status == "failed"]
+    assert failed.error_code == "internal"
+
+
+def test_a_batch_whose_lines_are_lost_ends(office: Office) -> None:
+    id_ = office.create(9)
+    office.work()
+    office.objects.delete(office.read(id_).lines_key)
+    found = office.to_the_end(id_)
+    assert (found.is_cancelled, found.submitted, found.cancelled + found.succeeded) == (True, 5, 9)
 
 
 def test_prompts_lie_with_the_generations_alone_once_all_are_submitted(office: Office) -> None:
