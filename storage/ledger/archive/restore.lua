@@ -1,4 +1,5 @@
--- A request's records come back from the object store, to be changed: those that are archived and not here.
+#!lua
+-- A request's records come back from the object store, to be changed: those that are archived and not here. A full store refuses it.
 -- ARGV: 1 tenant, 2 JSON {inputs?, inputs_until_ms?, uses, records: [{record, results_until_ms?, erase_ms?, until_ms}]}, 3 bytes
 --       of records that the tenant may have here or ''
 -- Returns {'restored', how many} | {'heavy', bytes}
