@@ -169,11 +169,11 @@ def test_a_stall_of_the_store_costs_no_healthy_edit_a_second_run(victim: Victim,
 
 
 def test_a_batch_outlives_the_api_with_each_line_run_once(victim: Victim, tiny: str) -> None:
-    alice, count = victim.alice, 200
+    alice, count = victim.alice, 120
     # The first waits until the last is submitted, and longer.
     lines = [line(str(number), tiny, model="slow" if number < 2 else "quick") for number in range(count)]
     id_ = made(alice, lines)["batch_id"]
-    for _ in range(3):
+    for _ in range(2):
         before = read(alice, id_)["counts"]["waiting"]
         eventually(lambda before=before: read(alice, id_)["counts"]["waiting"] < before)  # type: ignore[misc]
         killed = victim.signal("api", signal.SIGKILL)

@@ -527,7 +527,7 @@ def test_little_is_left_in_redis(desk: Desk, objects: Objects, tenant: str) -> N
 
     finished(desk, tenant)
     moved(desk, objects)
-    before, count = used(), 1000
+    before, count = used(), 400
     for _ in range(count):
         desk.accept(tenant, inputs_prefix=f"inputs/{tenant}/{uuid.uuid4()}/")
         desk.finish(desk.claim())
