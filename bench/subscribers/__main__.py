@@ -13,6 +13,9 @@ from bench.overhead import stacks
 from bench.overhead.__main__ import photograph
 from infra import embedded
 
+AT_ONCE = 50
+"""Streams that are opened at a time."""
+
 
 async def subscribe(http: aiohttp.ClientSession, delays: list[float], ready: asyncio.Semaphore) -> None:
     """Note how long after its cursor's time each event arrives, in ms."""
@@ -30,7 +33,7 @@ async def subscribe(http: aiohttp.ClientSession, delays: list[float], ready: asy
                     ready.release()
 
 
-async def run(stack: embedded.Stack, streams: int, edits: int) -> None:
+async def run(stack: embedded.Stack, streams: int, edits: int, pause_s: float) -> None:
     headers = {"Authorization": f"Bearer {stack.api_key}"}
     api = psutil.Process(stack.children["api"].pid)
     before = api.memory_info().rss
@@ -38,17 +41,25 @@ async def run(stack: embedded.Stack, streams: int, edits: int) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(stack.url, headers=headers, connector=connector) as http:
         ready = asyncio.Semaphore(0)
-        tasks = [asyncio.create_task(subscribe(http, delays, ready)) for _ in range(streams)]
-        for _ in range(streams):
-            await ready.acquire()
+        tasks: list[asyncio.Task[None]] = []
+        while len(tasks) < streams:
+            # A few at a time: each reads the log first, and one that has to wait for that too long is to come again.
+            some = min(AT_ONCE, streams - len(tasks))
+            tasks += [asyncio.create_task(subscribe(http, delays, ready)) for _ in range(some)]
+            for _ in range(some):
+                await ready.acquire()
         memory = (api.memory_info().rss - before) / streams / 1024
         image = photograph()
         for _ in range(edits):
             body = {"model": "sleep-20", "prompt": "x", "input_image": image}
             async with http.post("/api/ai/queue", json=body) as answer:
                 assert answer.status == 200
-            await asyncio.sleep(2)
-        await asyncio.sleep(3)
+            await asyncio.sleep(pause_s)
+        # What is on its way still is waited for.
+        arrived = -1
+        while len(delays) > arrived:
+            arrived = len(delays)
+            await asyncio.sleep(3)
         for task in tasks:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -65,9 +76,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--edits", type=int, default=20)
+    parser.add_argument("--pause", type=float, default=2, help="seconds between edits")
     asked = parser.parse_args()
-    with stacks.sleeping(DARKROOM_MAX_STREAMS_PER_TENANT=str(asked.streams + 10)) as stack:
-        asyncio.run(run(stack, asked.streams, asked.edits))
+    room = str(asked.streams + 100)
+    names = ("DARKROOM_MAX_STREAMS_PER_TENANT", "DARKROOM_MAX_STREAMS", "DARKROOM_MAX_CONNECTIONS")
+    with stacks.sleeping(**dict.fromkeys(names, room)) as stack:
+        asyncio.run(run(stack, asked.streams, asked.edits, asked.pause))
 
 
 if __name__ == "__main__":
