@@ -35,7 +35,20 @@ DIALECT_TENANTS = ("ruth", "nina", "olga", "rita", "faye", "bella", "nadia", "il
 
 TENANTS = {
     name: f"key-of-{name}-{secrets.token_hex(8)}"
-    for name in ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "hugh", "ivan", "penny", *DIALECT_TENANTS)
+    for name in (
+        "alice",
+        "bob",
+        "carol",
+        "dave",
+        "erin",
+        "frank",
+        "grace",
+        "hugh",
+        "ivan",
+        "penny",
+        "wendy",
+        *DIALECT_TENANTS,
+    )
 }
 
 

@@ -97,19 +97,19 @@ def _filled(value: Any, picture: str) -> Any:
 @pytest.mark.parametrize("name", [*ROUTES, *BLOCKING])
 def test_a_megabyte_in_any_field_is_refused_or_not_recorded(stack: embedded.Stack, tiny: str, name: str) -> None:
     path, plain, within, fields = (ROUTES | BLOCKING)[name]
-    grace = Tenant(stack.url, "grace", TENANTS["grace"])
+    wendy = Tenant(stack.url, "wendy", TENANTS["wendy"])
     sizes = {}
     with contextlib.closing(connections.connect(stack.store)) as connection, requests.Session() as session:
-        session.headers.update(grace.headers)
+        session.headers.update(wendy.headers)
         for field, is_untyped in {**fields, "unheard_of": True}.items():
             for shape, value in LARGE.items() if is_untyped else [("text", LARGE["text"])]:
                 body = _filled(plain, tiny)
                 (body[within] if within else body)[field] = value
                 answer = session.post(stack.url + path, json=body, timeout=60)
                 assert answer.status_code < 500, (field, shape, answer.text[:500])
-                for id_ in connection.zrange(keys.HISTORY + "grace", -4, -1):
+                for id_ in connection.zrange(keys.HISTORY + "wendy", -4, -1):
                     record = connection.hgetall(keys.GENERATION + id_)
                     sizes[field, shape, id_] = sum(len(key) + len(part) for key, part in record.items())
-                connection.delete(keys.HISTORY + "grace")
+                connection.delete(keys.HISTORY + "wendy")
     assert {key: size for key, size in sizes.items() if size > (BOUND if key[0] == "prompt" else SHOWN)} == {}
     assert sizes or name in STRICT, "some are accepted: a field that is passed over, or what is shown again"
