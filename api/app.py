@@ -24,10 +24,12 @@ from api.http.access import own_url
 from api.http.hangups import HungUpError
 from api.http.metering import Metered
 from api.http.middleware import BodyLimit, RequestIds, SafeHeaders
+from api.http.turns import TakingTurns, hold_refusal
 from api.metrics import ApiMetrics
 from api.resources import Resources, open_resources
 from api.settings import ApiSettings
 from api.webhooks.delivery import Delivery
+from storage import garbage
 from storage.contracts import errors
 from storage.metrics import registry
 
@@ -66,6 +68,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 calls=resources.webhook_calls,
             )
             await _warn_of_unknown_tenants(settings, resources)
+            garbage.settle()
             running = [asyncio.create_task(one) for one in (delivery.run(), resources.batch_runner.run())]
             try:
                 yield
@@ -81,6 +84,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         Middleware(RequestIds, fault=_fault),
         Middleware(SafeHeaders),
         _body_limit(settings),
+        Middleware(TakingTurns),
     ]
     if settings.cors_origins:
         cors = Middleware(
@@ -177,6 +181,8 @@ async def _known_fault(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, errors.DarkroomError)  # noqa: S101  (registered for this class only)
     if isinstance(exc, errors.TransientError):
         log.warning("%s %s: %s", request.method, request.url.path, exc)
+    if isinstance(exc, errors.TooManyRequestsError | errors.TooManyActiveError):
+        await hold_refusal(request)
     return _problem(request, exc)
 
 

@@ -27,6 +27,7 @@ from api.service.streams import OpenStreams
 from api.service.submit import Submitter
 from api.service.tickets import TicketSender
 from api.service.tokens import Tokens
+from api.service.turns import Turns
 from api.service.wait import Waiter
 from api.service.warming import Warming
 from api.service.watch import BLOCK_MS, Hub
@@ -66,6 +67,7 @@ class Resources:
     signer: provenance.Signer | None
     signatures: Signatures
     streams: OpenStreams
+    turns: Turns
     forecasts: Forecasts
     budgets: Budgets
     eraser: Eraser
@@ -145,6 +147,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
             retention=Retention(settings.retention_days),
             pacing=pacing,
         )
+        turns = Turns()
         kept_batches = Batches(ledger, objects)
         yield Resources(
             settings=settings,
@@ -175,6 +178,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
                 archive=archive,
                 reader=reader,
                 keys=keys,
+                turns=turns,
                 max_active=settings.max_active_per_tenant,
             ),
             webhook_secrets=WebhookSecrets(signatures, ledger),
@@ -183,6 +187,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
             # Not a stale answer: balancers take it for what is so now.
             health=Kept(functools.partial(_stores_answer, connection, ledger, objects), fresh_s=0.5, stale_s=0.5),
             tokens=Tokens(signatures.key("browser token"), keys, ledger),
+            turns=turns,
             streams=OpenStreams(settings.max_streams_per_tenant, settings.max_streams, gauge=metrics.streams),
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from storage import garbage
 from storage.contracts import catalog, errors, plans
 from storage.contracts.geometry import Canvas, Size, planned
 from workers import compiling
@@ -81,6 +82,7 @@ class Loader:
         if is_warm:
             self.warm_up(model, pipeline, plan)
         cold_start = ColdStart(import_s=imported - began, read_s=read - imported, warm_up_s=self.clock() - read)
+        garbage.settle()
         return Loaded(pipeline=pipeline, cold_start=cold_start, is_warm=is_warm)
 
     def warm_up(self, model: catalog.Model, pipeline: base.Pipeline, plan: plans.Plan) -> None:

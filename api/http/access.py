@@ -6,6 +6,7 @@ from fastapi import Depends, Header, Query
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 
+from api.http.turns import belongs_to, take_turn
 from api.resources import Resources
 from api.service.tokens import PREFIX as TOKEN
 from api.service.tokens import Holder
@@ -36,7 +37,7 @@ async def authenticated(request: Request, resources: Resources) -> access.Caller
     holder = await _holder(request, resources, shown(request))
     if holder is None:
         caller = await resources.keys.caller_of(shown(request))
-        resources.request_pace.check(caller.tenant)
+        await _counted(request, resources, caller.tenant)
         return caller
     if holder.token.purpose != "session":
         raise errors.UnauthenticatedError("This token is not for that")
@@ -85,8 +86,15 @@ async def _holder(request: Request, resources: Resources, text: str) -> Holder |
     if not text.startswith(TOKEN):
         return None
     holder = await resources.tokens.holder_of(text, request.headers.get("origin"))
-    resources.request_pace.check(holder.caller.tenant)
+    await _counted(request, resources, holder.caller.tenant)
     return holder
+
+
+async def _counted(request: Request, resources: Resources, tenant: str) -> None:
+    """Goes on when it is the tenant's turn, unless it asks too often: that is told without one."""
+    belongs_to(request, resources.turns, tenant)
+    resources.request_pace.check(tenant)
+    await take_turn(request)
 
 
 async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> access.Caller:

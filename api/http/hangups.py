@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from api.http.turns import end_turn
+
 T = TypeVar("T")
 
 
@@ -15,6 +17,7 @@ class HungUpError(Exception):
 
 async def unless_hung_up(request: Request, waiting: Coroutine[Any, Any, T]) -> T:
     """What a coroutine returns. Raises `HungUpError` as soon as the client has gone; the coroutine is then cancelled."""
+    end_turn(request)
     result = asyncio.ensure_future(waiting)
     gone = asyncio.ensure_future(_gone(request))
     try:

@@ -12,6 +12,7 @@ from api.service.batches import ObjectStore, jsonl, lines_of
 from api.service.keys import Keys
 from api.service.read import Reader
 from api.service.submit import Submitter
+from api.service.turns import Turns
 from storage import connections
 from storage.contracts import access, batches, errors, generations, submissions
 from storage.ledger import batches as ledger_batches
@@ -43,6 +44,7 @@ class BatchRunner:
         archive: Archive,
         reader: Reader,
         keys: Keys,
+        turns: Turns,
         max_active: int,
     ) -> None:
         self._ledger = ledger
@@ -51,6 +53,7 @@ class BatchRunner:
         self._archive = archive
         self._reader = reader
         self._keys = keys
+        self._turns = turns
         self._most_unfinished = max(1, min(MOST_UNFINISHED, max_active // 2))
 
     async def run(self) -> None:
@@ -111,7 +114,12 @@ class BatchRunner:
             part = part[: max(0, self._most_unfinished - batch.unfinished)]
             if not part:
                 return 0, LOOK_EVERY_S
-        outcomes = await asyncio.gather(*(steps[batch.phase](line) for line in part), return_exceptions=True)
+
+        async def in_turn(line: batches.Line) -> None:
+            async with self._turns.of(batch.tenant):
+                await steps[batch.phase](line)
+
+        outcomes = await asyncio.gather(*map(in_turn, part), return_exceptions=True)
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, errors.TransientError):
                 return number, max(LOOK_EVERY_S, outcome.retry_after)

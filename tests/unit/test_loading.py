@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
 from transformers import T5EncoderModel
 
+from storage import garbage
 from storage.contracts import errors, plans
 from storage.contracts.weights import Weights
 from workers.pipelines import execution, flux2, klein, kontext, revisions, small
@@ -57,6 +59,22 @@ def _load(weights: Path, name: str, plan: plans.Plan = plans.RESIDENT, **more: A
     layers = () if name == "small-kontext" else small.TEXT_LAYERS
     described = Weights(source=name, name=name, licence="none", text_layers=layers, **more)
     return FAMILIES[name].load(described, weights / name, "cpu", plan, lambda share: None)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_of_a_model_that_is_closed_nothing_stays_in_memory(weights: Path, name: str) -> None:
+    """Though garbage collections leave out what was loaded (`storage.garbage`)."""
+    pipeline = _load(weights, name)
+    # A circle, as hooks and compiled layers make them.
+    pipeline.pipe.transformer.circle = [pipeline.pipe.transformer]
+    parts = [
+        weakref.ref(pipeline.pipe),
+        weakref.ref(pipeline.pipe.transformer),
+        weakref.ref(pipeline.pipe.text_encoder),
+    ]
+    garbage.settle()
+    pipeline.close()
+    assert [part() for part in parts] == [None, None, None]
 
 
 def _refusal(weights: Path, name: str, **more: Any) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import gc
 import logging
 import platform
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from storage import garbage
 from storage.contracts import errors
 from storage.contracts.plans import Plan
 from workers.pipelines import faults, peaks
@@ -113,7 +113,7 @@ class Denoising:
         self.pipe = None
         self.__dict__.clear()
         # Hooks and parts refer to each other in circles.
-        gc.collect()
+        garbage.let_go()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

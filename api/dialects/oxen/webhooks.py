@@ -14,6 +14,7 @@ from api.dialects import base, fields
 from api.dialects.oxen import answers, contract
 from api.dialects.oxen.keys import Rotation
 from api.http.access import Caller, ResourcesDep, Tenant
+from api.http.hangups import unless_hung_up
 from api.service.read import Reader, ResultView
 from api.service.webhook_secrets import Secret
 from api.webhooks.delivery import Message
@@ -86,7 +87,8 @@ async def ping(request: Request, resources: ResourcesDep, tenant: Tenant) -> Res
     message = _message(
         "ping", {}, f"ping-{time.time_ns()}", [one.key for one in await resources.webhook_secrets.of(tenant)]
     )
-    outcome = await resources.pings.send(tenant, webhook.url, message.body, message.headers)
+    sending = resources.pings.send(tenant, webhook.url, message.body, message.headers)
+    outcome = await unless_hung_up(request, sending)
     told = {"outcome": outcome.text, "status": outcome.status, "duration_ms": outcome.took_ms}
     return JSONResponse(told)
 

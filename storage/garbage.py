@@ -1,0 +1,19 @@
+"""Pauses of Python's garbage collector.
+
+A full collection looks at every object there is while nothing else runs: 70 ms in an API process, 290 ms in a worker that has
+loaded a pipeline, nearly all of it for modules and classes that stay. What stays is left out by `settle`.
+"""
+
+import gc
+
+
+def settle() -> None:
+    """Collect what is garbage now, and never look at the rest again; called when what is to stay was loaded."""
+    gc.collect()
+    gc.freeze()
+
+
+def let_go() -> None:
+    """The same, with another look at what was to stay; called when something large of it was let go."""
+    gc.unfreeze()
+    settle()
