@@ -1,5 +1,6 @@
 """The `darkroom` command as people type it."""
 
+import contextlib
 import csv
 import json
 import os
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 from darkroom.cli import main
 from infra import embedded
 from tests.conftest import PHOTOGRAPH, TENANTS, Tenant, eventually
+from tests.faults.oracle.proxy import Proxy
 
 Run = Callable[..., "Done"]
 
@@ -162,23 +164,72 @@ def test_a_reader_who_has_seen_enough_is_no_fault(stack: embedded.Stack, tmp_pat
     assert (done.stdout, done.stderr) == ("[0\n", "")
 
 
-def test_control_c_cancels_the_edit(stack: embedded.Stack, frank: Tenant, tmp_path: Path) -> None:
-    command = [COMMAND, "edit", str(PHOTOGRAPH), "stop me", "-m", "slower", "--steps", "50"]
+@pytest.fixture
+def between(stack: embedded.Stack) -> Iterator[Proxy]:
+    """A network between the command and the service."""
+    proxy = Proxy(int(stack.url.rpartition(":")[2]))
+    yield proxy
+    proxy.close()
+
+
+@contextlib.contextmanager
+def _editing(stack: embedded.Stack, proxy: Proxy, folder: Path, prompt: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [COMMAND, "edit", str(PHOTOGRAPH), prompt, "-m", "slower", "--steps", "50"]
     # Whoever runs the tests in the background has Ctrl-C ignored, which processes inherit.
     with subprocess.Popen(
         ["env", "--default-signal=INT", *command],
-        env=_environment(stack),
-        cwd=tmp_path,
+        env=_environment(stack, DARKROOM_URL=f"http://127.0.0.1:{proxy.port}"),
+        cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        found = eventually(lambda: frank.get("/api/ai/queue?search=stop me").json()["generations"])
+        yield process
+
+
+def test_control_c_cancels_the_edit(stack: embedded.Stack, between: Proxy, frank: Tenant, tmp_path: Path) -> None:
+    with _editing(stack, between, tmp_path, "stop me") as process:
+        found = eventually(lambda: frank.get("/api/ai/queue?search=stop me&status=processing").json()["generations"])
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
-    assert process.returncode == 130
+        told = _told(process)
     assert f"cancelled {found[0]['generation_id']}" in told
-    assert "Traceback" not in told
     assert frank.finished(found[0]["generation_id"])["status"] == "cancelled"
+
+
+def test_control_c_before_the_answer_has_come_cancels_what_was_accepted(
+    stack: embedded.Stack, between: Proxy, frank: Tenant, tmp_path: Path
+) -> None:
+    between.hold_answers(True)
+    with _editing(stack, between, tmp_path, "stop me early") as process:
+        found = eventually(lambda: frank.get("/api/ai/queue?search=stop me early").json()["generations"])
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("stopping when the service has answered")
+        between.hold_answers(False)
+        told = _told(process)
+    assert f"cancelled {found[0]['generation_id']}" in told
+    assert frank.finished(found[0]["generation_id"])["status"] == "cancelled"
+
+
+def test_control_c_twice_stops_though_nobody_answers(
+    stack: embedded.Stack, between: Proxy, frank: Tenant, tmp_path: Path
+) -> None:
+    between.hold_answers(True)
+    with _editing(stack, between, tmp_path, "nobody answers") as process:
+        eventually(lambda: frank.get("/api/ai/queue?search=nobody answers").json()["generations"])
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert _told(process) == "darkroom: interrupted\n"
+
+
+def _told(process: "subprocess.Popen[str]") -> str:
+    """The rest of what a command that was interrupted says."""
+    assert process.stderr is not None
+    told = process.stderr.read()
+    assert process.wait(30) == 130
+    assert "Traceback" not in told
+    return told
 
 
 def test_cancelling_says_what_came_of_it(run: Run, frank: Tenant, tiny: str) -> None:

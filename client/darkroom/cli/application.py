@@ -52,7 +52,6 @@ def main() -> None:
     except typer.Exit as exc:
         code = exc.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        err.print("darkroom: interrupted")
         code = INTERRUPTED
     except typer.exceptions.TyperException as exc:
         code = _told(UsageError(f"{exc.format_message()} See darkroom --help."))
@@ -62,6 +61,9 @@ def main() -> None:
         code = 0
     except (faults.DarkroomError, UsageError, OSError, TypeError, ValueError) as exc:
         code = _told(exc)
+    # Typer makes an exit code of Ctrl-C itself.
+    if code == INTERRUPTED:
+        err.print("darkroom: interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 

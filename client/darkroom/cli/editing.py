@@ -3,9 +3,12 @@
 import base64
 import contextlib
 import os
+import signal
 import sys
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +17,7 @@ from darkroom.cli import options, printing
 from darkroom.cli.options import Id, Json, UsageError, service_of
 from darkroom.cli.progress import EditProgress
 from darkroom.faults import CancelledError, EditFailedError
-from darkroom.shapes import Accepted, Picture
+from darkroom.shapes import Picture
 from darkroom.synchronous import Client
 
 FORMATS = {".webp": "webp", ".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
@@ -71,11 +74,10 @@ def edit(
     }  # fmt: skip
     pictures = None if image == "-" else [image, *(also or [])]
     with service_of(context).open() as client:
-        accepted = client.enqueue(
-            pictures[0] if pictures and len(pictures) == 1 else pictures, prompt, model=model, mask=mask,
+        picture = _edited(
+            client, pictures[0] if pictures and len(pictures) == 1 else pictures, prompt, model=model, mask=mask,
             idempotency_key=uuid.uuid4().hex, **{name: value for name, value in asked.items() if value is not None},
         )  # fmt: skip
-        picture = _followed(client, accepted)
     saved = place.save(picture)
     if json:
         printing.as_json({**picture.generation.raw, "saved": saved})
@@ -84,9 +86,13 @@ def edit(
     _show(picture, saved, show)
 
 
-def _followed(client: Client, accepted: Accepted) -> Picture:
-    id_ = accepted.ids[0]
+def _edited(client: Client, *arguments: Any, **named: Any) -> Picture:
+    id_ = None
     try:
+        with _noted_interrupt() as check:
+            accepted = client.enqueue(*arguments, **named)
+            id_ = accepted.ids[0]
+        check()
         with EditProgress() as progress:
             progress.state(client.generation(id_))
             for event in client.follow(id_, since=accepted.cursor):
@@ -94,14 +100,44 @@ def _followed(client: Client, accepted: Accepted) -> Picture:
         return client.picture(id_)
     except KeyboardInterrupt:
         with contextlib.suppress(Exception):
-            if client.cancel(id_):
+            if id_ is not None and client.cancel(id_):
                 printing.err.print(f"cancelled {id_}")
         raise
     except (EditFailedError, CancelledError):
         raise
     except Exception:
-        printing.err.print(f"the edit goes on: darkroom download {id_}")
+        if id_ is not None:
+            printing.err.print(f"the edit goes on: darkroom download {id_}")
         raise
+
+
+@contextlib.contextmanager
+def _noted_interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C within the block is noted, and raised by the call that is given; a second one is raised at once.
+
+    Whoever stopped between a request and its answer would not know what there is to cancel.
+    """
+    is_interrupted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal is_interrupted
+        if is_interrupted:
+            raise KeyboardInterrupt
+        is_interrupted = True
+        printing.err.print("stopping when the service has answered; Ctrl-C again stops at once")
+
+    def check() -> None:
+        if is_interrupted:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    # In the background it is ignored, and stays so.
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _size(size: str | None) -> dict[str, object]:

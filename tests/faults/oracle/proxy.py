@@ -17,6 +17,8 @@ class Proxy:
         self._live: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._stranded: list[asyncio.Event] = []
         self._refusing = False
         self._delay_s = 0.0
@@ -61,6 +63,10 @@ class Proxy:
 
         self._loop.call_soon_threadsafe(swap)
 
+    def hold_answers(self, held: bool) -> None:
+        """What is sent arrives, and answers wait."""
+        self._loop.call_soon_threadsafe(lambda: self._answering.clear() if held else self._answering.set())
+
     def refuse(self, refusing: bool) -> None:
         """Reset new connections."""
         self._refusing = refusing
@@ -82,7 +88,7 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
-        for stranded in (*self._stranded, self._flowing):
+        for stranded in (*self._stranded, self._flowing, self._answering):
             stranded.set()
         # Somebody may have been accepted just now: again until nobody is left.
         while pumping := [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
@@ -120,6 +126,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(65536):
                 await flowing.wait()
+                if answers:
+                    await self._answering.wait()
                 if answers and self._delay_s:
                     await asyncio.sleep(self._delay_s)
                 if answers and self._swallow > 0:
