@@ -13,6 +13,7 @@ import redis.asyncio
 
 from storage import keys
 from storage.contracts import errors, events
+from storage.ledger.archive import EVENTS_KEPT_S
 from storage.ledger.execution import FAULTS, unavailable
 
 PAGE = 200
@@ -64,10 +65,16 @@ class EventLog:
         return Coverage(complete=not (trimmed or too_old or from_the_future), latest=latest)
 
     async def _trimmed_past(self, stream: str, cursor: str) -> bool:
-        """Whether entries after a cursor are no longer there. One command, so that nothing is added between two looks."""
+        """Whether entries after a cursor are no longer there. One command, so that nothing is added between two looks.
+
+        Those that were erased with their generations are not missed.
+        """
         info = await self._asked(self._connection, lambda pipeline: pipeline.xinfo_stream(stream), may_fail=True)
         if isinstance(info, redis.ResponseError):
             return False  # there is no stream, so nothing was ever taken from it
+        is_recent = events.order(cursor)[0] > (time.time() - EVENTS_KEPT_S) * 1000
+        if is_recent and info["entries-added"] <= keys.LOG_LENGTH:
+            return False  # too few and too new to have been trimmed
         first = info["first-entry"]
         # Where nothing is left, all that ever was is missing.
         begins = first[0] if first else info["last-generated-id"]

@@ -148,8 +148,12 @@ LIFETIMES_S: Final = {
 """Seconds each kind of key is kept after its last write."""
 
 
+LOG_LENGTH: Final = 10_000
+"""Entries that a log holds at least, once there were as many."""
+
+
 def prelude() -> str:
-    """The same names and lifetimes as Lua tables, put before every script of the ledger."""
+    """The same names, lifetimes and length as Lua tables, put before every script of the ledger."""
     names = {
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
@@ -165,4 +169,4 @@ def prelude() -> str:
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())
     life = ", ".join(f"{name} = {seconds}" for name, seconds in LIFETIMES_S.items())
-    return f"local KEY = {{ {key} }}\nlocal LIFE = {{ {life} }}\n"
+    return f"local KEY = {{ {key} }}\nlocal LIFE = {{ {life} }}\nlocal LOG_LENGTH = {LOG_LENGTH}\n"

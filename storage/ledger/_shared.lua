@@ -1,6 +1,5 @@
--- Put before every script, after KEY and LIFE: the server's clock, the event log, and the moves several transitions share.
+-- Put before every script, after what `storage/keys.py` names: the server's clock, the event log, and the moves several transitions share.
 
-local LOG_LENGTH = 10000
 local SAMPLES_KEPT = 200
 local DAY_MS = 86400000
 -- What a record takes beside its submission, with its places in the indexes.

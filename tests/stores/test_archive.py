@@ -18,7 +18,7 @@ from api.service.read import Reader
 from api.service.signing import Signatures
 from storage import connections, keys
 from storage.contracts import catalog, errors, generations, submissions
-from storage.events import EventLog
+from storage.events import Coverage, EventLog
 from storage.ledger import archive, call, erasure, expiry, records, webhooks
 from storage.ledger.records import lists
 from storage.objects import Objects
@@ -516,6 +516,26 @@ def test_a_reader_of_events_that_went_with_their_generations_is_told(
     # Even where nothing is left.
     desk.connection.xtrim(keys.EVENTS + tenant, maxlen=0, approximate=False)
     assert not asyncio.run(is_complete(before))
+
+
+def test_a_reader_misses_nothing_of_what_was_erased(desk: Desk, settings: StoreSettings, tenant: str) -> None:
+    desk.run(erasure.erase(finished(desk, tenant), tenant))
+    cursor = f"{desk.now_ms() - 1}-0"
+    desk.run(erasure.erase(finished(desk, tenant), tenant))
+
+    async def coverage() -> Coverage:
+        async with contextlib.aclosing(connections.connect_async(settings)) as connection:
+            return await EventLog(connection, connection).coverage(tenant, cursor)
+
+    assert asyncio.run(coverage()).complete, "nothing is left"
+    finished(desk, tenant)
+    assert asyncio.run(coverage()).complete, "what is left began later"
+    # Of a log that was trimmed as often as it was added to, nobody knows.
+    with desk.connection.pipeline(transaction=False) as pipeline:
+        for _ in range(keys.LOG_LENGTH):
+            pipeline.xadd(keys.EVENTS + tenant, {"type": "one"}, maxlen=100, approximate=False)
+        pipeline.execute()
+    assert not asyncio.run(coverage()).complete
 
 
 def test_little_is_left_in_redis(desk: Desk, objects: Objects, tenant: str) -> None:
