@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from api.app import create_app
 from api.http.connections import Limits, protocol
 from api.settings import ApiSettings
-from storage import logs
+from storage import logs, traces
 
 
 def main() -> None:
@@ -19,6 +19,11 @@ def main() -> None:
         settings.read_catalog()
     except (ValidationError, ValueError) as exc:
         sys.exit(f"darkroom api: {exc}")
+    with traces.told(settings, "darkroom-api"):
+        _serve(settings)
+
+
+def _serve(settings: ApiSettings) -> None:
     uvicorn.run(
         create_app(settings),
         host=settings.host,

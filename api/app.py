@@ -24,6 +24,7 @@ from api.http.access import own_url
 from api.http.hangups import HungUpError
 from api.http.metering import Metered
 from api.http.middleware import BodyLimit, RequestIds, SafeHeaders
+from api.http.tracing import TRACE_ID, Traced
 from api.http.turns import TakingTurns, hold_refusal
 from api.metrics import ApiMetrics
 from api.resources import Resources, open_resources
@@ -43,7 +44,7 @@ DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _SPOKEN}
 
 ANSWER_HEADERS = (
     "ETag", "Retry-After", "Location", "Content-Disposition", "Content-Range", "Accept-Ranges", "Idempotent-Replayed",
-    "X-Request-Id", "x-fal-request-id", "x-should-retry", "x-model-time-ms", *remarks.HEADERS,
+    "X-Request-Id", TRACE_ID, "x-fal-request-id", "x-should-retry", "x-model-time-ms", *remarks.HEADERS,
 )  # fmt: skip
 """Headers that a page of another origin may read."""
 
@@ -81,6 +82,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     middleware = [
         Middleware(Metered, metrics=metrics),
+        *([Middleware(Traced)] if settings.traces_endpoint else []),
         Middleware(RequestIds, fault=_fault),
         Middleware(SafeHeaders),
         _body_limit(settings),
@@ -103,6 +105,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
         middleware=middleware,
         redoc_url=None,
+        # Its own spans hold paths and queries, in which there may be tokens; ours are `api.http.tracing`.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.describing = [one.describe for one in DIALECTS.values() if one.describe is not None]
     told = http_errors.responses()

@@ -73,6 +73,12 @@ class StoreSettings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     """Address of that port."""
 
+    traces_endpoint: str | None = None
+    """Where this process sends its traces, by OTLP over HTTP: `http://collector:4318/v1/traces`. By default it makes none."""
+
+    traces_sampled: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The share of requests that are traced, of those whose caller has not decided it (`traceparent`)."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """From which level on a process logs."""
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from storage import logs
 from storage.contracts import errors
+from workers import attempts
 from workers.claiming import Claiming
 from workers.finishing import Finishing, Stored
 from workers.leases import Keeper, Lease
@@ -151,7 +151,7 @@ class Conveyor:
             action()
 
     def _warm(self, lease: Lease) -> None:
-        with logs.about(generation_id=lease.claim.id):
+        with attempts.about(lease.claim, lease.span):
             try:
                 self._phases.running.warm(lease)
             except errors.GpuFaultError as exc:
@@ -161,7 +161,7 @@ class Conveyor:
                 log.exception("its model could not be loaded ahead")
 
     def _prepare(self, lease: Lease, entry: Entry) -> None:
-        prepared = self._attempt(lease, lambda: self._phases.preparing.prepare(lease))
+        prepared = self._attempt(lease, "prepare", lambda: self._phases.preparing.prepare(lease))
         if prepared is None:
             entry.end()
             for ask_again in self._order.settle(lease):
@@ -176,7 +176,7 @@ class Conveyor:
         entry.begin()
         edited = None
         try:
-            edited = self._attempt(lease, lambda: self._phases.running.edit(prepared, entry.advance))
+            edited = self._attempt(lease, "edit", lambda: self._phases.running.edit(prepared, entry.advance))
         finally:
             entry.end(is_typical=edited is not None and lease.load_ms == loaded_before)
         if edited is not None:
@@ -198,7 +198,7 @@ class Conveyor:
             log.exception("a model could not be warmed up")
 
     def _finish(self, edited: Edited) -> None:
-        stored = self._attempt(edited.prepared.lease, lambda: self._phases.finishing.store(edited))
+        stored = self._attempt(edited.prepared.lease, "store", lambda: self._phases.finishing.store(edited))
         if stored is None:
             return
         if stored.is_to_be_delivered:
@@ -208,14 +208,15 @@ class Conveyor:
             self._publish(stored, on_belt=True)
 
     def _publish(self, stored: Stored, *, on_belt: bool) -> None:
-        if self._attempt(stored.lease, lambda: self._phases.finishing.publish(stored), on_belt=on_belt) is not None:
-            self._let_go(stored.lease, on_belt=on_belt)
+        lease = stored.lease
+        if self._attempt(lease, "publish", lambda: self._phases.finishing.publish(stored), on_belt=on_belt) is not None:
+            self._let_go(lease, on_belt=on_belt)
 
-    def _attempt(self, lease: Lease, phase: Callable[[], T], *, on_belt: bool = True) -> T | None:
+    def _attempt(self, lease: Lease, name: str, phase: Callable[[], T], *, on_belt: bool = True) -> T | None:
         """Run a phase; when it fails, record that and let the generation go."""
-        with logs.about(generation_id=lease.claim.id):
+        with attempts.about(lease.claim, lease.span):
             try:
-                return phase()
+                return attempts.traced(name, phase)
             except errors.GpuFaultError as exc:
                 self._end_faulty(lease, exc)
             except errors.DarkroomError as exc:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from storage import traces
 from storage.contracts import catalog, edits, errors, estimates, generations, results, samples
 from storage.ledger import call, claims
 from workers import pictures
@@ -96,11 +97,13 @@ class Finishing:
             self._filters.check_picture(edited.picture, "output")
         picture = pictures.finished(edited.picture, prepared.geometry)
         receipt = self._receipt(edited)
-        body = pictures.encode(picture, edit.output_format, edit.quality, receipt.model_dump_json())
-        body = self._signed(body, claim, receipt)
+        with traces.step("compress"):
+            body = pictures.encode(picture, edit.output_format, edit.quality, receipt.model_dump_json())
+            body = self._signed(body, claim, receipt)
         content_type = edits.CONTENT_TYPES[edit.output_format]
         began = time.monotonic()
-        self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
+        with traces.step("upload"):
+            self._patiently(prepared.lease, lambda: self._objects.put(claim.result_key, body, content_type))
         timings = results.Timings(
             queue_ms=claim.waited_ms,
             load_ms=prepared.lease.load_ms,

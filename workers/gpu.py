@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import celery
 
-from storage import connections, provenance, queues
+from storage import connections, provenance, queues, traces
 from storage.contracts import errors
 from storage.contracts.catalog import Catalog
 from storage.ledger import claims
@@ -76,6 +76,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     app = queues.celery_app(settings, own_queues)
     counted = WorkerMetrics(registry(), gpu_type=settings.gpu_type, region=settings.region)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(traces.told(settings, "darkroom-worker"))
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
         beats = stack.enter_context(contextlib.closing(connections.connect(settings)))
         residency = Residency(

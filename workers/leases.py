@@ -12,6 +12,7 @@ from PIL import Image
 
 from storage.contracts import errors, generations
 from storage.ledger import call, claims
+from workers import attempts
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Lease:
 
     def __init__(self, claim: generations.Claim) -> None:
         self.claim = claim
+        self.span = attempts.begun(claim)
         self.phase = generations.Phase.PREPARING
         self.step = 0
         self.loaded_percent = 0
@@ -150,7 +152,8 @@ class Keeper:
         return lease
 
     def drop(self, lease: Lease) -> None:
-        """Stop renewing."""
+        """Stop renewing: it is over here."""
+        lease.span.end()
         with self._lock:
             self._leases.pop((lease.claim.id, lease.claim.token), None)
 

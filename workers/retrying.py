@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 
+from storage import traces
 from storage.contracts import errors, samples
 from storage.ledger import call, claims
 from workers.leases import Lease
@@ -40,6 +41,7 @@ class Retrying:
             log.info("%s stopped: %s", claim.id, error.code)
             return
         self._failed(claim.edit.model, error.code)
+        traces.fail(lease.span, error.code)
         rest_s = self._rest(claim.attempt) if isinstance(error, errors.TransientError) else None
         sample = None
         if error.code not in samples.NOT_THE_TARGETS_FAULT:

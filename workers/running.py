@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from storage import traces
 from storage.contracts import errors
 from workers.leases import Lease
 from workers.pipelines import base
@@ -53,7 +54,7 @@ class Running:
             lease.check()
             if edit.filtered:
                 self._filters.check_prompt(edit.prompt)
-            self._pipeline(edit.model, lease.loaded)
+            self._loaded(lease)
         except errors.GpuFaultError:
             # Everything after it fails too, and the next edit, which may be another's, would be blamed for it.
             raise
@@ -74,7 +75,7 @@ class Running:
             on_step(step)
 
         while True:
-            pipeline = self._pipeline(edit.model, lease.loaded)
+            pipeline = self._loaded(lease)
             lease.begin_editing()
             began = time.monotonic()
             try:
@@ -96,13 +97,21 @@ class Running:
             upsampled_prompt=upsampled,
         )
 
+    def _loaded(self, lease: Lease) -> base.Pipeline:
+        loaded_before, began_ns = lease.load_ms, time.time_ns()
+        pipeline = self._pipeline(lease.claim.edit.model, lease.loaded)
+        if lease.load_ms != loaded_before:
+            traces.passed("load", began_ns)
+        return pipeline
+
     def _upsampled(self, pipeline: base.Pipeline, prepared: Prepared) -> tuple[base.Job, str | None]:
         """The job with its prompt written anew, and that prompt, if that is asked for and changes it."""
         lease, job = prepared.lease, prepared.job
         edit = lease.claim.edit
         if not edit.upsampled:
             return job, None
-        written = pipeline.upsample(job, edit.upsample_temperature, lambda: lease.advance(0))
+        with traces.step("upsample"):
+            written = pipeline.upsample(job, edit.upsample_temperature, lambda: lease.advance(0))
         if written == job.prompt:
             return job, None
         if edit.filtered:

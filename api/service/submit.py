@@ -18,6 +18,7 @@ from api.service.archive import Archive
 from api.service.budgets import Budgets, month
 from api.service.pacing import Pacing, sent_bytes
 from api.service.retention import Retention
+from storage import traces
 from storage.contracts import access, catalog, edits, errors, submissions
 from storage.ledger import call, expiry, records
 
@@ -146,6 +147,7 @@ class Submitter:
                 inputs_prefix=prefix if stored else None,
                 fingerprint=fingerprint,
                 token=caller.token_id,
+                trace=traces.current(),
             )
             receipt = await self._ledger.run(creation)
         except errors.StoreUnavailableError:
@@ -160,6 +162,7 @@ class Submitter:
         if receipt.needs_ticket:
             self._send_ticket(route.queue)
         log.info("accepted %s", " ".join(receipt.ids))
+        traces.note(generation_ids=receipt.ids)
         return Accepted(
             ids=receipt.ids,
             cursor=receipt.cursor,

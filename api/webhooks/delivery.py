@@ -11,12 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from opentelemetry.trace import SpanKind
+
 from api.service.archive import Archive
 from api.service.read import Reader, ResultView
 from api.service.webhook_secrets import WebhookSecrets
 from api.webhooks.calls import AT_ONCE, Calls, Outcome
 from api.webhooks.circuits import Circuits, Destination, destination_of
-from storage import connections
+from storage import connections, traces
 from storage.contracts import batches, errors, submissions
 from storage.ledger import call, webhooks
 
@@ -161,7 +163,15 @@ class Delivery:
         message = await self._message(due, webhook.dialect) if webhook else None
         if webhook is None or message is None:
             return Outcome(text="nobody can word it", is_final=True)
-        return await self._calls.post(webhook.url, message.body, message.headers)
+        span = traces.begin("webhook", "" if due.moment == "batch" else due.generation.trace, kind=SpanKind.CLIENT)
+        with traces.within(span):
+            outcome = await self._calls.post(webhook.url, message.body, {**message.headers, **traces.headers()})
+        if outcome.status is not None:
+            span.set_attribute("http.response.status_code", outcome.status)
+        if not outcome.answered:
+            traces.fail(span, "unanswered")
+        span.end()
+        return outcome
 
     async def _message(self, due: webhooks.DueWebhook, dialect: str) -> Message | None:
         keys = [secret.key for secret in await self._secrets.of(due.tenant)]

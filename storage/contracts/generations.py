@@ -117,6 +117,8 @@ class Generation:
     queue: str = ""
     group: str | None = None
     ignored: tuple[str, ...] = ()
+    trace: str = ""
+    """As in `Claim`."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
@@ -149,6 +151,7 @@ class Generation:
             queue=record["queue"],
             group=record.get("group"),
             ignored=tuple(record.get("ignored", "").split()),
+            trace=record.get("trace", ""),
         )
 
     @property
@@ -187,6 +190,8 @@ class Claim:
     edit: edits.Edit
     queue: str
     waited_ms: int = 0
+    trace: str = ""
+    """The span of the request it came with (`storage.traces`); empty where that is not recorded."""
 
     @property
     def result_key(self) -> str:

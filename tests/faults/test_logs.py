@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import re
 import secrets
@@ -23,19 +24,30 @@ MARK = f"unspeakable{secrets.token_hex(6)}"
 """Stands in whatever is a secret of the caller's."""
 
 
+traced: dict[str, list[web.Received]] = {}
+"""What each stack sent to its collector of traces."""
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
+    port = web.free_port()
     own = {
+        "DARKROOM_TRACES_ENDPOINT": f"http://127.0.0.1:{port}/v1/traces",
         "DARKROOM_LOG_LEVEL": "DEBUG",
         "DARKROOM_LOG_FORMAT": "json",
         "DARKROOM_MODELS": '["quick", "absent", "lethal"]',
     }
-    with supervised(tmp_path_factory.mktemp("talkative"), **own) as victim:
+    with (
+        web.receiving(port, itertools.repeat(200)) as spans,
+        supervised(tmp_path_factory.mktemp("talkative"), **own) as victim,
+    ):
+        traced[victim.stack.url] = spans
         yield victim.stack
 
 
 def _logs(stack: embedded.Stack) -> dict[str, str]:
-    return {file.name: file.read_text() for file in (stack.options.data_dir / "logs").iterdir()}
+    logs = {file.name: file.read_text() for file in (stack.options.data_dir / "logs").iterdir()}
+    return {**logs, "traces": b"".join(one.body for one in traced[stack.url]).decode(errors="replace")}
 
 
 def _lived(stack: embedded.Stack, tiny: str) -> list[str]:
@@ -91,6 +103,8 @@ def test_no_log_holds_a_prompt_a_key_a_picture_or_a_secret(stack: embedded.Stack
     unspeakable = _lived(stack, tiny)
     logs = _logs(stack)
     assert {"api.log", "worker-1.log", "housekeeping.log"} <= logs.keys()
+    assert "POST /api/ai/queue" in logs["traces"]
+    assert "input_unreachable" in logs["traces"]
     found = {(name, secret) for name, text in logs.items() for secret in unspeakable if secret in text}
     assert found == set()
 

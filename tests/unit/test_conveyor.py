@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from opentelemetry.trace import INVALID_SPAN
 
 from storage.contracts import errors
 from tests.conftest import eventually
@@ -44,6 +45,7 @@ class Lease:
 
     def __post_init__(self) -> None:
         self.claim = self.edit = self
+        self.span = INVALID_SPAN
         self.id = str(self.number)
 
 

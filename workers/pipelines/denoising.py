@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from storage import garbage
+from storage import garbage, traces
 from storage.contracts import errors
 from storage.contracts.plans import Plan
 from workers.pipelines import faults, peaks
@@ -56,6 +56,7 @@ class Denoising:
         self.pipe.set_progress_bar_config(disable=True)
         self.plan = plan
         self._peaks = peaks.Peaks()
+        self._laps = traces.Laps()
         self.embeddings = PromptMemory(torch.inference_mode()(self.encode))
 
     def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
@@ -127,7 +128,7 @@ class Denoising:
         def after_step(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             on_step(index + 1)
             if index + 1 == pipe.num_timesteps:
-                self._peaks.ended("denoise")
+                self._ended("denoise")
             if on_preview is not None:
                 if before:
                     clean = _foreseen(pipe.scheduler, before.pop(), tensors["latents"])
@@ -141,7 +142,7 @@ class Denoising:
             pipe, arguments = self.call(job)
             self._ran = type(pipe).__name__
             self.applied.encoded()
-            self._peaks.ended("encode")
+            self._ended("encode")
             if self.applied.step_cache is not None:
                 self.applied.step_cache.start(pipe)
             output = pipe(
@@ -156,8 +157,12 @@ class Denoising:
                 **arguments,
             )
             picture = _picture(output.images[0])
-            self._peaks.ended("decode")
+            self._ended("decode")
         return picture
+
+    def _ended(self, phase: str) -> None:
+        self._peaks.ended(phase)
+        self._laps.ended(phase)
 
     def postpone_compiling(self) -> bool:
         """See `base.Pipeline`. Products in fp8 are slow, and take more memory than planned, where they are not compiled."""
@@ -198,6 +203,7 @@ class Denoising:
     def working(self) -> Iterator[None]:
         """While the device computes: faults in our words, memory given back after one, peaks written down."""
         self._peaks.start()
+        self._laps.start()
         with faults.translated():
             try:
                 yield

@@ -61,7 +61,7 @@ def claim(
             return None
         if reply[0] == "deferred":
             return Deferred(queue=reply[1])
-        id_, tenant, token, attempt, limit_s, recorded, waited_ms, queue = reply
+        id_, tenant, token, attempt, limit_s, recorded, waited_ms, queue, trace = reply
         try:
             return generations.Claim(
                 id=id_,
@@ -72,6 +72,7 @@ def claim(
                 edit=submissions.recorded_edit(recorded),
                 waited_ms=int(waited_ms),
                 queue=queue,
+                trace=trace,
             )
         except ValueError:
             return Unreadable(id=id_, token=token, queue=queue)

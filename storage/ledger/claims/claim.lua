@@ -1,7 +1,7 @@
 -- queued -> processing, for the generation whose turn it is: queue by queue, round robin over tenants, then priority and age.
 -- ARGV: 1 worker, 2 its GPU type, 3 its region, 4 lease in ms, 5 how many queues are preferred, 6 patience of the others in ms,
 --       7 how many of the last queues are deferred, 8 for how long in ms, 9 the newest version of records that it reads, 10... queues
--- Returns {id, tenant, token, attempts, execution_limit_s, submission, ms it waited, queue}, or {'deferred', queue} when only deferred work
+-- Returns {id, tenant, token, attempts, execution_limit_s, submission, ms it waited, queue, trace}, or {'deferred', queue} when only deferred work
 -- waits, or false when nothing does.
 local FIRST = 10
 -- Records too new for this worker that are passed over in all: a script must not block Redis for long (these take 5 ms).
@@ -97,7 +97,8 @@ local function take(queue)
   emit('media_generation_started', record, 'processing', { 'attempts', attempts })
   local waited = integer(math.max(0, at - tonumber(record.queued_ms or record.created_ms)))
   -- A reply ends at the first nil: what is damaged comes whole, and is refused by whoever reads it.
-  return { record.id, tenant, token, attempts, record.execution_limit_s or '', record.submission or record.edit or '', waited, queue }
+  return { record.id, tenant, token, attempts, record.execution_limit_s or '', record.submission or record.edit or '', waited, queue,
+    record.trace or '' }
 end
 
 local others, deferred = FIRST + tonumber(ARGV[5]), #ARGV - tonumber(ARGV[7]) + 1

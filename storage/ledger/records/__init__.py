@@ -68,11 +68,12 @@ def create(
     inputs_prefix: str | None = None,
     fingerprint: str | None = None,
     token: str | None = None,
+    trace: str = "",
 ) -> Call[Receipt]:
     """Accept a submission as generations, all or none; the edit has the first one's seed, each after it adds one.
 
     `chain` are the queues they may wait on, `queue` the first of those that is served; `month` (`2026-11`) is what they count in;
-    `token` is the browser token that they are taken from.
+    `token` is the browser token that they are taken from, `trace` what `storage.traces` calls the span that they came with.
     Raises `errors.PayloadTooLargeError`, and when decoded `errors.IdempotencyConflictError`, `errors.TooManyActiveError`,
     `errors.StoreFullError`, `errors.BudgetExceededError`, `errors.ForbiddenError` and `errors.CancelledError`.
     """
@@ -108,6 +109,7 @@ def create(
         "idempotency": submission.idempotency_key,
         "fingerprint": fingerprint,
         "token": token,
+        "trace": trace or None,
         "group": submission.group,
         "batch": submission.batch,
         "ignored": " ".join(submission.ignored) or None,
