@@ -1,4 +1,4 @@
-"""`python -m infra.pin_images`: pins image bases, in Dockerfiles and the compose file, to the digests that their tags have now.
+"""`python -m infra.pin_images`: pins image bases, in Dockerfiles, the compose file and the chart, to the digests that their tags have now.
 
 Needs Docker with buildx, and a registry that answers.
 """
@@ -10,7 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = (ROOT / "docker-compose.yml", *sorted((ROOT / "infra" / "docker").glob("*.Dockerfile")))
+FILES = (
+    ROOT / "docker-compose.yml",
+    ROOT / "infra" / "chart" / "values.yaml",
+    *sorted((ROOT / "infra" / "docker").glob("*.Dockerfile")),
+)
 
 # Images of the project's own have no tag here.
 _NAMED = re.compile(r"^(?P<before>FROM |\s+image: )(?P<name>[\w./-]+:[\w.-]+)(?:@sha256:[0-9a-f]{64})?$", re.MULTILINE)
