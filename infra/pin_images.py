@@ -1,4 +1,4 @@
-"""`python -m infra.pin_images`: pins image bases, in Dockerfiles, the compose file and the chart, to the digests that their tags have now.
+"""`python -m infra.pin_images`: pins image bases, in Dockerfiles, compose and the chart, to the digests that their tags have now.
 
 Needs Docker with buildx, and a registry that answers.
 """
