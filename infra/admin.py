@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import redis
 from pydantic import SecretStr
 
-from infra import admin_keys, certificates, stack_options
+from infra import admin_keys, backup, certificates, stack_options
 from storage import connections
 from storage.contracts import errors, submissions
 from storage.ledger import control, recovery
@@ -49,6 +50,14 @@ def main() -> None:
     commands.add_parser("paused", help="list what is paused")
     made = commands.add_parser("certificate", help="make a development certificate to sign results with")
     made.add_argument("folder", type=Path)
+    for name, text in (
+        (
+            "backup",
+            "write all that Redis holds to a file, as it is at one moment; writes wait for as long as that takes",
+        ),
+        ("restore", "fill an empty Redis from such a file, before the service is started"),
+    ):
+        commands.add_parser(name, help=text).add_argument("file", type=Path)
     admin_keys.add_commands(commands)
     arguments = parser.parse_args()
     if arguments.command == "certificate":
@@ -61,8 +70,11 @@ def main() -> None:
         return
     try:
         with contextlib.closing(connections.connect(_settings(os.environ))) as connection:
-            _RUN.get(arguments.command, _run)(RedisLedger(connection), arguments)
-    except errors.DarkroomError as exc:
+            if arguments.command in _BACKUP:
+                print(f"{_BACKUP[arguments.command](connection, arguments.file)} keys")
+            else:
+                _RUN.get(arguments.command, _run)(RedisLedger(connection), arguments)
+    except (errors.DarkroomError, backup.BackupError, redis.RedisError, OSError) as exc:
         sys.exit(f"darkroom-admin: {exc}")
     except (ValueError, KeyError) as exc:
         sys.exit(f"darkroom-admin: REDIS_URL or {stack_options.KEPT} cannot be used: {exc}")
@@ -118,6 +130,7 @@ def _paused(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
         print("nothing is paused")
 
 
+_BACKUP = {"backup": backup.save, "restore": backup.restore}
 _RUN = {"keys": admin_keys.run, "audit": admin_keys.run, "pause": _pause, "resume": _pause, "paused": _paused}
 
 
