@@ -76,7 +76,7 @@ class Office:
         self.batches = Batches(ledger, store)
         self.runner = BatchRunner(
             ledger=ledger, objects=store, submitter=self.submitter, archive=archive, reader=reader, keys=self.keys,  # type: ignore[arg-type]
-            max_active=10,
+            turns=Turns(), max_active=10,
         )  # fmt: skip
 
     def create(self, count: int, *, webhook: submissions.Webhook | None = None) -> str:
