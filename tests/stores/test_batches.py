@@ -15,6 +15,7 @@ from api.service.batches import Batches
 from api.service.objects import AsyncObjects
 from api.service.read import Reader
 from api.service.signing import Signatures
+from api.service.turns import Turns
 from storage import keys
 from storage.contracts import access, batches, catalog, errors, generations, submissions
 from storage.ledger import batches as ledger_batches
