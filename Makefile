@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom soak soak-failover clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -89,6 +89,10 @@ lock: $(BIN)/python  ## the exact versions that the images install, from pyproje
 
 pin-images: .venv/.dev  ## image bases by the digests that their tags have now; needs docker
 	$(BIN)/python -m infra.pin_images
+
+wheels: $(BIN)/python  ## the server's and the client's wheel, in dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . ./client
+	rm -rf build client/build
 
 sbom: $(BIN)/python  ## what each image is made of, as CycloneDX, in dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -100,7 +101,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         middleware.insert(0, cors)
     app = FastAPI(
         title="Darkroom",
-        version="0.1.0",
+        version=version("darkroom-server"),
         description="Self-hosted image editing: enqueue, listen, download.",
         lifespan=lifespan,
         middleware=middleware,

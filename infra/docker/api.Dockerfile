@@ -10,7 +10,7 @@ COPY api api
 COPY workers workers
 COPY infra infra
 RUN pip install --no-deps . && useradd --uid 10001 --no-create-home darkroom
-USER darkroom
+USER 10001
 ENV DARKROOM_HOST=0.0.0.0 DARKROOM_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \

@@ -10,6 +10,6 @@ COPY api api
 COPY workers workers
 COPY infra infra
 RUN pip install --no-deps . && useradd --uid 10001 --no-create-home darkroom
-USER darkroom
+USER 10001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["python", "-m", "workers.health"]
 CMD ["python", "-m", "workers.housekeeping"]
