@@ -33,7 +33,7 @@ from api.settings import ApiSettings
 from api.webhooks.delivery import Delivery
 from storage import garbage
 from storage.contracts import errors
-from storage.metrics import registry
+from storage.metrics import Certificates, registry
 
 _SPOKEN = (
     oxen.DIALECT, runpod.DIALECT, nim.DIALECT, replicate.DIALECT, bfl.DIALECT, fal.DIALECT, openai.DIALECT, forge.DIALECT,
@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 def create_app(settings: ApiSettings) -> FastAPI:
     """The application. Connections open when it starts and close when it stops."""
     metrics = ApiMetrics(registry())
+    used = {"signing": settings.signing_certificate, "tls": settings.tls_certificate}
+    metrics.registry.register(Certificates(used))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -135,6 +135,16 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             ("Redis answers", "short", (("max(darkroom_store_up)", "up"),)),
             (
+                "Certificates hold for",
+                "s",
+                (
+                    (
+                        "min by (certificate) (darkroom_certificate_expires_timestamp_seconds) - time()",
+                        "{{certificate}}",
+                    ),
+                ),
+            ),
+            (
                 "Object store, p99",
                 "s",
                 (

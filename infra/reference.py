@@ -21,6 +21,7 @@ from api.metrics import ApiMetrics
 from api.settings import ApiSettings
 from storage.contracts import errors, parameters
 from storage.ledger import recovery
+from storage.metrics import Certificates
 from storage.settings import StoreSettings
 from workers.metrics import HousekeepingMetrics, ServiceCollector, WorkerMetrics
 from workers.settings import GpuSettings, WorkerSettings
@@ -171,7 +172,9 @@ def metrics() -> str:
     """What each process tells Prometheus."""
     api, worker, housekeeping = (CollectorRegistry() for _ in range(3))
     ApiMetrics(api)
+    api.register(Certificates({}))
     WorkerMetrics(worker, gpu_type="", region="").watch(idle_s=lambda: 0.0, models=dict)
+    worker.register(Certificates({}))
     HousekeepingMetrics(housekeeping)
     nothing: Any = _Nothing()
     housekeeping.register(ServiceCollector(nothing, nothing))

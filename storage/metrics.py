@@ -6,10 +6,14 @@ can make up: routes, models and queues are the catalog's and the code's, tenants
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
+from cryptography import x509
 from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from storage.settings import StoreSettings
 
@@ -52,6 +56,32 @@ def object_store_calls(registered: CollectorRegistry) -> ObserveCall:
         histogram.labels(operation, "ok" if is_ok else "failed").observe(seconds)
 
     return observe
+
+
+class Certificates(Collector):
+    """Until when the certificates hold that a process uses, by what they are for. Read anew each time: they are renewed."""
+
+    def __init__(self, files: Mapping[str, Path | None]) -> None:
+        self._files = {name: file for name, file in files.items() if file is not None}
+
+    def collect(self) -> Iterable[Metric]:
+        """A time for each, in seconds since 1970."""
+        expiries = GaugeMetricFamily(
+            "darkroom_certificate_expires_timestamp_seconds",
+            "When a certificate that this process uses ends; 0: it cannot be read.",
+            labels=("certificate",),
+        )
+        for name, file in self._files.items():
+            expiries.add_metric((name,), _expiry(file))
+        yield expiries
+
+
+def _expiry(file: Path) -> float:
+    try:
+        chain = x509.load_pem_x509_certificates(file.read_bytes())
+    except (OSError, ValueError):
+        return 0.0
+    return min(one.not_valid_after_utc.timestamp() for one in chain)
 
 
 @contextlib.contextmanager

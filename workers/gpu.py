@@ -17,7 +17,7 @@ from storage.contracts import errors
 from storage.contracts.catalog import Catalog
 from storage.ledger import claims
 from storage.ledger.execution import RedisLedger, Replicas
-from storage.metrics import registry, served
+from storage.metrics import Certificates, registry, served
 from storage.objects import Objects
 from workers import host
 from workers.claiming import Claiming
@@ -75,6 +75,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     own_queues = queues_of(models)
     app = queues.celery_app(settings, own_queues)
     counted = WorkerMetrics(registry(), gpu_type=settings.gpu_type, region=settings.region)
+    counted.registry.register(Certificates({"signing": settings.signing_certificate}))
     with contextlib.ExitStack() as stack:
         stack.enter_context(traces.told(settings, "darkroom-worker"))
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))

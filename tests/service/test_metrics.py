@@ -1,6 +1,7 @@
 """What each process tells Prometheus of what it did."""
 
 import re
+import time
 
 import pytest
 import requests
@@ -59,6 +60,15 @@ def test_an_edit_leaves_its_traces(stack: embedded.Stack, told: Told, alice: Ten
     assert told.value("worker-1", "darkroom_object_store_seconds_count", operation="put", outcome="ok") >= 1
     assert told.value("api", "darkroom_event_delay_seconds_count") >= 4
     assert told.value("api", "darkroom_event_delay_seconds_bucket", le="10.0") >= 4
+
+
+def test_each_process_tells_until_when_its_certificates_hold(told: Told) -> None:
+    for process in ("api", "worker-1"):
+        until = told.value(process, "darkroom_certificate_expires_timestamp_seconds", certificate="signing")
+        assert until > time.time() + 86_400
+        assert not told.value(process, "darkroom_certificate_expires_timestamp_seconds", certificate="tls"), (
+            "none is set"
+        )
 
 
 def test_no_label_is_a_callers_own(told: Told, alice: Tenant) -> None:

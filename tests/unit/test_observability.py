@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
-from infra import dashboard, reference
+from infra import certificates, dashboard, reference
+from storage import metrics
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra" / "observability"
@@ -61,6 +64,23 @@ def test_every_alert_has_a_runbook_and_a_test() -> None:
         file, _, anchor = rule["annotations"]["runbook"].partition("#")
         assert (file, anchor in anchors) == ("docs/operating.md", True), rule["alert"]
         assert tested.count(rule["alert"]) >= 2, f"{rule['alert']}: when it fires, and when not"
+
+
+def test_the_end_of_a_certificate_is_that_of_the_first_in_its_chain_to_end(tmp_path: Path) -> None:
+    certificates.make(tmp_path)
+    file = tmp_path / certificates.CERTIFICATE
+    watched = metrics.Certificates({"signing": file, "gone": tmp_path / "gone", "none": None})
+
+    def ends() -> dict[str, float]:
+        (family,) = watched.collect()
+        return {one.labels["certificate"]: one.value for one in family.samples}
+
+    chain = x509.load_pem_x509_certificates(file.read_bytes())
+    assert ends() == {"signing": min(one.not_valid_after_utc for one in chain).timestamp(), "gone": 0}
+    file.write_bytes(chain[1].public_bytes(serialization.Encoding.PEM))
+    assert ends()["signing"] == chain[1].not_valid_after_utc.timestamp(), "it was renewed"
+    file.write_bytes(b"no certificate")
+    assert ends()["signing"] == 0
 
 
 @pytest.mark.parametrize(
