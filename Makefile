@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -73,6 +73,9 @@ soak: .venv/.dev  ## break the service for SECONDS (default 1200) and check ever
 
 soak-failover: .venv/.dev  ## kill and freeze the primary of three Valkey servers FAULTS (default 20) times under load
 	$(BIN)/python -m tests.faults.failover --faults $(or $(FAULTS),20)
+
+soak-upgrade: .venv/.dev  ## upgrade from the commit SINCE under load, go back, and upgrade again
+	$(BIN)/python -m tests.faults.upgrade --since $(SINCE)
 
 fuzz: .venv/.dev  ## requests made up from the OpenAPI document, SECONDS (default 120) for each of two tenants
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.28,<5'

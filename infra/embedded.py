@@ -60,7 +60,7 @@ class Stack:
     def watch(self, stopping: threading.Event) -> None:
         """Start again what dies, until told to stop. Whatever an edit does to a worker, the others go on."""
         while not stopping.wait(0.2):
-            for child in self.children.values():
+            for child in list(self.children.values()):
                 child.restart_if_dead()
 
 

@@ -1,0 +1,117 @@
+"""`python -m tests.faults.upgrade --since <commit>`: an upgrade from an earlier commit, back, and again, under load.
+
+Workers, API and housekeeping are replaced one by one in the order that `docs/operating.md` tells, and in the reverse one on the
+way back; requests go on meanwhile. Exits 1 on any violation.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from infra import embedded, stack_options
+from infra.children import Child
+from storage import events
+from tests.conftest import data_uri, encoded, stack_environment
+from tests.faults.conftest import SLEEPERS
+from tests.faults.oracle import load, verdict
+
+ROOT = Path(__file__).parents[2]
+MODULES = {
+    "worker-1": "workers.gpu", "worker-2": "workers.gpu", "api": "api", "housekeeping": "workers.housekeeping",
+}  # fmt: skip
+"""In the order of an upgrade."""
+
+
+@contextlib.contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """The project as it was then, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "then"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(folder), commit], check=True)
+        try:
+            yield folder
+        finally:
+            subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+
+
+def replace(stack: embedded.Stack, name: str, checkout: Path) -> None:
+    """End a process as an operator does, and start that of a checkout in its place."""
+    before = stack.children.pop(name)
+    before.stop()
+    environment = {
+        **before.environment,
+        "PYTHONPATH": str(checkout),
+        # Not what lies in the present folder.
+        "PYTHONSAFEPATH": "1",
+        "DARKROOM_CATALOG": f"{checkout / 'infra' / 'catalog.embedded.toml'}:{checkout / 'tests' / 'catalog.toml'}",
+    }
+    command = (sys.executable, "-m", MODULES[name])
+    stack.children[name] = Child(name, command, environment, before.log_file)
+    print(f"{time.strftime('%X')} {name} of {checkout.name}", flush=True)
+
+
+def run(since: Path, folder: Path, *, clients: int, rest_s: float) -> verdict.Verdict:
+    """Old, new, old, new, with `rest_s` after each replacement; then what became of everything."""
+    settings = {"DARKROOM_WORKERS": "2", "DARKROOM_WEIGHTS_DIR": str(folder), "DARKROOM_ARCHIVE_AFTER_S": "5"}
+    options = stack_options.Options.from_environment(stack_environment(folder, **settings, **SLEEPERS))
+    with embedded.running(options) as stack:
+        for name in MODULES:
+            replace(stack, name, since)
+        book, stopping = load.Book(), threading.Event()
+        watcher = threading.Thread(target=stack.watch, args=[stopping])
+        watcher.start()
+        image = data_uri(encoded(Image.new("RGB", (64, 64), "teal"), "PNG"))
+        listener = load.Listener(stack, book, events.cursor_at(1), seed=1)
+        listener.start()
+        until = time.monotonic() + 10**6
+        submitters = [load.Submitter(stack, book, image, until=until, number=n, pause_s=0.3) for n in range(clients)]
+        for submitter in submitters:
+            submitter.start()
+        time.sleep(2 * rest_s)
+        for checkout, order in ((ROOT, list(MODULES)), (since, list(reversed(MODULES))), (ROOT, list(MODULES))):
+            for name in order:
+                replace(stack, name, checkout)
+                time.sleep(rest_s)
+        for submitter in submitters:
+            submitter.end()
+        for submitter in submitters:
+            submitter.join()
+        found = verdict.reach(stack, book, settle_s=120)
+        listener.stopping.set()
+        stopping.set()
+        watcher.join()
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="upgrade", description=__doc__)
+    parser.add_argument("--since", required=True, help="the commit of the release that is upgraded")
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--rest", type=float, default=6, help="seconds after each replacement")
+    parser.add_argument("--keep", type=Path, help="folder for the stack's data and logs; default: a temporary one")
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory() as name, checked_out(asked.since) as since:
+        found = run(since, asked.keep or Path(name), clients=asked.clients, rest_s=asked.rest)
+    print(f"accepted {found.accepted}: {dict(found.statuses)}; {found.second_attempts} took more than one attempt")
+    print(f"lost {len(found.lost)}, doubled {len(found.doubled)}, stuck {len(found.stuck)}")
+    for violation in found.violations[:20]:
+        print(f"VIOLATION {violation}")
+    print("good" if not found.violations else f"{len(found.violations)} violations", flush=True)
+    sys.exit(bool(found.violations))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()
