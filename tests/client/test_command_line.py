@@ -218,7 +218,7 @@ def test_control_c_twice_stops_though_nobody_answers(
         eventually(lambda: frank.get("/api/ai/queue?search=nobody answers").json()["generations"])
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
-        process.stderr.readline()
+        assert "Ctrl-C again stops at once" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert _told(process) == "darkroom: interrupted\n"
 

@@ -124,7 +124,8 @@ def _noted_interrupt() -> Iterator[Callable[[], None]]:
         if is_interrupted:
             raise KeyboardInterrupt
         is_interrupted = True
-        printing.err.print("stopping when the service has answered; Ctrl-C again stops at once")
+        # At once and whole: the next Ctrl-C may come while a line is printed.
+        os.write(sys.stderr.fileno(), b"stopping when the service has answered; Ctrl-C again stops at once\n")
 
     def check() -> None:
         if is_interrupted:
