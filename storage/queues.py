@@ -13,38 +13,26 @@ import kombu
 from kombu.exceptions import KombuError
 
 from storage import broker, keys
-from storage.contracts import catalog, errors
+from storage.contracts import catalog, errors, queue_names
 from storage.settings import StoreSettings
 
 TASK = "darkroom.serve"
 """The one task: serve until nothing waits."""
 
-ANY_GPU = "any"
-
-
-def queue_name(model: str, gpu_type: str = ANY_GPU, region: str | None = None) -> str:
-    """`edits.<model>.<gpu type>`, and `.<region>` for work that may run in that one alone; `any` is any GPU type."""
-    return f"edits.{model}.{gpu_type}" + (f".{region}" if region else "")
-
-
-def is_of_model(queue: str, model: str) -> bool:
-    """Whether a queue is one of a model's; names of GPU types and regions have no dots."""
-    return queue.startswith(f"edits.{model}.") and queue.removeprefix(f"edits.{model}.").count(".") <= 1
-
 
 def queues_of_worker(models: Iterable[str], gpu_type: str, region: str) -> tuple[str, ...]:
     """What a worker serves, from what only its like may to what anyone may."""
     models = tuple(models)
-    places = ((gpu_type, region), (ANY_GPU, region), (gpu_type, None), (ANY_GPU, None))
-    return tuple(queue_name(model, *place) for place in places for model in models)
+    places = ((gpu_type, region), (queue_names.ANY_GPU, region), (gpu_type, None), (queue_names.ANY_GPU, None))
+    return tuple(queue_names.of(model, *place) for place in places for model in models)
 
 
 def queues_of_catalog(known: catalog.Catalog) -> tuple[str, ...]:
     """Every queue there can be."""
     return tuple(
-        queue_name(name, gpu_type, region)
+        queue_names.of(name, gpu_type, region)
         for name, model in known.models.items()
-        for gpu_type in (*model.gpu_types, ANY_GPU)
+        for gpu_type in (*model.gpu_types, queue_names.ANY_GPU)
         for region in (*known.regions, None)
     )
 

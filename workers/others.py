@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage import fleet, queues
+from storage.contracts import queue_names
 from storage.ledger import call, presence
 
 
@@ -23,7 +24,7 @@ class Others:
 
     def has_warm(self, model: str) -> bool:
         """Whether some other worker has a model loaded."""
-        return any(queue in self._warm for queue in queues.queues_of_worker([model], queues.ANY_GPU, ""))
+        return any(queue in self._warm for queue in queues.queues_of_worker([model], queue_names.ANY_GPU, ""))
 
     def warm_queues(self) -> tuple[str, ...]:
         """Queues whose model some other worker has loaded, of those that it serves."""

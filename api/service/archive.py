@@ -81,7 +81,7 @@ class Archive:
         if outcome != "missing":
             return outcome
         if await self.find(id_, tenant) is None:
-            raise errors.NotFoundError("The requested resource could not be found")
+            raise errors.NotFoundError
         return "terminal"
 
     async def _read(self, id_: str, tenant: str) -> archive.Archived | None:

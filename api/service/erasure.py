@@ -38,7 +38,7 @@ class Eraser:
         erased = Erased()
         await self._erase(id_, tenant, erased)
         if not erased.generations:
-            raise errors.NotFoundError("The requested resource could not be found")
+            raise errors.NotFoundError
         return erased
 
     async def everything(self, tenant: str) -> Erased:

@@ -5,8 +5,7 @@ from typing import Any
 
 from api.service.forecast import Forecasts, ask_of
 from api.service.submit import Route
-from storage import queues
-from storage.contracts import catalog, edits, errors, estimates, parameters, planning, submissions
+from storage.contracts import catalog, edits, errors, estimates, parameters, planning, queue_names, submissions
 from storage.contracts.samples import Target
 
 
@@ -59,14 +58,14 @@ class Router:
         pins, edit, known = submission.pins, submission.edit, self._known
         check(pins, edit.model, known)
         if not pins:
-            return Route(queue=queues.queue_name(edit.model))
+            return Route(queue=queue_names.of(edit.model))
         model = known.models[edit.model]
         gpu_types = pins.gpu_types
         if pins.max_cost_usd is not None:
             prices = await self._prices(gpu_types or model.gpu_types, pins, edit)
             gpu_types = _affordable(prices, pins)
-        chain = tuple(queues.queue_name(edit.model, one, pins.region) for one in gpu_types) or (
-            queues.queue_name(edit.model, queues.ANY_GPU, pins.region),
+        chain = tuple(queue_names.of(edit.model, one, pins.region) for one in gpu_types) or (
+            queue_names.of(edit.model, queue_names.ANY_GPU, pins.region),
         )
         served = await self._forecasts.served_queues()
         first = next((queue for queue in chain if queue in served), chain[0])

@@ -19,7 +19,7 @@ from api.service.budgets import Budgets, month
 from api.service.pacing import Pacing, sent_bytes
 from api.service.retention import Retention
 from storage import traces
-from storage.contracts import access, catalog, edits, errors, submissions
+from storage.contracts import access, catalog, edits, errors, queue_names, submissions
 from storage.ledger import call, expiry, records
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class Submitter:
             submission.model_copy(update={"edit": bare, "idempotency_key": None}),
             tenant=caller.tenant,
             ids=ids,
-            queue=f"edits.{bare.model}.any",
+            queue=queue_names.of(bare.model),
             limits=self._limits,
             month=month(),
         )

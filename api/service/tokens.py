@@ -150,7 +150,7 @@ class Tokens:
         if not allowed and token.purpose == "submit":
             allowed = await self._ledger.run(ledger_access.is_edit_of(token.id, id_))
         if not allowed:
-            raise errors.NotFoundError("The requested resource could not be found")
+            raise errors.NotFoundError
 
     async def check_own(self, caller: access.Caller, id_: str) -> None:
         """Whether a caller may build on a generation: with a token, on those alone that came of it.
@@ -158,7 +158,7 @@ class Tokens:
         Raises `errors.NotFoundError`.
         """
         if caller.token_id is not None and not await self._ledger.run(ledger_access.is_edit_of(caller.token_id, id_)):
-            raise errors.NotFoundError("The requested resource could not be found")
+            raise errors.NotFoundError
 
     def _signature(self, payload: str) -> str:
         return _text(hmac.digest(self._key, payload.encode(), hashlib.sha256))

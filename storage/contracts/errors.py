@@ -101,6 +101,9 @@ class NotFoundError(PermanentError):
     code = "resource_not_found"
     title = "The requested resource could not be found"
 
+    def __init__(self, message: str = title, *, field: str | None = None) -> None:
+        super().__init__(message, field=field)
+
 
 class IdempotencyConflictError(PermanentError):
     """The idempotency key was used before with a different request."""

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from api.service.budgets import MICRO
-from storage import provenance, queues
+from storage import provenance
+from storage.contracts import queue_names
 from storage.ledger import recovery
 
 
@@ -27,7 +28,7 @@ def fleet(workers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def queued(backlog: Iterable[recovery.Backlog], models: Iterable[str]) -> dict[str, int]:
     """How many generations wait, by model, of all tenants together."""
-    waiting = {name: sum(row.pending for row in backlog if queues.is_of_model(row.queue, name)) for name in models}
+    waiting = {name: sum(row.pending for row in backlog if queue_names.is_of_model(row.queue, name)) for name in models}
     return {name: count for name, count in waiting.items() if count}
 
 

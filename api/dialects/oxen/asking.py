@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.requests import Request
+
 from api.dialects.oxen import envelope
 from api.dialects.oxen.parameters import edit_of, recordable
 from api.http import bodies, pictures
+from api.http.access import own_url
+from api.resources import Resources
 from api.service import checks, route
 from api.service.read import Reader, ResultView
-from storage.contracts import catalog, edits, errors, parameters, results, submissions
+from storage.contracts import access, catalog, edits, errors, parameters, results, submissions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +22,29 @@ class Bounds:
 
     queue_ttl_s: float
     execution_limit_s: float
+
+
+async def of_request(
+    request: Request,
+    body: bodies.Body,
+    resources: Resources,
+    caller: access.Caller,
+    *,
+    idempotency_key: str | None = None,
+    late: bool = False,
+) -> submissions.Submission:
+    """`submission_of` for a caller of this service, within its bounds."""
+    settings = resources.settings
+    return await submission_of(
+        body,
+        tenant=caller.tenant,
+        known=resources.catalog,
+        bounds=Bounds(queue_ttl_s=settings.queue_ttl_s, execution_limit_s=settings.execution_limit_s),
+        reader=resources.reader,
+        idempotency_key=idempotency_key,
+        base_url=own_url(request, resources),
+        late=late,
+    )
 
 
 async def submission_of(

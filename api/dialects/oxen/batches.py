@@ -139,19 +139,9 @@ def _fields(text: bytes) -> dict[str, Any]:
 async def _submission(
     fields: Mapping[str, Any], request: Request, resources: Resources, caller: access.Caller
 ) -> submissions.Submission:
-    settings = resources.settings
     if envelope.response_format(fields) != "url":
         raise errors.InvalidInputError("response_format must be url in a batch", field="response_format")
-    submission = await asking.submission_of(
-        bodies.Body(fields=fields),
-        tenant=caller.tenant,
-        known=resources.catalog,
-        bounds=asking.Bounds(queue_ttl_s=settings.queue_ttl_s, execution_limit_s=settings.execution_limit_s),
-        reader=resources.reader,
-        idempotency_key=None,
-        base_url=own_url(request, resources),
-        late=False,
-    )
+    submission = await asking.of_request(request, bodies.Body(fields=fields), resources, caller)
     if submission.count != 1:
         raise errors.InvalidInputError(
             "num_generations must be 1 in a batch: a line is one edit", field="num_generations"

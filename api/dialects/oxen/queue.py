@@ -72,19 +72,10 @@ async def _submission(
     *,
     late: bool,
 ) -> submissions.Submission:
-    settings, parent = resources.settings, body.fields.get("parent_generation_id")
+    parent = body.fields.get("parent_generation_id")
     if parent:
         await resources.tokens.check_own(caller, str(parent))
-    return await asking.submission_of(
-        body,
-        tenant=caller.tenant,
-        known=resources.catalog,
-        bounds=asking.Bounds(queue_ttl_s=settings.queue_ttl_s, execution_limit_s=settings.execution_limit_s),
-        reader=resources.reader,
-        idempotency_key=idempotency_key,
-        base_url=own_url(request, resources),
-        late=late,
-    )
+    return await asking.of_request(request, body, resources, caller, idempotency_key=idempotency_key, late=late)
 
 
 @router.get("/api/ai/queue", responses=contract.LISTED)

@@ -11,8 +11,6 @@ from storage.ledger.call import Call, table_of
 MAX_OPEN = 100
 """Batches of one tenant that are not over."""
 
-NOT_FOUND = "The requested resource could not be found"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
@@ -98,7 +96,7 @@ def change(id_: str, tenant: str, what: Literal["cancel", "retry"]) -> Call[bool
 
     def decode(reply: str) -> bool:
         if reply == "missing":
-            raise errors.NotFoundError(NOT_FOUND)
+            raise errors.NotFoundError
         return reply == "changed"
 
     return Call(script="batch_change", arguments=(id_, tenant, what), decode=decode)
@@ -109,7 +107,7 @@ def read(id_: str, tenant: str) -> Call[batches.Batch]:
 
     def decode(reply: Sequence[str] | None) -> batches.Batch:
         if not reply:
-            raise errors.NotFoundError(NOT_FOUND)
+            raise errors.NotFoundError
         return batches.Batch.from_record(table_of(reply))
 
     return Call(script="batch_read", arguments=(id_, tenant), decode=decode)

@@ -183,7 +183,7 @@ def retry(id_: str, tenant: str, limits: Limits, *, budget: int | None = None) -
 
     def decode(reply: list[Any]) -> Retried:
         if reply[0] == "missing":
-            raise errors.NotFoundError("The requested resource could not be found")
+            raise errors.NotFoundError
         _check_accepted(reply, limits, budget=budget)
         if reply[0] != "queued":
             raise errors.InvalidInputError("Only what failed, and not for its parameters, can be retried")
@@ -198,7 +198,7 @@ def drain(id_: str, tenant: str) -> Call[bool]:
 
     def decode(reply: int) -> bool:
         if reply < 0:
-            raise errors.NotFoundError("The requested resource could not be found")
+            raise errors.NotFoundError
         return bool(reply)
 
     return Call(script="drain", arguments=(id_, tenant), decode=decode)
@@ -209,7 +209,7 @@ def read(id_: str, tenant: str) -> Call[generations.Generation]:
 
     def decode(reply: list[Any] | None) -> generations.Generation:
         if not reply:
-            raise errors.NotFoundError("The requested resource could not be found")
+            raise errors.NotFoundError
         position = int(reply[0])
         return generations.Generation.from_record(table_of(reply[1:]), None if position < 0 else position)
 

@@ -158,7 +158,7 @@ def redeliver(id_: str, tenant: str) -> Call[None]:
 
     def decode(reply: str) -> None:
         if reply == "missing":
-            raise errors.NotFoundError("The requested resource could not be found")
+            raise errors.NotFoundError
         if reply == "none":
             raise errors.InvalidInputError("It has no webhook for its end, or is not over yet", field="generation_id")
 

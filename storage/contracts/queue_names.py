@@ -1,0 +1,13 @@
+"""What queues are called."""
+
+ANY_GPU = "any"
+
+
+def of(model: str, gpu_type: str = ANY_GPU, region: str | None = None) -> str:
+    """`edits.<model>.<gpu type>`, and `.<region>` for work that may run in that one alone; `any` is any GPU type."""
+    return f"edits.{model}.{gpu_type}" + (f".{region}" if region else "")
+
+
+def is_of_model(queue: str, model: str) -> bool:
+    """Whether a queue is one of a model's; names of GPU types and regions have no dots."""
+    return queue.startswith(f"edits.{model}.") and queue.removeprefix(f"edits.{model}.").count(".") <= 1
