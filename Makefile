@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-scaling bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -52,6 +52,9 @@ bench-growth: .venv/.dev  ## what a million finished generations and a tenant th
 
 bench-flood: .venv/.dev  ## what one key that sends as fast as it can does to the store and to others
 	$(BIN)/python -m bench.flood --seconds $(or $(SECONDS),60)
+
+bench-scaling: .venv/.dev  ## a day in minutes, by workers that the chart's rules scale and by a fixed fleet; needs prometheus
+	$(BIN)/python -m bench.scaling
 
 bench-plans: .venv/.dev  ## the memory table of MODEL, counted from its architecture
 	$(BIN)/python -m bench.plans $(or $(MODEL),flux-kontext-dev)

@@ -69,7 +69,11 @@ def main() -> None:
         print(f"DARKROOM_SIGNING_KEY={arguments.folder / certificates.KEY}")
         return
     try:
-        with contextlib.closing(connections.connect(_settings(os.environ))) as connection:
+        settings = _settings(os.environ)
+        if arguments.command in _BACKUP:
+            # One key may hold a million entries.
+            settings = settings.model_copy(update={"redis_timeout_s": float(backup.LONGEST_S)})
+        with contextlib.closing(connections.connect(settings)) as connection:
             if arguments.command in _BACKUP:
                 print(f"{_BACKUP[arguments.command](connection, arguments.file)} keys")
             else:
@@ -131,7 +135,13 @@ def _paused(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
 
 
 _BACKUP = {"backup": backup.save, "restore": backup.restore}
-_RUN = {"keys": admin_keys.run, "audit": admin_keys.run, "pause": _pause, "resume": _pause, "paused": _paused}
+_RUN = {
+    "keys": admin_keys.run,
+    "audit": admin_keys.run,
+    "pause": _pause,
+    "resume": _pause,
+    "paused": _paused,
+}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """A copy of the whole ledger as it was at one moment, and back into an empty Redis.
 
-`DUMP` and `RESTORE` of every key, while Redis holds up all writes for the seconds that this takes: a stall, which API and workers
-wait out. Works with any server, a managed one as well. The file holds prompts and digests of keys: it is its owner's alone.
+`DUMP` and `RESTORE` of every key, while Redis holds up all writes and scripts for the seconds that this takes: running edits go
+on, and what waits longer than `DARKROOM_REDIS_TIMEOUT_S` is answered with 503. Works with any server, a managed one as well. The
+file holds prompts and digests of keys: it is its owner's alone.
 """
 
 import base64
 import gzip
 import json
-import os
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -28,51 +29,70 @@ class BackupError(Exception):
 
 
 def save(connection: redis.Redis, file: Path) -> int:
-    """Write the ledger to a file; how many keys that were. Raises `BackupError` and `OSError`."""
-    draft = file.with_name(file.name + ".part")
-    began = time.monotonic()
+    """Write the ledger to a file; how many keys that were. Raises `BackupError`, `redis.RedisError` and `OSError`."""
+    began, server = time.monotonic(), _server(connection)
     connection.client_pause(LONGEST_S * 1000, all=False)
     try:
-        opened = os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-        with opened as raw, gzip.open(raw, "wt") as lines:
-            count = 0
-            _write(lines, {"format": FORMAT, "at_ms": round(time.time() * 1000)})
-            for entry in _entries(connection):
-                _write(lines, entry)
-                count += 1
-            # Whoever reads it knows by this that it is whole.
-            _write(lines, {"keys": count})
-        _check_writes_waited(began)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+        # A name of its own, and nobody else's to read.
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{file.name}.", delete=False) as raw:
+            draft = Path(raw.name)
+            try:
+                with gzip.open(raw, "wt", compresslevel=1) as lines:
+                    count = _written(connection, lines)
+                if time.monotonic() - began > LONGEST_S - 1 or _server(connection) != server:
+                    raise BackupError(  # noqa: TRY301
+                        f"writes were not held up all the time: it took longer than {LONGEST_S} s, or another server took over"
+                    )
+            except BaseException:
+                draft.unlink()
+                raise
     finally:
         connection.client_unpause()
     draft.replace(file)
     return count
 
 
+def _server(connection: redis.Redis) -> str:
+    """Which server answers; another one holds up nothing."""
+    return str(connection.info("server")["run_id"])
+
+
+def _written(connection: redis.Redis, lines: Any) -> int:
+    count = 0
+    _write(lines, {"format": FORMAT, "at_ms": round(time.time() * 1000)})
+    for entry in _entries(connection):
+        _write(lines, entry)
+        count += 1
+    # Whoever reads it knows by this that it is whole.
+    _write(lines, {"keys": count})
+    return count
+
+
 def restore(connection: redis.Redis, file: Path) -> int:
-    """Fill an empty Redis from a file; how many keys that were. Raises `BackupError` and `OSError`."""
+    """Fill an empty Redis from a file; how many keys that were. Raises `BackupError`, `redis.RedisError` and `OSError`."""
     if connection.dbsize():
         raise BackupError("Redis is not empty: stop all processes of the service and empty it first (FLUSHDB)")
     # Read to its end first: half a ledger would be worse than none.
     count = sum(1 for _ in _read(file))
+    try:
+        _fill(connection, file)
+    except redis.RedisError as exc:
+        connection.flushdb()
+        raise BackupError(f"Redis did not take it, and was emptied again: {exc}") from exc
+    return count
+
+
+def _fill(connection: redis.Redis, file: Path) -> None:
     pipeline: Any = connection.pipeline(transaction=False)
-    now_ms = time.time() * 1000
+    seconds, _ = connection.time()
     for number, entry in enumerate(_read(file), 1):
-        if entry["until_ms"] < 0 or entry["until_ms"] > now_ms:
+        # -1: it has no lifetime.
+        if entry["until_ms"] == -1 or entry["until_ms"] > seconds * 1000:
             key, dumped = base64.b64decode(entry["key"]), base64.b64decode(entry["dump"])
             pipeline.restore(key, max(entry["until_ms"], 0), dumped, absttl=entry["until_ms"] > 0)
         if number % AT_ONCE == 0:
             pipeline.execute()
     pipeline.execute()
-    return count
-
-
-def _check_writes_waited(began: float) -> None:
-    if time.monotonic() - began > LONGEST_S - 1:
-        raise BackupError(f"it took longer than {LONGEST_S} s, for which writes can be held up")
 
 
 def _entries(connection: redis.Redis) -> Iterator[dict[str, Any]]:

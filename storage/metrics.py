@@ -59,10 +59,13 @@ def object_store_calls(registered: CollectorRegistry) -> ObserveCall:
 
 
 class Certificates(Collector):
-    """Until when the certificates hold that a process uses, by what they are for. Read anew each time: they are renewed."""
+    """Until when the certificates hold that a process uses, by what they are for.
+
+    Read when the process starts and each time: one that is renewed is used from the next start on.
+    """
 
     def __init__(self, files: Mapping[str, Path | None]) -> None:
-        self._files = {name: file for name, file in files.items() if file is not None}
+        self._files = {name: (file, _expiry(file)) for name, file in files.items() if file is not None}
 
     def collect(self) -> Iterable[Metric]:
         """A time for each, in seconds since 1970."""
@@ -71,8 +74,8 @@ class Certificates(Collector):
             "When a certificate that this process uses ends; 0: it cannot be read.",
             labels=("certificate",),
         )
-        for name, file in self._files.items():
-            expiries.add_metric((name,), _expiry(file))
+        for name, (file, at_start) in self._files.items():
+            expiries.add_metric((name,), min(at_start, _expiry(file)))
         yield expiries
 
 

@@ -20,6 +20,8 @@ Value = str | int | float | bool | tuple[str, ...]
 EXPORT_LIMIT_S = 5
 """Seconds in which a collector takes what it is sent; otherwise that is dropped."""
 
+FLUSH_MS = 1000
+
 _PROPAGATOR = TraceContextTextMapPropagator()
 _HEADER = "traceparent"
 
@@ -100,16 +102,28 @@ def note(**about: Value) -> None:
 
 
 def passed(name: str, since_ns: int) -> None:
-    """A span below the present one, of what began then and is over now."""
-    _tracer().start_span(name, start_time=since_ns).end()
+    """A span below the present one, if there is one, of what began then and is over now."""
+    if trace.get_current_span().is_recording():
+        _tracer().start_span(name, start_time=since_ns).end()
+
+
+def unrecorded() -> contextlib.AbstractContextManager[object]:
+    """Nothing in the block is of the present span."""
+    return within(trace.INVALID_SPAN)
 
 
 def current() -> str:
-    """The present span as `traceparent` names it; empty where nothing is recorded."""
+    """The present span as `traceparent` names it, with whether it is recorded; empty where there is none."""
     carrier: dict[str, str] = {}
-    if trace.get_current_span().is_recording():
-        _PROPAGATOR.inject(carrier)
+    _PROPAGATOR.inject(carrier)
     return carrier.get(_HEADER, "")
+
+
+def flush() -> None:
+    """Send what there is, for a process that is about to end without more ado."""
+    force_flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if force_flush is not None:
+        force_flush(FLUSH_MS)
 
 
 def headers() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What is traced and logged of an attempt to make a generation, from its claim until it is let go."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -14,17 +15,22 @@ T = TypeVar("T")
 
 
 def begun(claim: generations.Claim) -> Span:
-    """The attempt's span, below the request it came with; its time in the queue is a span beside it."""
+    """The attempt's span, below the request it came with; its time in the queue is a span beside it, or below without one."""
     now_ns = time.time_ns()
-    waited = traces.begin("queue", claim.trace, since_ns=now_ns - claim.waited_ms * 1_000_000)
-    waited.end(now_ns)
+    queued_ns = now_ns - claim.waited_ms * 1_000_000
     about: dict[str, traces.Value] = {
         "darkroom.generation_ids": (claim.id,),
         "darkroom.model": claim.edit.model,
         "darkroom.attempt": claim.attempt,
         "darkroom.steps": claim.edit.steps,
     }
-    return traces.begin("attempt", claim.trace, since_ns=now_ns, about=about)
+    attempt = traces.begin("attempt", claim.trace, since_ns=now_ns, about=about)
+    if claim.trace:
+        traces.begin("queue", claim.trace, since_ns=queued_ns).end(now_ns)
+    else:
+        with traces.within(attempt):
+            traces.passed("queue", queued_ns)
+    return attempt
 
 
 @contextlib.contextmanager
@@ -38,3 +44,9 @@ def traced(name: str, phase: Callable[[], T]) -> T:
     """Run a phase of the present attempt as a span."""
     with traces.step(name):
         return phase()
+
+
+def end_process(code: int) -> None:
+    """End this process here and now; of it no more is told than what was sent of its traces."""
+    traces.flush()
+    os._exit(code)

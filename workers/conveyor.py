@@ -5,7 +5,6 @@ publish.
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +59,7 @@ class Conveyor:
         *,
         look_ahead_s: float,
         would_evict: WouldEvict = lambda model: frozenset(),
-        end_process: Callable[[int], object] = os._exit,
+        end_process: Callable[[int], object] = attempts.end_process,
     ) -> None:
         self._phases = phases
         self._keeper = keeper

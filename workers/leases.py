@@ -3,7 +3,6 @@
 import base64
 import io
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -123,7 +122,7 @@ class Keeper:
         stall_limit_s: float,
         load_limit_s: float = float("inf"),
         loading_s: Callable[[], float] = lambda: 0.0,
-        end_process: Callable[[int], object] = os._exit,
+        end_process: Callable[[int], object] = attempts.end_process,
     ) -> None:
         self._ledger = ledger
         self._lease_ms = int(lease_s * 1000)

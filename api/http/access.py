@@ -37,7 +37,7 @@ async def authenticated(request: Request, resources: Resources) -> access.Caller
     holder = await _holder(request, resources, shown(request))
     if holder is None:
         caller = await resources.keys.caller_of(shown(request))
-        await _counted(request, resources, caller.tenant)
+        await counted(request, resources, caller.tenant)
         return caller
     if holder.token.purpose != "session":
         raise errors.UnauthenticatedError("This token is not for that")
@@ -86,11 +86,11 @@ async def _holder(request: Request, resources: Resources, text: str) -> Holder |
     if not text.startswith(TOKEN):
         return None
     holder = await resources.tokens.holder_of(text, request.headers.get("origin"))
-    await _counted(request, resources, holder.caller.tenant)
+    await counted(request, resources, holder.caller.tenant)
     return holder
 
 
-async def _counted(request: Request, resources: Resources, tenant: str) -> None:
+async def counted(request: Request, resources: Resources, tenant: str) -> None:
     """Goes on when it is the tenant's turn, unless it asks too often: that is told without one."""
     belongs_to(request, resources.turns, tenant)
     resources.request_pace.check(tenant)
@@ -99,8 +99,11 @@ async def _counted(request: Request, resources: Resources, tenant: str) -> None:
 
 async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> access.Caller:
     holder = await _holder(request, resources, shown(request))
-    if holder is None or holder.token.purpose == "session":
+    if holder is None:
         return await caller_of(request, resources)
+    if holder.token.purpose == "session":
+        holder.caller.check("submit")
+        return holder.caller
     if holder.token.purpose != "submit":
         raise errors.ForbiddenError("This token is not for submitting edits")
     return holder.caller
@@ -108,8 +111,11 @@ async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[obj
 
 async def _viewer(request: Request, resources: ResourcesDep, generation_id: str, _: Annotated[object, BEARER]) -> str:
     holder = await _holder(request, resources, shown(request))
-    if holder is None or holder.token.purpose == "session":
+    if holder is None:
         return (await caller_of(request, resources)).tenant
+    if holder.token.purpose == "session":
+        holder.caller.check("read" if request.method in READING else "submit")
+        return holder.caller.tenant
     await resources.tokens.check_generation(holder, generation_id)
     return holder.caller.tenant
 

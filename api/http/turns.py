@@ -1,12 +1,21 @@
 """A request's turn (`api.service.turns`): from when it is known whose it is and its body is whole to the head of its answer.
 
-It ends before a wait, too: a long poll, a blocking edit.
+It ends before a wait, too (a long poll, a blocking edit), and after `LONGEST_S` in any case: it is for the event loop's time,
+and who waits for a store that does not answer takes none of that.
 """
 
+import asyncio
+
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.service.turns import Turns
+
+LONGEST_S = 0.25
+"""Seconds that a turn lasts at most."""
+
+WITHOUT_BODY = ("GET", "HEAD", "DELETE")
 
 _TURN = "darkroom.turn"
 
@@ -17,7 +26,8 @@ class _OfRequest:
     def __init__(self, *, is_whole: bool) -> None:
         self._turns: Turns | None = None
         self._tenant = ""
-        self._is_whole, self._is_taken, self._is_over = is_whole, False, False
+        self._is_whole, self._is_asked_for, self._is_over = is_whole, False, False
+        self._timer: asyncio.TimerHandle | None = None
 
     def belongs_to(self, turns: Turns, tenant: str) -> None:
         self._turns, self._tenant = turns, tenant
@@ -27,14 +37,23 @@ class _OfRequest:
         await self.take()
 
     async def take(self) -> None:
-        if self._turns is not None and self._is_whole and not self._is_taken and not self._is_over:
-            await self._turns.take(self._tenant)
-            self._is_taken = True
+        if self._turns is None or not self._is_whole or self._is_asked_for or self._is_over:
+            return
+        self._is_asked_for = True
+        await self._turns.take(self._tenant)
+        self._timer = asyncio.get_running_loop().call_later(LONGEST_S, self.end)
+        if self._is_over:
+            self._give_back()
 
     def end(self) -> None:
-        if self._turns is not None and self._is_taken and not self._is_over:
-            self._turns.end(self._tenant)
         self._is_over = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._turns is not None and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._turns.end(self._tenant)
 
     async def hold(self) -> None:
         self.end()
@@ -53,8 +72,9 @@ class TakingTurns:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        names = {name for name, _ in scope["headers"]}
-        turn = _OfRequest(is_whole=not names & {b"content-length", b"transfer-encoding"})
+        headers = Headers(scope=scope)
+        is_empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        turn = _OfRequest(is_whole=is_empty or scope["method"] in WITHOUT_BODY)
         scope[_TURN] = turn
 
         async def received() -> Message:

@@ -1,17 +1,24 @@
 """Turns: what is worked on next of all that is here, so that one tenant's flood does not slow the others down.
 
-One event loop works on all requests that it has. A tenant alone has as many turns at a time as it likes; beside others it has
-one, so a request of another tenant waits for one of a flood's and not for all that are queued.
+One event loop works on all requests that it has. A tenant alone has `ALONE` turns at a time; beside others it has one, so a
+request of another tenant waits for one of a flood's and not for all that are queued.
 """
 
 import asyncio
-import contextlib
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
-HERE_S = 1.0
-"""Seconds after its last request for which a tenant counts as being here."""
+from storage.contracts import errors
+
+ALONE = 16
+"""Turns at a time of a tenant beside whom nobody is."""
+
+HERE_S = 5.0
+"""Seconds after its last request for which a tenant counts as being here: who polls does that every few seconds."""
+
+MOST_WAITING = 64
+"""Requests of one tenant that wait for a turn; further ones are refused. Each keeps its body and its connection."""
 
 HOLD_S = 0.5
 """Seconds for which a refusal is held."""
@@ -32,14 +39,17 @@ class Turns:
         self._held: Counter[str] = Counter()
 
     async def take(self, tenant: str) -> None:
-        """Wait for a turn of the tenant's; each is ended by `end`."""
+        """Wait for a turn of the tenant's; each is ended by `end`. Raises `errors.TooManyRequestsError`."""
         self._here[tenant] = self._clock()
         self._here.move_to_end(tenant)
         if self._is_free(tenant):
             self._taken[tenant] += 1
             return
+        waiting = self._waiting.setdefault(tenant, deque())
+        if len(waiting) >= MOST_WAITING:
+            raise errors.TooManyRequestsError(f"{MOST_WAITING} requests wait already", what="waiting requests")
         begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(begins)
+        waiting.append(begins)
         try:
             await begins
         except asyncio.CancelledError:
@@ -59,15 +69,6 @@ class Turns:
         if not waiting:
             self._waiting.pop(tenant, None)
 
-    @contextlib.asynccontextmanager
-    async def of(self, tenant: str) -> AsyncIterator[None]:
-        """A turn of the tenant's for a block."""
-        await self.take(tenant)
-        try:
-            yield
-        finally:
-            self.end(tenant)
-
     async def hold(self, tenant: str) -> None:
         """Wait before the tenant is told that it asks too much: who repeats at once would keep this process busy."""
         if self._held[tenant] >= MOST_HELD:
@@ -79,8 +80,11 @@ class Turns:
             self._held -= Counter([tenant])
 
     def _is_free(self, tenant: str) -> bool:
-        return not self._taken[tenant] or self._is_alone(tenant)
+        return self._taken[tenant] < (ALONE if self.is_alone(tenant) else 1)
 
-    def _is_alone(self, tenant: str) -> bool:
+    def is_alone(self, tenant: str) -> bool:
+        """Whether nobody else asks for anything, or did a moment ago."""
+        if any(other != tenant for other in self._taken):
+            return False
         latest = next((at for other, at in reversed(self._here.items()) if other != tenant), None)
         return latest is None or self._clock() - latest > HERE_S

@@ -164,13 +164,15 @@ class Delivery:
         if webhook is None or message is None:
             return Outcome(text="nobody can word it", is_final=True)
         span = traces.begin("webhook", "" if due.moment == "batch" else due.generation.trace, kind=SpanKind.CLIENT)
-        with traces.within(span):
-            outcome = await self._calls.post(webhook.url, message.body, {**message.headers, **traces.headers()})
-        if outcome.status is not None:
-            span.set_attribute("http.response.status_code", outcome.status)
-        if not outcome.answered:
-            traces.fail(span, "unanswered")
-        span.end()
+        try:
+            with traces.within(span):
+                outcome = await self._calls.post(webhook.url, message.body, {**message.headers, **traces.headers()})
+            if outcome.status is not None:
+                span.set_attribute("http.response.status_code", outcome.status)
+            if not outcome.answered:
+                traces.fail(span, "unanswered")
+        finally:
+            span.end()
         return outcome
 
     async def _message(self, due: webhooks.DueWebhook, dialect: str) -> Message | None:

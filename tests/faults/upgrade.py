@@ -56,6 +56,10 @@ def replace(stack: embedded.Stack, name: str, checkout: Path) -> None:
         "PYTHONSAFEPATH": "1",
         "DARKROOM_CATALOG": f"{checkout / 'infra' / 'catalog.embedded.toml'}:{checkout / 'tests' / 'catalog.toml'}",
     }
+    look = [sys.executable, "-c", "import api; print(api.__file__)"]
+    found = subprocess.run(look, env=environment, check=True, capture_output=True, text=True).stdout
+    if not Path(found).is_relative_to(checkout):
+        raise RuntimeError(f"{found} would run, not what is in {checkout}")
     command = (sys.executable, "-m", MODULES[name])
     stack.children[name] = Child(name, command, environment, before.log_file)
     print(f"{time.strftime('%X')} {name} of {checkout.name}", flush=True)

@@ -45,6 +45,7 @@ class Collector:
                 ]
                 for span in (span for scope in of_process.scope_spans for span in scope.spans):
                     if span.trace_id.hex() == id_:
+                        assert span.name not in found, "warming a model up is no part of an edit"
                         found[span.name] = (service, span)
         return found
 
@@ -125,3 +126,25 @@ def test_what_went_wrong_is_in_the_trace_by_its_code(stack: embedded.Stack, coll
         assert span.status.code == span.status.STATUS_CODE_ERROR
         assert {one.key: one.value.string_value for one in span.attributes}["error.type"] == "input_unreachable"
         assert not span.status.message
+
+
+def test_what_its_caller_does_not_record_is_not_recorded_by_anybody(
+    stack: embedded.Stack, collector: tuple[int, Collector], tiny: str
+) -> None:
+    _, received = collector
+    alice = Tenant(stack.url, "alice", TENANTS["alice"])
+
+    def sent(flags: str) -> str:
+        trace = secrets.token_hex(16)
+        headers = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-{flags}"}
+        edit = {"model": "quick", "prompt": f"flags {flags}", "input_image": tiny}
+        answer = alice.post("/api/ai/queue", edit, headers=headers)
+        ids.append(answer.json()["generations"][0]["generation_id"])
+        alice.finished(ids[-1])
+        return trace
+
+    ids: list[str] = []
+    unrecorded, recorded = sent("00"), sent("01")
+    eventually(lambda: "publish" in received.trace(recorded))
+    assert received.trace(unrecorded) == {}
+    assert ids[0].encode() not in b"".join(one.body for one in received.received), "nor as a trace of its own"

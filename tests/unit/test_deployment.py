@@ -105,7 +105,7 @@ def test_every_dockerfile_is_used_and_runs_as_nobody_special(compose: dict[str, 
     assert used == files
     for file in files:
         text = (ROOT / file).read_text()
-        assert re.search(r"^USER darkroom$", text, re.MULTILINE)
+        assert re.search(r"^USER 10001$", text, re.MULTILINE)
         ignored = (ROOT / ".dockerignore").read_text()
         for source in re.findall(r"^COPY (\w+) \w+$", text, re.MULTILINE):
             assert f"!{source}" in ignored

@@ -13,6 +13,7 @@ from api.http.hangups import unless_hung_up
 from api.http.turns import TakingTurns
 from api.service import turns
 from api.service.turns import Turns
+from storage.contracts import errors
 from tests.unit.test_pacing import Clock
 
 
@@ -51,11 +52,35 @@ def crowd(clock: Clock) -> Crowd:
     return Crowd(Turns(clock))
 
 
-async def test_a_tenant_alone_waits_for_nothing(crowd: Crowd) -> None:
+async def test_a_tenant_alone_has_many_turns_at_a_time(crowd: Crowd) -> None:
     for _ in range(50):
         crowd.comes("alice")
     await _settled()
-    assert crowd.at_work == ["alice"] * 50
+    assert crowd.at_work == ["alice"] * turns.ALONE
+    crowd.ends("alice")
+    await _settled()
+    assert crowd.at_work == ["alice"] * turns.ALONE
+
+
+async def test_whoever_is_at_work_is_here_however_long_that_takes(crowd: Crowd, clock: Clock) -> None:
+    crowd.comes("alice")
+    await _settled()
+    clock.now += 2 * turns.HERE_S
+    for _ in range(3):
+        crowd.comes("mallory")
+    await _settled()
+    assert crowd.at_work == ["alice", "mallory"]
+
+
+async def test_so_many_wait_and_further_ones_are_refused(crowd: Crowd) -> None:
+    crowd.comes("alice")
+    tasks = [crowd.comes("mallory") for _ in range(turns.MOST_WAITING + 3)]
+    await _settled()
+    refused = [task for task in tasks if task.done() and task.exception()]
+    assert [type(task.exception()) for task in refused] == [errors.TooManyRequestsError] * 2
+    crowd.ends("mallory")
+    await _settled()
+    assert not crowd.comes("mallory").done()
 
 
 async def test_beside_others_a_flood_is_worked_on_one_request_at_a_time(crowd: Crowd) -> None:
@@ -79,10 +104,11 @@ async def test_once_the_others_have_gone_all_that_wait_go_on(crowd: Crowd, clock
     for _ in range(5):
         crowd.comes("mallory")
     await _settled()
+    crowd.ends("alice")
     clock.now += turns.HERE_S + 0.1
     crowd.ends("mallory")
     await _settled()
-    assert crowd.at_work == ["alice", *["mallory"] * 4]
+    assert crowd.at_work == ["mallory"] * 4
 
 
 async def test_a_request_that_was_given_up_takes_no_turn(crowd: Crowd) -> None:
@@ -142,7 +168,7 @@ class Service:
         request = Request(scope, receive)
         http_turns.belongs_to(request, self.turns, scope["tenant"])
         await http_turns.take_turn(request)
-        if scope["method"] == "POST":
+        if scope["method"] == "POST" and "bare" not in scope:
             await request.body()
         self.at_work.append(scope["path"])
         if scope["path"] == "/poll":
@@ -151,16 +177,24 @@ class Service:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await asyncio.Event().wait()
 
+    def bare(self, tenant: str, path: str, method: str, headers: list[tuple[bytes, bytes]]) -> None:
+        """A request whose route never asks for a body."""
+        scope = {"type": "http", "method": method, "path": path, "headers": headers, "tenant": tenant, "bare": True}
+        self._start(scope, asyncio.Future)
+
+    def _start(self, scope: dict[str, Any], receive: Callable[[], Awaitable[Message]]) -> None:
+        async def nothing(message: Message) -> None:
+            return
+
+        self.tasks.append(asyncio.create_task(self.app(scope, receive, nothing)))
+
     def request(self, tenant: str, path: str, receive: Callable[[], Awaitable[Message]] | None = None) -> None:
         headers = [] if receive is None else [(b"content-length", b"2")]
         scope: dict[str, Any] = {
             "type": "http", "method": "POST" if receive else "GET", "path": path, "headers": headers, "tenant": tenant,
         }  # fmt: skip
 
-        async def nothing(message: Message) -> None:
-            return
-
-        self.tasks.append(asyncio.create_task(self.app(scope, receive or asyncio.Future, nothing)))
+        self._start(scope, receive or asyncio.Future)
 
 
 @pytest.fixture
@@ -222,3 +256,39 @@ async def test_a_body_that_is_still_coming_takes_no_turn(service: Service) -> No
     service.go_on.set()
     await _settled()
     assert service.at_work == ["/elsewhere", "/small", "/large"]
+
+
+async def test_a_request_that_says_that_it_has_no_body_takes_its_turn_at_once(service: Service) -> None:
+    """Browsers and `requests` say so of a POST without one, and clients may say anything of a GET."""
+    service.request("mallory", "/one")
+    for method, length in (("POST", b"0"), ("DELETE", b"0"), ("GET", b"7")):
+        service.bare("mallory", f"/{method}", method, [(b"content-length", length)])
+    await _settled()
+    assert service.at_work == ["/elsewhere", "/one"]
+
+
+async def test_a_turn_is_over_after_a_while_whatever_it_waits_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_turns, "LONGEST_S", 0.01)
+    service.request("mallory", "/stuck")
+    service.request("mallory", "/two")
+    await _settled()
+    assert service.at_work == ["/elsewhere", "/stuck"]
+    await asyncio.sleep(0.05)
+    assert service.at_work == ["/elsewhere", "/stuck", "/two"]
+
+
+async def test_a_turn_that_comes_too_late_is_given_back(service: Service) -> None:
+    service.request("mallory", "/one")
+    await _settled()
+    late = http_turns._OfRequest(is_whole=True)
+    late.belongs_to(service.turns, "mallory")
+    taking = asyncio.create_task(late.take())
+    await _settled()
+    late.end()
+    service.request("mallory", "/two")
+    service.go_on.set()
+    await _settled()
+    assert taking.done()
+    assert service.at_work == ["/elsewhere", "/one", "/two"]

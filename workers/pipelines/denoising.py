@@ -176,7 +176,8 @@ class Denoising:
         self.applied.resume_compiled()
         while True:
             try:
-                self.edit(job, lambda step: None)
+                with traces.unrecorded():
+                    self.edit(job, lambda step: None)
             except errors.DarkroomError:
                 raise
             except Exception as exc:

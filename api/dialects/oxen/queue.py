@@ -23,6 +23,7 @@ from api.http.access import (
     ViewingTenant,
     own_url,
 )
+from api.http.hangups import unless_hung_up
 from api.resources import Resources
 from api.service.accepted import Accepted
 from api.service.checks import NATIVE
@@ -129,7 +130,8 @@ async def read_generation(
     """Poll one generation; with `wait`, be answered when it is terminal or the seconds are over."""
     if wait > 0:
         deadline = time.monotonic() + min(wait, resources.settings.longest_wait_s)
-        view = await resources.waiter.until_over(generation_id, tenant, deadline=deadline)
+        over = resources.waiter.until_over(generation_id, tenant, deadline=deadline)
+        view = await unless_hung_up(request, over)
     else:
         view = await resources.reader.one(generation_id, tenant)
     # Estimated from memory: a poll stays one read.

@@ -11,6 +11,7 @@ from api.dialects import base
 from api.dialects.runpod import answers, asking
 from api.http import bodies
 from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
+from api.http.hangups import unless_hung_up
 from api.resources import Resources
 from api.service.accepted import Accepted
 from storage.contracts import access, errors
@@ -59,11 +60,12 @@ async def status(
 
 @router.get("/status-sync/{job_id}")
 async def status_sync(
-    endpoint: str, job_id: str, resources: ResourcesDep, tenant: Tenant, wait: Wait = DEFAULT_WAIT_MS
+    request: Request, endpoint: str, job_id: str, resources: ResourcesDep, tenant: Tenant, wait: Wait = DEFAULT_WAIT_MS
 ) -> Response:
     """A job once it is over, or as it is when the wait runs out."""
     deadline = time.monotonic() + wait / 1000
-    view = await resources.waiter.until_over(answers.generation_id(job_id), tenant, deadline=deadline)
+    waiting = resources.waiter.until_over(answers.generation_id(job_id), tenant, deadline=deadline)
+    view = await unless_hung_up(request, waiting)
     return JSONResponse(await answers.job(view, answers.prefix_of(job_id)))
 
 

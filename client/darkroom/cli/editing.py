@@ -131,14 +131,19 @@ def _noted_interrupt() -> Iterator[Callable[[], None]]:
         if is_interrupted:
             raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
     # In the background it is ignored, and stays so.
-    if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, note)
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield check
+        return
+    signal.signal(signal.SIGINT, note)
     try:
         yield check
+    except Exception:
+        # Whatever else went wrong, it is over because somebody wanted that.
+        check()
+        raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _size(size: str | None) -> dict[str, object]:
