@@ -66,8 +66,7 @@ class Fleet:
             self.started += 1
             name = f"worker-{self.started}"
             log_file = self.stack.options.data_dir / "logs" / f"{name}.log"
-            own = {**environment, "DARKROOM_MODELS": '["sleep-200"]'}
-            self.running.append(Child(name, (sys.executable, "-m", "workers.gpu"), own, log_file))
+            self.running.append(Child(name, (sys.executable, "-m", "workers.gpu"), environment, log_file))
         while len(self.running) > count:
             one = self.running.pop()
             one.terminate()
@@ -186,12 +185,15 @@ def main() -> None:
         environment = {
             **os.environ, "DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": str(Path(name) / "data"),
             "DARKROOM_CATALOG": f"{shipped}:{catalog}", "DARKROOM_METRICS_PORT": "0", "DARKROOM_WEIGHTS_DIR": name,
+            "DARKROOM_MODELS": '["sleep-200"]',
         }  # fmt: skip
         options = dataclasses.replace(stack_options.Options.from_environment(environment), workers=0)
         with embedded.running(options) as stack:
             log = stack.children["housekeeping"].log_file.read_text()
             (target,) = set(re.findall(r"metrics on http://([^/]+)/", log))
             with scaler.scraping(program, stack_options.free_port(), target) as prometheus:
+                while not prometheus.value("count(darkroom_generations) or vector(0)"):
+                    time.sleep(LOOK_S)
                 told("scaled", live(stack, asked.seconds, scaled(rules, prometheus), image))
             told("fixed", live(stack, asked.seconds, lambda: MOST, image))
 
