@@ -136,7 +136,7 @@ def test_a_tenant_is_erased_whole_and_nobody_else_is(
     assert dave.get(f"/api/ai/usage?month={time.strftime('%Y-%m')}").json()["models"], "what was used is still known"
     eventually(lambda: _objects(stack, "dave") == 0)
     assert alice.finished(kept)["status"] == "succeeded"
-    found = alice.get("/api/ai/queue?search=what alice keeps").json()["generations"]
+    found = alice.get("/api/ai/queue?status=all&search=what alice keeps").json()["generations"]
     assert [one["generation_id"] for one in found] == [kept], "in Redis or archived"
 
 
