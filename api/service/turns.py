@@ -17,7 +17,7 @@ ALONE = 16
 HERE_S = 5.0
 """Seconds after its last request for which a tenant counts as being here: who polls does that every few seconds."""
 
-MOST_WAITING = 64
+MOST_WAITING = 1024
 """Requests of one tenant that wait for a turn; further ones are refused. Each keeps its body and its connection."""
 
 HOLD_S = 0.5
