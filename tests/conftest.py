@@ -1,5 +1,6 @@
 """Fixtures: one embedded stack for each process of the run, tenants on it, and pictures to send."""
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -8,6 +9,7 @@ import itertools
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -85,6 +87,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @functools.cache
 def _weights() -> Path:
     """What the embedded stack makes for itself, made by whoever needs it first, for all stacks of the run."""
+    if SHARED not in os.environ:
+        # A program that is no test run, such as `tests.fuzz`.
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="darkroom-tests-")
+        atexit.register(shutil.rmtree, os.environ[SHARED], ignore_errors=True)
     folder = Path(os.environ[SHARED])
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -12,8 +12,8 @@ from tests.conftest import TENANTS, running_stack
 CHECKS = "not_a_server_error,status_code_conformance,ignored_auth"
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 
-ENDLESS = ("/api/events",)
-"""Answers that do not end."""
+LEFT_OUT = ("/api/events", "/api/ai/batches")
+"""An answer that does not end, and bodies of a type that schemathesis cannot write (JSON lines)."""
 
 
 def _fuzzed(stack: embedded.Stack, tenant: str, seconds: int) -> bool:
@@ -23,7 +23,7 @@ def _fuzzed(stack: embedded.Stack, tenant: str, seconds: int) -> bool:
         "--header", f"Authorization: Bearer {TENANTS[tenant]}", "--checks", CHECKS, "--phases", "examples,coverage,fuzzing",
         "--max-time", str(seconds), "--request-timeout", "60", "--continue-on-failure", "--warnings", "off",
     ]  # fmt: skip
-    for path in ENDLESS:
+    for path in LEFT_OUT:
         command += ["--exclude-path", path]
     return subprocess.run(command, check=False).returncode == 0
 
