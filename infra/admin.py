@@ -135,13 +135,7 @@ def _paused(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
 
 
 _BACKUP = {"backup": backup.save, "restore": backup.restore}
-_RUN = {
-    "keys": admin_keys.run,
-    "audit": admin_keys.run,
-    "pause": _pause,
-    "resume": _pause,
-    "paused": _paused,
-}
+_RUN = {"keys": admin_keys.run, "audit": admin_keys.run, "pause": _pause, "resume": _pause, "paused": _paused}
 
 
 if __name__ == "__main__":

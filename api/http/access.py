@@ -46,7 +46,10 @@ async def authenticated(request: Request, resources: Resources) -> access.Caller
 
 async def caller_of(request: Request, resources: Resources) -> access.Caller:
     """The same, who may do what the method stands for. Raises `errors.ForbiddenError`, too."""
-    caller = await authenticated(request, resources)
+    return _checked(request, await authenticated(request, resources))
+
+
+def _checked(request: Request, caller: access.Caller) -> access.Caller:
     caller.check("read" if request.method in READING else "submit")
     return caller
 
@@ -102,8 +105,7 @@ async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[obj
     if holder is None:
         return await caller_of(request, resources)
     if holder.token.purpose == "session":
-        holder.caller.check("submit")
-        return holder.caller
+        return _checked(request, holder.caller)
     if holder.token.purpose != "submit":
         raise errors.ForbiddenError("This token is not for submitting edits")
     return holder.caller
@@ -114,8 +116,7 @@ async def _viewer(request: Request, resources: ResourcesDep, generation_id: str,
     if holder is None:
         return (await caller_of(request, resources)).tenant
     if holder.token.purpose == "session":
-        holder.caller.check("read" if request.method in READING else "submit")
-        return holder.caller.tenant
+        return _checked(request, holder.caller).tenant
     await resources.tokens.check_generation(holder, generation_id)
     return holder.caller.tenant
 

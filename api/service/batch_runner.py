@@ -114,11 +114,12 @@ class BatchRunner:
             part = part[: max(0, self._most_unfinished - batch.unfinished)]
             if not part:
                 return 0, LOOK_EVERY_S
-        if self._turns.is_alone(batch.tenant):
-            outcomes = await asyncio.gather(*map(steps[batch.phase], part), return_exceptions=True)
-        else:
-            # One at a time, as a tenant's requests are beside others. To wait for its turn would hold up others' batches.
-            outcomes = [(await asyncio.gather(steps[batch.phase](line), return_exceptions=True))[0] for line in part]
+        # Beside others one at a time, as a tenant's requests are. To wait for its turn would hold up others' batches.
+        at_once = len(part) if self._turns.is_alone(batch.tenant) else 1
+        outcomes: list[Any] = []
+        for start in range(0, len(part), at_once):
+            some = map(steps[batch.phase], part[start : start + at_once])
+            outcomes += await asyncio.gather(*some, return_exceptions=True)
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, errors.TransientError):
                 return number, max(LOOK_EVERY_S, outcome.retry_after)

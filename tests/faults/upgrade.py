@@ -11,19 +11,15 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
 from infra import embedded, stack_options
 from infra.children import Child
-from storage import events
-from tests.conftest import data_uri, encoded, stack_environment
+from tests.conftest import stack_environment
 from tests.faults.conftest import SLEEPERS
-from tests.faults.oracle import load, verdict
+from tests.faults.oracle import trial, verdict
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
@@ -72,30 +68,15 @@ def run(since: Path, folder: Path, *, clients: int, rest_s: float) -> verdict.Ve
     with embedded.running(options) as stack:
         for name in MODULES:
             replace(stack, name, since)
-        book, stopping = load.Book(), threading.Event()
-        watcher = threading.Thread(target=stack.watch, args=[stopping])
-        watcher.start()
-        image = data_uri(encoded(Image.new("RGB", (64, 64), "teal"), "PNG"))
-        listener = load.Listener(stack, book, events.cursor_at(1), seed=1)
-        listener.start()
-        until = time.monotonic() + 10**6
-        submitters = [load.Submitter(stack, book, image, until=until, number=n, pause_s=0.3) for n in range(clients)]
-        for submitter in submitters:
-            submitter.start()
-        time.sleep(2 * rest_s)
-        for checkout, order in ((ROOT, list(MODULES)), (since, list(reversed(MODULES))), (ROOT, list(MODULES))):
-            for name in order:
-                replace(stack, name, checkout)
-                time.sleep(rest_s)
-        for submitter in submitters:
-            submitter.end()
-        for submitter in submitters:
-            submitter.join()
-        found = verdict.reach(stack, book, settle_s=120)
-        listener.stopping.set()
-        stopping.set()
-        watcher.join()
-        return found
+
+        def replaced() -> None:
+            time.sleep(2 * rest_s)
+            for checkout, order in ((ROOT, list(MODULES)), (since, list(reversed(MODULES))), (ROOT, list(MODULES))):
+                for name in order:
+                    replace(stack, name, checkout)
+                    time.sleep(rest_s)
+
+        return trial.tried(stack, replaced, clients=clients, settle_s=120)
 
 
 def main() -> None:
@@ -108,11 +89,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as name, checked_out(asked.since) as since:
         found = run(since, asked.keep or Path(name), clients=asked.clients, rest_s=asked.rest)
-    print(f"accepted {found.accepted}: {dict(found.statuses)}; {found.second_attempts} took more than one attempt")
-    print(f"lost {len(found.lost)}, doubled {len(found.doubled)}, stuck {len(found.stuck)}")
-    for violation in found.violations[:20]:
-        print(f"VIOLATION {violation}")
-    print("good" if not found.violations else f"{len(found.violations)} violations", flush=True)
+    print("\n".join(trial.lines(found)), flush=True)
     sys.exit(bool(found.violations))
 
 

@@ -5,19 +5,15 @@ import logging
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
-
 from infra import embedded, stack_options
-from storage import events
-from tests.conftest import data_uri, encoded, stack_environment
+from tests.conftest import stack_environment
 from tests.faults.conftest import SLEEPERS
 from tests.faults.failover.servers import Servers, hurt, replicated
-from tests.faults.oracle import load, verdict
+from tests.faults.oracle import trial, verdict
 
 
 def run(
@@ -32,31 +28,7 @@ def run(
         }  # fmt: skip
         environment = stack_environment(data, **SLEEPERS, **settings)
         with embedded.running(stack_options.Options.from_environment(environment)) as stack:
-            book, stopping = load.Book(), threading.Event()
-            watcher = threading.Thread(target=stack.watch, args=[stopping])
-            watcher.start()
-            image = data_uri(encoded(Image.new("RGB", (64, 64), "teal"), "PNG"))
-            listener = load.Listener(stack, book, events.cursor_at(1), seed=1)
-            listener.start()
-            # As long as there are faults.
-            until = time.monotonic() + 10**6
-            submitters = [
-                load.Submitter(stack, book, image, until=until, number=n, pause_s=0.3) for n in range(clients)
-            ]
-            for submitter in submitters:
-                submitter.start()
-            try:
-                faults(servers)
-            finally:
-                for submitter in submitters:
-                    submitter.end()
-                for submitter in submitters:
-                    submitter.join()
-            found = verdict.reach(stack, book, settle_s=settle_s)
-            listener.stopping.set()
-            stopping.set()
-            watcher.join()
-            return found
+            return trial.tried(stack, lambda: faults(servers), clients=clients, settle_s=settle_s)
 
 
 def main() -> None:
@@ -80,10 +52,7 @@ def main() -> None:
     print(
         f"{asked.faults} faults, {statistics.median(gaps):.1f} s without a primary in the middle, {max(gaps):.1f} s at most"
     )
-    print(f"accepted {found.accepted}: {dict(found.statuses)}; {found.second_attempts} took more than one attempt")
-    print(f"lost {len(found.lost)}, doubled {len(found.doubled)}, stuck {len(found.stuck)}")
-    for violation in found.violations[:20]:
-        print(f"VIOLATION {violation}")
+    print("\n".join(trial.lines(found)))
     sys.exit(bool(found.violations))
 
 
