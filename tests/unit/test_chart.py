@@ -1,6 +1,7 @@
 """The Helm chart: what it renders is valid Kubernetes, safe by default, and agrees with what the processes read."""
 
 import itertools
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -16,13 +17,16 @@ from api.settings import ApiSettings
 from infra import reference
 from storage import queues
 from storage.contracts.catalog_files import merge
+from tests import npm
 from workers.settings import GpuSettings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "infra" / "chart"
 KUBERNETES = ("1.27", "1.33", "1.37")
 OTHERS = {"ScaledObject", "PodMonitor", "PrometheusRule"}
-"""Kinds of operators, which Kubernetes' own schemas do not know."""
+"""Kinds of KEDA's and Prometheus' operators, which Kubernetes' own schemas do not know."""
+OPERATORS = Path(__file__).parent / "operators"
+"""What knows them, from npm."""
 
 BASE: dict[str, Any] = {"existingSecret": "darkroom"}
 H100: dict[str, Any] = {"gpuType": "h100", "preload": ["flux-kontext-dev"], "resources": {"requests": {"cpu": "4"}}}
@@ -97,6 +101,13 @@ def test_what_it_renders_is_valid(chart: helm_python.chart.Chart, name: str) -> 
                 kubernetes_validate.validate(one, version, strict=True)
     named = [(one["kind"], one["metadata"]["name"]) for one in manifests]
     assert len(set(named)) == len(named)
+
+
+def test_what_operators_read_is_valid_by_their_schemas(chart: helm_python.chart.Chart) -> None:
+    found = [one for values in VALUES.values() for one in rendered(chart, values) if one["kind"] in OTHERS]
+    assert {one["kind"] for one in found} == OTHERS
+    npm.install(OPERATORS)
+    assert json.loads(npm.run(OPERATORS, "validate.mjs", stdin=json.dumps(found))) == []
 
 
 UNPRIVILEGED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
