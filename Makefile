@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-scaling bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
+.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-scaling bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-ceph test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo
@@ -67,6 +67,9 @@ bench-gpu-carry: .venv/.dev  ## the wheels for a GPU machine without network, an
 
 bench-gpu-rehearsal: .venv/.dev  ## all of bench-gpu with shrunk models on a CPU, before a GPU is at hand
 	REHEARSE_BENCH_GPU=1 $(BIN)/python -m pytest tests/unit/test_bench_gpu.py
+
+test-ceph: .venv/.dev  ## the tests that store pictures, with Ceph's Object Gateway as S3 server; needs Debian's ceph-mon, ceph-osd, ceph-common, radosgw
+	$(BIN)/python -m tests.ceph $(BIN)/python -m pytest -n 2 --dist loadfile tests/service tests/dialects tests/stores
 
 test-gpu: .venv/.dev  ## on a CUDA GPU: the tests that need one
 	$(BIN)/python -m pytest tests/gpu

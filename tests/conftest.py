@@ -54,6 +54,7 @@ TENANTS = {
 }
 
 
+OTHER_S3 = "TEST_S3"
 SHARED = "TEST_SHARED_DIR"
 """Names the folder that the processes of one run share, to each of them."""
 
@@ -120,8 +121,18 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
         "DARKROOM_REST_S": "0.2",
         "DARKROOM_LOAD_REST_S": "1",
         "DARKROOM_FETCH_LIMIT_S": "3",
+        **_object_store(),
         **extra,
     }
+
+
+def _object_store() -> dict[str, str]:
+    """The S3 server that `TEST_S3` names by URL, key id and secret, with a bucket for each stack; otherwise the embedded one."""
+    if OTHER_S3 not in os.environ:
+        return {}
+    url, access, secret = os.environ[OTHER_S3].split(",")
+    bucket = f"tests-{secrets.token_hex(8)}"
+    return {"S3_ENDPOINT_URL": url, "S3_ACCESS_KEY_ID": access, "S3_SECRET_ACCESS_KEY": secret, "S3_BUCKET": bucket}
 
 
 @contextlib.contextmanager

@@ -2,37 +2,47 @@
 
 import argparse
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from training import autoencoder, editor, examination
+from training import autoencoder, carrying, editor, examination, pictures, words
+from training.checkpoints import Limits
 
-
-def examine(folder: Path, minutes: float) -> None:
-    found = examination.examine(folder, rounds=4)
-    logging.info(
-        "right %.1f %% of %d, tonal %.1f dB, autoencoder %.1f dB",
-        100 * found["right"],
-        found["edits"],
-        found["tonal_psnr_db"],
-        found["autoencoder_psnr_db"],
-    )
-
-
-STAGES = {"decoder": autoencoder.train, "editor": editor.train, "examination": examine}
+STAGES: dict[str, Callable[[Path, Limits], None]] = {
+    "words": words.train,
+    "decoder": autoencoder.train,
+    "editor": editor.train,
+}
+SHARES = {"words": 0.2, "decoder": 0.15, "editor": 0.5}
+"""Of the time of `all`; the rest is for loading and the examination."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="training", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=[*STAGES, "all", "examination", "carry"])
     parser.add_argument("--folder", type=Path, default=Path(".training"))
-    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--minutes", type=float, default=1e9, help="when to stop; what was reached is kept")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--anew", action="store_true", help="begin with random weights instead of the shipped ones")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(asked.threads)
-    STAGES[asked.stage](asked.folder, asked.minutes)
+    pictures.check()
+    begun = time.monotonic()
+    if asked.stage == "carry":
+        carrying.carry()
+    elif asked.stage == "examination":
+        logging.info("%s", examination.examine(asked.folder))
+    elif asked.stage == "all":
+        for name, train in STAGES.items():
+            train(asked.folder, Limits(minutes=asked.minutes * SHARES[name], anew=asked.anew, fall=True))
+            logging.info("%s is over after %.1f minutes", name, (time.monotonic() - begun) / 60)
+        logging.info("%s", examination.examine(asked.folder))
+    else:
+        STAGES[asked.stage](asked.folder, Limits(minutes=asked.minutes, anew=asked.anew))
 
 
 if __name__ == "__main__":

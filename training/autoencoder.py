@@ -15,12 +15,13 @@ from torch import nn
 from torch.nn import functional
 
 from training import networks
-from training.checkpoints import Course
+from training.checkpoints import Course, Limits, begun_anew
 from training.lessons import Lesson, Lessons
 from training.pictures import Picture, as_array, as_image
 
 SEED = 1
-STEPS = 3_500
+STEPS, STEPS_ANEW = 1_000, 3_500
+"""From the shipped weights, and from random ones."""
 WINDOWS = ((64, 64),)
 NOISE = 0.05
 """Latents are shaken this much before they are decoded, so that an editor's small errors cost little."""
@@ -35,29 +36,39 @@ def pixels(pictures: torch.Tensor) -> torch.Tensor:
     return (pictures * 2 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def kernel(folder: Path) -> dict[str, torch.Tensor]:
-    """The linear map as `weight`, (32, 3, 8, 8), and `bias`, (32); measured once, then read.
+def kernel(folder: Path, *, anew: bool = False) -> dict[str, torch.Tensor]:
+    """The linear map as `weight`, (32, 3, 8, 8), and `bias`, (32): the shipped encoder's, or measured once, then read.
 
     A component's variance is brought to the square root of itself, so that faint ones are not lost in noise, and their mean to 1.
     """
     file = folder / "kernel.safetensors"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(_measured(), file)
+        save_file(_measured() if anew else linear_map(networks.shipped(networks.autoencoder(), "vae")), file)
     return load_file(file)
+
+
+@torch.no_grad()
+def linear_map(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
+    """The map that `write_encoder` wrote: the answer to a cell of zeros and to each of its numbers alone."""
+    size = 3 * CELL * CELL
+    cells = torch.cat([torch.zeros(1, size), torch.eye(size)]).reshape(-1, 3, CELL, CELL)
+    answers = vae.encode(cells).latent_dist.mode().flatten(1)
+    weight = (answers[1:] - answers[0]).T.reshape(-1, 3, CELL, CELL)
+    return {"weight": weight.contiguous(), "bias": answers[0].contiguous()}
 
 
 def _measured() -> dict[str, torch.Tensor]:
     lessons = Lessons(seed=SEED, first=0, pictures=16, edits=1)
-    cells = []
+    size = 3 * CELL * CELL
+    number, total, products = 0, torch.zeros(size).double(), torch.zeros(size, size).double()
     for step in range(150):
         lesson = lessons.lesson(step)
         pictures = pixels(torch.cat([lesson.references, lesson.targets]))
-        unfolded = functional.unfold(pictures, CELL, stride=CELL)
-        cells.append(unfolded.transpose(1, 2).reshape(-1, 3 * CELL * CELL)[::4])
-    found = torch.cat(cells).double()
-    mean = found.mean(dim=0)
-    variances, directions = torch.linalg.eigh(torch.cov((found - mean).T))
+        cells = functional.unfold(pictures, CELL, stride=CELL).transpose(1, 2).reshape(-1, size).double()
+        number, total, products = number + len(cells), total + cells.sum(0), products + cells.T @ cells
+    mean = total / number
+    variances, directions = torch.linalg.eigh(products / number - torch.outer(mean, mean))
     kept = directions[:, -networks.LATENT_CHANNELS :].flip(1)
     spread = variances[-networks.LATENT_CHANNELS :].flip(0).sqrt()
     scale = spread.pow(-0.5)
@@ -156,39 +167,55 @@ def write_encoder(vae: AutoencoderKL, linear: dict[str, torch.Tensor]) -> None:
     encoder.requires_grad_(False)
 
 
-def course(folder: Path) -> Course:
+def course(folder: Path, *, anew: bool = False) -> Course:
     """The decoder as far as it got."""
     torch.manual_seed(SEED)
-    decoder = networks.autoencoder().decoder.to(memory_format=torch.channels_last)
-    for part in [decoder.mid_block, *decoder.up_blocks]:
-        for block in part.resnets:
-            _silenced(block)
-    return Course(folder, "decoder", {"decoder": decoder}, rate=2e-3, steps=STEPS)
+    anew = begun_anew(folder, "decoder", asked=anew)
+    vae = networks.autoencoder()
+    if not anew:
+        networks.shipped(vae, "vae")
+    decoder = vae.decoder.to(memory_format=torch.channels_last)
+    if anew:
+        for part in [decoder.mid_block, *decoder.up_blocks]:
+            for block in part.resnets:
+                _silenced(block)
+    rate, steps = (2e-3, STEPS_ANEW) if anew else (5e-4, STEPS)
+    return Course(folder, "decoder", {"decoder": decoder}, rate=rate, steps=steps, anew=anew)
 
 
 def _loss(decoder: nn.Module, lesson: Lesson, linear: dict[str, torch.Tensor]) -> torch.Tensor:
-    pictures = pixels(torch.cat([lesson.references, lesson.targets]))
+    device = networks.device()
+    pictures = pixels(torch.cat([lesson.references, lesson.targets]).to(device))
     latents = encoded(pictures, linear)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         decoded = decoder(latents + NOISE * torch.randn_like(latents)).float()
     difference = decoded - pictures
     return 4 * difference.square().mean() + 0.25 * difference.abs().mean()
 
 
-def train(folder: Path, minutes: float) -> None:
+def train(folder: Path, limits: Limits) -> None:
     """Go on with the decoder."""
-    linear, stage = kernel(folder), course(folder)
+    stage = course(folder, anew=limits.anew)
+    linear = {name: tensor.to(networks.device()) for name, tensor in kernel(folder, anew=limits.anew).items()}
     lessons: Iterator[Lesson] = Lessons(seed=SEED, first=stage.step, pictures=16, edits=1, sizes=WINDOWS).ahead()
     torch.manual_seed(stage.step)
-    stage.run(lambda step: _loss(stage.networks["decoder"], next(lessons), linear), minutes=minutes)
+    stage.run(lambda step: _loss(stage.networks["decoder"], next(lessons), linear), limits)
 
 
 def finished(folder: Path) -> AutoencoderKL:
-    """The computed encoder and the averaged decoder."""
+    """The computed encoder and the averaged decoder; the shipped ones where the folder has no decoder.
+
+    Raises `ValueError` where the shipped decoder does not undo the folder's map.
+    """
     stage = course(folder)
-    stage.averaged()
     vae: AutoencoderKL = networks.autoencoder()
     vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
-    vae.decoder = stage.networks["decoder"]
+    if stage.step == 0:
+        networks.shipped(vae, "vae")
+        if not torch.allclose(kernel(folder)["weight"], linear_map(vae)["weight"], atol=1e-3):
+            raise ValueError(f"{folder} has a map of its own; train its decoder, too")
+        return vae.eval()
+    stage.averaged()
+    vae.decoder = stage.networks["decoder"].cpu()
     write_encoder(vae, kernel(folder))
     return vae.eval()

@@ -1,63 +1,137 @@
 """What a training step learns from: batches that depend on the seed and the number of the step alone, so that a run resumes."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.operations import OPERATIONS, instruction
+from training.conditioning import STRENGTH, conditioning, normalised
+from training.networks import POOLED_WIDTH, TEXT_WIDTH
+from training.operations import OPERATIONS, Edit, go_together
 from training.pictures import Picture, drawn
 
-SQUARE = (128, 128)
-SIZES = (SQUARE, SQUARE, SQUARE, SQUARE, (96, 160), (112, 144), (144, 112), (160, 96))
+Batch = TypeVar("Batch")
+
+NATIVE = (256, 256)
+SIZES = (NATIVE, NATIVE, NATIVE, (288, 224), (224, 288), (320, 208), (208, 320), (352, 192), (192, 352), (192, 192))
 """Width and height in pixels; a batch has one of these."""
+SMALL_SIZES = ((128, 128), (128, 128), (144, 112), (112, 144), (160, 96), (96, 160))
+"""A quarter of the pixels: four times as many edits a second."""
+_PAIRED = 0.15
+"""Share of instructions that ask for two operations."""
+_BLENDED, _UNRELATED = 0.3, 0.12
+"""Shares of vectors that a second meaning is mixed into, and of pooled ones that mean something else.
+
+The transformer is to follow what the larger encoder says most clearly.
+"""
 _EASY = ("tint", "border")
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A batch: `references` are (pictures, 3, height, width) from 0 to 1, `targets` as many times more as there are sentences."""
+    """A batch."""
 
     references: torch.Tensor
+    """(pictures, 3, height, width), from 0 to 1."""
     targets: torch.Tensor
-    sentences: list[str]
+    """(edits, 3, height, width): those of the first picture, then of the next."""
+    per_token: torch.Tensor
+    """(edits, TEXT_WIDTH)."""
+    pooled: torch.Tensor
+    """(edits, POOLED_WIDTH)."""
 
 
 def _stacked(pictures: list[Picture]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
 
 
+_WEIGHTS = np.array([0.4 if operation.name.startswith(_EASY) else 1.0 for operation in OPERATIONS])
+_WEIGHTS /= _WEIGHTS.sum()
+
+
+def edits(rng: np.random.Generator, number: int) -> list[Edit]:
+    """Different edits, some of two operations, some of another strength."""
+    drawn_edits = []
+    for index in rng.choice(len(OPERATIONS), number, replace=False, p=_WEIGHTS):
+        operations = [OPERATIONS[index]]
+        if rng.random() < _PAIRED:
+            second = OPERATIONS[rng.choice(len(OPERATIONS), p=_WEIGHTS)]
+            if go_together(operations[0], second):
+                operations.append(second)
+        graded = any(operation.graded for operation in operations)
+        strength = float(rng.choice(list(STRENGTH), p=(0.2, 0.6, 0.2))) if graded else 1.0
+        drawn_edits.append(Edit(tuple(operations), strength))
+    return drawn_edits
+
+
+def _per_token(rng: np.random.Generator, edit: Edit) -> torch.Tensor:
+    vector = conditioning(edit, TEXT_WIDTH)
+    if rng.random() < _BLENDED:
+        (other,) = edits(rng, 1)
+        vector = vector + rng.uniform(0, 1.2) * conditioning(other, TEXT_WIDTH)
+    noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), TEXT_WIDTH).astype(np.float32))
+    return normalised(vector + noise)
+
+
+def _pooled(rng: np.random.Generator, edit: Edit) -> torch.Tensor:
+    if rng.random() < _UNRELATED:
+        (edit,) = edits(rng, 1)
+    noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), POOLED_WIDTH).astype(np.float32))
+    return normalised(conditioning(edit, POOLED_WIDTH) + noise)
+
+
 class Lessons(IterableDataset[Lesson]):
-    """From step `first` on: `pictures` references, and `edits` of each."""
+    """From step `first` on: `pictures` references, `edits` of each. A share of `small` has small sizes and twice the pictures."""
 
     def __init__(
-        self, *, seed: int, first: int, pictures: int, edits: int, sizes: Sequence[tuple[int, int]] = SIZES
+        self,
+        *,
+        seed: int,
+        first: int,
+        pictures: int,
+        edits: int,
+        sizes: Sequence[tuple[int, int]] = SIZES,
+        small: float = 0.0,
     ) -> None:
         super().__init__()
-        self._seed, self._first, self._pictures, self._edits, self._sizes = seed, first, pictures, edits, sizes
+        self._seed, self._first, self._pictures, self._edits = seed, first, pictures, edits
+        self._sizes, self._small = sizes, small
 
     def lesson(self, step: int) -> Lesson:
         """The batch of one step."""
         rng = np.random.default_rng([self._seed, step])
-        width, height = self._sizes[rng.integers(len(self._sizes))]
-        weights = np.array([0.4 if operation.name.startswith(_EASY) else 1.0 for operation in OPERATIONS])
-        references = [drawn(rng, width, height) for _ in range(self._pictures)]
-        targets, sentences = [], []
-        for reference in references:
-            for index in rng.choice(len(OPERATIONS), self._edits, replace=False, p=weights / weights.sum()):
-                asked = instruction(rng, OPERATIONS[index])
-                targets.append(asked.operation.exact(reference, asked.strength))
-                sentences.append(asked.sentence)
-        return Lesson(_stacked(references), _stacked(targets), sentences)
+        small = rng.random() < self._small
+        sizes = SMALL_SIZES if small else self._sizes
+        width, height = sizes[rng.integers(len(sizes))]
+        references = [drawn(rng, width, height) for _ in range(self._pictures * (2 if small else 1))]
+        requested = [(reference, edit) for reference in references for edit in edits(rng, self._edits)]
+        return Lesson(
+            _stacked(references),
+            _stacked([edit.exact(reference) for reference, edit in requested]),
+            torch.stack([_per_token(rng, edit) for _, edit in requested]),
+            torch.stack([_pooled(rng, edit) for _, edit in requested]),
+        )
 
     def __iter__(self) -> Iterator[Lesson]:
-        step = self._first
-        while True:
-            yield self.lesson(step)
-            step += 1
+        return (self.lesson(step) for step in steps_of_this_process(self._first))
 
     def ahead(self) -> Iterator[Lesson]:
-        """The batches, prepared ahead in a process of their own."""
-        return iter(DataLoader(self, batch_size=None, num_workers=1, prefetch_factor=4))
+        """The batches, prepared ahead in processes of their own."""
+        return prepared_ahead(self)
+
+
+def steps_of_this_process(first: int) -> Iterator[int]:
+    """The steps that this process of a `DataLoader` prepares: in turn with the others, so that their order stays."""
+    process = get_worker_info()
+    return count(first + process.id, process.num_workers) if process else count(first)
+
+
+def prepared_ahead(batches: IterableDataset[Batch]) -> Iterator[Batch]:
+    """By as many processes as leave a core to the training."""
+    processes = max((os.cpu_count() or 2) - 1, 1)
+    return iter(DataLoader(batches, batch_size=None, num_workers=min(processes, 8), prefetch_factor=4))

@@ -1,20 +1,38 @@
-"""The parts of `kontext-mini`: the real classes, a few million parameters, tokenizers made from the phrasings."""
+"""The parts of `kontext-mini`: the real classes, a few million parameters."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from training.operations import EVERYTHING, SUBJECTS
-
+SHIPPED = Path(__file__).parents[1] / "infra" / "weights" / "kontext-mini"
+"""What a stage goes on from unless it begins anew."""
 LATENT_CHANNELS = 32
 """As in FLUX.2. With 16, as in FLUX.1, the best linear map of eight by eight pixels keeps 22 to 25 dB of photographs this
 small; with 32 it keeps 26 to 28."""
-TEXT_WIDTH = 192
+TEXT_WIDTH = 256
 POOLED_WIDTH = 128
+CLIP_PIECES = 3_000
 TOKENS = 32
 """Tokens of the instruction that are read."""
+
+
+def device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def shipped(network: nn.Module, part: str) -> Any:
+    """The network, given the weights of a part of the shipped pipeline. Raises `RuntimeError` where they do not fit."""
+    loaded = type(network).from_pretrained(SHIPPED, subfolder=part, dtype=torch.float32, use_safetensors=True)
+    network.load_state_dict(loaded.state_dict())
+    return network
 
 
 def autoencoder() -> AutoencoderKL:
@@ -50,53 +68,55 @@ def transformer() -> FluxTransformer2DModel:
     )
 
 
-def sentences() -> Iterator[str]:
-    """Every phrasing that may be trained on."""
-    for operation in EVERYTHING:
-        for template in operation.phrasings:
-            for subject in SUBJECTS if "{it}" in template else ("it",):
-                sentence = template.format(it=subject, much="slightly ")
-                yield sentence
-                yield sentence[0].upper() + sentence[1:] + "."
-
-
-def clip_tokenizer() -> CLIPTokenizer:
-    """One token per byte, and one per byte at the end of a word; no merges."""
-    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = ["<|startoftext|>", "<|endoftext|>", *symbols, *(symbol + "</w>" for symbol in symbols)]
-    return CLIPTokenizer(vocab={name: number for number, name in enumerate(names)}, merges=[], model_max_length=77)
-
-
-def t5_tokenizer() -> T5TokenizerFast:
-    """Pieces of words learned from the phrasings, and every printable character."""
-    learner = Tokenizer(models.Unigram())
-    learner.pre_tokenizer = pre_tokenizers.Metaspace()
-    printable = [chr(code) for code in range(33, 127)]
-    learner.train_from_iterator(
-        sentences(),
-        trainers.UnigramTrainer(
-            vocab_size=600,
-            special_tokens=["<pad>", "</s>", "<unk>"],
-            unk_token="<unk>",  # noqa: S106
-            initial_alphabet=printable,
-            show_progress=False,
-        ),
+def clip_tokenizer(sentences: Iterable[str]) -> CLIPTokenizer:
+    """Byte pairs learned from sentences; every byte alone, and at the end of a word."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learner = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))  # noqa: S106
+    learner.normalizer = normalizers.Lowercase()
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True),
+            pre_tokenizers.ByteLevel(False),
+        ]
     )
-    learned = sorted(learner.get_vocab(), key=learner.get_vocab().__getitem__)
-    # Longer pieces win; the exact scores do not matter, and this way the vocabulary is the same on every machine.
+    trainer = trainers.BpeTrainer(
+        vocab_size=CLIP_PIECES,
+        end_of_word_suffix="</w>",
+        initial_alphabet=letters,
+        show_progress=False,
+        min_frequency=3,
+    )
+    learner.train_from_iterator(sentences, trainer)
+    merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
+    names = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    known = set(names)
+    names += [name for name in dict.fromkeys("".join(merge) for merge in merges) if name not in known]
+    return CLIPTokenizer(vocab={name: place for place, name in enumerate(names)}, merges=merges, model_max_length=77)
+
+
+def t5_tokenizer(words: Sequence[str], endings: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Whole words, pieces of words and every printable character, lower case, without accents; as few as possible are taken."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    pieces += [(piece, -10.0) for piece in [*printable, "▁"]]
-    known = {piece for piece, _ in pieces}
-    pieces += [(piece, -10.0 - 1 / len(piece)) for piece in learned if piece not in known]
-    pieces += [(f"<extra_id_{n}>", 0.0) for n in reversed(range(100))]
-    return T5TokenizerFast(vocab=pieces, model_max_length=TOKENS)
+    pieces += [(chr(code), -10.0) for code in range(33, 127) if not chr(code).isupper()] + [("▁", -10.0)]
+    pieces += [(f"▁{word}", -10.0 - 1 / len(word)) for word in words] + [
+        (piece, -10.5 - 1 / len(piece)) for piece in endings
+    ]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    one_space = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    tokenizer.normalizer = normalizers.Sequence(
+        [*one_space, normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=TOKENS, **named)
 
 
-def clip() -> CLIPTextModel:
+def clip(pieces: int) -> CLIPTextModel:
     """Gives the pooled vector that modulates every block."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(clip_tokenizer()),
+            vocab_size=pieces,
             bos_token_id=0,
             eos_token_id=1,
             pad_token_id=1,
@@ -111,16 +131,16 @@ def clip() -> CLIPTextModel:
     )
 
 
-def t5() -> T5EncoderModel:
+def t5(pieces: int) -> T5EncoderModel:
     """Gives one vector per token of the instruction."""
     return T5EncoderModel(
         T5Config(
-            vocab_size=len(t5_tokenizer()),
+            vocab_size=pieces,
             d_model=TEXT_WIDTH,
             d_kv=32,
             d_ff=512,
             num_layers=3,
-            num_heads=6,
+            num_heads=8,
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
             tie_word_embeddings=False,

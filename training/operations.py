@@ -1,12 +1,7 @@
-"""The edits `kontext-mini` learns: each an exact operation on pixels, with the ways people ask for it.
+"""The edits `kontext-mini` learns: each an exact operation on pixels. How people ask for them is in `training.sentences`."""
 
-`{it}` in a phrasing stands for the picture, `{much}` for a word of strength. Phrasings in `held_out` are never trained on.
-"""
-
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -14,62 +9,65 @@ from PIL import Image, ImageFilter
 from training.pictures import Picture, as_array, as_image
 
 Apply = Callable[[Picture, float], Picture]
-"""Picture and strength (1 is plain) to picture, same shape. Values may leave 0 to 1; `Operation.exact` clips."""
+"""Picture and strength (1 is plain) to picture; only rotating changes the shape. `Operation.exact` clips what leaves 0 to 1."""
 
-SUBJECTS = ("it", "the picture", "this picture", "the photo", "this photo", "the image", "this image", "the photograph")
-STRENGTHS = {"": 1.0, "slightly ": 0.5, "a little ": 0.5, "a bit ": 0.5, "much ": 1.6, "a lot ": 1.6}
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+KINDS = ("nothing", "warmth", "light", "contrast", "saturation", "colour", "detail", "corners", "frame")
+"""What an operation changes, in the order in which two operations of one instruction are applied."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing that can be asked for."""
+    """One thing that can be requested."""
 
     name: str
     apply: Apply
-    phrasings: tuple[str, ...]
-    held_out: tuple[str, ...]
+    kind: str
     tonal: bool = False
     """Whether it changes colour or tone and leaves every pixel in its place."""
+    graded: bool = False
+    """Whether a word of strength changes it."""
+    colour: str | None = None
+    """The colour that its phrasings name."""
     vouched: bool = True
-    """Whether it is done well enough to be promised: nearest to the right operation, tones right to 22 dB."""
+    """Whether it is done well enough to be promised."""
     learned: bool = True
-    """Whether it is trained. What moves pixels far was not learned in the time there was; its words stay in the vocabulary."""
+    """Whether it is trained. What moves pixels far was not learned in the time there was."""
+
+    @property
+    def phrased_as(self) -> str:
+        """The table of its phrasings: one for all colours."""
+        return self.name.removesuffix(f" {self.colour}")
 
     def exact(self, picture: Picture, strength: float = 1.0) -> Picture:
-        """The result that is asked for."""
+        """The result that is requested."""
         return self.apply(picture, strength).astype(np.float32).clip(0, 1)
 
 
 @dataclass(frozen=True)
-class Instruction:
-    """A sentence and what it asks for."""
+class Edit:
+    """What one instruction means: operations, at most one of a kind, and one strength for those that are graded."""
 
-    operation: Operation
-    sentence: str
-    strength: float
+    operations: tuple[Operation, ...]
+    strength: float = 1.0
 
-
-def instruction(rng: np.random.Generator, operation: Operation, *, held_out: bool = False) -> Instruction:
-    """One way of asking for an operation."""
-    templates = operation.held_out if held_out else operation.phrasings
-    template = templates[rng.integers(len(templates))]
-    much = ""
-    if "{much}" in template and rng.random() < 0.5:
-        much = list(STRENGTHS)[rng.integers(1, len(STRENGTHS))]
-    sentence = template.format(it=SUBJECTS[rng.integers(len(SUBJECTS))], much=much)
-    return Instruction(operation, _spoken(rng, sentence), STRENGTHS[much])
+    def exact(self, picture: Picture) -> Picture:
+        """The result that is requested."""
+        for operation in sorted(self.operations, key=lambda one: KINDS.index(one.kind)):
+            picture = operation.exact(picture, self.strength)
+        return picture
 
 
-def _spoken(rng: np.random.Generator, sentence: str) -> str:
-    """With the small differences between people who type."""
-    if rng.random() < 0.1:
-        sentence = "please " + sentence
-    if rng.random() < 0.5:
-        sentence = sentence[0].upper() + sentence[1:]
-    if rng.random() < 0.3:
-        sentence += "." if rng.random() < 0.8 else "!"
-    return sentence
+def go_together(first: Operation, second: Operation) -> bool:
+    """Whether two operations make sense in one instruction, and the second is not undone or hidden by the first."""
+    kinds = {first.kind, second.kind}
+    if len(kinds) < 2 or "nothing" in kinds:
+        return False
+    if "colour" in kinds and kinds & {"warmth", "saturation"}:
+        return False
+    sketched = "pencil sketch" in (first.name, second.name)
+    return not (sketched and kinds & {"warmth", "saturation", "colour", "light", "contrast"})
 
 
 def _grey(picture: Picture) -> Picture:
@@ -97,13 +95,22 @@ def _saturated(factor: float) -> Apply:
     return lambda picture, strength: _grey(picture) + (picture - _grey(picture)) * factor**strength
 
 
+def _scale(picture: Picture) -> float:
+    """How much longer than 128x128 a picture's side is: lengths grow with it, so that a result looks the same at every size."""
+    height, width = picture.shape[:2]
+    return float(np.sqrt(height * width) / 128)
+
+
+def _softened(picture: Picture, radius: float) -> Picture:
+    return as_array(as_image(picture).filter(ImageFilter.GaussianBlur(radius * _scale(picture))))
+
+
 def _blurred(picture: Picture, strength: float) -> Picture:
-    return as_array(as_image(picture).filter(ImageFilter.GaussianBlur(2.5 * strength)))
+    return _softened(picture, 2.5 * strength)
 
 
 def _sharpened(picture: Picture, strength: float) -> Picture:
-    soft = as_array(as_image(picture).filter(ImageFilter.GaussianBlur(1.5)))
-    return picture + (picture - soft) * 2 * strength
+    return picture + (picture - _softened(picture, 1.5)) * 2 * strength
 
 
 def _posterised(picture: Picture, strength: float) -> Picture:
@@ -118,7 +125,7 @@ def _pixelated(picture: Picture, strength: float) -> Picture:
 
 def _sketched(picture: Picture, strength: float) -> Picture:
     grey = _grey(picture)
-    soft = as_array(as_image(1 - grey).filter(ImageFilter.GaussianBlur(3)))
+    soft = _softened(1 - grey, 3)
     return grey / np.maximum(1 - soft, 0.02) * 1.3 - 0.3
 
 
@@ -137,7 +144,8 @@ def _bordered(colour: tuple[float, float, float]) -> Apply:
     def apply(picture: Picture, strength: float) -> Picture:
         framed = np.empty_like(picture)
         framed[:] = np.array(colour, np.float32)
-        framed[8:-8, 8:-8] = picture[8:-8, 8:-8]
+        rim = max(round(8 * _scale(picture)), 1)
+        framed[rim:-rim, rim:-rim] = picture[rim:-rim, rim:-rim]
         return framed
 
     return apply
@@ -154,49 +162,34 @@ COLOURS = {
 BORDERS = {**COLOURS, "white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 
-PHRASINGS: dict[str, dict[str, list[str]]] = tomllib.loads((Path(__file__).parent / "phrasings.toml").read_text())
-
-
-def _operation(
-    name: str,
-    apply: Apply,
-    *,
-    colour: str | None = None,
-    tonal: bool = False,
-    vouched: bool = True,
-    learned: bool = True,
-) -> Operation:
-    found = PHRASINGS[name]
-    trained, held_out = (
-        tuple(text.replace("{colour}", colour or "") for text in found[kind]) for kind in ("trained", "held_out")
-    )
-    full = f"{name} {colour}" if colour else name
-    return Operation(full, apply, trained, held_out, tonal, vouched and learned, learned)
-
-
 EVERYTHING = (
-    _operation("nothing", lambda picture, strength: picture, tonal=True),
-    _operation("black and white", lambda picture, strength: _grey(picture), tonal=True),
-    _operation("sepia", _sepia, tonal=True),
-    _operation("invert", lambda picture, strength: 1 - picture, tonal=True, vouched=False),
-    _operation("warmer", _scaled(1.3, 1.0, 0.65), tonal=True),
-    _operation("cooler", _scaled(0.65, 0.95, 1.35), tonal=True),
-    _operation("brighter", _gamma(0.5), tonal=True),
-    _operation("darker", _gamma(2.0), tonal=True),
-    _operation("more contrast", _contrasted(1.8), tonal=True),
-    _operation("less contrast", _contrasted(0.45), tonal=True),
-    _operation("more saturated", _saturated(2.2), tonal=True, vouched=False),
-    _operation("blur", _blurred),
-    _operation("sharpen", _sharpened, vouched=False),
-    _operation("mirror", lambda picture, strength: picture[:, ::-1], learned=False),
-    _operation("upside down", lambda picture, strength: picture[::-1], learned=False),
-    _operation("rotate clockwise", lambda picture, strength: np.rot90(picture, -1), learned=False),
-    _operation("rotate anticlockwise", lambda picture, strength: np.rot90(picture, 1), learned=False),
-    _operation("posterise", _posterised, vouched=False),
-    _operation("pixelate", _pixelated),
-    _operation("pencil sketch", _sketched),
-    _operation("vignette", _vignetted),
-    *(_operation("tint", _tinted(value), colour=colour, tonal=True) for colour, value in COLOURS.items()),
-    *(_operation("border", _bordered(value), colour=colour) for colour, value in BORDERS.items()),
+    Operation("nothing", lambda picture, strength: picture, "nothing", tonal=True),
+    Operation("black and white", lambda picture, strength: _grey(picture), "colour", tonal=True),
+    Operation("sepia", _sepia, "colour", tonal=True),
+    Operation("invert", lambda picture, strength: 1 - picture, "colour", tonal=True, vouched=False),
+    Operation("warmer", _scaled(1.3, 1.0, 0.65), "warmth", tonal=True, graded=True),
+    Operation("cooler", _scaled(0.65, 0.95, 1.35), "warmth", tonal=True, graded=True),
+    Operation("brighter", _gamma(0.5), "light", tonal=True, graded=True),
+    Operation("darker", _gamma(2.0), "light", tonal=True, graded=True),
+    Operation("more contrast", _contrasted(1.8), "contrast", tonal=True, graded=True),
+    Operation("less contrast", _contrasted(0.45), "contrast", tonal=True, graded=True),
+    Operation("more saturated", _saturated(2.2), "saturation", tonal=True, graded=True, vouched=False),
+    Operation("blur", _blurred, "detail", graded=True),
+    Operation("sharpen", _sharpened, "detail", graded=True, vouched=False),
+    Operation("mirror", lambda picture, strength: picture[:, ::-1], "detail", vouched=False, learned=False),
+    Operation("upside down", lambda picture, strength: picture[::-1], "detail", vouched=False, learned=False),
+    Operation(
+        "rotate clockwise", lambda picture, strength: np.rot90(picture, -1), "detail", vouched=False, learned=False
+    ),
+    Operation(
+        "rotate anticlockwise", lambda picture, strength: np.rot90(picture), "detail", vouched=False, learned=False
+    ),
+    Operation("posterise", _posterised, "detail", vouched=False),
+    Operation("pixelate", _pixelated, "detail"),
+    Operation("pencil sketch", _sketched, "detail"),
+    Operation("vignette", _vignetted, "corners"),
+    *(Operation(f"tint {name}", _tinted(value), "colour", tonal=True, colour=name) for name, value in COLOURS.items()),
+    *(Operation(f"border {name}", _bordered(value), "frame", colour=name) for name, value in BORDERS.items()),
 )
+"""In an order that must stay: an operation's place gives its conditioning."""
 OPERATIONS = tuple(operation for operation in EVERYTHING if operation.learned)

@@ -1,4 +1,4 @@
-"""What the training looks at: photographs that arrive inside Python packages, and pictures drawn by a program.
+"""What the training looks at: photographs that arrive inside Python and Debian packages, and pictures drawn by a program.
 
 A picture is a float32 array of shape (height, width, 3) with values from 0 to 1.
 """
@@ -7,21 +7,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 Picture = npt.NDArray[np.float32]
+CARRIED = Path(".training") / "carried"
+"""Copies of what arrives in packages, below the folder in which the training is started."""
+LARGEST = 1280
+"""Of what is larger, the finest detail is seldom sharp."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A file inside an installed package, and what its package says about its licence."""
+    """A file inside an installed Python package, or with an absolute path a Debian package, and its licence as stated there."""
 
     package: str
     path: str
     licence: str
+
+    @property
+    def copy(self) -> Path:
+        """What `python -m training carry` writes, for a machine without these packages."""
+        return CARRIED / f"{self.path.strip('/').replace('/', '-')}.jpg"
+
+    @property
+    def file(self) -> Traversable:
+        """Where it lies: where its package is installed, or the copy. Raises `FileNotFoundError` naming the package."""
+        if self.path.startswith("/") or find_spec(self.package) is None:
+            installed: Traversable = Path(self.path)
+        else:
+            installed = files(self.package) / self.path
+        if installed.is_file():
+            return installed
+        if self.copy.exists():
+            return self.copy
+        raise FileNotFoundError(
+            f"{self.path} is part of the package {self.package}, which is not installed (training/README.md)"
+        )
+
+
+def _mate(name: str, author: str) -> Photograph:
+    return Photograph("mate-backgrounds", f"/usr/share/backgrounds/mate/nature/{name}.jpg", f"GPL-2+, {author}")
+
+
+def _plasma(name: str) -> Photograph:
+    path = f"/usr/share/wallpapers/{name}/contents/images/2560x1600.jpg"
+    return Photograph("plasma-workspace-wallpapers", path, "GPL-2+, KDE Visual Design Group")
 
 
 TRAINING = (
@@ -35,20 +71,49 @@ TRAINING = (
     Photograph("skimage", "data/gravel.png", "CC0, CC0Textures"),
     Photograph("sklearn", "datasets/images/flower.jpg", "CC BY 2.0, flickr.com/photos/vultilion"),
     Photograph("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "public domain, US Navy"),
+    _mate("Aqua", "Charles Barbin"),
+    _mate("Blinds", "Lennart Poettering, Andrea Cimitan"),
+    _mate("Dune", "Marco Cogoni, Hylke Bons"),
+    _mate("FreshFlower", "Jens Ansorg"),
+    _mate("GreenMeadow", "Timothy Schellhase, Lapo Calamandrei"),
+    _mate("RainDrops", "blackcombwhistler07"),
+    _mate("Storm", "Sergey Nazarov"),
+    _mate("TwoWings", "Charles Barbin, Hylke Bons"),
+    _mate("YellowFlower", "Charles Barbin"),
+    _plasma("BytheWater"),
+    _plasma("ColdRipple"),
+    _plasma("ColorfulCups"),
+    _plasma("FallenLeaf"),
+    _plasma("Grey"),
+    _plasma("Kite"),
+    _plasma("OneStandsOut"),
+    _plasma("Path"),
+    _plasma("summer_1am"),
 )
 HELD_OUT = (
     Photograph("skimage", "data/astronaut.png", "public domain, NASA"),
     Photograph("skimage", "data/coffee.png", "CC0, Rachel Michetti"),
     Photograph("sklearn", "datasets/images/china.jpg", "CC BY 2.0, flickr.com/photos/danielbuechele"),
+    _mate("Garden", "Charles Barbin"),
+    _mate("LadyBird", "Charles Barbin"),
+    _plasma("EveningGlow"),
 )
 """Never seen in training."""
 
 
 @cache
 def opened(photograph: Photograph) -> Image.Image:
-    """The whole photograph in RGB."""
-    with (files(photograph.package) / photograph.path).open("rb") as file:
-        return Image.open(file).convert("RGB")
+    """The whole photograph in RGB, at most `LARGEST` pixels to a side."""
+    with photograph.file.open("rb") as file:
+        image = Image.open(file).convert("RGB")
+    image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return image
+
+
+def check() -> None:
+    """Raises `FileNotFoundError` naming the package when a photograph is neither installed nor copied."""
+    for photograph in (*TRAINING, *HELD_OUT):
+        photograph.file  # noqa: B018
 
 
 def as_array(image: Image.Image) -> Picture:
@@ -59,6 +124,14 @@ def as_array(image: Image.Image) -> Picture:
 def as_image(picture: Picture) -> Image.Image:
     """The RGB image of some values; what lies outside 0 to 1 is clipped."""
     return Image.fromarray((picture.clip(0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def grid(rows: Sequence[Picture]) -> Image.Image:
+    """Rows of pictures, all of one size, in three columns."""
+    third = (len(rows) + 2) // 3
+    filled = [*rows, *[np.zeros_like(rows[0])] * (3 * third - len(rows))]
+    columns = [np.concatenate(filled[start : start + third]) for start in range(0, 3 * third, third)]
+    return as_image(np.concatenate(columns, axis=1))
 
 
 def cropped(image: Image.Image, width: int, height: int, *, zoom: float, x: float, y: float) -> Image.Image:

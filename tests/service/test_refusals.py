@@ -1,13 +1,16 @@
 """Bad input: refused early, with a sentence naming the field, and leaving nothing behind."""
 
 import contextlib
+import functools
 import json
 import math
 import os
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from PIL import Image
 
 from infra import embedded
@@ -19,11 +22,22 @@ from tests.unit.test_pictures import bomb
 PNG = encoded(Image.new("RGB", (64, 64), "red"), "PNG")
 
 
+@functools.cache
+def _client(url: str, region: str, access: str, secret: str) -> Any:
+    names = {"region_name": region, "aws_access_key_id": access, "aws_secret_access_key": secret}
+    return boto3.client("s3", endpoint_url=url, config=Config(s3={"addressing_style": "path"}), **names)
+
+
 def _objects(stack: embedded.Stack) -> set[str]:
     """Pictures and what else was sent; records of what is over come there by themselves."""
-    root = stack.options.data_dir / "objects" / "darkroom"
-    kept = {folder for folder in root.iterdir() if folder.name not in ("records", "expiry")}
-    return {str(file) for folder in kept for file in folder.rglob("*") if file.is_file()}
+    store = stack.store
+    secret = store.s3_secret_access_key.get_secret_value()
+    client = _client(store.s3_endpoint_url, store.s3_region, store.s3_access_key_id, secret)
+    folders = client.list_objects_v2(Bucket=store.s3_bucket, Delimiter="/").get("CommonPrefixes", ())
+    kept = [one["Prefix"] for one in folders if one["Prefix"] not in ("records/", "expiry/")]
+    pages = client.get_paginator("list_objects_v2")
+    found = [page for prefix in kept for page in pages.paginate(Bucket=store.s3_bucket, Prefix=prefix)]
+    return {entry["Key"] for page in found for entry in page.get("Contents", ())}
 
 
 def _records(stack: embedded.Stack) -> set[str]:

@@ -1,11 +1,18 @@
 """What the small trained model is made of: exact operations, instructions, and an encoder that is computed."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTextModel, T5EncoderModel
 
-from training import autoencoder, networks
-from training.operations import EVERYTHING, OPERATIONS, Operation, instruction
+from training import autoencoder, networks, words
+from training.checkpoints import Course, Limits, begun_anew
+from training.conditioning import conditioning
+from training.operations import EVERYTHING, OPERATIONS, Edit, Operation
+from training.sentences import instructions
 
 
 def test_the_computed_encoder_is_the_linear_map() -> None:
@@ -42,12 +49,103 @@ def test_an_operation_gives_a_picture_of_the_same_shape(operation: Operation) ->
         assert 0 <= exact.min() <= exact.max() <= 1
 
 
-def test_held_out_phrasings_are_not_trained_on() -> None:
-    for operation in OPERATIONS:
-        assert operation.held_out
-        assert not set(operation.held_out) & set(operation.phrasings), operation.name
+def _pattern(phrasing: str) -> re.Pattern[str]:
+    """Whatever a phrasing can become, but for what is said before and after it."""
+    words = {name: "|".join(map(re.escape, sorted(set(choices)))) for name, choices in CHOICES.items()}
+    text = re.escape(phrasing.rstrip(".!?").lower())
+    for name, choices in words.items():
+        text = text.replace(re.escape(f"{{{name}}}"), f"(?:{choices})")
+    return re.compile(text)
 
 
-def test_an_instruction_depends_on_its_seed_alone() -> None:
-    twice = [[instruction(np.random.default_rng(4), operation).sentence for operation in OPERATIONS] for _ in range(2)]
-    assert twice[0] == twice[1]
+CHOICES = {
+    "it": instructions.listed("subjects"),
+    "much": ["", *(f"{word} " for word in (*instructions.listed("weak"), *instructions.listed("strong")))],
+    "colour": [word for words in instructions.listed("colours").values() for word in words],
+}
+
+
+def test_no_held_out_sentence_can_come_of_the_phrasings() -> None:
+    assert set(instructions.HELD_OUT) == set(instructions.PHRASINGS)
+    assert min(map(len, instructions.HELD_OUT.values())) >= 4
+    held_out = [sentence.lower().rstrip(".!?") for _, sentence, _ in instructions.held_out()]
+    patterns = [_pattern(phrasing) for phrasings in instructions.PHRASINGS.values() for phrasing in phrasings]
+    assert [sentence for sentence in held_out if any(pattern.fullmatch(sentence) for pattern in patterns)] == []
+
+
+def test_a_phrasing_has_only_places_that_are_filled_in() -> None:
+    for name, phrasings in instructions.PHRASINGS.items():
+        allowed = {"it"} if name == instructions.UNKNOWN else {"it", "much", "colour"}
+        for phrasing in phrasings:
+            assert set(re.findall(r"{(.*?)}", phrasing)) <= allowed, phrasing
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_a_sentence_is_complete_and_depends_on_its_seed_alone(operation: Operation) -> None:
+    for seed in range(200):
+        strength = (0.5, 1.0, 1.6)[seed % 3]
+        edit = Edit((operation,), strength)
+        first, second = (instructions.worded(np.random.default_rng(seed), edit) for _ in range(2))
+        assert first == second
+        assert not set("{}") & set(first)
+
+
+@pytest.mark.parametrize("width", [networks.TEXT_WIDTH, networks.POOLED_WIDTH])
+def test_conditioning_tells_every_operation_from_every_other(width: int) -> None:
+    vectors = torch.stack([conditioning(Edit((operation,)), width) for operation in EVERYTHING])
+    assert torch.allclose(vectors @ vectors.T / width, torch.eye(len(EVERYTHING)))
+    brighter = next(operation for operation in OPERATIONS if operation.name == "brighter")
+    weak, plain = (conditioning(Edit((brighter,), strength), width) for strength in (0.5, 1.0))
+    assert 0.5 < float(weak @ plain) / width < 0.95
+
+
+def test_an_edit_of_two_operations_applies_the_frame_last() -> None:
+    by_name = {operation.name: operation for operation in OPERATIONS}
+    picture = np.random.default_rng(0).random((64, 64, 3), np.float32)
+    framed = Edit((by_name["border red"], by_name["black and white"])).exact(picture)
+    assert framed[0, 0].tolist() == pytest.approx([1.0, 0.15, 0.15])
+    assert np.ptp(framed[32, 32]) < 1e-6
+
+
+def test_the_shipped_encoders_understand_what_others_write() -> None:
+    """Without an edit: what each encoder makes of the held-out sentences."""
+    encoders = {
+        "text_encoder": CLIPTextModel.from_pretrained(networks.SHIPPED, subfolder="text_encoder", dtype=torch.float32),
+        "text_encoder_2": T5EncoderModel.from_pretrained(
+            networks.SHIPPED, subfolder="text_encoder_2", dtype=torch.float32
+        ),
+    }
+    sentences = instructions.held_out()
+    tokenizers = words.tokenizers(networks.SHIPPED)
+    for seen in words.understood(encoders, tokenizers, [sentence for _, sentence, _ in sentences]):
+        right = [one is meant for (_, _, meant), one in zip(sentences, seen, strict=True)]
+        assert np.mean(right) >= 0.9
+
+
+def _course(folder: Path, *, steps: int, anew: bool = True) -> Course:
+    torch.manual_seed(0)
+    return Course(folder, "line", {"line": torch.nn.Linear(2, 1)}, rate=0.1, steps=steps, anew=anew)
+
+
+def _ran(course: Course) -> torch.Tensor:
+    line = course.networks["line"]
+    course.run(lambda step: (line(torch.tensor([1.0, float(step % 3)])) - step % 3).square().sum(), Limits())
+    return torch.cat([value.detach().flatten() for value in line.parameters()])
+
+
+def test_a_course_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    _ran(_course(tmp_path, steps=3))
+    resumed = _course(tmp_path, steps=6)
+    assert resumed.step == 3
+    seen: list[int] = []
+    resumed.run(lambda step: (seen.append(step), resumed.networks["line"](torch.ones(2)).sum())[1], Limits())
+    assert seen == [3, 4, 5]
+
+
+def test_a_course_remembers_what_it_began_with(tmp_path: Path) -> None:
+    assert begun_anew(tmp_path, "line", asked=True)
+    _ran(_course(tmp_path, steps=1, anew=True))
+    assert begun_anew(tmp_path, "line", asked=False)
+    _ran(_course(tmp_path / "other", steps=1, anew=False))
+    with pytest.raises(ValueError, match="another folder"):
+        begun_anew(tmp_path / "other", "line", asked=True)

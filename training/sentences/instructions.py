@@ -1,0 +1,254 @@
+"""What people type: sentences for an edit, put together from phrasings, a grammar, politeness, strengths and typos.
+
+`phrasings.toml` and `grammar.toml` are trained on; `held_out.toml` was written apart from them and is only examined. `unknown`
+asks for what cannot be done here, or for nothing at all.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.conditioning import STRENGTH
+from training.operations import OPERATIONS, Edit, Operation, go_together
+from training.sentences import wordnet
+
+Generator = np.random.Generator
+
+_FOLDER = Path(__file__).parent
+PHRASINGS: dict[str, list[str]] = {
+    name: table["trained"] for name, table in tomllib.loads((_FOLDER / "phrasings.toml").read_text()).items()
+}
+HELD_OUT: dict[str, list[str]] = {
+    name: table["held_out"] for name, table in tomllib.loads((_FOLDER / "held_out.toml").read_text()).items()
+}
+_SHARE_UNKNOWN, _SHARE_PAIRED = 0.16, 0.12
+"""Shares of sentences that ask for what cannot be done, and for two operations."""
+_SHARE_REPEATED = 0.15
+"""Share of requests that are said in two ways one after the other: what is wrong, and what is wanted."""
+UNKNOWN = "unknown"
+"""The table of what cannot be done: nothing is to change."""
+NOTHING = next(operation for operation in OPERATIONS if operation.name == "nothing")
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """A quality that one operation raises and another lowers: see grammar.toml."""
+
+    up: str | None = None
+    down: str | None = None
+    nouns: Sequence[str] = ()
+    higher: Sequence[str] = ()
+    lower: Sequence[str] = ()
+    high: Sequence[str] = ()
+    low: Sequence[str] = ()
+
+
+_GRAMMAR = tomllib.loads((_FOLDER / "grammar.toml").read_text())
+_SCALES = [_Scale(**table) for table in _GRAMMAR["scales"]]
+_VERBS = frozenset(_GRAMMAR["verbs"])
+_VERBS_ONLY = tuple(_GRAMMAR["before_verbs_only"])
+
+
+def _drawn(rng: Generator, choices: Sequence[str]) -> str:
+    return choices[rng.integers(len(choices))]
+
+
+def listed(name: str) -> Any:
+    """A list of grammar.toml."""
+    return _GRAMMAR[name]
+
+
+def _drawn_from(rng: Generator, name: str) -> str:
+    """A word of a list in grammar.toml."""
+    return _drawn(rng, _GRAMMAR[name])
+
+
+def _scaled(rng: Generator, operation: Operation) -> str | None:
+    """A sentence about a quality, or none where the operation has none."""
+    fitting = [(scale, operation.name == scale.up) for scale in _SCALES if operation.name in (scale.up, scale.down)]
+    if not fitting:
+        return None
+    scale, up = fitting[rng.integers(len(fitting))]
+    comparatives, opposites, wrong = (
+        (scale.higher, scale.lower, scale.low) if up else (scale.lower, scale.higher, scale.high)
+    )
+    forms = [
+        "verb",
+        "noun",
+        *(["comparative", "version"] if comparatives else []),
+        *(["less", "too", "too"] if wrong else []),
+    ]
+    if opposites:
+        forms.append("opposite")
+    match _drawn(rng, forms):
+        case "verb":
+            article, of = _drawn(rng, ("", "", "the ", "its ")), _drawn(rng, ("", "", " of {it}", " in {it}"))
+            return f"{_drawn_from(rng, 'raise' if up else 'lower')} {article}{{much_of}}{_drawn(rng, scale.nouns)}{of}"
+        case "noun":
+            article = _drawn(rng, ("", "", "the "))
+            return f"{article}{_drawn(rng, scale.nouns)} {_drawn_from(rng, 'raised' if up else 'lowered')}"
+        case "comparative":
+            return f"{_drawn_from(rng, 'compared')} {{much}}{_drawn(rng, comparatives)}"
+        case "version":
+            return f"{{much}}{_drawn(rng, comparatives)}{_drawn_from(rng, 'endings')}"
+        case "less":
+            return f"{_drawn(rng, ('less', 'not so', 'not as', 'make {it} less'))} {_drawn(rng, wrong)}"
+        case "opposite":
+            return f"not {_drawn(rng, opposites)}, the opposite"
+        case _:
+            return f"{_drawn_from(rng, 'too')} {_drawn(rng, wrong)}{_drawn_from(rng, 'repairs')}"
+
+
+def _plain(rng: Generator, operation: Operation) -> str:
+    """One phrasing with everything but its picture filled in."""
+    sentence = _scaled(rng, operation) if rng.random() < 0.35 else None
+    if sentence is None:
+        sentence = _drawn(rng, PHRASINGS[operation.phrased_as])
+    if operation.colour:
+        sentence = sentence.replace("{colour}", _drawn(rng, _GRAMMAR["colours"][operation.colour]))
+    return sentence
+
+
+def _strengthened(rng: Generator, sentence: str, strength: float) -> str:
+    """With a word for the strength, in its place or at the end."""
+    if strength == 1:
+        return sentence.replace("{much}", "").replace("{much_of}", "")
+    word = _drawn_from(rng, "weak" if strength < 1 else "strong")
+    if "{much}" in sentence:
+        return sentence.replace("{much}", word + " ", 1).replace("{much}", "")
+    if "{much_of}" in sentence and strength < 1 and rng.random() < 0.3:
+        return sentence.replace("{much_of}", "a bit of ")
+    sentence = sentence.replace("{much_of}", "")
+    form = rng.integers(4)
+    if form == 0 and sentence.split()[0] in _VERBS:
+        return f"{word} {sentence}"
+    return sentence.rstrip(".!?") + (" " if form < 3 else ", ") + ("just " if strength < 1 and form == 1 else "") + word
+
+
+def _courteous(rng: Generator, sentence: str) -> str:
+    if rng.random() < 0.35:
+        before = _drawn_from(rng, "before")
+        if sentence.split()[0] in _VERBS or not before.endswith(_VERBS_ONLY):
+            sentence = f"{before} {sentence[0].lower() + sentence[1:]}"
+            if before.startswith(("can", "could", "would")) and rng.random() < 0.7:
+                return sentence.rstrip(".!") + "?"
+    if rng.random() < 0.15:
+        after = _drawn_from(rng, "after")
+        sentence = sentence.rstrip(".!") + ("" if after.startswith(",") else " ") + after
+    return sentence
+
+
+def _mistyped(rng: Generator, sentence: str) -> str:
+    """One slip in one of the longer words."""
+    words = sentence.split(" ")
+    long = [place for place, word in enumerate(words) if len(word) > 4 and word.isalpha()]
+    if not long:
+        return sentence
+    place = long[rng.integers(len(long))]
+    word, at = words[place], int(rng.integers(1, len(words[place]) - 1))
+    kind = rng.integers(4)
+    if kind == 0:
+        word = word[:at] + word[at + 1 :]
+    elif kind == 1:
+        word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    elif kind == 2:
+        word = word[:at] + word[at] + word[at:]
+    else:
+        word = word[:at] + chr(97 + rng.integers(26)) + word[at + 1 :]
+    words[place] = word
+    return " ".join(words)
+
+
+def _spelled(rng: Generator, sentence: str) -> str:
+    """With the differences between people who type."""
+    if rng.random() < 0.4:
+        for british, american in (("colour", "color"), ("grey", "gray"), ("ise ", "ize "), ("centre", "center")):
+            sentence = sentence.replace(british, american)
+    if rng.random() < 0.12:
+        sentence = _mistyped(rng, sentence)
+    form = rng.random()
+    if form < 0.45:
+        sentence = sentence[0].upper() + sentence[1:]
+    elif form < 0.5:
+        sentence = sentence.upper()
+    elif form < 0.75:
+        sentence = sentence.lower()
+    if sentence[-1].isalnum() and rng.random() < 0.35:
+        sentence += "." if rng.random() < 0.75 else "!"
+    return sentence
+
+
+def _requested(rng: Generator, operation: Operation, strength: float) -> str:
+    """An operation with its strength, sometimes said twice in different words."""
+    sentence = _strengthened(rng, _plain(rng, operation), strength if operation.graded else 1.0)
+    if rng.random() < _SHARE_REPEATED:
+        again = _strengthened(rng, _plain(rng, operation), 1.0)
+        sentence = sentence.rstrip(".!?") + _drawn_from(rng, "repeated") + again
+    return sentence
+
+
+def worded(rng: Generator, edit: Edit) -> str:
+    """One of the many ways to ask for an edit."""
+    parts = [_requested(rng, operation, edit.strength) for operation in edit.operations]
+    joint = _drawn_from(rng, "joints")
+    sentence = joint.join(part.rstrip(".!?") for part in parts) if len(parts) > 1 else parts[0]
+    sentence = sentence.format(it=_drawn_from(rng, "subjects"))
+    return _spelled(rng, _courteous(rng, sentence))
+
+
+def unknown(rng: Generator) -> str:
+    """A sentence that asks for what cannot be done, or for nothing at all."""
+    kind = rng.random()
+    if kind < 0.35:
+        sentence = _drawn(rng, PHRASINGS[UNKNOWN])
+    elif kind < 0.75:
+        a, b = _drawn(rng, wordnet.things()), _drawn(rng, wordnet.things())
+        sentence = _drawn_from(rng, "mistakable").format(a=a, b=b, c=_drawn(rng, list(_GRAMMAR["colours"])), it="{it}")
+    else:
+        sentence = _drawn(rng, wordnet.sentences())
+    sentence = sentence.replace("{it}", _drawn_from(rng, "subjects"))
+    return _spelled(rng, _courteous(rng, sentence))
+
+
+_TABLES = tuple(dict.fromkeys(operation.phrased_as for operation in OPERATIONS))
+_OPPOSED = ("warmer", "cooler", "brighter", "darker", "more contrast", "less contrast", "blur", "sharpen")
+_MORE = {"tint": 2.5, "border": 2.5, "nothing": 1.3, **dict.fromkeys(_OPPOSED, 1.5)}
+"""Tables that sentences are drawn from more often: those for several colours, and those that are taken for their opposites."""
+_SHARES = np.array([_MORE.get(name, 1.0) for name in _TABLES])
+_SHARES /= _SHARES.sum()
+
+
+def _operation(rng: Generator) -> Operation:
+    table = _TABLES[rng.choice(len(_TABLES), p=_SHARES)]
+    fitting = [operation for operation in OPERATIONS if operation.phrased_as == table]
+    return fitting[rng.integers(len(fitting))]
+
+
+def instruction(rng: Generator) -> tuple[str, Edit]:
+    """A sentence and what it means."""
+    if rng.random() < _SHARE_UNKNOWN:
+        return unknown(rng), Edit((NOTHING,))
+    operations = [_operation(rng)]
+    if rng.random() < _SHARE_PAIRED:
+        second = _operation(rng)
+        if go_together(operations[0], second):
+            operations.append(second)
+    graded = any(operation.graded for operation in operations)
+    strength = float(rng.choice(list(STRENGTH), p=(0.2, 0.6, 0.2))) if graded else 1.0
+    edit = Edit(tuple(operations), strength)
+    return worded(rng, edit), edit
+
+
+def held_out() -> list[tuple[str, str, Operation]]:
+    """Every sentence that is only examined: its table, itself with one of the colours, and the operation it means."""
+    found: list[tuple[str, str, Operation]] = []
+    for name, sentences in HELD_OUT.items():
+        operations = [operation for operation in OPERATIONS if operation.phrased_as == name] or [NOTHING]
+        for place, sentence in enumerate(sentences):
+            operation = operations[place % len(operations)]
+            found.append((name, sentence.replace("{colour}", operation.colour or ""), operation))
+    return found

@@ -1,0 +1,182 @@
+"""The text encoders learn what sentences mean, as the `conditioning` that the transformer follows.
+
+T5 is trained to give the same vector, the edit's, at every token and at padding; CLIP to give it as its pooled output.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import IterableDataset
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5EncoderModel
+
+from training import networks
+from training.checkpoints import Course, Limits, begun_anew
+from training.conditioning import conditioning, rows
+from training.lessons import prepared_ahead, steps_of_this_process
+from training.operations import EVERYTHING, Edit, Operation
+from training.sentences import teacher, wordnet
+from training.sentences.instructions import instruction
+
+SEED = 5
+STEPS, STEPS_ANEW = 2_000, 5_200
+"""From the shipped weights, and from random ones."""
+SENTENCES = 128
+"""In a batch."""
+SHARPNESS = 10.0
+"""Of the choice between operations: the factor of the cosine."""
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """Of both encoders; made once, then read from the folder."""
+
+    clip: CLIPTokenizer
+    t5: PreTrainedTokenizerFast
+
+    def __call__(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token numbers as the pipeline has them: (sentences, 77) for CLIP, (sentences, TOKENS) for T5."""
+        first = self.clip(list(sentences), padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        second = self.t5(
+            list(sentences), padding="max_length", max_length=networks.TOKENS, truncation=True, return_tensors="pt"
+        )
+        return first.input_ids, second.input_ids
+
+
+def tokenizers(folder: Path, *, anew: bool = False) -> Tokenizers:
+    """The shipped tokenizers, or where the stage begins anew the folder's own, which are made once."""
+    if not begun_anew(folder, "words", asked=anew):
+        folder = networks.SHIPPED
+    clip, t5 = folder / "tokenizer", folder / "tokenizer_2"
+    if not t5.exists():
+        rng = np.random.default_rng(SEED)
+        networks.clip_tokenizer([instruction(rng)[0] for _ in range(60_000)]).save_pretrained(clip)
+        words = teacher.vocabulary()
+        networks.t5_tokenizer(words.words, words.endings).save_pretrained(t5)
+    return Tokenizers(CLIPTokenizer.from_pretrained(clip), PreTrainedTokenizerFast.from_pretrained(t5))
+
+
+def course(folder: Path, *, anew: bool = False) -> Course:
+    """The stage as far as it got."""
+    torch.manual_seed(SEED)
+    anew = begun_anew(folder, "words", asked=anew)
+    tokenized = tokenizers(folder, anew=anew)
+    parts = {"text_encoder": networks.clip(len(tokenized.clip)), "text_encoder_2": networks.t5(len(tokenized.t5))}
+    if not anew:
+        for name, encoder in parts.items():
+            networks.shipped(encoder, name)
+    elif not (folder / "words.safetensors").exists():
+        _begin_with_the_teacher(parts["text_encoder_2"], tokenized.t5)
+    rate, steps = (1e-3, STEPS_ANEW) if anew else (3e-4, STEPS)
+    return Course(folder, "words", parts, rate=rate, steps=steps, anew=anew)
+
+
+@torch.no_grad()
+def _begin_with_the_teacher(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Its word vectors, reduced to as many principal components, at a root mean square of 1."""
+    vectors = teacher.vocabulary().vectors
+    matrix = torch.stack(list(vectors.values()))
+    matrix = matrix - matrix.mean(0)
+    _, _, directions = torch.linalg.svd(matrix, full_matrices=False)
+    reduced = matrix @ directions[: networks.TEXT_WIDTH].T
+    reduced = reduced / reduced.square().mean().sqrt()
+    by_piece = dict(zip(vectors, reduced, strict=True))
+    embedding = encoder.get_input_embeddings().weight
+    for piece, number in tokenizer.get_vocab().items():
+        vector = by_piece.get(piece.replace("▁", " ")) if piece != "▁" else None
+        if vector is not None:
+            embedding[number] = vector
+
+
+@dataclass(frozen=True)
+class SentenceBatch:
+    """A batch of sentences: token numbers of CLIP and T5, and what they mean: (sentences, operations) and (sentences, width)."""
+
+    clip: torch.Tensor
+    t5: torch.Tensor
+    operations: torch.Tensor
+    per_token: torch.Tensor
+    pooled: torch.Tensor
+
+
+class SentenceBatches(IterableDataset[SentenceBatch]):
+    """Batches from step `first` on; each depends on the seed and its number alone."""
+
+    def __init__(self, tokenizers: Tokenizers, *, seed: int, first: int) -> None:
+        super().__init__()
+        self._tokenizers, self._seed, self._first = tokenizers, seed, first
+
+    def __iter__(self) -> Iterator[SentenceBatch]:
+        for step in steps_of_this_process(self._first):
+            rng = np.random.default_rng([self._seed, step])
+            yield batched(self._tokenizers, [instruction(rng) for _ in range(SENTENCES)])
+
+    def ahead(self) -> Iterator[SentenceBatch]:
+        """The batches, prepared ahead in processes of their own."""
+        # Read before the processes begin, so that all have them.
+        wordnet.sentences()
+        wordnet.things()
+        return prepared_ahead(self)
+
+
+def batched(tokenizers: Tokenizers, instructions: Sequence[tuple[str, Edit]]) -> SentenceBatch:
+    """A batch of some sentences."""
+    clip, t5 = tokenizers([sentence for sentence, _ in instructions])
+    edits = [edit for _, edit in instructions]
+    shares = torch.zeros(len(edits), len(EVERYTHING))
+    for number, edit in enumerate(edits):
+        for operation in edit.operations:
+            shares[number, EVERYTHING.index(operation)] = 1 / len(edit.operations)
+    per_token, pooled = (
+        torch.stack([conditioning(edit, width) for edit in edits])
+        for width in (networks.TEXT_WIDTH, networks.POOLED_WIDTH)
+    )
+    return SentenceBatch(clip, t5, shares, per_token, pooled)
+
+
+def _loss(seen: torch.Tensor, told: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Of vectors (..., width): their distance to what is meant, and the choice between operations."""
+    width = seen.shape[-1]
+    logits = SHARPNESS * (seen @ rows(width).T.to(seen.device)) / width
+    choice = functional.cross_entropy(logits.flatten(0, -2), shares.expand(*logits.shape).flatten(0, -2))
+    return choice + (seen - told).square().mean()
+
+
+def train(folder: Path, limits: Limits) -> None:
+    """Go on with the text encoders."""
+    stage = course(folder, anew=limits.anew)
+    clip, t5 = stage.networks["text_encoder"], stage.networks["text_encoder_2"]
+    device = networks.device()
+    batches = SentenceBatches(tokenizers(folder, anew=limits.anew), seed=SEED, first=stage.step).ahead()
+    torch.manual_seed(stage.step)
+
+    def loss(step: int) -> torch.Tensor:
+        batch = next(batches)
+        per_token, pooled, shares = (tensor.to(device) for tensor in (batch.per_token, batch.pooled, batch.operations))
+        with torch.autocast(device.type, torch.bfloat16):
+            seen = t5(batch.t5.to(device)).last_hidden_state.float()
+            seen_pooled = clip(batch.clip.to(device)).pooler_output.float()
+        everywhere = (tensor[:, None].expand(-1, seen.shape[1], -1) for tensor in (per_token, shares))
+        return _loss(seen, *everywhere) + _loss(seen_pooled, pooled, shares)
+
+    stage.run(loss, limits)
+
+
+@torch.no_grad()
+def understood(
+    encoders: Mapping[str, nn.Module], tokenizers: Tokenizers, sentences: Sequence[str]
+) -> tuple[list[Operation], list[Operation]]:
+    """The operation nearest to what each encoder makes of each sentence: T5's and CLIP's."""
+    clip, t5 = (tokens.to(next(encoders["text_encoder"].parameters()).device) for tokens in tokenizers(sentences))
+    seen = (
+        encoders["text_encoder_2"](t5).last_hidden_state.mean(1),
+        encoders["text_encoder"](clip).pooler_output,
+    )
+    by_t5, by_clip = (
+        [EVERYTHING[place] for place in (vectors.cpu() @ rows(vectors.shape[-1]).T).argmax(1)] for vectors in seen
+    )
+    return by_t5, by_clip
