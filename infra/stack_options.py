@@ -162,9 +162,11 @@ def addresses(options: Options, kept: Mapping[str, str], through: Callable[[int]
 def store_settings(environment: Mapping[str, str]) -> StoreSettings:
     """The stores as an environment names them."""
     secret = environment.get("S3_SECRET_ACCESS_KEY")
-    return StoreSettings(
+    settings = StoreSettings(
         REDIS_URL=SecretStr(environment["REDIS_URL"]),
         S3_ENDPOINT_URL=environment["S3_ENDPOINT_URL"],
         S3_ACCESS_KEY_ID=environment.get("S3_ACCESS_KEY_ID"),
         S3_SECRET_ACCESS_KEY=SecretStr(secret) if secret else None,
     )
+    named = {"s3_bucket": environment.get("S3_BUCKET"), "s3_region": environment.get("S3_REGION")}
+    return settings.model_copy(update={name: value for name, value in named.items() if value})

@@ -107,6 +107,12 @@ def test_the_api_is_given_no_port_of_the_stores(tmp_path: Path, monkeypatch: pyt
         stack_options.own_port(50002, kept)
 
 
+def test_the_bucket_is_the_one_that_the_environment_names() -> None:
+    stores = {"REDIS_URL": "redis://127.0.0.1:1/0", "S3_ENDPOINT_URL": "http://127.0.0.1:2"}
+    assert stack_options.store_settings(stores).s3_bucket == "darkroom"
+    assert stack_options.store_settings({**stores, "S3_BUCKET": "pictures"}).s3_bucket == "pictures"
+
+
 def test_weights_are_furnished_and_small_ones_of_an_earlier_edition_built_anew(tmp_path: Path) -> None:
     old = tmp_path / "weights" / "small-flux2" / "model_index.json"
     old.parent.mkdir(parents=True)

@@ -36,6 +36,7 @@ def guarded(stack: embedded.Stack) -> Iterator[Tenant]:
         "DARKROOM_MAX_CONNECTIONS": str(CONNECTIONS),
         "REDIS_URL": stack.store.redis_url.get_secret_value(),
         "S3_ENDPOINT_URL": stack.store.s3_endpoint_url or "",
+        "S3_BUCKET": stack.store.s3_bucket,
         "S3_ACCESS_KEY_ID": stack.store.s3_access_key_id or "",
         "S3_SECRET_ACCESS_KEY": secret.get_secret_value(),
     }

@@ -21,11 +21,11 @@ from training.pictures import Picture, as_array
 from training.sentences import instructions
 
 SHIPPED = Path(embedded.__file__).parent / "catalog.embedded.toml"
-COLOURS = ("red", "blue", "white")
+COLOURS = ("red", "white")
 VOUCHED = tuple(
     operation for operation in OPERATIONS if operation.vouched and (not operation.colour or operation.colour in COLOURS)
 )
-"""Of what the model card says it can do, with three of the colours."""
+"""Of what the model card says it can do, with two of the colours."""
 NOTHING = ("change nothing", "hands off my photo!", "add a hat to the dog")
 """Requests for no change, and for what it cannot do."""
 
