@@ -38,13 +38,13 @@ def stores(stack: embedded.Stack) -> Iterator[dict[str, str]]:
         "S3_SECRET_ACCESS_KEY": store.s3_secret_access_key.get_secret_value() if store.s3_secret_access_key else "",
     }
     yield environment
-    with contextlib.closing(connections.connect(StoreSettings(**environment))) as connection:
+    with contextlib.closing(connections.connect(StoreSettings(**environment, redis_timeout_s=10))) as connection:
         connection.flushdb()
 
 
 @pytest.fixture
 def connection(stores: dict[str, str]) -> Iterator[redis.Redis]:
-    with contextlib.closing(connections.connect(StoreSettings(**stores))) as one:
+    with contextlib.closing(connections.connect(StoreSettings(**stores, redis_timeout_s=10))) as one:
         yield one
 
 
