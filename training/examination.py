@@ -93,11 +93,11 @@ def examine(folder: Path) -> dict[str, Any]:
     """
     pipe = assemble(folder, folder / "kontext-mini").to(networks.device())
     pipe.set_progress_bar_config(disable=True)
-    photographs = held_out(*NATIVE)
+    photographs, sentences = held_out(*NATIVE), instructions.held_out()
     right: dict[str, list[bool]] = defaultdict(list)
     quality: dict[str, list[float]] = defaultdict(list)
     rows: dict[str, Picture] = {}
-    for number, (table, sentence, operation) in enumerate(instructions.held_out()):
+    for number, (table, sentence, operation) in enumerate(sentences):
         picture = photographs[number % len(photographs)]
         seen, exact = edited(pipe, picture, sentence, number), operation.exact(picture)
         right[table].append(nearest(seen, picture) is operation)
@@ -110,10 +110,10 @@ def examine(folder: Path) -> dict[str, Any]:
     vouched = [name for name, operation in tables.items() if operation.vouched]
     understood = words.understood(
         {"text_encoder": pipe.text_encoder, "text_encoder_2": pipe.text_encoder_2},
-        words.tokenizers(folder),
-        [sentence for _, sentence, _ in instructions.held_out()],
+        words.Tokenizers(pipe.tokenizer, pipe.tokenizer_2),
+        [sentence for _, sentence, _ in sentences],
     )
-    meant = [operation for _, _, operation in instructions.held_out()]
+    meant = [operation for _, _, operation in sentences]
     found = {
         "understood": {
             name: float(np.mean([seen is operation for seen, operation in zip(operations, meant, strict=True)]))

@@ -76,14 +76,10 @@ def _scaled(rng: Generator, operation: Operation) -> str | None:
     comparatives, opposites, wrong = (
         (scale.higher, scale.lower, scale.low) if up else (scale.lower, scale.higher, scale.high)
     )
-    forms = [
-        "verb",
-        "noun",
-        *(["comparative", "version"] if comparatives else []),
-        *(["less", "too", "too"] if wrong else []),
-    ]
-    if opposites:
-        forms.append("opposite")
+    forms = ["verb", "noun"]
+    forms += ["comparative", "version"] if comparatives else []
+    forms += ["less", "too", "too"] if wrong else []
+    forms += ["opposite"] if opposites else []
     match _drawn(rng, forms):
         case "verb":
             article, of = _drawn(rng, ("", "", "the ", "its ")), _drawn(rng, ("", "", " of {it}", " in {it}"))
