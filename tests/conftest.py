@@ -103,7 +103,10 @@ def _weights() -> Path:
 
 
 def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
-    """A stack of the tests' own: a free port, short leases, models that only sleep."""
+    """A stack of the tests' own: a free port, short pauses, models that only sleep.
+
+    Most tests ask what happens when nothing goes wrong: a busy machine is no fault.
+    """
     shipped = Path(embedded.__file__).parent / "catalog.embedded.toml"
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "REDIS_", "S3_"))
@@ -115,7 +118,8 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
         "DARKROOM_API_KEYS": json.dumps(TENANTS),
         "DARKROOM_WEIGHTS_DIR": extra.get("DARKROOM_WEIGHTS_DIR") or str(_weights()),
         "DARKROOM_CATALOG": f"{shipped}:{Path(__file__).parent / 'catalog.toml'}",
-        "DARKROOM_LEASE_S": "3",
+        "DARKROOM_LEASE_S": "15",
+        "DARKROOM_REDIS_TIMEOUT_S": "10",
         "DARKROOM_BEAT_S": "0.5",
         "DARKROOM_SWEEP_S": "0.5",
         "DARKROOM_REST_S": "0.2",
@@ -148,9 +152,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
     allowed = json.dumps([f"127.0.0.1:{image_port}", f"127.0.0.1:{bucket_port}"])
     with running_stack(
         tmp_path_factory.mktemp("stack"),
-        # Most tests ask what happens when nothing goes wrong; a busy machine is no fault.
-        DARKROOM_LEASE_S="15",
-        DARKROOM_REDIS_TIMEOUT_S="10",
         # Whatever a test looks at later has left Redis by then, or not: that makes no difference.
         DARKROOM_ARCHIVE_AFTER_S="1",
         DARKROOM_METRICS_PORT="0",

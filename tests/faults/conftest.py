@@ -1,15 +1,19 @@
 """A stack that is broken on purpose: supervised, so that what is killed is started again."""
 
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from infra import embedded, stack_options
 from tests.conftest import TENANTS, Tenant, eventually, stack_environment
@@ -26,6 +30,36 @@ SLEEPERS = {
 }
 
 
+AGAIN = Retry(
+    connect=0, read=0, status=10, status_forcelist=[503], allowed_methods=None, raise_on_status=False, backoff_factor=0.1
+)  # fmt: skip
+"""What a caller does who is told that the store does not answer now."""
+
+
+class Persistent(Tenant):
+    """A caller who asks again after a 503: reads, and what has an idempotency key."""
+
+    def post(self, path: str, body: object = None, **more: Any) -> requests.Response:
+        headers = {**self.headers, **more.pop("headers", {})}
+        if "Idempotency-Key" not in headers:
+            return super().post(path, body, headers=headers, **more)
+        return self._again("POST", path, json=body, headers=headers, **more)
+
+    def get(self, path: str, **more: Any) -> requests.Response:
+        return self._again("GET", path, headers={**self.headers, **more.pop("headers", {})}, **more)
+
+    def enqueue(self, image: str, *, model: str = "quick", **fields: object) -> str:
+        body = {"model": model, "prompt": "make it blue", "input_image": image, **fields}
+        answer = self.post("/api/ai/queue", body, headers={"Idempotency-Key": secrets.token_hex(8)})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["generations"][0]["generation_id"])
+
+    def _again(self, method: str, path: str, **more: Any) -> requests.Response:
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=AGAIN))
+            return session.request(method, self.url + path, timeout=60, **more)
+
+
 @dataclass
 class Victim:
     """A running stack and ways to hurt it."""
@@ -34,14 +68,14 @@ class Victim:
 
     @property
     def alice(self) -> Tenant:
-        return Tenant(self.stack.url, "alice", TENANTS["alice"])
+        return Persistent(self.stack.url, "alice", TENANTS["alice"])
 
     def is_back(self, pid: int) -> bool:
         """Whether another API process than this one, which may still be stopping, answers that it is ready."""
         if self.pid("api") == pid:
             return False
         try:
-            return self.alice.get("/health/ready").status_code == 200
+            return requests.get(f"{self.stack.url}/health/ready", timeout=60).status_code == 200
         except requests.ConnectionError:
             return False
 
@@ -73,10 +107,15 @@ class Victim:
                 self.signal(worker, signal.SIGCONT)
 
 
+def fault_environment(data_dir: Path, **extra: str) -> dict[str, str]:
+    """A stack's environment in which a dead process is noticed soon, and a silent store within the shipped limit."""
+    return stack_environment(data_dir, **{"DARKROOM_LEASE_S": "3", "DARKROOM_REDIS_TIMEOUT_S": "1.5", **extra})
+
+
 @contextmanager
 def supervised(data_dir: Path, *, through: Callable[[int], int] | None = None, **extra: str) -> Iterator[Victim]:
     """A stack whose processes are started again; `through` puts a proxy before each store, Redis first."""
-    options = stack_options.Options.from_environment(stack_environment(data_dir, **extra))
+    options = stack_options.Options.from_environment(fault_environment(data_dir, **extra))
     with embedded.running(replace(options, through=through) if through else options) as stack:
         stopping = threading.Event()
         watcher = threading.Thread(target=stack.watch, args=[stopping])

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from infra import embedded, stack_options
 from infra.children import Child
-from tests.conftest import stack_environment
-from tests.faults.conftest import SLEEPERS
+from tests.faults.conftest import SLEEPERS, fault_environment
 from tests.faults.oracle import trial, verdict
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +63,7 @@ def replace(stack: embedded.Stack, name: str, checkout: Path) -> None:
 def run(since: Path, folder: Path, *, clients: int, rest_s: float) -> verdict.Verdict:
     """Old, new, old, new, with `rest_s` after each replacement; then what became of everything."""
     settings = {"DARKROOM_WORKERS": "2", "DARKROOM_WEIGHTS_DIR": str(folder), "DARKROOM_ARCHIVE_AFTER_S": "5"}
-    options = stack_options.Options.from_environment(stack_environment(folder, **settings, **SLEEPERS))
+    options = stack_options.Options.from_environment(fault_environment(folder, **settings, **SLEEPERS))
     with embedded.running(options) as stack:
         for name in MODULES:
             replace(stack, name, since)

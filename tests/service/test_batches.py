@@ -27,8 +27,8 @@ def line(custom_id: str | None, image: str, **fields: object) -> dict[str, Any]:
 
 def post(tenant: Tenant, lines: list[Any], query: str = "", **headers: str) -> requests.Response:
     body = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in lines)
-    sent = {**tenant.headers, "Content-Type": "application/jsonl", **headers}
-    return requests.post(f"{tenant.url}/api/ai/batches{query}", data=body.encode(), headers=sent, timeout=60)
+    sent = {"Content-Type": "application/jsonl", **headers}
+    return tenant.post(f"/api/ai/batches{query}", data=body.encode(), headers=sent)
 
 
 def made(tenant: Tenant, lines: list[Any], query: str = "", **headers: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ NOTHING = ("change nothing", "hands off my photo!", "add a hat to the dog")
 def alice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenant]:
     """A tenant of a stack whose models are those of `make up`."""
     folder = tmp_path_factory.mktemp("meaning")
-    with running_stack(folder, DARKROOM_CATALOG=str(SHIPPED), DARKROOM_LEASE_S="15") as stack:
+    with running_stack(folder, DARKROOM_CATALOG=str(SHIPPED)) as stack:
         yield Tenant(stack.url, "alice", TENANTS["alice"])
 
 

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra import embedded, stack_options
-from tests.conftest import stack_environment
-from tests.faults.conftest import SLEEPERS
+from tests.faults.conftest import SLEEPERS, fault_environment
 from tests.faults.failover.servers import Servers, hurt, replicated
 from tests.faults.oracle import trial, verdict
 
@@ -26,7 +25,7 @@ def run(
             "DARKROOM_WORKERS": "2", "DARKROOM_WEIGHTS_DIR": str(folder), "DARKROOM_ARCHIVE_AFTER_S": "3",
             "DARKROOM_WAIT_REPLICAS": str(wait_replicas), "DARKROOM_LEASE_S": "10", "REDIS_URL": servers.url,
         }  # fmt: skip
-        environment = stack_environment(data, **SLEEPERS, **settings)
+        environment = fault_environment(data, **SLEEPERS, **settings)
         with embedded.running(stack_options.Options.from_environment(environment)) as stack:
             return trial.tried(stack, lambda: faults(servers), clients=clients, settle_s=settle_s)
 

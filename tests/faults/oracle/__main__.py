@@ -15,8 +15,8 @@ from PIL import Image
 
 from infra import embedded, stack_options
 from storage import events
-from tests.conftest import data_uri, encoded, stack_environment
-from tests.faults.conftest import SLEEPERS
+from tests.conftest import data_uri, encoded
+from tests.faults.conftest import SLEEPERS, fault_environment
 from tests.faults.oracle import injection, load, verdict
 from tests.faults.oracle.proxy import Proxy
 
@@ -41,7 +41,7 @@ def run(
 
     # Stand-ins need no weights.
     settings = {"DARKROOM_WORKERS": "2", "DARKROOM_WEIGHTS_DIR": str(folder), "DARKROOM_ARCHIVE_AFTER_S": "2"}
-    environment = stack_environment(folder, **settings, **SLEEPERS)
+    environment = fault_environment(folder, **settings, **SLEEPERS)
     options = replace(stack_options.Options.from_environment(environment), through=through)
     with embedded.running(options) as stack:
         book, stopping = load.Book(), threading.Event()
