@@ -4,7 +4,9 @@ A full collection looks at every object there is while nothing else runs: 70 ms 
 loaded a pipeline, nearly all of it for modules and classes that stay. What stays is left out by `settle`.
 """
 
+import contextlib
 import gc
+from collections.abc import Iterator
 
 
 def settle() -> None:
@@ -17,3 +19,16 @@ def let_go() -> None:
     """The same, with another look at what was to stay; called when something large of it was let go."""
     gc.unfreeze()
     settle()
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """Collect nothing for as long as the block lasts.
+
+    Importing thousands of modules sets off collections that find nothing: 1.2 of 7.3 s for a pipeline's.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

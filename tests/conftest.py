@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import fcntl
 import functools
+import gc
 import io
 import itertools
 import json
@@ -24,8 +25,11 @@ import requests
 from PIL import Image
 
 from infra import embedded, stack_options
-from storage import connections, keys
+from storage import connections, garbage, keys
 from tests import web
+
+# Until all tests are imported, which sets off collections that find nothing.
+gc.disable()
 
 # Here and in every stack. With tests side by side a thread of torch's would mostly wait for another that is not running.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -67,6 +71,11 @@ def pytest_configure(config: pytest.Config) -> None:
         # The processes that pytest-xdist starts from this one inherit it.
         os.environ[SHARED] = folder.name
         config.add_cleanup(folder.cleanup)
+
+
+def pytest_collection_finish() -> None:
+    garbage.settle()
+    gc.enable()
 
 
 LONGEST = (

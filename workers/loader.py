@@ -68,7 +68,8 @@ class Loader:
             weights = weights.model_copy(update={"gguf": str(self.weights_dir / weights.gguf)})
         # Each model family is a module with a `load`; a worker imports those it serves, for some bring gigabytes along.
         try:
-            family = importlib.import_module(f"workers.pipelines.{model.pipeline}")
+            with garbage.paused():
+                family = importlib.import_module(f"workers.pipelines.{model.pipeline}")
         except ImportError as exc:
             message = f"{weights.name}: a library that it needs is not installed: {exc}"
             raise errors.ModelUnavailableError(message) from exc

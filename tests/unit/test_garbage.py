@@ -45,3 +45,16 @@ def test_what_stayed_and_is_let_go_is_collected() -> None:
     garbage.let_go()
     assert part() is None
     assert gc.get_freeze_count() > 100_000, "the others are left out again"
+
+
+def test_nothing_is_collected_while_paused_whatever_happens_there() -> None:
+    enabled = []
+
+    def fail() -> None:
+        with garbage.paused():
+            enabled.append(gc.isenabled())
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert (enabled, gc.isenabled()) == ([False], True)

@@ -39,7 +39,7 @@ def bomb(width: int, height: int) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    rows = zlib.compress(b"\0" * ((width // 8 + 1) * height), 9)
+    rows = zlib.compress(b"\0" * ((width // 8 + 1) * height), 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
@@ -117,7 +117,7 @@ def test_one_pixel_is_a_picture(decoders: Decoders) -> None:
         (bomb(10_000, 8_000), "at most 50 megapixels and 12000 pixels a side; got 10000x8000"),
         (bomb(12_008, 8), "at most 50 megapixels and 12000 pixels a side"),
         (bomb(800, 8), "at most 20 times as long as wide; got 800x8"),
-        (bomb(40_000, 40_000), "at most 50 megapixels"),
+        (bomb(20_000, 12_000), "at most 50 megapixels"),
     ],
     ids=["empty", "text", "html", "eps", "bmp", "cut png", "cut webp", "cut jpeg", "bomb", "long", "thin", "huge bomb"],
 )
