@@ -79,13 +79,14 @@ def pytest_collection_finish() -> None:
 
 
 LONGEST = (
-    "test_page", "test_samples", "test_command_line",
-    "test_bench_gpu", "test_failover", "test_oracle", "test_profiles",
-    "test_limits", "test_embedded_stack", "test_recovery", "test_adapters",
-    "test_phases", "test_execution", "test_edge", "test_tokens", "test_keys", "test_logs", "test_contracts", "test_loading",
-    "test_families", "test_openai", "test_meaning",
+    "test_oracle", "test_page", "test_recovery", "test_samples",
+    "test_command_line", "test_failover", "test_bench_gpu", "test_embedded_stack",
+    "test_limits", "test_meaning", "test_phases", "test_profiles", "test_execution", "test_adapters", "test_runpod",
+    "test_edge", "test_keys", "test_tokens", "test_fleet", "test_logs", "test_contracts", "test_loading", "test_families",
+    "test_release", "test_backup", "test_openai", "test_blocks", "test_traces", "test_published_samples", "test_bare",
 )  # fmt: skip
-"""Files that are begun first when several run at a time: the last one begun is waited for alone."""
+"""Files that are begun first when several run at a time: the last one begun is waited for alone. Those that mostly wait for
+processes to die and come back stand beside those that keep a processor busy."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -67,6 +67,14 @@ class Ledger:
         )
         assert self.run(claims.finish(claim, result, TARGET, SAMPLE))
 
+    def settle(self) -> None:
+        """Until Valkey has rewritten its append-only file, as it does after so many were added at once."""
+        while True:
+            told: Any = self.connection.info("persistence")
+            if not (told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"]):
+                return
+            time.sleep(0.1)
+
     def bytes(self) -> int:
         """What Redis' data takes."""
         return int(self.connection.info("memory")["used_memory"])
@@ -119,9 +127,8 @@ def _shared() -> str:
     return (execution._FOLDER / "_shared.lua").read_text()
 
 
-def costs(ledger: Ledger, objects: Objects, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each step, so many times, one after another as a service has them."""
-    times: dict[str, list[float]] = {}
+def costs(ledger: Ledger, objects: Objects, rounds: int, times: dict[str, list[float]]) -> None:
+    """Note the milliseconds of each step, so many times, one after another as a service has them."""
     service = Archive(Async(ledger), AsyncObjects(objects), max_bytes=None)
     archiver = Archiver(ledger, objects, after_s=1e-9)
 
@@ -151,7 +158,6 @@ def costs(ledger: Ledger, objects: Objects, rounds: int) -> dict[str, list[float
         timed("archive one", archiver.move)
         archived = timed("poll, archived", lambda id_=id_: asyncio.run(service.find(id_, "t0")))  # type: ignore[misc]
         assert archived is not None
-    return times
 
 
 def told(name: str, before: list[float], after: list[float]) -> str:
@@ -164,21 +170,24 @@ def told(name: str, before: list[float], after: list[float]) -> str:
 
 
 def finished(counts: list[int], rounds: int) -> None:
-    """At so many finished generations, all of one tenant's."""
-    with opened() as (ledger, objects):
-        fill(ledger, counts[0], 1)
-        costs(ledger, objects, rounds // 4)
-        empty, held, first = ledger.bytes(), counts[0], None
-        for count in counts:
-            fill(ledger, count - held, 1)
-            held = count
-            size, times = ledger.bytes(), costs(ledger, objects, rounds)
-            first = first or times
-            grown = (size - empty) / max(1, count - counts[0])
-            print(f"\n{count} finished: {size / 2**20:.0f} MiB of Redis, {grown:.0f} bytes for each beyond the first")
-            for name in times:
-                print(told(name, first[name], times[name]))
-        ledger.connection.flushdb()
+    """At so many finished generations, all of one tenant's: a service for each count, whose turn it is by rounds."""
+    with contextlib.ExitStack() as cleanup:
+        services = [cleanup.enter_context(opened()) for _ in counts]
+        sizes = []
+        for count, (ledger, objects) in zip(counts, services, strict=True):
+            costs(ledger, objects, rounds // 4, {})
+            empty = ledger.bytes()
+            fill(ledger, count, 1)
+            ledger.settle()
+            sizes.append((ledger.bytes(), (ledger.bytes() - empty) / count))
+        times: list[dict[str, list[float]]] = [{} for _ in counts]
+        for _ in range(rounds):
+            for (ledger, objects), own in zip(services, times, strict=True):
+                costs(ledger, objects, 1, own)
+        for count, (size, each), own in zip(counts, sizes, times, strict=True):
+            print(f"\n{count} finished: {size / 2**20:.0f} MiB of Redis, {each:.0f} bytes for each")
+            for name in own:
+                print(told(name, times[0][name], own[name]))
 
 
 def flood(queued: int, tenants: int, rounds: int) -> None:

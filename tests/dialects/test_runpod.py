@@ -262,7 +262,7 @@ def test_each_model_has_its_own_defaults(ruth: Tenant, photograph: str) -> None:
         ruth.post(f"/v2/{model}/cancel/{job['id']}")
         return steps
 
-    assert (steps_of("quick"), steps_of("flux-2-klein-4b")) == (8, 4)
+    assert (steps_of("quick"), steps_of("flux-2-klein-4b")) == (5, 4)
 
 
 def test_a_webhook_into_our_own_network_is_not_called(stack: embedded.Stack, ruth: Tenant, photograph: str) -> None:

@@ -104,9 +104,9 @@ def test_an_estimate_is_taken_from_what_ran_and_scaled_for_what_did_not(alice: T
     usual = eventually(lambda: (one := expected())["is_measured"] and one)
     assert 600 <= usual["warm_ms"]["p50"] <= 1000
     assert usual["basis"].endswith("runs at this size and step count")
-    half = expected(num_inference_steps=4)
-    assert (half["is_measured"], "scaled" in str(half["basis"])) == (False, True)
-    assert half["warm_ms"]["p50"] < usual["warm_ms"]["p50"]  # type: ignore[index]
+    fewer = expected(num_inference_steps=4)
+    assert (fewer["is_measured"], "scaled" in str(fewer["basis"])) == (False, True)
+    assert fewer["warm_ms"]["p50"] < usual["warm_ms"]["p50"]  # type: ignore[index]
     (elsewhere,) = alice.get("/api/ai/models/paced/estimate?gpu_type=h100").json()["targets"]
     assert (elsewhere["warm_ms"], elsewhere["state"]) == (None, "no worker")
     assert f"p50 {usual['warm_ms']['p50'] / 1000:.1f}" in _darkroom(alice, "estimate", "paced", "--gpu", "cpu")

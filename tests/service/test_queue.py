@@ -24,7 +24,7 @@ def test_an_edit_is_enqueued_polled_and_downloaded(alice: Tenant, photograph: st
     assert "small stand-in" in found["weights"]["note"]
     assert (found["width"], found["height"]) == (128, 128)
     assert found["fit"] == "input 512x512 scaled to 128x128"
-    assert (found["progress"]["step"], found["progress"]["steps"]) == (4, 4)
+    assert (found["progress"]["step"], found["progress"]["steps"]) == (5, 5)
     assert found["attempts"] == 1
     assert found["expires_at"] == found["completed_at"] + 7 * 24 * 3600
     assert found["enqueued_at"] <= found["started_at"] <= found["completed_at"]
