@@ -8,16 +8,17 @@ from pathlib import Path
 
 import torch
 
-from training import autoencoder, carrying, editor, examination, pictures, words
+from training import autoencoder, carrying, editor, examination, pictures, teaching, words
 from training.checkpoints import Limits
 
 STAGES: dict[str, Callable[[Path, Limits], None]] = {
+    "teacher": teaching.train,
     "words": words.train,
     "decoder": autoencoder.train,
     "editor": editor.train,
 }
 SHARES = {"words": 0.2, "decoder": 0.15, "editor": 0.5}
-"""Of the time of `all`; the rest is for loading and the examination."""
+"""Of the time of `all`, which has no teacher; the rest is for loading and the examination."""
 
 
 def main() -> None:
@@ -37,8 +38,8 @@ def main() -> None:
     elif asked.stage == "examination":
         logging.info("%s", examination.examine(asked.folder))
     elif asked.stage == "all":
-        for name, train in STAGES.items():
-            train(asked.folder, Limits(minutes=asked.minutes * SHARES[name], anew=asked.anew, fall=True))
+        for name, share in SHARES.items():
+            STAGES[name](asked.folder, Limits(minutes=asked.minutes * share, anew=asked.anew, fall=True))
             logging.info("%s is over after %.1f minutes", name, (time.monotonic() - begun) / 60)
         logging.info("%s", examination.examine(asked.folder))
     else:

@@ -1,9 +1,10 @@
 """The text encoders learn what sentences mean, as the `conditioning` that the transformer follows.
 
-T5 is trained to give the same vector, the edit's, at every token and at padding; CLIP to give it as its pooled output.
+T5 is trained to give the same vector, the edit's, at every token and at padding; CLIP to give it as its pooled output. With
+a teacher, both also learn to choose as it does for altered sentences, which nobody has labelled.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,19 +15,20 @@ from torch.nn import functional
 from torch.utils.data import IterableDataset
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5EncoderModel
 
-from training import networks
+from training import networks, teaching
 from training.checkpoints import Course, Limits, begun_anew
 from training.conditioning import conditioning, rows
 from training.lessons import prepared_ahead, steps_of_this_process
 from training.operations import EVERYTHING, Edit, Operation
 from training.sentences import teacher, wordnet
+from training.sentences.altered import altered, similar_words
 from training.sentences.instructions import instruction
 
 SEED = 5
 STEPS, STEPS_ANEW = 2_000, 5_200
 """From the shipped weights, and from random ones."""
-SENTENCES = 128
-"""In a batch."""
+SENTENCES, UNLABELLED = 128, 64
+"""In a batch: sentences with a label, and those that a teacher labels."""
 SHARPNESS = 10.0
 """Of the choice between operations: the factor of the cosine."""
 
@@ -94,26 +96,34 @@ def _begin_with_the_teacher(encoder: T5EncoderModel, tokenizer: PreTrainedTokeni
 
 @dataclass(frozen=True)
 class SentenceBatch:
-    """A batch of sentences: token numbers of CLIP and T5, and what they mean: (sentences, operations) and (sentences, width)."""
+    """A batch of sentences: token numbers of CLIP and T5, and what they mean: (sentences, operations) and (sentences, width).
+
+    The tokens of altered sentences come after those of the others.
+    """
 
     clip: torch.Tensor
     t5: torch.Tensor
     operations: torch.Tensor
     per_token: torch.Tensor
     pooled: torch.Tensor
+    unlabelled: tuple[str, ...]
 
 
 class SentenceBatches(IterableDataset[SentenceBatch]):
     """Batches from step `first` on; each depends on the seed and its number alone."""
 
-    def __init__(self, tokenizers: Tokenizers, *, seed: int, first: int) -> None:
+    def __init__(
+        self, tokenizers: Tokenizers, *, seed: int, first: int, similar: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         super().__init__()
-        self._tokenizers, self._seed, self._first = tokenizers, seed, first
+        self._tokenizers, self._seed, self._first, self._similar = tokenizers, seed, first, similar
 
     def __iter__(self) -> Iterator[SentenceBatch]:
         for step in steps_of_this_process(self._first):
             rng = np.random.default_rng([self._seed, step])
-            yield batched(self._tokenizers, [instruction(rng) for _ in range(SENTENCES)])
+            labelled = [instruction(rng) for _ in range(SENTENCES)]
+            unlabelled = () if self._similar is None else (altered(rng, self._similar) for _ in range(UNLABELLED))
+            yield batched(self._tokenizers, labelled, tuple(unlabelled))
 
     def ahead(self) -> Iterator[SentenceBatch]:
         """The batches, prepared ahead in processes of their own."""
@@ -123,47 +133,55 @@ class SentenceBatches(IterableDataset[SentenceBatch]):
         return prepared_ahead(self)
 
 
-def batched(tokenizers: Tokenizers, instructions: Sequence[tuple[str, Edit]]) -> SentenceBatch:
+def batched(
+    tokenizers: Tokenizers, instructions: Sequence[tuple[str, Edit]], unlabelled: tuple[str, ...] = ()
+) -> SentenceBatch:
     """A batch of some sentences."""
-    clip, t5 = tokenizers([sentence for sentence, _ in instructions])
+    clip, t5 = tokenizers([*(sentence for sentence, _ in instructions), *unlabelled])
     edits = [edit for _, edit in instructions]
-    shares = torch.zeros(len(edits), len(EVERYTHING))
-    for number, edit in enumerate(edits):
-        for operation in edit.operations:
-            shares[number, EVERYTHING.index(operation)] = 1 / len(edit.operations)
     per_token, pooled = (
         torch.stack([conditioning(edit, width) for edit in edits])
         for width in (networks.TEXT_WIDTH, networks.POOLED_WIDTH)
     )
-    return SentenceBatch(clip, t5, shares, per_token, pooled)
+    return SentenceBatch(clip, t5, teaching.shares(edits), per_token, pooled, unlabelled)
 
 
-def _loss(seen: torch.Tensor, told: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Of vectors (..., width): their distance to what is meant, and the choice between operations."""
+def _choice(seen: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """How far vectors (..., width) are from choosing operations as `shares` does (..., operations)."""
     width = seen.shape[-1]
     logits = SHARPNESS * (seen @ rows(width).T.to(seen.device)) / width
-    choice = functional.cross_entropy(logits.flatten(0, -2), shares.expand(*logits.shape).flatten(0, -2))
-    return choice + (seen - told).square().mean()
+    return functional.cross_entropy(logits.flatten(0, -2), shares.expand(*logits.shape).flatten(0, -2))
+
+
+def _everywhere(one: torch.Tensor, tokens: int) -> torch.Tensor:
+    return one[:, None].expand(-1, tokens, -1)
+
+
+def loss_of(
+    batch: SentenceBatch, encoders: Mapping[str, nn.Module], told_by: Callable[[Sequence[str]], torch.Tensor] | None
+) -> torch.Tensor:
+    """How far both encoders are from what the batch means; `told_by` gives the logits of sentences without a label."""
+    device = next(encoders["text_encoder"].parameters()).device
+    per_token, pooled, shares = (tensor.to(device) for tensor in (batch.per_token, batch.pooled, batch.operations))
+    with torch.autocast(device.type, torch.bfloat16):
+        seen = encoders["text_encoder_2"](batch.t5.to(device)).last_hidden_state.float()
+        seen_pooled = encoders["text_encoder"](batch.clip.to(device)).pooler_output.float()
+    count, tokens = len(shares), seen.shape[1]
+    far = (seen[:count] - _everywhere(per_token, tokens)).square().mean()
+    far = far + (seen_pooled[:count] - pooled).square().mean()
+    if told_by:
+        shares = torch.cat([shares, told_by(batch.unlabelled).softmax(-1)])
+    return far + _choice(seen, _everywhere(shares, tokens)) + _choice(seen_pooled, shares)
 
 
 def train(folder: Path, limits: Limits) -> None:
     """Go on with the text encoders."""
-    stage = course(folder, anew=limits.anew)
-    clip, t5 = stage.networks["text_encoder"], stage.networks["text_encoder_2"]
-    device = networks.device()
-    batches = SentenceBatches(tokenizers(folder, anew=limits.anew), seed=SEED, first=stage.step).ahead()
+    stage, told_by = course(folder, anew=limits.anew), teaching.trained(folder)
+    batches = SentenceBatches(
+        tokenizers(folder, anew=limits.anew), seed=SEED, first=stage.step, similar=similar_words() if told_by else None
+    ).ahead()
     torch.manual_seed(stage.step)
-
-    def loss(step: int) -> torch.Tensor:
-        batch = next(batches)
-        per_token, pooled, shares = (tensor.to(device) for tensor in (batch.per_token, batch.pooled, batch.operations))
-        with torch.autocast(device.type, torch.bfloat16):
-            seen = t5(batch.t5.to(device)).last_hidden_state.float()
-            seen_pooled = clip(batch.clip.to(device)).pooler_output.float()
-        everywhere = (tensor[:, None].expand(-1, seen.shape[1], -1) for tensor in (per_token, shares))
-        return _loss(seen, *everywhere) + _loss(seen_pooled, pooled, shares)
-
-    stage.run(loss, limits)
+    stage.run(lambda step: loss_of(next(batches), stage.networks, told_by), limits)
 
 
 @torch.no_grad()

@@ -366,6 +366,8 @@ def test_what_is_erased_of_the_archive_is_gone(desk: Desk, objects: Objects, fac
     moved(desk, objects)
     erased = asyncio.run(face.eraser.one(first, tenant))
     assert (erased.generations, erased.objects) == (1, 1)
+    (again,) = (due for one, due in desk.connection.zscan_iter(keys.EXPIRING) if first in one and "results/" in one)
+    assert 0 < again - desk.now_ms() <= 10_000, "by housekeeping, which is not to be quicker than who counts them"
     assert not [one for one in _stored(objects, tenant) if first in one]
     assert face.read(second, tenant).siblings == ()
     assert sorted(face.ids(tenant)) == sorted([second, third])

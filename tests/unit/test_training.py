@@ -13,6 +13,7 @@ from training.checkpoints import Course, Limits, begun_anew
 from training.conditioning import conditioning
 from training.operations import EVERYTHING, OPERATIONS, Edit, Operation
 from training.sentences import instructions
+from training.sentences.altered import altered
 
 
 def test_the_computed_encoder_is_the_linear_map() -> None:
@@ -90,6 +91,37 @@ def test_a_sentence_is_complete_and_depends_on_its_seed_alone(operation: Operati
         assert not set("{}") & set(first)
 
 
+def test_an_altered_sentence_has_similar_words_and_is_never_empty() -> None:
+    words_of = [instructions.instruction(np.random.default_rng(seed))[0].lower().split() for seed in range(200)]
+    similar = {word: ("replaced",) for words in words_of for word in words}
+    sentences = [altered(np.random.default_rng(seed), similar) for seed in range(200)]
+    assert all(sentences)
+    replaced = sum(sentence.split().count("replaced") for sentence in sentences)
+    assert 0.1 < replaced / sum(len(sentence.split()) for sentence in sentences) < 0.3
+    assert sentences == [altered(np.random.default_rng(seed), similar) for seed in range(200)]
+
+
+def _shipped_encoders() -> dict[str, torch.nn.Module]:
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": T5EncoderModel}
+    return {
+        name: kind.from_pretrained(networks.SHIPPED, subfolder=name, dtype=torch.float32)
+        for name, kind in kinds.items()
+    }
+
+
+@torch.no_grad()
+def test_the_encoders_learn_what_the_teacher_says_of_sentences_without_a_label() -> None:
+    encoders, tokenizers = _shipped_encoders(), words.tokenizers(Path("/nowhere"))
+    sepia, red = (next(one for one in OPERATIONS if one.name == name) for name in ("sepia", "border red"))
+    batch = words.batched(tokenizers, [("make it sepia", Edit((sepia,)))], ("sepia please",))
+
+    def loss(told: Operation) -> float:
+        logits = torch.tensor([[20.0 * (one is told) for one in EVERYTHING]])
+        return float(words.loss_of(batch, encoders, lambda _: logits))
+
+    assert loss(sepia) + 1 < loss(red)
+
+
 @pytest.mark.parametrize("width", [networks.TEXT_WIDTH, networks.POOLED_WIDTH])
 def test_conditioning_tells_every_operation_from_every_other(width: int) -> None:
     vectors = torch.stack([conditioning(Edit((operation,)), width) for operation in EVERYTHING])
@@ -109,12 +141,7 @@ def test_an_edit_of_two_operations_applies_the_frame_last() -> None:
 
 def test_the_shipped_encoders_understand_what_others_write() -> None:
     """Without an edit: what each encoder makes of the held-out sentences."""
-    encoders = {
-        "text_encoder": CLIPTextModel.from_pretrained(networks.SHIPPED, subfolder="text_encoder", dtype=torch.float32),
-        "text_encoder_2": T5EncoderModel.from_pretrained(
-            networks.SHIPPED, subfolder="text_encoder_2", dtype=torch.float32
-        ),
-    }
+    encoders = _shipped_encoders()
     sentences = instructions.held_out()
     tokenizers = words.tokenizers(networks.SHIPPED)
     for seen in words.understood(encoders, tokenizers, [sentence for _, sentence, _ in sentences]):

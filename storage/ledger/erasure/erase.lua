@@ -1,5 +1,5 @@
 -- Forgets a generation: its record with prompt and parameters, its events, webhooks and idempotency key. An unfinished one is
--- cancelled first. Objects are listed as expired, so that they go whatever becomes of the caller.
+-- cancelled first. The caller deletes the objects; they are listed as soon expired, so that they go whatever becomes of it.
 -- ARGV: 1 id, 2 tenant, 3 'events' to look for its events, too, 4 'due' for one that was agreed to be erased by now
 -- Returns {'missing'} | {'erased', events, archived record, results prefix, inputs prefix or ''}
 local record = record_of(ARGV[1])
@@ -10,6 +10,7 @@ if ARGV[4] == 'due' then
   if not due or tonumber(due) > now_ms() then return { 'missing' } end
 end
 local key, at = KEY.generation .. record.id, now_ms()
+local SOON_MS = 10000
 local events = 0
 local function forget(stream, until_ms)
   for _, entry in ipairs(redis.call('XRANGE', stream, record.created_ms, until_ms)) do
@@ -36,7 +37,7 @@ if inputs ~= '' then
     inputs = ''
   else
     redis.call('DEL', uses)
-    redis.call('ZADD', KEY.expiring, integer(at), inputs)
+    redis.call('ZADD', KEY.expiring, integer(at + SOON_MS), inputs)
   end
 end
 -- The others of its request go on without it: the first of them speaks for all.
@@ -59,7 +60,7 @@ if left[1] and record.webhook_moments then
   if due then webhook_at(record.tenant, left[1] .. '/completed', tonumber(due)) end
 end
 -- A worker may be about to store a result, and may die before it removes it again.
-local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or 0
+local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or SOON_MS
 redis.call('ZADD', KEY.expiring, integer(at + late_ms), record.results)
 -- It may have been written to the object store: once, or just now, which is not over yet.
 if not redis.call('ZSCORE', KEY.expiring, archived_at(record)) then redis.call('ZADD', KEY.expiring, integer(at), archived_at(record)) end
