@@ -23,10 +23,12 @@ import pytest
 import redis
 import requests
 from PIL import Image
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from infra import embedded, stack_options
 from storage import connections, garbage, keys
-from tests import web
+from tests import scheduling, web
 
 # Until all tests are imported, which sets off collections that find nothing.
 gc.disable()
@@ -93,6 +95,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         rank = {name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return scheduling.ByService(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @functools.cache
