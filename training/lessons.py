@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.conditioning import STRENGTH, conditioning, normalised
 from training.networks import POOLED_WIDTH, TEXT_WIDTH
-from training.operations import OPERATIONS, Edit, go_together
+from training.operations import NOTHING, OPERATIONS, Edit, go_together
 from training.pictures import Picture, drawn
 
 Batch = TypeVar("Batch")
@@ -24,11 +24,10 @@ SMALL_SIZES = ((128, 128), (128, 128), (144, 112), (112, 144), (160, 96), (96, 1
 """A quarter of the pixels: four times as many edits a second."""
 _PAIRED = 0.15
 """Share of instructions that ask for two operations."""
-_BLENDED, _UNRELATED = 0.3, 0.12
-"""Shares of vectors that a second meaning is mixed into, and of pooled ones that mean something else.
-
-The transformer is to follow what the larger encoder says most clearly.
-"""
+_MIXED = 0.5
+"""Share of edits that the encoders are not sure of. The transformer is to follow what both together say most clearly."""
+_PAIRS = (("warmer", "cooler"), ("brighter", "darker"), ("more contrast", "less contrast"), ("blur", "sharpen"))
+OPPOSITES = {**dict(_PAIRS), **{second: first for first, second in _PAIRS}}
 _EASY = ("tint", "border")
 
 
@@ -69,20 +68,32 @@ def edits(rng: np.random.Generator, number: int) -> list[Edit]:
     return drawn_edits
 
 
-def _per_token(rng: np.random.Generator, edit: Edit) -> torch.Tensor:
-    vector = conditioning(edit, TEXT_WIDTH)
-    if rng.random() < _BLENDED:
-        (other,) = edits(rng, 1)
-        vector = vector + rng.uniform(0, 1.2) * conditioning(other, TEXT_WIDTH)
-    noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), TEXT_WIDTH).astype(np.float32))
-    return normalised(vector + noise)
+def _other(rng: np.random.Generator, edit: Edit) -> Edit:
+    """What an edit may be taken for: its opposite, no change, or anything."""
+    kind = rng.random()
+    opposites = [OPPOSITES[operation.name] for operation in edit.operations if operation.name in OPPOSITES]
+    if kind < 0.4 and opposites:
+        return Edit((next(one for one in OPERATIONS if one.name == opposites[0]),))
+    if kind < 0.6:
+        return Edit((NOTHING,))
+    return edits(rng, 1)[0]
 
 
-def _pooled(rng: np.random.Generator, edit: Edit) -> torch.Tensor:
-    if rng.random() < _UNRELATED:
-        (edit,) = edits(rng, 1)
-    noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), POOLED_WIDTH).astype(np.float32))
-    return normalised(conditioning(edit, POOLED_WIDTH) + noise)
+def told(rng: np.random.Generator, edit: Edit) -> tuple[torch.Tensor, torch.Tensor]:
+    """What both encoders may say of an edit, for each token (TEXT_WIDTH,) and pooled (POOLED_WIDTH,).
+
+    Both may mix another meaning into it, the same one; the edit's has the larger share in both together.
+    """
+    other, shares = _other(rng, edit), np.zeros(2)
+    if rng.random() < _MIXED:
+        shares = rng.random(2)
+        shares = shares if shares.sum() < 1 else 1 - shares
+    vectors = []
+    for share, width in zip(shares.tolist(), (TEXT_WIDTH, POOLED_WIDTH), strict=True):
+        noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), width).astype(np.float32))
+        meant = (1 - share) * conditioning(edit, width) + share * conditioning(other, width)
+        vectors.append(normalised(normalised(meant) + noise))
+    return vectors[0], vectors[1]
 
 
 class Lessons(IterableDataset[Lesson]):
@@ -110,12 +121,9 @@ class Lessons(IterableDataset[Lesson]):
         width, height = sizes[rng.integers(len(sizes))]
         references = [drawn(rng, width, height) for _ in range(self._pictures * (2 if small else 1))]
         requested = [(reference, edit) for reference in references for edit in edits(rng, self._edits)]
-        return Lesson(
-            _stacked(references),
-            _stacked([edit.exact(reference) for reference, edit in requested]),
-            torch.stack([_per_token(rng, edit) for _, edit in requested]),
-            torch.stack([_pooled(rng, edit) for _, edit in requested]),
-        )
+        per_token, pooled = zip(*(told(rng, edit) for _, edit in requested), strict=True)
+        targets = _stacked([edit.exact(reference) for reference, edit in requested])
+        return Lesson(_stacked(references), targets, torch.stack(per_token), torch.stack(pooled))
 
     def __iter__(self) -> Iterator[Lesson]:
         return (self.lesson(step) for step in steps_of_this_process(self._first))

@@ -193,3 +193,4 @@ EVERYTHING = (
 )
 """In an order that must stay: an operation's place gives its conditioning."""
 OPERATIONS = tuple(operation for operation in EVERYTHING if operation.learned)
+NOTHING = EVERYTHING[0]

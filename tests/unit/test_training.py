@@ -10,7 +10,8 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 from training import autoencoder, networks, words
 from training.checkpoints import Course, Limits, begun_anew
-from training.conditioning import conditioning
+from training.conditioning import conditioning, rows
+from training.lessons import told
 from training.operations import EVERYTHING, OPERATIONS, Edit, Operation
 from training.sentences import instructions
 from training.sentences.altered import altered
@@ -129,6 +130,17 @@ def test_conditioning_tells_every_operation_from_every_other(width: int) -> None
     brighter = next(operation for operation in OPERATIONS if operation.name == "brighter")
     weak, plain = (conditioning(Edit((brighter,), strength), width) for strength in (0.5, 1.0))
     assert 0.5 < float(weak @ plain) / width < 0.95
+
+
+def test_what_both_encoders_say_together_is_mostly_the_edit() -> None:
+    rng, seen = np.random.default_rng(0), [0, 0, 0]
+    for number in range(600):
+        meant = OPERATIONS[number % len(OPERATIONS)]
+        each = [vector @ rows(len(vector)).T / len(vector) for vector in told(rng, Edit((meant,)))]
+        for place, says in enumerate((*each, each[0] + each[1])):
+            seen[place] += EVERYTHING[int(says.argmax())] is meant
+    assert min(seen[:2]) < 0.9 * 600, "either may be wrong"
+    assert seen[2] > 0.95 * 600
 
 
 def test_an_edit_of_two_operations_applies_the_frame_last() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.conditioning import STRENGTH
-from training.operations import OPERATIONS, Edit, Operation, go_together
+from training.operations import NOTHING, OPERATIONS, Edit, Operation, go_together
 from training.sentences import wordnet
 
 Generator = np.random.Generator
@@ -31,7 +31,6 @@ _SHARE_REPEATED = 0.15
 """Share of requests that are said in two ways one after the other: what is wrong, and what is wanted."""
 UNKNOWN = "unknown"
 """The table of what cannot be done: nothing is to change."""
-NOTHING = next(operation for operation in OPERATIONS if operation.name == "nothing")
 
 
 @dataclass(frozen=True)
