@@ -204,8 +204,11 @@ class Tenant:
     def delete(self, path: str) -> requests.Response:
         return requests.delete(self.url + path, headers=self.headers, timeout=60)
 
-    def enqueue(self, image: str, *, model: str = "quick", **fields: object) -> str:
-        answer = self.post("/api/ai/queue", {"model": model, "prompt": "make it blue", "input_image": image, **fields})
+    def enqueue(
+        self, image: str, *, model: str = "quick", headers: dict[str, str] | None = None, **fields: object
+    ) -> str:
+        body = {"model": model, "prompt": "make it blue", "input_image": image, **fields}
+        answer = self.post("/api/ai/queue", body, headers=headers or {})
         assert answer.status_code == 200, answer.text
         return str(answer.json()["generations"][0]["generation_id"])
 

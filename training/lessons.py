@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.conditioning import STRENGTH, conditioning, normalised
 from training.networks import POOLED_WIDTH, TEXT_WIDTH
-from training.operations import NOTHING, OPERATIONS, Edit, go_together
+from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, go_together
 from training.pictures import Picture, drawn
 
 Batch = TypeVar("Batch")
@@ -26,8 +26,6 @@ _PAIRED = 0.15
 """Share of instructions that ask for two operations."""
 _MIXED = 0.5
 """Share of edits that the encoders are not sure of. The transformer is to follow what both together say most clearly."""
-_PAIRS = (("warmer", "cooler"), ("brighter", "darker"), ("more contrast", "less contrast"), ("blur", "sharpen"))
-OPPOSITES = {**dict(_PAIRS), **{second: first for first, second in _PAIRS}}
 _EASY = ("tint", "border")
 
 

@@ -194,3 +194,6 @@ EVERYTHING = (
 """In an order that must stay: an operation's place gives its conditioning."""
 OPERATIONS = tuple(operation for operation in EVERYTHING if operation.learned)
 NOTHING = EVERYTHING[0]
+_PAIRS = (("warmer", "cooler"), ("brighter", "darker"), ("more contrast", "less contrast"), ("blur", "sharpen"))
+OPPOSITES = {**dict(_PAIRS), **{second: first for first, second in _PAIRS}}
+"""Operations that are taken for each other, by name."""

@@ -48,11 +48,11 @@ class Persistent(Tenant):
     def get(self, path: str, **more: Any) -> requests.Response:
         return self._again("GET", path, headers={**self.headers, **more.pop("headers", {})}, **more)
 
-    def enqueue(self, image: str, *, model: str = "quick", **fields: object) -> str:
-        body = {"model": model, "prompt": "make it blue", "input_image": image, **fields}
-        answer = self.post("/api/ai/queue", body, headers={"Idempotency-Key": secrets.token_hex(8)})
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["generations"][0]["generation_id"])
+    def enqueue(
+        self, image: str, *, model: str = "quick", headers: dict[str, str] | None = None, **fields: object
+    ) -> str:
+        once = {"Idempotency-Key": secrets.token_hex(8), **(headers or {})}
+        return super().enqueue(image, model=model, headers=once, **fields)
 
     def _again(self, method: str, path: str, **more: Any) -> requests.Response:
         with requests.Session() as session:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.conditioning import STRENGTH
-from training.operations import NOTHING, OPERATIONS, Edit, Operation, go_together
+from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, Operation, go_together
 from training.sentences import wordnet
 
 Generator = np.random.Generator
@@ -210,8 +210,7 @@ def unknown(rng: Generator) -> str:
 
 
 _TABLES = tuple(dict.fromkeys(operation.phrased_as for operation in OPERATIONS))
-_OPPOSED = ("warmer", "cooler", "brighter", "darker", "more contrast", "less contrast", "blur", "sharpen")
-_MORE = {"tint": 2.5, "border": 2.5, "nothing": 1.3, **dict.fromkeys(_OPPOSED, 1.5)}
+_MORE = {"tint": 2.5, "border": 2.5, "nothing": 1.3, **dict.fromkeys(OPPOSITES, 1.5)}
 """Tables that sentences are drawn from more often: those for several colours, and those that are taken for their opposites."""
 _SHARES = np.array([_MORE.get(name, 1.0) for name in _TABLES])
 _SHARES /= _SHARES.sum()
