@@ -1,5 +1,6 @@
 -- Forgets a generation: its record with prompt and parameters, its events, webhooks and idempotency key. An unfinished one is
--- cancelled first. The caller deletes the objects; they are listed as soon expired, so that they go whatever becomes of it.
+-- cancelled first. A caller deletes the objects; they are listed as soon expired, so that they go whatever becomes of it.
+-- What was agreed to be erased by now is listed as expired: nobody else deletes it.
 -- ARGV: 1 id, 2 tenant, 3 'events' to look for its events, too, 4 'due' for one that was agreed to be erased by now
 -- Returns {'missing'} | {'erased', events, archived record, results prefix, inputs prefix or ''}
 local record = record_of(ARGV[1])
@@ -10,7 +11,7 @@ if ARGV[4] == 'due' then
   if not due or tonumber(due) > now_ms() then return { 'missing' } end
 end
 local key, at = KEY.generation .. record.id, now_ms()
-local SOON_MS = 10000
+local spare_ms = ARGV[4] == 'due' and 0 or 10000
 local events = 0
 local function forget(stream, until_ms)
   for _, entry in ipairs(redis.call('XRANGE', stream, record.created_ms, until_ms)) do
@@ -37,7 +38,7 @@ if inputs ~= '' then
     inputs = ''
   else
     redis.call('DEL', uses)
-    redis.call('ZADD', KEY.expiring, integer(at + SOON_MS), inputs)
+    redis.call('ZADD', KEY.expiring, integer(at + spare_ms), inputs)
   end
 end
 -- The others of its request go on without it: the first of them speaks for all.
@@ -60,7 +61,7 @@ if left[1] and record.webhook_moments then
   if due then webhook_at(record.tenant, left[1] .. '/completed', tonumber(due)) end
 end
 -- A worker may be about to store a result, and may die before it removes it again.
-local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or SOON_MS
+local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or spare_ms
 redis.call('ZADD', KEY.expiring, integer(at + late_ms), record.results)
 -- It may have been written to the object store: once, or just now, which is not over yet.
 if not redis.call('ZSCORE', KEY.expiring, archived_at(record)) then redis.call('ZADD', KEY.expiring, integer(at), archived_at(record)) end
