@@ -187,7 +187,7 @@ def _loss(decoder: nn.Module, lesson: Lesson, linear: dict[str, torch.Tensor]) -
     device = networks.device()
     pictures = pixels(torch.cat([lesson.references, lesson.targets]).to(device))
     latents = encoded(pictures, linear)
-    with torch.autocast(device.type, torch.bfloat16):
+    with networks.bf16():
         decoded = decoder(latents + NOISE * torch.randn_like(latents)).float()
     difference = decoded - pictures
     return 4 * difference.square().mean() + 0.25 * difference.abs().mean()

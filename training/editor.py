@@ -68,7 +68,7 @@ class VelocityLoss:
         ids = self._pipe._prepare_latent_image_ids(1, high // 2, wide // 2, self._device, torch.float32)
         beside = ids.clone()
         beside[..., 0] = 1
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with networks.bf16():
             predicted = self._pipe.transformer(
                 hidden_states=torch.cat([self._packed(noisy), self._packed(reference)], dim=1),
                 timestep=level,

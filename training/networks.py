@@ -28,6 +28,13 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def bf16() -> torch.autocast:
+    """Matrices are multiplied in bf16 in this block, on devices with units for it; on others it would take many times as long."""
+    kind = device().type
+    units = kind == "cuda" or any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.autocast(kind, torch.bfloat16, enabled=units)
+
+
 def shipped(network: nn.Module, part: str) -> Any:
     """The network, given the weights of a part of the shipped pipeline. Raises `RuntimeError` where they do not fit."""
     loaded = type(network).from_pretrained(SHIPPED, subfolder=part, dtype=torch.float32, use_safetensors=True)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from training import networks
 from training.checkpoints import Course, Limits
 from training.operations import EVERYTHING, Edit, Operation
 from training.sentences import teacher
@@ -39,7 +40,7 @@ class Teacher(nn.Module):
         read = self._tokenizer(
             list(sentences), padding=True, truncation=True, max_length=_LONGEST, return_tensors="pt"
         ).to(self.choice.weight.device)
-        with torch.autocast(self.choice.weight.device.type, torch.bfloat16):
+        with networks.bf16():
             pieces = self.encoder(**read).last_hidden_state.float()
         mask = read["attention_mask"][..., None]
         return _HEAD_RATE * self.choice((pieces * mask).sum(1) / mask.sum(1))

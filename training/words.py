@@ -43,8 +43,8 @@ class Tokenizers:
     t5: PreTrainedTokenizerFast
 
     def __call__(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token numbers as the pipeline has them: (sentences, 77) for CLIP, (sentences, TOKENS) for T5."""
-        first = self.clip(list(sentences), padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        """Token numbers: (sentences, the longest) for CLIP, which sees no padding, and (sentences, TOKENS) for T5, which does."""
+        first = self.clip(list(sentences), padding="longest", max_length=77, truncation=True, return_tensors="pt")
         second = self.t5(
             list(sentences), padding="max_length", max_length=networks.TOKENS, truncation=True, return_tensors="pt"
         )
@@ -175,7 +175,7 @@ def loss_of(
     """How far both encoders are from what the batch means; `told_by` gives the logits of sentences without a label."""
     device = next(encoders["text_encoder"].parameters()).device
     per_token, pooled, shares = (tensor.to(device) for tensor in (batch.per_token, batch.pooled, batch.operations))
-    with torch.autocast(device.type, torch.bfloat16):
+    with networks.bf16():
         seen = encoders["text_encoder_2"](batch.t5.to(device)).last_hidden_state.float()
         seen_pooled = encoders["text_encoder"](batch.clip.to(device)).pooler_output.float()
     count, tokens = len(shares), seen.shape[1]

@@ -25,7 +25,7 @@ PHRASINGS: dict[str, list[str]] = {
 HELD_OUT: dict[str, list[str]] = {
     name: table["held_out"] for name, table in tomllib.loads((_FOLDER / "held_out.toml").read_text()).items()
 }
-_SHARE_UNKNOWN, _SHARE_PAIRED = 0.16, 0.12
+_SHARE_UNKNOWN, _SHARE_PAIRED = 0.16, 0.22
 """Shares of sentences that ask for what cannot be done, and for two operations."""
 _SHARE_REPEATED = 0.15
 """Share of requests that are said in two ways one after the other: what is wrong, and what is wanted."""

@@ -43,7 +43,7 @@ def pretrained() -> tuple[BertModel, PreTrainedTokenizerBase]:
     """The sentence encoder as it arrives, 384 wide, and its tokenizer."""
     with _unpacked() as folder:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return AutoModel.from_pretrained(folder, use_safetensors=True), tokenizer
+        return AutoModel.from_pretrained(folder, use_safetensors=True, add_pooling_layer=False), tokenizer
 
 
 def vocabulary() -> Vocabulary:
