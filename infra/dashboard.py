@@ -26,6 +26,7 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "short",
                 (("max by (gpu_type, region, busy) (darkroom_gpu_workers)", "{{gpu_type}} {{region}} busy: {{busy}}"),),
             ),
+            ("Text encoders", "short", (("max(darkroom_text_encoders)", "workers"),)),
             ("Generations", "short", (("max by (state) (darkroom_generations)", "{{state}}"),)),
             (
                 "Batches, and what is held back",
@@ -51,6 +52,17 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ),
                 )
                 for phase in ("queue", "load", "execute", "upload")
+            ),
+            (
+                "Prompts encoded by a worker of their own",
+                "s",
+                (
+                    (
+                        "histogram_quantile(0.99, sum by (le, model, outcome) "
+                        "(rate(darkroom_text_encoding_seconds_bucket[10m])))",
+                        "{{model}} {{outcome}} p99",
+                    ),
+                ),
             ),
             (
                 "GPU idle between edits while work waits",

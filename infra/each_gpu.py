@@ -2,7 +2,8 @@
 
 `DARKROOM_GPUS` names them, separated by commas (as `CUDA_VISIBLE_DEVICES` does); by default those that `nvidia-smi` lists,
 slices in place of the GPUs that are cut into some. All are of one type (`DARKROOM_GPU_TYPE`). Workers share the page cache of
-the weights, and the machine's memory is divided among them.
+the weights, and the machine's memory is divided among them. With `DARKROOM_TEXT_ENCODERS` so many of the GPUs, the last ones,
+have text encoders alone and encode prompts for the others.
 """
 
 import logging
@@ -21,6 +22,7 @@ from workers.settings import GpuSettings
 
 log = logging.getLogger(__name__)
 
+GPU_WORKER, TEXT_ENCODER = "workers.gpu", "workers.text_encoder"
 LOOK_S = 0.5
 BEYOND_GRACE_S = 30.0
 """How long a worker may take to end after its own grace period; then it is killed."""
@@ -77,6 +79,14 @@ def environments(gpus: Sequence[str], environment: Mapping[str, str]) -> dict[st
     }
 
 
+def text_encoders_of(environment: Mapping[str, str], gpus: int) -> int:
+    """How many of the GPUs encode prompts for the others. Raises `ValueError` with a sentence."""
+    text = environment.get("DARKROOM_TEXT_ENCODERS") or "0"
+    if not text.isdecimal() or not int(text) < gpus:
+        raise ValueError(f"DARKROOM_TEXT_ENCODERS must leave a GPU of {gpus} for edits; got {text!r}")
+    return int(text)
+
+
 def run(environment: Mapping[str, str], stopping: threading.Event, hurry: threading.Event) -> None:
     """Keep a worker for each GPU running until told to stop; then all finish what they hold at the same time.
 
@@ -84,8 +94,11 @@ def run(environment: Mapping[str, str], stopping: threading.Event, hurry: thread
     """
     gpus = gpus_of(environment)
     grace_s = GpuSettings().grace_s
-    command = (sys.executable, "-m", "workers.gpu")
-    children = [Child(name, command, own, None) for name, own in environments(gpus, environment).items()]
+    editing = len(gpus) - text_encoders_of(environment, len(gpus))
+    children = [
+        Child(name, (sys.executable, "-m", GPU_WORKER if number < editing else TEXT_ENCODER), own, None)
+        for number, (name, own) in enumerate(environments(gpus, environment).items())
+    ]
     log.info("workers of %d GPUs: %s", len(children), ", ".join(f"{one.name} {one.pid}" for one in children))
     while not stopping.wait(LOOK_S):
         for one in children:

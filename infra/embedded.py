@@ -107,6 +107,10 @@ def running(options: stack_options.Options) -> Iterator[Stack]:
             furnish(options.data_dir, environment)
         api = launch("api", sys.executable, "-m", "api")
         workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
+        workers += [
+            launch(f"text-encoder-{n}", sys.executable, "-m", "workers.text_encoder")
+            for n in range(1, options.text_encoders + 1)
+        ]
         workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]
         url = f"http://{stack_options.LOOPBACK}:{port}"
         _wait("the API", children, lambda: _api_answers(url))

@@ -23,7 +23,7 @@ from storage.contracts import errors, parameters
 from storage.ledger import recovery
 from storage.metrics import Certificates
 from storage.settings import StoreSettings
-from workers.metrics import HousekeepingMetrics, ServiceCollector, WorkerMetrics
+from workers.metrics import HousekeepingMetrics, ServiceCollector, TextEncoderMetrics, WorkerMetrics
 from workers.settings import GpuSettings, WorkerSettings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -170,11 +170,12 @@ class _Nothing:
 
 def metrics() -> str:
     """What each process tells Prometheus."""
-    api, worker, housekeeping = (CollectorRegistry() for _ in range(3))
+    api, worker, text_encoder, housekeeping = (CollectorRegistry() for _ in range(4))
     ApiMetrics(api)
     api.register(Certificates({}))
     WorkerMetrics(worker, gpu_type="", region="").watch(idle_s=lambda: 0.0, models=dict)
     worker.register(Certificates({}))
+    TextEncoderMetrics(text_encoder)
     HousekeepingMetrics(housekeeping)
     nothing: Any = _Nothing()
     housekeeping.register(ServiceCollector(nothing, nothing))
@@ -185,7 +186,12 @@ def metrics() -> str:
         "workers: take the largest. The dashboard, alerts and a configuration are in `infra/observability`; what to do on an",
         "alert is in [operating.md](operating.md#alerts). Made from the code by `python -m infra.reference`.",
     ]  # fmt: skip
-    for title, registry in (("The API", api), ("GPU workers", worker), ("Housekeeping", housekeeping)):
+    for title, registry in (
+        ("The API", api),
+        ("GPU workers", worker),
+        ("Text encoders", text_encoder),
+        ("Housekeeping", housekeeping),
+    ):
         lines += ["", f"## {title}", "", "| metric | kind | labels | |", "|---|---|---|---|"]
         lines += [_metric(collector) for collector in registry._collector_to_names]
         lines = [line for block in lines for line in block.split("\n")]

@@ -31,6 +31,7 @@ class Options:
 
     port: int
     workers: int
+    text_encoders: int
     data_dir: Path
     environment: Mapping[str, str]
     through: Callable[[int], int] = field(default=lambda port: port)
@@ -38,7 +39,7 @@ class Options:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Options":
-        """Read `DARKROOM_PORT` (0 picks a free one), `DARKROOM_WORKERS` and `DARKROOM_DATA_DIR`. Raises `StartError`."""
+        """Read `DARKROOM_PORT` (0 picks a free one), `_DATA_DIR`, `_WORKERS` and `_TEXT_ENCODERS`. Raises `StartError`."""
 
         def number(name: str, default: str, lowest: int, highest: int) -> int:
             text = environment.get(name, default)
@@ -49,6 +50,7 @@ class Options:
         return cls(
             port=number("DARKROOM_PORT", "8000", 0, 65535),
             workers=number("DARKROOM_WORKERS", "1", 1, 64),
+            text_encoders=number("DARKROOM_TEXT_ENCODERS", "0", 0, 16),
             data_dir=Path(environment.get("DARKROOM_DATA_DIR", ".data")).absolute(),
             environment=environment,
         )

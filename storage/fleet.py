@@ -31,6 +31,15 @@ def gpu_workers(present: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[s
     }
 
 
+def text_encoders(present: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The workers of text encoders among them."""
+    return {
+        name: {"region": DEFAULT_REGION, **facts}
+        for name, facts in present.items()
+        if facts.get("role") == "text_encoder" and isinstance(facts.get("models"), dict) and "gpu_type" in facts
+    }
+
+
 def leave(connection: redis.Redis, name: str) -> None:
     """Say goodbye. Raises `redis.RedisError`."""
     connection.delete(keys.ALIVE + name)

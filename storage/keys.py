@@ -82,6 +82,10 @@ ERASING: Final = PREFIX + "erasing"
 """Sorted set: id of each finished generation that is to be erased early, to the millisecond of that."""
 STOPPED: Final = PREFIX + "stopped"
 """Pub/sub channel: ids of generations whose worker should stop."""
+ENCODINGS: Final = PREFIX + "encodings:"
+"""+ model: sorted set, `<id>/<token>` of each claim whose prompts another worker is to encode, to the millisecond of that."""
+ENCODED: Final = PREFIX + "encoded:"
+"""+ id/token: list, one entry: empty once they are stored, or why they cannot be encoded."""
 ALIVE: Final = PREFIX + "alive:"
 """+ process name: what a worker says of itself; gone when it stops saying so."""
 FLEET: Final = PREFIX + "fleet"
@@ -139,6 +143,8 @@ LIFETIMES_S: Final = {
     "history": 30 * DAY_S,
     "idempotency": DAY_S,
     "alive": 15,
+    "encodings": 3600,
+    "encoded": 60,
     "swept": DAY_S,
     "parked": 8 * DAY_S,
     "samples": 90 * DAY_S,
@@ -164,7 +170,8 @@ def prelude() -> str:
         "webhook_turns": WEBHOOK_TURNS, "webhooks_before": WEBHOOKS_BEFORE, "webhook_log": WEBHOOK_LOG,
         "webhook_secrets": WEBHOOK_SECRETS, "tally": TALLY, "fleet": FLEET, "alive": ALIVE, "chained": CHAINED,
         "targets": TARGETS, "samples": SAMPLES, "usage": USAGE, "wanted": WANTED,
-        "stopped": STOPPED, "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,
+        "stopped": STOPPED, "encodings": ENCODINGS, "encoded": ENCODED,
+        "api_key": API_KEY, "api_keys": API_KEYS, "api_key_pace": API_KEY_PACE, "audit": AUDIT,
         "token": TOKEN, "paused": PAUSED, "barrier": BARRIER, "broker": BROKER,
     }  # fmt: skip
     key = ", ".join(f"{name} = '{value}'" for name, value in names.items())

@@ -3,12 +3,12 @@
 import contextlib
 import logging
 import threading
+from typing import Protocol
 
 import celery
 from celery import signals
 
 from storage import queues
-from workers.conveyor import Conveyor
 from workers.shutdown import Stopper
 
 log = logging.getLogger(__name__)
@@ -17,9 +17,21 @@ LOOK_S = 5.0
 """How often an idle worker looks for work that no ticket told it of."""
 
 
+class Server(Protocol):
+    """Whoever serves what tickets tell of: a conveyor, for one."""
+
+    def serve(self) -> None:
+        """Serve until nothing waits."""
+        ...
+
+    def look_by_itself(self, every_s: float) -> None:
+        """Serve now and then without a ticket, until told to stop."""
+        ...
+
+
 def consume(
     app: celery.Celery,
-    conveyor: Conveyor,
+    server: Server,
     stopper: Stopper,
     name: str,
     presence: contextlib.AbstractContextManager[None],
@@ -28,13 +40,13 @@ def consume(
 
     @app.task(name=queues.TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def serve() -> None:
-        conveyor.serve()
+        server.serve()
 
     with contextlib.ExitStack() as present:
 
         def ready(**_: object) -> None:
             stopper.install()
-            threading.Thread(target=conveyor.look_by_itself, args=[LOOK_S], name="look", daemon=True).start()
+            threading.Thread(target=server.look_by_itself, args=[LOOK_S], name="look", daemon=True).start()
             present.enter_context(presence)
 
         # Connecting to it is how Celery is told to leave logging alone.

@@ -7,19 +7,17 @@ import contextlib
 import os
 import statistics
 from collections.abc import Iterable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import celery
 
 from storage import connections, provenance, queues, traces
-from storage.contracts import errors
-from storage.contracts.catalog import Catalog
+from storage.contracts import errors, queue_names
 from storage.ledger import claims
 from storage.ledger.execution import RedisLedger, Replicas
 from storage.metrics import Certificates, registry, served
 from storage.objects import Objects
-from workers import host
+from workers.assignment import assigned
 from workers.claiming import Claiming
 from workers.consuming import consume
 from workers.conveyor import Conveyor, Phases
@@ -33,6 +31,7 @@ from workers.metrics import WorkerMetrics
 from workers.others import Others
 from workers.preparing import Preparing
 from workers.presence import announced, every, start
+from workers.remote_encoding import RemoteEncoding
 from workers.residency import Residency
 from workers.retrying import Retrying
 from workers.running import Running
@@ -51,22 +50,8 @@ WISHES_S = 1.0
 
 def run_gpu_worker(settings: GpuSettings) -> None:
     """Load the models, then serve tickets until told to stop. Raises `ValueError` when the settings do not fit."""
-    known = settings.read_catalog()
-    if settings.gpu_type not in known.gpu_types:
-        raise ValueError(f"DARKROOM_GPU_TYPE {settings.gpu_type!r} is not in the catalog: {', '.join(known.gpu_types)}")
-    listed = [name for name, model in known.models.items() if settings.gpu_type in model.gpu_types]
-    models = tuple(_named(known, name) for name in settings.models) or tuple(listed)
-    preload = tuple(_named(known, name) for name in settings.preload)
-    for model in preload:
-        if model not in models:
-            raise ValueError(f"DARKROOM_PRELOAD: {model!r} is not served here: {', '.join(models)}")
-    if not models:
-        raise ValueError(f"the catalog lists no model for GPU type {settings.gpu_type!r}")
-    compile_cache = None
-    if settings.gpu_type != "cpu" and any(known.models[model].pipeline != "stand_in" for model in models):
-        compile_cache = _checked_gpu(settings, known)
-    if settings.region not in known.regions:
-        raise ValueError(f"DARKROOM_REGION {settings.region!r} is not in the catalog: {', '.join(known.regions)}")
+    assignment = assigned(settings)
+    known, models, preload = assignment.known, assignment.models, assignment.preload
 
     def queues_of(named: Iterable[str]) -> tuple[str, ...]:
         return queues.queues_of_worker(named, settings.gpu_type, settings.region)
@@ -74,12 +59,15 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     claimant = claims.Claimant(worker=settings.worker_name, gpu_type=settings.gpu_type, region=settings.region)
     own_queues = queues_of(models)
     app = queues.celery_app(settings, own_queues)
+    # Apart: a Celery worker consumes all queues that its application knows.
+    text_encoders = queues.celery_app(settings, [queue_names.of_encodings(model) for model in models])
     counted = WorkerMetrics(registry(), gpu_type=settings.gpu_type, region=settings.region)
     counted.registry.register(Certificates({"signing": settings.signing_certificate}))
     with contextlib.ExitStack() as stack:
         stack.enter_context(traces.told(settings, "darkroom-worker"))
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
         beats = stack.enter_context(contextlib.closing(connections.connect(settings)))
+        others = Others(RedisLedger(connection), settings.worker_name)
         residency = Residency(
             known,
             weights_dir=settings.weights_dir,
@@ -87,8 +75,11 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             keep_warm_s=settings.keep_warm_s,
             load_rest_s=settings.load_rest_s,
             preloaded=frozenset(preload),
-            host_gb=_host_gb(settings),
-            compile_cache=compile_cache,
+            host_gb=assignment.host_gb,
+            compile_cache=assignment.compile_cache,
+            encoding=lambda model: (
+                "here" if settings.text_encoding == "either" and not others.encodes(model) else settings.text_encoding
+            ),
             loaded=counted.loaded,
             evicted=counted.evicted,
         )
@@ -108,9 +99,17 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             refused=settings.image_filter_labels,
             threshold=settings.image_filter_threshold,
         )
-        others = Others(RedisLedger(connection), settings.worker_name)
         ledger = RedisLedger(connection, Replicas.of(settings))
         objects = stack.enter_context(contextlib.closing(Objects(settings, observe=counted.object_store)))
+        remote = RemoteEncoding(
+            ledger=ledger,
+            connection=connection,
+            objects=objects,
+            wake=lambda model: _wake(text_encoders, queue_names.of_encodings(model)),
+            limit_s=settings.encode_limit_s,
+            # An answer is waited for on a connection that gives up after its time-out.
+            wait_s=settings.redis_timeout_s / 2,
+        )
         phases = Phases(
             claiming=Claiming(
                 claimant=claimant,
@@ -120,16 +119,25 @@ def run_gpu_worker(settings: GpuSettings) -> None:
                 closed_queues=lambda: queues_of(residency.failed()),
                 warm_queues=lambda: queues_of(residency.resident()),
                 warm_elsewhere=others.warm_queues,
-                pass_on=lambda queue: _pass_on(app, queue),
+                pass_on=lambda queue: _wake(app, queue),
                 affinity_s=settings.affinity_s,
                 defer_s=settings.defer_s,
             ),
-            preparing=Preparing(known=known, objects=objects, filters=filters, fetch=fetcher.fetch, decoder=decoders),
+            preparing=Preparing(
+                known=known,
+                objects=objects,
+                filters=filters,
+                fetch=fetcher.fetch,
+                decoder=decoders,
+                encode=remote.encoded,
+                encodes_elsewhere=residency.encodes_elsewhere,
+            ),
             running=Running(
                 filters=filters,
                 pipeline=lambda model, on_loaded: residency.pipeline(model, on_loaded, at_once=True),
                 finish_warming=residency.finish_warming,
                 relieve=residency.relieve,
+                encode_here=residency.encode_here,
             ),
             finishing=Finishing(
                 claimant=claimant,
@@ -160,14 +168,16 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             models=lambda: {model: str(residency.state(model)["state"]) for model in models},
         )
         stack.enter_context(served(counted.registry, settings))
+        # Looked at before a model is loaded: its plan depends on who encodes prompts.
+        with contextlib.suppress(errors.StoreUnavailableError):
+            others.look()
+        stack.enter_context(every(OTHERS_S, others.look))
         for model in preload:
             try:
                 conveyor.call_on_pipeline_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
             except errors.DarkroomError as exc:
                 raise ValueError(f"DARKROOM_PRELOAD: {model}: {exc}") from exc
         stack.enter_context(every(COOL_S, lambda: conveyor.call_on_pipeline_thread(residency.cool)))
-        stack.enter_context(every(OTHERS_S, others.look))
-
         wishes = Wishes(
             ledger=RedisLedger(connection),
             claimant=claimant,
@@ -195,31 +205,9 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         consume(app, conveyor, stopper, settings.worker_name, announced(connection, settings.worker_name, facts))
 
 
-def _pass_on(app: celery.Celery, queue: str) -> None:
-    with contextlib.suppress(errors.StoreUnavailableError):  # the housekeeping worker replaces it
+def _wake(app: celery.Celery, queue: str) -> None:
+    with contextlib.suppress(errors.StoreUnavailableError):  # it is replaced, or asked for again
         queues.send_ticket(app, queue)
-
-
-def _host_gb(settings: GpuSettings) -> float | None:
-    """What weights may be kept in besides the GPU; not counted where everything is in the machine's memory anyway."""
-    return None if settings.gpu_type == "cpu" else host.memory_gb() / settings.workers_on_host
-
-
-def _checked_gpu(settings: GpuSettings, known: Catalog) -> Path | None:
-    """A GPU that is not there is noticed now, not by failing whatever is claimed. Returns where compiled code is kept."""
-    # Not above: a worker of stand-ins goes without torch.
-    from workers import compiling
-    from workers.pipelines import device
-
-    device.check(settings.gpu_type, known.gpu_types[settings.gpu_type])
-    return compiling.keep_in(settings.compile_cache) if settings.compile_cache is not None else None
-
-
-def _named(known: Catalog, name: str) -> str:
-    try:
-        return known.name_of(name)
-    except errors.ModelNotFoundError as exc:
-        raise ValueError(f"DARKROOM_MODELS and DARKROOM_PRELOAD: {exc}") from exc
 
 
 def _decoders(settings: GpuSettings) -> Decoders:

@@ -42,7 +42,7 @@ class Loaded:
     is_warm: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Loader:
     """Loads models for a GPU type from below a folder; `compile_cache` is where compiled code is kept, if it is."""
 

@@ -102,6 +102,25 @@ class WorkerMetrics:
         self._evictions.labels(model, reason.replace(" ", "_"), *self._place).inc()
 
 
+class TextEncoderMetrics:
+    """What a worker of text encoders counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.object_store = metrics.object_store_calls(registry)
+        self._seconds = Histogram(
+            "darkroom_text_encoding_seconds",
+            "From taking an edit's prompts to their encodings in the object store, loading included; by how it ended.",
+            ("model", "outcome"),
+            buckets=metrics.LONG_S,
+            registry=registry,
+        )
+
+    def encoded(self, model: str, outcome: str, seconds: float) -> None:
+        """An edit's prompts were encoded, or why not: an error's code, or `unreadable`."""
+        self._seconds.labels(model, outcome).observe(seconds)
+
+
 class _States(Collector):
     """Which models are cold, starting, warm or failed."""
 
@@ -170,7 +189,8 @@ class ServiceCollector(Collector):
 
     def _read(self) -> Iterator[Metric]:
         standing = self._ledger.run(recovery.standing())
-        workers = fleet.gpu_workers(self._ledger.run(presence.present()))
+        present = self._ledger.run(presence.present())
+        workers, encoders = fleet.gpu_workers(present), fleet.text_encoders(present)
         memory = self._connection.info("memory")
         yield _gauge(
             "darkroom_queued_generations",
@@ -199,10 +219,11 @@ class ServiceCollector(Collector):
             ("record_bytes_of_one_tenant", "The same of the tenant that has most."),
         ):
             yield _gauge(f"darkroom_{name}", help_, {(): standing.counts[name]})
-        present: Tally[tuple[str, ...]] = Tally(
+        tally: Tally[tuple[str, ...]] = Tally(
             (one["gpu_type"], one["region"], "yes" if one.get("busy") else "no") for one in workers.values()
         )
-        yield _gauge("darkroom_gpu_workers", "GPU workers that are there.", present, "gpu_type", "region", "busy")
+        yield _gauge("darkroom_gpu_workers", "GPU workers that are there.", tally, "gpu_type", "region", "busy")
+        yield _gauge("darkroom_text_encoders", "Workers of text encoders that are there.", {(): len(encoders)})
         yield _gauge("darkroom_store_used_bytes", "Memory that Redis uses.", {(): memory["used_memory"]})
         yield _gauge(
             "darkroom_store_max_bytes", "Memory that Redis may use; 0 is no bound.", {(): memory.get("maxmemory", 0)}

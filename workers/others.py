@@ -15,16 +15,23 @@ class Others:
         self._ledger = ledger
         self._worker = worker
         self._warm: tuple[str, ...] = ()
+        self._encoded: frozenset[str] = frozenset()
 
     def look(self) -> None:
         """Read who is there. Raises `errors.StoreUnavailableError`."""
-        workers = fleet.gpu_workers(self._ledger.run(presence.present()))
+        present = self._ledger.run(presence.present())
+        self._encoded = frozenset(model for one in fleet.text_encoders(present).values() for model in one["models"])
+        workers = fleet.gpu_workers(present)
         others = [one for name, one in workers.items() if name != self._worker]
         self._warm = tuple(queue for one in others for queue in _warm_queues(one))
 
     def has_warm(self, model: str) -> bool:
         """Whether some other worker has a model loaded."""
         return any(queue in self._warm for queue in queues.queues_of_worker([model], queue_names.ANY_GPU, ""))
+
+    def encodes(self, model: str) -> bool:
+        """Whether some worker of text encoders serves a model."""
+        return model in self._encoded
 
     def warm_queues(self) -> tuple[str, ...]:
         """Queues whose model some other worker has loaded, of those that it serves."""

@@ -1,7 +1,8 @@
 """Before the pipeline: fetch, check, decode and fit the inputs of a claim."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -50,6 +51,10 @@ class InputStore(Protocol):
         ...
 
 
+Encode = Callable[[Lease], Mapping[str, bytes] | None]
+"""What another worker made of a claim's prompts; None: it did not, in time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A claim whose inputs are fetched, decoded and fitted."""
@@ -60,7 +65,10 @@ class Prepared:
 
 
 class Preparing:
-    """Prepares inputs; `fetch` gets what is behind a URL, and is told the field's name."""
+    """Prepares inputs; `fetch` gets what is behind a URL, and is told the field's name.
+
+    `encode` has prompts encoded by another worker, where `encodes_elsewhere` says so of the model.
+    """
 
     def __init__(
         self,
@@ -70,12 +78,16 @@ class Preparing:
         filters: Filters,
         fetch: Callable[[str, str], bytes],
         decoder: Decoder,
+        encode: Encode = lambda lease: None,
+        encodes_elsewhere: Callable[[str], bool] = lambda model: False,
     ) -> None:
         self._catalog = known
         self._objects = objects
         self._filters = filters
         self._fetch = fetch
         self._decoder = decoder
+        self._encode = encode
+        self._encodes_elsewhere = encodes_elsewhere
 
     def prepare(self, lease: Lease) -> Prepared:
         """Fetch, check, decode and fit the inputs. Raises `errors.DarkroomError`."""
@@ -102,6 +114,8 @@ class Preparing:
         lease.check()
         fitted = [pictures.fitted(image, size) for image, size in zip(images, sizes, strict=True)]
         job = base.Job.of(edit, references=fitted, mask=mask, size=geometry.render)
+        if self._encodes_elsewhere(edit.model) and (encoded := self._encode(lease)):
+            job = dataclasses.replace(job, encoded=encoded)
         return Prepared(lease=lease, job=job, geometry=geometry)
 
     def _mask(

@@ -1,19 +1,19 @@
 """Which models are on the device: loaded when work asks for them, kept warm for a while, evicted when another needs the room.
 
-Everything but `state`, `resident`, `failed`, `loading_s`, `keep` and `has_room` runs on the pipeline's thread.
+Everything but `state`, `resident`, `failed`, `loading_s`, `keep`, `encodes_elsewhere`, `has_room` runs on the pipeline's thread.
 """
 
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.contracts import catalog, errors, planning
-from storage.contracts.plans import Plan
+from storage.contracts.plans import Plan, TextEncoding
 from workers import loader
+from workers.failures import Failures
 from workers.pipelines import base
 from workers.rooms import Resident, Rooms
 
@@ -37,20 +37,24 @@ class Residency:
     host_gb: float | None = None
     """Memory of the machine, in GB, that weights may be kept in; None does not count it."""
     compile_cache: Path | None = None
+    encoding: Callable[[str], TextEncoding] = lambda model: "here"
+    """Where a model's prompts may be encoded just now."""
     loaded: Callable[[str, float], None] = lambda model, seconds: None
     evicted: Callable[[str, str], None] = lambda model, reason: None
     clock: Callable[[], float] = time.monotonic
     _rooms: Rooms = field(init=False)
     _kept: frozenset[str] = field(init=False, default=frozenset())
     _resident: dict[str, Resident] = field(init=False, default_factory=dict)
-    _failed: dict[str, tuple[float, type[errors.DarkroomError], str]] = field(init=False, default_factory=dict)
-    _failures: Counter[str] = field(init=False, default_factory=Counter)
+    _failures: Failures = field(init=False)
+    _loader: loader.Loader = field(init=False)
     _starting: tuple[str, float] | None = field(init=False, default=None)
     _starting_since: float | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._rooms = Rooms(self.known, self.gpu_type, self.host_gb)
+        self._rooms = Rooms(self.known, self.gpu_type, self.host_gb, self.encoding, self.clock)
+        self._failures = Failures(self.load_rest_s, self.clock)
+        self._loader = loader.Loader(self.weights_dir, self.gpu_type, self.compile_cache, self.clock)
 
     def resident(self) -> tuple[str, ...]:
         """Models that are loaded or being loaded: work for them need not wait."""
@@ -60,8 +64,7 @@ class Residency:
 
     def failed(self) -> tuple[str, ...]:
         """Models that could not be loaded a moment ago."""
-        with self._lock:
-            return tuple(model for model, (at, *_) in self._failed.items() if self.clock() - at < self.load_rest_s)
+        return self._failures.lately()
 
     @property
     def loading_s(self) -> float:
@@ -76,9 +79,13 @@ class Residency:
                 return {"state": "starting", "percent": round(100 * self._starting[1])}
             if model in self._resident:
                 return {"state": "warm", "placement": self._resident[model].plan.name}
-            if model in self._failed:
-                return {"state": "failed", "reason": self._failed[model][2], "failures": self._failures[model]}
-            return {"state": "cold"}
+        return self._failures.state(model) or {"state": "cold"}
+
+    def encodes_elsewhere(self, model: str) -> bool:
+        """Whether its next edit needs prompts that another worker encoded."""
+        resident = self._resident.get(model)
+        plan = resident.plan if resident else self._rooms.plan(model, self._preloaded_plans())
+        return plan is not None and plan.encoding == "elsewhere"
 
     def has_room(self, model: str) -> bool:
         """Whether it fits beside the models that are kept or preloaded."""
@@ -110,15 +117,12 @@ class Residency:
         """
         if model not in self._resident:
             if not again:
-                self._check_failed(model)
+                self._failures.check(model)
             try:
                 self._load(model, on_loaded, at_once=at_once)
             except errors.DarkroomError as exc:
                 log.warning("%s cannot be served: %s", model, exc)
-                with self._lock:
-                    # Not the exception itself: its traceback holds what was loaded so far.
-                    self._failed[model] = (self.clock(), type(exc), exc.message)
-                    self._failures[model] += 1
+                self._failures.note(model, exc)
                 raise
             finally:
                 with self._lock:
@@ -144,6 +148,13 @@ class Residency:
         log.warning("%s ran out of memory as %r; from now on %r", model, current.name, lower.name)
         self._evict(model, "out of memory")
         return True
+
+    def encode_here(self, model: str) -> None:
+        """Have a model loaded with its text encoder, for a while: nobody else encodes its prompts."""
+        log.warning("%s is to encode its prompts itself", model)
+        self._rooms.encode_here(model)
+        if model in self._resident:
+            self._evict(model, "its text encoder is needed")
 
     def finish_warming(self, model: str) -> None:
         """Compile what a first edit did without. What fails is loaded anew by the next. Raises `errors.GpuFaultError`."""
@@ -177,11 +188,6 @@ class Residency:
         if model in self._resident and model not in self.preloaded:
             self._evict(model, "not wanted any more")
 
-    def _check_failed(self, model: str) -> None:
-        if model in self.failed():
-            _, kind, message = self._failed[model]
-            raise kind(message)
-
     def _load(self, model: str, on_loaded: base.OnLoaded, *, at_once: bool) -> None:
         began = self._starting_since = self.clock()
         plan = self._rooms.plan(model, self._preloaded_plans())
@@ -194,8 +200,8 @@ class Residency:
             resident = self._attempt(model, plan, on_loaded, at_once=at_once)
             if resident is None:
                 plan = self._lower(model, plan)
+        self._failures.forget(model)
         with self._lock:
-            self._failed.pop(model, None)
             self._resident[model] = resident
         on_loaded(1.0)
         name = self.known.model(model).weights.name
@@ -211,12 +217,6 @@ class Residency:
         except errors.OutOfMemoryError:
             return None
         return Resident(loaded.pipeline, plan, self.clock(), loaded.cold_start, loaded.is_warm)
-
-    @property
-    def _loader(self) -> loader.Loader:
-        return loader.Loader(
-            weights_dir=self.weights_dir, gpu_type=self.gpu_type, compile_cache=self.compile_cache, clock=self.clock
-        )
 
     def _lower(self, model: str, plan: Plan) -> Plan:
         """What to try after a plan for which memory did not suffice: the sum was too hopeful, or the card is shared."""

@@ -1,12 +1,16 @@
 """Which plan a model has room for on the device, beside others or instead of them."""
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from storage.contracts import catalog, gpus, planning
-from storage.contracts.plans import Plan
+from storage.contracts.plans import Plan, TextEncoding
 from workers import loader
 from workers.pipelines import base
+
+ENCODED_HERE_S = 600.0
+"""How long a model whose prompts nobody else encoded is not loaded without its text encoder again."""
 
 
 @dataclass
@@ -22,12 +26,26 @@ class Resident:
 
 @dataclass
 class Rooms:
-    """The memory of one GPU type, and plans that were found to be too much for it: those are remembered."""
+    """The memory of one GPU type, and plans that were found to be too much for it: those are remembered.
+
+    `encoding` says where a model's prompts may be encoded just now.
+    """
 
     known: catalog.Catalog
     gpu_type: str
     host_gb: float | None = None
+    encoding: Callable[[str], TextEncoding] = lambda model: "here"
+    clock: Callable[[], float] = time.monotonic
     _lowered: dict[str, Plan] = field(init=False, default_factory=dict)
+
+    _encoded_here: dict[str, float] = field(init=False, default_factory=dict)
+
+    def encode_here(self, model: str) -> None:
+        """For a while its plans have its text encoder."""
+        self._encoded_here[model] = self.clock() + ENCODED_HERE_S
+
+    def _encoding(self, model: str) -> TextEncoding:
+        return "here" if self.clock() < self._encoded_here.get(model, 0) else self.encoding(model)
 
     @property
     def _gpu(self) -> gpus.GpuType:
@@ -35,15 +53,18 @@ class Rooms:
 
     def plan(self, model: str, staying: Sequence[Plan]) -> Plan | None:
         """The best plan beside those that stay, or what was found to work here."""
-        if model in self._lowered:
-            return self._lowered[model]
+        encoding, lowered = self._encoding(model), self._lowered.get(model)
+        if lowered is not None and (lowered.encoding != "elsewhere" or encoding != "here"):
+            return lowered
         # Phases do not coincide: what rests beside it is all that it cannot have.
         room = self._gpu.memory_gb - sum(plan.phases.resting for plan in staying)
-        return planning.planned(self.known.model(model), self._gpu, room_gb=room, host_gb=self.host_gb)
+        wanted = self.known.model(model)
+        return planning.planned(wanted, self._gpu, room_gb=room, host_gb=self.host_gb, encoding=encoding)
 
     def lower(self, model: str, plan: Plan) -> Plan | None:
         """The next plan that needs less, from now on; None when there is none."""
-        lower = planning.below(plan, self.known.model(model), self._gpu, host_gb=self.host_gb)
+        wanted, encoding = self.known.model(model), self._encoding(model)
+        lower = planning.below(plan, wanted, self._gpu, host_gb=self.host_gb, encoding=encoding)
         if lower is not None:
             self._lowered[model] = lower
         return lower

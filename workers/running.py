@@ -29,7 +29,11 @@ class Edited:
 
 
 class Running:
-    """Runs edits. `relieve` makes a model need less memory and says whether that was possible; `finish_warming` compiles it."""
+    """Runs edits.
+
+    `relieve` makes a model need less memory and says whether that was possible; `finish_warming` compiles it; `encode_here` gives
+    it a text encoder when no other worker encoded a prompt.
+    """
 
     def __init__(
         self,
@@ -38,11 +42,13 @@ class Running:
         pipeline: Callable[[str, base.OnLoaded], base.Pipeline],
         relieve: Callable[[str], bool] = lambda model: False,
         finish_warming: Callable[[str], None] = lambda model: None,
+        encode_here: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._filters = filters
         self._pipeline = pipeline
         self._relieve = relieve
         self._finish_warming = finish_warming
+        self._encode_here = encode_here
 
     def warm(self, lease: Lease) -> None:
         """Load the model a claim needs, ahead of its input. What goes wrong is met again when it is edited.
@@ -76,6 +82,9 @@ class Running:
 
         while True:
             pipeline = self._loaded(lease)
+            if not pipeline.encodes and not prepared.job.encoded:
+                self._encode_here(edit.model)
+                pipeline = self._loaded(lease)
             lease.begin_editing()
             began = time.monotonic()
             try:

@@ -3,7 +3,7 @@
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -56,6 +56,13 @@ class GpuSettings(WorkerSettings):
 
     affinity_s: Annotated[float, Field(ge=0)] = 30
     """Work for a loaded model goes first, until other work has waited this long."""
+
+    text_encoding: Literal["here", "either", "elsewhere"] = "either"
+    """Where prompts are encoded: `here`, beside the transformer; `elsewhere`, by a worker of text encoders; `either`, by such a
+    worker if it is there when the model is loaded and if that saves streaming weights."""
+
+    encode_limit_s: Annotated[float, Field(gt=0)] = 30
+    """Seconds that a prompt encoded elsewhere is waited for; then the model is loaded anew, with its text encoder."""
 
     defer_s: Annotated[float, Field(ge=0)] = 3
     """Work for a model that is loaded elsewhere and not here is left to those workers for so long."""

@@ -5,21 +5,35 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import Protocol
 
 from celery.worker import state
 
-from workers.conveyor import Conveyor
-from workers.leases import Keeper
-
 log = logging.getLogger(__name__)
+
+
+class Drained(Protocol):
+    """What takes work."""
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        ...
+
+
+class Holder(Protocol):
+    """What holds the work that was taken."""
+
+    def hand_back(self) -> None:
+        """Give it to other workers."""
+        ...
 
 
 class Stopper:
     """Stops a worker: asked once it finishes what it holds, within a grace period; asked twice it hands everything back."""
 
-    def __init__(self, conveyor: Conveyor, keeper: Keeper, *, grace_s: float) -> None:
-        self._conveyor = conveyor
-        self._keeper = keeper
+    def __init__(self, taker: Drained, holder: Holder, *, grace_s: float) -> None:
+        self._taker = taker
+        self._holder = holder
         self._grace = threading.Timer(grace_s, self._hand_back)
         self._grace.daemon = True
         self._asked = False
@@ -36,11 +50,11 @@ class Stopper:
             return
         self._asked = True
         log.warning("stopping: finishing what is held within %g s", self._grace.interval)
-        self._conveyor.drain()
+        self._taker.drain()
         self._grace.start()
         state.should_stop = 0
 
     def _hand_back(self) -> None:
-        self._keeper.hand_back()
+        self._holder.hand_back()
         # The pipeline's thread may be in the middle of a long step; nothing of it is wanted any more.
         os._exit(0)

@@ -20,9 +20,10 @@ Fleet = Mapping[str, Worker]
 
 @dataclass(frozen=True, kw_only=True)
 class Present:
-    """The GPU workers by name, and by each queue that they serve."""
+    """The GPU workers by name, and by each queue that they serve; the workers of text encoders by name."""
 
     workers: Fleet
+    text_encoders: Fleet
     serving: Mapping[str, Sequence[Worker]]
 
 
@@ -70,12 +71,17 @@ class Forecasts:
         self._samples: dict[str, Kept[Read]] = {}
 
     async def _read_present(self) -> Present:
-        workers = fleet.gpu_workers(await self._ledger.run(presence.present()))
+        present = await self._ledger.run(presence.present())
+        workers = fleet.gpu_workers(present)
         serving: dict[str, list[Worker]] = defaultdict(list)
         for one in workers.values():
             for queue in queues_of_worker(one["models"], one["gpu_type"], one["region"]):
                 serving[queue].append(one)
-        return Present(workers=workers, serving=serving)
+        return Present(workers=workers, text_encoders=fleet.text_encoders(present), serving=serving)
+
+    async def present(self) -> Present:
+        """Who is there. Raises `errors.StoreUnavailableError`."""
+        return await self._present.get()
 
     async def fleet(self) -> Fleet:
         """GPU workers by name. Raises `errors.StoreUnavailableError`."""

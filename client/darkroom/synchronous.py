@@ -263,7 +263,7 @@ class Client:
         return self._json("GET", answers.path("/api/ai/models/{}/placement", model), params=query)
 
     def fleet(self) -> list[Mapping[str, Any]]:
-        """The workers that are there."""
+        """The workers that edit. Those that encode prompts for them are the answer's `text_encoders`."""
         return list((self._json("GET", "/api/ai/fleet"))["workers"])
 
     def usage(self, month: str | None = None) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from storage.contracts.plans import (
     PartPlan,
     Phases,
     Plan,
+    TextEncoding,
     Workload,
 )
 from storage.contracts.weights import Memory, Part
@@ -40,48 +41,71 @@ def total_gb(together: Sequence[Plan]) -> float:
     return resting + max((plan.phases.working for plan in together), default=0.0) + CONTEXT_GB
 
 
-def ladder(model: Model, gpu: GpuType, workload: Workload | None = None) -> Iterator[Plan]:
+def is_separable(model: Model) -> bool:
+    """Whether its text encoder may run on another worker. One that writes prompts anew sees the references, and may not."""
+    return model.pipeline != "stand_in" and not model.weights.whole_text_encoder
+
+
+def ladder(
+    model: Model, gpu: GpuType, workload: Workload | None = None, *, encoding: TextEncoding = "here"
+) -> Iterator[Plan]:
     """Every plan of the model's profile for that kind of GPU, best first, whether it fits or not.
 
     Sums are for `workload`, by default the heaviest edit that the model accepts.
     """
     memory = model.loaded_memory
+    if not is_separable(model):
+        if encoding == "only":
+            return
+        encoding = "here"
     if memory is None:
-        yield RESIDENT
+        if encoding in ("elsewhere", "only"):
+            yield replace(RESIDENT, encoding=encoding)
+        if encoding != "only":
+            yield RESIDENT
         return
     workload = workload or heaviest(model)
-    for transformer, text_encoder, tiled in _choices(model, memory, gpu):
-        yield Plan(
-            profile=model.profile,
-            transformer=transformer,
-            text_encoder=text_encoder,
-            compiled=gpu.capability is not None,
-            tiled=tiled,
-            step_cache=model.profile == "fast",
-            phases=_sums(memory, transformer, text_encoder, workload, tiled=tiled),
-        )
+    for choice in _choices(model, memory, gpu, encoding):
+        yield replace(choice, phases=_sums(memory, choice, workload))
 
 
-def _choices(model: Model, memory: Memory, gpu: GpuType) -> Iterator[tuple[PartPlan, PartPlan, bool]]:
+def _choices(model: Model, memory: Memory, gpu: GpuType, encoding: TextEncoding) -> Iterator[Plan]:
     given = model.weights.format
     format_: Format = "fp8" if given == "bf16" and model.profile == "fast" else given
     layers, read = memory.transformer.count, memory.text_encoder.count
     # A GGUF file has the transformer alone.
     encoder: Format = "nf4" if given == "nf4" else "bf16"
-    whole, here = PartPlan(format=format_, layers=layers), PartPlan(format=encoder, layers=read)
+    best = Plan(
+        profile=model.profile,
+        transformer=PartPlan(format=format_, layers=layers),
+        text_encoder=PartPlan(format=encoder, layers=read),
+        compiled=gpu.capability is not None and encoding != "only",
+        step_cache=model.profile == "fast" and encoding != "only",
+        encoding="only" if encoding == "only" else "here",
+    )
+    streamed = replace(best, text_encoder=replace(best.text_encoder, streamed=read))
+    if encoding == "only":
+        yield best
+        if gpu.capability is not None:
+            yield streamed
+        return
+    elsewhere = replace(best, encoding="elsewhere")
     if gpu.capability is None:
         # A device without memory of its own: there is nowhere to stream from.
-        yield whole, here, False
+        yield from (elsewhere, best) if encoding == "elsewhere" else (best,)
         return
     if format_ == "fp8" and gpu.capability < FP8_CAPABILITY:
         return
-    yield whole, here, False
-    streamed = here if memory.text_encoder.stays else replace(here, streamed=read)
-    if streamed != here:
-        yield whole, streamed, False
+    yield from (elsewhere, best) if encoding == "elsewhere" else (best,)
+    short = [elsewhere] if encoding != "here" else []
+    if not memory.text_encoder.stays:
+        short.append(streamed)
+    yield from (plan for plan in short if plan != elsewhere or encoding == "either")
     for count in range(1, layers + 1):
-        yield replace(whole, streamed=count), streamed, False
-    yield replace(whole, streamed=layers), streamed, True
+        for plan in short or [best]:
+            yield replace(plan, transformer=replace(plan.transformer, streamed=count))
+    for plan in short or [best]:
+        yield replace(plan, transformer=replace(plan.transformer, streamed=layers), tiled=True)
 
 
 def _layer_gb(part: Part, format_: Format) -> list[float]:
@@ -98,23 +122,31 @@ def _on_gpu(part: Part, plan: PartPlan) -> tuple[float, float, float]:
     return part.outside + sum(layers) - sum(streamed), slots, sum(streamed)
 
 
-def _sums(memory: Memory, transformer: PartPlan, text_encoder: PartPlan, workload: Workload, *, tiled: bool) -> Phases:
-    denoiser, denoiser_slots, denoiser_host = _on_gpu(memory.transformer, transformer)
-    encoder, encoder_slots, encoder_host = _on_gpu(memory.text_encoder, text_encoder)
+def _sums(memory: Memory, plan: Plan, workload: Workload) -> Phases:
+    encoder, encoder_slots, encoder_host = _on_gpu(memory.text_encoder, plan.text_encoder)
+    activations = memory.text_encoder.activations
+    if plan.encoding == "only":
+        resting = encoder - memory.pooled
+        encoding = resting + encoder_slots + activations
+        host = HOST_GB + encoder_host
+        return Phases(resting=resting, load=resting, encode=encoding, denoise=resting, decode=resting, host=host)
+    if plan.encoding == "elsewhere":
+        encoder, encoder_slots, encoder_host, activations = memory.pooled, 0.0, 0.0, 0.0
+    denoiser, denoiser_slots, denoiser_host = _on_gpu(memory.transformer, plan.transformer)
     resting = denoiser + denoiser_slots + encoder + memory.vae
     tokens = memory.text_tokens + workload.pixels / 256 + workload.references * memory.reference_tokens
     seen = memory.reference_tokens * 256 if workload.references else 0
-    decoded = min(workload.pixels, TILE_PIXELS) if tiled else workload.pixels
+    decoded = min(workload.pixels, TILE_PIXELS) if plan.tiled else workload.pixels
     decoding = memory.decode_kb_per_pixel + WORKSPACE_KB_PER_PIXEL
-    quantising = max(layer.gb for layer in memory.transformer.layers) if transformer.format == "fp8" else 0.0
+    quantising = max(layer.gb for layer in memory.transformer.layers) if plan.transformer.format == "fp8" else 0.0
     return Phases(
         resting=resting,
         load=resting + quantising,
         # The slots of a streamed text encoder are given back before the first step.
-        encode=resting + encoder_slots + memory.text_encoder.activations,
+        encode=resting + encoder_slots + activations,
         denoise=resting + max(memory.token_kb * tokens, memory.encode_kb_per_pixel * seen) / 1e6,
         # Tiles are put together in a picture that is decoded already.
-        decode=resting + (decoding * decoded + (0.012 * workload.pixels if tiled else 0)) / 1e6,
+        decode=resting + (decoding * decoded + (0.012 * workload.pixels if plan.tiled else 0)) / 1e6,
         host=HOST_GB + denoiser_host + encoder_host,
     )
 
@@ -132,20 +164,24 @@ def planned(
     workload: Workload | None = None,
     room_gb: float | None = None,
     host_gb: float | None = None,
+    encoding: TextEncoding = "here",
 ) -> Plan | None:
     """The best plan that fits the heaviest edit the model accepts, or `workload`; None when none does."""
-    return next((p for p in ladder(model, gpu, workload) if fits(p, gpu, room_gb=room_gb, host_gb=host_gb)), None)
+    plans = ladder(model, gpu, workload, encoding=encoding)
+    return next((plan for plan in plans if fits(plan, gpu, room_gb=room_gb, host_gb=host_gb)), None)
 
 
-def below(plan: Plan, model: Model, gpu: GpuType, *, host_gb: float | None = None) -> Plan | None:
+def below(
+    plan: Plan, model: Model, gpu: GpuType, *, host_gb: float | None = None, encoding: TextEncoding = "here"
+) -> Plan | None:
     """The next plan that needs at least a twentieth less than one that ran out of memory; None when there is none."""
     after = False
-    for other in ladder(model, gpu):
+    for other in ladder(model, gpu, encoding=encoding):
         # What was learnt at run time (not to compile, say) is not part of the order.
-        same = (other.transformer, other.text_encoder, other.tiled)
+        same = (other.transformer, other.text_encoder, other.tiled, other.encoding)
         if after and other.peak_gb <= 0.95 * plan.peak_gb and fits(other, gpu, host_gb=host_gb):
             return replace(other, stepped_down=True)
-        after = after or same == (plan.transformer, plan.text_encoder, plan.tiled)
+        after = after or same == (plan.transformer, plan.text_encoder, plan.tiled, plan.encoding)
     return None
 
 

@@ -39,6 +39,10 @@ FP8_CAPABILITY = 8.9
 
 Format = WeightFormat | Literal["fp8"]
 
+TextEncoding = Literal["here", "either", "elsewhere", "only"]
+"""Where prompts are encoded: beside the transformer; by a worker of text encoders, which has the large one alone, where that
+saves streaming (`either`) or in any case (`elsewhere`). `only` is such a worker."""
+
 BYTES: dict[Format, float] = {
     "bf16": 1.0, "fp8": 0.5, "nf4": 0.28125, "q8": 0.53125, "q6": 0.4102, "q5": 0.34375, "q4": 0.28125,
 }  # fmt: skip
@@ -98,7 +102,7 @@ class Plan:
 
     `compiled` by TorchInductor, layer by layer; `tiled` decodes in tiles, which
     may show at their seams; `step_cache` leaves out some steps of the transformer; `stepped_down`: a better one ran out of
-    memory.
+    memory. `encoding` is `here`, `elsewhere` or `only`.
     """
 
     profile: Profile = "exact"
@@ -107,21 +111,22 @@ class Plan:
     compiled: bool = False
     tiled: bool = False
     step_cache: bool = False
+    encoding: TextEncoding = "here"
     stepped_down: bool = False
     phases: Phases = NOTHING
 
     @property
     def name(self) -> str:
         """What receipts and plans call it."""
-        words: list[str] = [self.transformer.format]
+        words: list[str] = [] if self.encoding == "only" else [self.transformer.format]
         if self.transformer.streamed:
             words.append(f"{self.transformer.streamed} of {self.transformer.layers} layers streamed")
-        else:
+        elif self.encoding != "only":
             words.append("resident")
-        if self.text_encoder.format != "bf16":
-            words.append(f"text encoder {self.text_encoder.format}")
-        if self.text_encoder.streamed:
-            words.append("text encoder streamed")
+        if self.encoding == "elsewhere":
+            words.append("text encoder elsewhere")
+        else:
+            words += self._of_text_encoder
         if self.step_cache:
             words.append("step cache")
         if self.tiled:
@@ -129,6 +134,15 @@ class Plan:
         if self.stepped_down:
             words.append("after running out of memory")
         return ", ".join(words)
+
+    @property
+    def _of_text_encoder(self) -> list[str]:
+        words = ["text encoder alone"] if self.encoding == "only" else []
+        if self.text_encoder.format != "bf16":
+            words.append(f"text encoder {self.text_encoder.format}")
+        if self.text_encoder.streamed:
+            words.append("text encoder streamed")
+        return words
 
     @property
     def peak_gb(self) -> float:

@@ -11,3 +11,8 @@ def of(model: str, gpu_type: str = ANY_GPU, region: str | None = None) -> str:
 def is_of_model(queue: str, model: str) -> bool:
     """Whether a queue is one of a model's; names of GPU types and regions have no dots."""
     return queue.startswith(f"edits.{model}.") and queue.removeprefix(f"edits.{model}.").count(".") <= 1
+
+
+def of_encodings(model: str) -> str:
+    """`encodings.<model>`, served by workers of text encoders."""
+    return f"encodings.{model}"

@@ -47,6 +47,8 @@ class Memory(Frozen):
     transformer: Part
     text_encoder: Part
     vae: Annotated[float, Field(gt=0)]
+    pooled: Annotated[float, Field(ge=0)] = 0.0
+    """GB of a second text encoder (CLIP), which `text_encoder` counts outside its layers. It stays with the transformer."""
     token_kb: Annotated[float, Field(gt=0)]
     text_tokens: Annotated[int, Field(ge=0)] = 512
     reference_tokens: Annotated[int, Field(ge=0)] = 4150

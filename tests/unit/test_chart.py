@@ -38,6 +38,9 @@ VALUES: dict[str, dict[str, Any]] = {
     "several GPU types and regions": {
         "workers": {"h100": H100, "l40s-west": {"gpuType": "l40s", "region": "eu-west", "replicas": 3, "graceS": 30}}
     },
+    "text encoders apart": {
+        "workers": {"h100": H100, "text": {"gpuType": "l40s", "role": "text-encoder", "models": ["flux-2-dev"]}}
+    },
     "scaled to zero": {"workers": {"h100": SCALED}, "metrics": {"prometheusUrl": "http://prometheus:9090"}},
     "stores of one's own": {
         "valkey": {"enabled": False},

@@ -61,11 +61,14 @@ def test_every_variable_a_container_gets_is_one_its_process_reads(compose: dict[
         for name, field in settings.model_fields.items()
     }
     for name in ("api", "housekeeping", *(name for name in compose["services"] if name.startswith("worker-"))):
-        assert set(compose["services"][name]["environment"]) <= read | OF_LIBRARIES, name
+        assert set(compose["services"][name]["environment"]) <= read | OF_LIBRARIES | OF_EACH_GPU, name
 
 
 OF_LIBRARIES = {"HF_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS"}
 """What libraries read by themselves."""
+
+OF_EACH_GPU = {"DARKROOM_GPUS", "DARKROOM_TEXT_ENCODERS"}
+"""What `infra.each_gpu` reads, which starts workers."""
 
 OF_THE_IMAGE = {
     "DARKROOM_HOST", "DARKROOM_PORT", "DARKROOM_WORKER_NAME", "DARKROOM_WEIGHTS_DIR", "DARKROOM_COMPILE_CACHE",
@@ -79,7 +82,8 @@ def test_every_setting_of_a_process_can_be_made_in_the_example(compose: dict[str
         known = {
             str(field.validation_alias or f"DARKROOM_{one}").upper() for one, field in settings.model_fields.items()
         }
-        assert known - OF_THE_IMAGE == set(compose["services"][name]["environment"]) - OF_LIBRARIES, name
+        assert known - OF_THE_IMAGE == set(compose["services"][name]["environment"]) - OF_LIBRARIES - OF_EACH_GPU, name
+    assert set(compose["services"]["worker-h100"]["environment"]) >= OF_EACH_GPU
 
 
 def test_files_that_settings_name_are_where_containers_see_them(compose: dict[str, Any]) -> None:

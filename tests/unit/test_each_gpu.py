@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,35 @@ def test_all_are_started_again_and_stopped_together(
     assert time.monotonic() - began < 10
     ended = {f"down {gpu} {signals}" for gpu in "ab"}
     eventually(lambda: ended <= set(said().splitlines()))
+
+
+@pytest.mark.parametrize(("told", "count"), [({}, 0), ({"DARKROOM_TEXT_ENCODERS": "2"}, 2)])
+def test_the_last_gpus_encode_prompts_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, str], count: int
+) -> None:
+    started: dict[str, tuple[str, str]] = {}
+
+    class Noted:
+        pid = 1
+
+        def __init__(self, name: str, command: tuple[str, ...], environment: dict[str, str], log_file: None) -> None:
+            started[name] = (command[-1], environment["CUDA_VISIBLE_DEVICES"])
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: False
+
+    monkeypatch.setattr(each_gpu, "Child", Noted)
+    stopping = threading.Event()
+    stopping.set()
+    each_gpu.run({"DARKROOM_GPUS": "a,b,c", "DARKROOM_WORKER_NAME": "host", **told}, stopping, threading.Event())
+    modules = ["workers.gpu"] * (3 - count) + ["workers.text_encoder"] * count
+    assert list(started.values()) == list(zip(modules, "abc", strict=True))
+
+
+@pytest.mark.parametrize("count", ["3", "-1", "all"])
+def test_a_gpu_must_be_left_for_edits(count: str) -> None:
+    with pytest.raises(ValueError, match="must leave a GPU of 3 for edits"):
+        each_gpu.text_encoders_of({"DARKROOM_TEXT_ENCODERS": count}, 3)
 
 
 def test_what_is_wrong_is_said_in_a_sentence() -> None:

@@ -118,6 +118,7 @@ def test_queues_that_are_always_full_are_served_in_turn(monkeypatch: pytest.Monk
 class Writer:
     """A pipeline that writes prompts anew, and draws grey."""
 
+    encodes = True
     facts = Facts(pipeline="p", dtype="d", plan="here", profile="exact", device="cpu", libraries={})
 
     def __init__(self, written: str, meanwhile: Callable[[], None] = lambda: None) -> None:
@@ -232,6 +233,7 @@ def test_transient_failures_rest_before_another_attempt_and_permanent_ones_have_
 class Tight:
     """A pipeline that has memory for an edit only after it was relieved so often."""
 
+    encodes = True
     facts = Facts(pipeline="p", dtype="d", plan="here", profile="exact", device="cpu", libraries={})
 
     def __init__(self, reliefs: int, available: int) -> None:

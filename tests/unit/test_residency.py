@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from storage.contracts import errors
+from storage.contracts import errors, planning, plans
 from storage.contracts.catalog import Catalog
-from storage.contracts.plans import WORKSPACE_KB_PER_PIXEL
+from storage.contracts.plans import WORKSPACE_KB_PER_PIXEL, TextEncoding
 from storage.contracts.weights import Layers, Memory, Part
 from storage.settings import StoreSettings
 from workers.pipelines import stand_in
 from workers.residency import Residency
+from workers.rooms import ENCODED_HERE_S
 
 TEN_GB = Memory(
     transformer=Part(layers=(Layers(count=9, gb=1),)),
@@ -340,3 +341,54 @@ def test_a_model_that_fails_in_warming_up_after_its_first_edit_is_loaded_anew(
     residency.finish_warming("a")
     assert residency.resident() == ()
     assert shelf.log == ["load a", "postponed", "close a"]
+
+
+def _separable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "is_separable", lambda model: True)
+
+
+def test_a_model_is_loaded_without_its_text_encoder_where_others_encode(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _separable(monkeypatch)
+    residency = shelf.residency(encoding=lambda model: "elsewhere" if model == "a" else "here")
+    assert [residency.encodes_elsewhere(model) for model in ("a", "b")] == [True, False]
+    for model in ("a", "b"):
+        residency.pipeline(model)
+    assert residency.state("a")["placement"] == "bf16, resident, text encoder elsewhere"
+    assert residency.state("b")["placement"] == "bf16, resident"
+    assert [residency.encodes_elsewhere(model) for model in ("a", "b")] == [True, False]
+
+
+@pytest.mark.parametrize("preloaded", [frozenset(), frozenset({"a"})], ids=["loaded when asked for", "preloaded"])
+def test_one_whose_prompts_nobody_encoded_is_loaded_with_its_text_encoder_for_a_while(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, preloaded: frozenset[str]
+) -> None:
+    _separable(monkeypatch)
+    residency = shelf.residency(encoding=lambda model: "elsewhere", preloaded=preloaded)
+    residency.pipeline("a")
+    residency.encode_here("a")
+    residency.pipeline("a")
+    assert residency.state("a")["placement"] == "bf16, resident"
+    assert shelf.log == ["load a", "close a", "load a"]
+    assert not residency.encodes_elsewhere("a")
+    shelf.now += ENCODED_HERE_S
+    residency.encode_here("b")
+    assert not residency.encodes_elsewhere("b")
+    shelf.now += ENCODED_HERE_S
+    assert residency.encodes_elsewhere("b")
+
+
+def test_a_plan_without_a_text_encoder_that_was_too_much_is_not_kept_where_nobody_encodes_any_more(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _separable(monkeypatch)
+    encoding: list[TextEncoding] = ["elsewhere"]
+    residency = shelf.residency(encoding=lambda model: encoding[0])
+    residency.pipeline("a")
+    lowered = dataclasses.replace(plans.RESIDENT, encoding="elsewhere", stepped_down=True)
+    monkeypatch.setattr(planning, "below", lambda *args, **more: lowered)
+    assert residency.relieve("a")
+    assert residency.encodes_elsewhere("a")
+    encoding[0] = "here"
+    assert not residency.encodes_elsewhere("a")

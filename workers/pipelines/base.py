@@ -41,6 +41,8 @@ class Job:
     mask: Image.Image | None = None
     strength: float = 1.0
     lora_scale: float | None = None
+    encoded: Mapping[str, bytes] = field(default_factory=dict)
+    """Prompts that another worker encoded, to what came of it (`Pipeline.text`)."""
 
     @classmethod
     def of(cls, edit: edits.Edit, *, references: Sequence[Image.Image], mask: Image.Image | None, size: Size) -> "Job":
@@ -88,6 +90,15 @@ class Pipeline(Protocol):
     @property
     def facts(self) -> Facts:
         """What it is."""
+        ...
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it encodes prompts; if not, `edit` needs what a worker of text encoders made of them (`Job.encoded`)."""
+        ...
+
+    def text(self, prompt: str) -> bytes:
+        """What its large text encoder makes of a prompt, as safetensors: `embeddings`, (1, tokens, width). Raises as `edit`."""
         ...
 
     def edit(self, job: Job, on_step: OnStep, on_preview: OnPreview | None = None) -> Image.Image:

@@ -5,8 +5,7 @@ import dataclasses
 import functools
 import logging
 import platform
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -20,35 +19,17 @@ from workers.pipelines import faults, peaks
 from workers.pipelines.base import Facts, Job, OnPreview, OnStep, OnToken
 from workers.pipelines.execution import Applied
 from workers.pipelines.previews import Projection
+from workers.pipelines.prompts import PROMPTS_KEPT, PromptMemory, packed, unpacked
 
 log = logging.getLogger(__name__)
 
-PROMPTS_KEPT = 64
-"""Embeddings of prompts are 4 to 16 MB each, in the memory of the machine."""
-
-
-class PromptMemory:
-    """The most recently used prompts' embeddings, so that a repeated prompt needs no text encoder."""
-
-    def __init__(self, encode: Callable[[str], tuple[torch.Tensor, ...]]) -> None:
-        self._encode = encode
-        self._kept: OrderedDict[str, tuple[torch.device, tuple[torch.Tensor, ...]]] = OrderedDict()
-
-    def __call__(self, prompt: str) -> tuple[torch.Tensor, ...]:
-        """The embeddings of a prompt, equal to those computed anew."""
-        if prompt in self._kept:
-            self._kept.move_to_end(prompt)
-            device, kept = self._kept[prompt]
-            return tuple(one.to(device) for one in kept)
-        embeddings = self._encode(prompt)
-        self._kept[prompt] = (embeddings[0].device, tuple(one.cpu() for one in embeddings))
-        while len(self._kept) > PROMPTS_KEPT:
-            self._kept.popitem(last=False)
-        return embeddings
-
 
 class Denoising:
-    """A pipeline of diffusers on one device. A family says how it is called (`call`) and how it packs pixels (`tokens`)."""
+    """A pipeline of diffusers on one device.
+
+    A family says how it is called (`call`), how prompts are encoded (`per_token`, `pooled`) and how it packs pixels (`tokens`).
+    By its plan it may lack its large text encoder, or have nothing else.
+    """
 
     def __init__(self, applied: Applied, plan: Plan) -> None:
         self.applied = applied
@@ -57,11 +38,41 @@ class Denoising:
         self.plan = plan
         self._peaks = peaks.Peaks()
         self._laps = traces.Laps()
-        self.embeddings = PromptMemory(torch.inference_mode()(self.encode))
+        self._encoded: Mapping[str, bytes] = {}
+        # What comes from elsewhere is remembered before it gets here.
+        self.embeddings = PromptMemory(torch.inference_mode()(self._encode), kept=PROMPTS_KEPT if self.encodes else 0)
 
-    def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
-        """Embeddings of a prompt."""
+    @property
+    def encodes(self) -> bool:
+        """See `base.Pipeline`."""
+        return self.plan.encoding != "elsewhere"
+
+    def per_token(self, prompt: str) -> torch.Tensor:
+        """What the large text encoder makes of a prompt: (1, tokens, width)."""
         raise NotImplementedError
+
+    def unread(self) -> torch.Tensor:
+        """Zeros in the shape of `per_token`, for an edit that nobody looks at."""
+        raise NotImplementedError
+
+    def pooled(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        """What other text encoders make of it."""
+        return ()
+
+    def _encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        if self.encodes:
+            return self.per_token(prompt), *self.pooled(prompt)
+        sent = self._encoded.get(prompt)
+        embeddings = self.unread() if sent is None else unpacked(sent)
+        device = self.pipe._execution_device
+        return embeddings.to(device, self.pipe.transformer.dtype), *self.pooled(prompt)
+
+    def text(self, prompt: str) -> bytes:
+        """See `base.Pipeline`."""
+        with faults.translated(), torch.inference_mode():
+            embeddings = self.per_token(prompt)
+            self.applied.encoded()
+            return packed(embeddings)
 
     def call(self, job: Job) -> tuple[Any, Mapping[str, Any]]:
         """Which pipeline object runs a job, and the arguments that are its family's own."""
@@ -100,7 +111,9 @@ class Denoising:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
         return Facts(
             pipeline=type(self.pipe).__name__,
-            dtype=str(self.pipe.transformer.dtype).removeprefix("torch."),
+            dtype=str(self.pipe.dtype if self.plan.encoding == "only" else self.pipe.transformer.dtype).removeprefix(
+                "torch."
+            ),
             plan=self._plan_name,
             profile=self.plan.profile,
             device=name,
@@ -137,6 +150,7 @@ class Denoising:
             return {}
 
         with self.working():
+            self._encoded = job.encoded
             if (lora := getattr(self.pipe.transformer, "scalable_lora", None)) is not None:
                 lora.set(1.0 if job.lora_scale is None else job.lora_scale, self.pipe._execution_device)
             pipe, arguments = self.call(job)
@@ -173,6 +187,9 @@ class Denoising:
 
     def warm_up(self, job: Job) -> None:
         """See `base.Pipeline`."""
+        if self.plan.encoding == "only":
+            self.text(job.prompt)
+            return
         self.applied.resume_compiled()
         while True:
             try:

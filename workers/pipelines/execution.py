@@ -18,6 +18,9 @@ RECOMPILATIONS = 64
 """Of one kind of layer in this process: for each model, format and size (two, then any). PyTorch's default, eight, is less than
 two models of a family need, after which it computes eagerly."""
 
+TEXT_ENCODERS = ("text_encoder_2", "text_encoder")
+"""With two of them the second is the large one (T5 beside CLIP)."""
+
 
 @dataclass
 class Applied:
@@ -90,7 +93,21 @@ def applied(pipe: Any, plan: Plan, device: str) -> Applied:
     memory runs out.
     """
     result = Applied(pipe)
-    transformer = pipe.transformer
+    if pipe.transformer is not None:
+        _denoiser_applied(result, plan, device)
+    for name in TEXT_ENCODERS:
+        encoder = getattr(pipe, name, None)
+        if encoder is not None and result.text_encoder is None and plan.encoding != "elsewhere":
+            result.text_encoder = _streamed(encoder, plan.text_encoder, device)
+    for part in pipe.components.values():
+        # bitsandbytes loads its own to the GPU, and refuses to move them.
+        if isinstance(part, torch.nn.Module) and not getattr(part, "is_loaded_in_4bit", False):
+            part.to(device)
+    return result
+
+
+def _denoiser_applied(result: Applied, plan: Plan, device: str) -> None:
+    pipe, transformer = result.pipe, result.pipe.transformer
     layers = [layer for stack in stacks(transformer) for layer in stack]
     if plan.transformer.format == "fp8":
         result.quantised = _quantised(layers, _turns(plan.transformer, len(layers)), device)
@@ -101,21 +118,11 @@ def applied(pipe: Any, plan: Plan, device: str) -> Applied:
             result.compiled.append(layer)
         torch._dynamo.config.recompile_limit = RECOMPILATIONS
     result.transformer = _streamed(transformer, plan.transformer, device)
-    for name in ("text_encoder_2", "text_encoder"):
-        encoder = getattr(pipe, name, None)
-        if encoder is not None and result.text_encoder is None:
-            # With two of them the second is the large one (T5 beside CLIP).
-            result.text_encoder = _streamed(encoder, plan.text_encoder, device)
-    for part in pipe.components.values():
-        # bitsandbytes loads its own to the GPU, and refuses to move them.
-        if isinstance(part, torch.nn.Module) and not getattr(part, "is_loaded_in_4bit", False):
-            part.to(device)
     pipe.vae.to(memory_format=torch.channels_last)
     if plan.step_cache:
         result.step_cache = StepCache(transformer)
     if plan.tiled:
         pipe.vae.enable_tiling()
-    return result
 
 
 def _turns(plan: PartPlan, count: int) -> tuple[int, ...]:

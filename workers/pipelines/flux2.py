@@ -22,6 +22,9 @@ TEXT_LAYERS = (10, 20, 30)
 PICTURE_MARK = "[IMG]"
 """Stands for a picture in what the text encoder reads; in a prompt it would count as one that is not there."""
 
+TEXT_TOKENS = 512
+"""Of a prompt, padding included."""
+
 MOST_TOKENS = 2048
 """Of instructions, pictures and prompt together, when a prompt is to be written anew; diffusers cuts off the rest."""
 
@@ -40,10 +43,15 @@ class Flux2(Denoising):
         super().__init__(applied, plan)
         self._text_layers = text_layers
 
-    def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
-        """Embeddings per token."""
-        per_token, _ = self.pipe.encode_prompt(prompt=without_marks(prompt), text_encoder_out_layers=self._text_layers)
-        return (per_token,)
+    def per_token(self, prompt: str) -> torch.Tensor:
+        """See `Denoising`: some of its layers' hidden states, beside each other."""
+        embeddings: torch.Tensor
+        embeddings, _ = self.pipe.encode_prompt(prompt=without_marks(prompt), text_encoder_out_layers=self._text_layers)
+        return embeddings
+
+    def unread(self) -> torch.Tensor:
+        """See `Denoising`."""
+        return torch.zeros(1, TEXT_TOKENS, self.pipe.transformer.config.joint_attention_dim)
 
     def call(self, job: Job) -> tuple[Any, Mapping[str, Any]]:
         """See `Denoising`."""

@@ -28,11 +28,25 @@ class KontextPipeline(Denoising):
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
-        """Embeddings per token (T5) and pooled (CLIP)."""
-        longest = min(MAX_SEQUENCE_LENGTH, self.pipe.tokenizer_2.model_max_length)
-        per_token, pooled, _ = self.pipe.encode_prompt(prompt=prompt, prompt_2=None, max_sequence_length=longest)
-        return per_token, pooled
+    @property
+    def _longest(self) -> int:
+        return min(MAX_SEQUENCE_LENGTH, int(self.pipe.tokenizer_2.model_max_length))
+
+    def per_token(self, prompt: str) -> torch.Tensor:
+        """See `Denoising`: T5's."""
+        encoder = self.pipe.text_encoder_2
+        embeddings: torch.Tensor = self.pipe._get_t5_prompt_embeds(
+            prompt, max_sequence_length=self._longest, device=self.pipe._execution_device, dtype=encoder.dtype
+        )
+        return embeddings
+
+    def unread(self) -> torch.Tensor:
+        """See `Denoising`."""
+        return torch.zeros(1, self._longest, self.pipe.transformer.config.joint_attention_dim)
+
+    def pooled(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        """See `Denoising`: CLIP's, (1, width)."""
+        return (self.pipe._get_clip_prompt_embeds(prompt, device=self.pipe._execution_device),)
 
     def call(self, job: Job) -> tuple[Any, Mapping[str, Any]]:
         """See `Denoising`."""

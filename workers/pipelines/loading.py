@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("diffusers", "transformers")
 HEAVY = ("transformer", "text_encoder", "text_encoder_2", "vae")
 """Parts with weights worth counting, the largest first."""
-
 Part = Callable[[type[Any], dict[str, Any]], tuple[Any, Mapping[str, Any]]]
 """Loads a part in a way of its own, given its class and the arguments of `from_pretrained`; with that one's report."""
 
@@ -50,7 +49,7 @@ def pipeline(
         special = dict(special or {})
         if weights.gguf is not None:
             special["transformer"] = gguf_files.transformer(gguf_files.located(weights.gguf))
-        pipe, revision = _read(weights, folder, allowed, dtype, on_loaded, special, _straight_to(where, plan))
+        pipe, revision = _read(weights, folder, allowed, dtype, on_loaded, special, plan, _straight_to(where, plan))
         applied = execution.applied(pipe, plan, where)
     applied.revision = revision
     # The rest of the way is warming up.
@@ -74,6 +73,7 @@ def _read(
     dtype: torch.dtype,
     on_loaded: OnLoaded,
     special: Mapping[str, Part],
+    plan: Plan,
     straight_to: Mapping[str, str],
 ) -> tuple[Any, str | None]:
     _quiet()
@@ -89,18 +89,34 @@ def _read(
     if kind is None:
         names = " or ".join(one.__name__ for one in allowed)
         raise errors.ModelUnavailableError(f"the weights are of a {index['_class_name']}, not of a {names}")
+    if plan.encoding == "only":
+        # All of a family encode alike; the KV variant of FLUX.2 [klein] cannot be made without a transformer.
+        kind = allowed[0]
     common["use_safetensors"] = True
+    left_out = _left_out(index, plan)
+    index = {name: part for name, part in index.items() if name not in left_out}
     parts = _parts(index, where, folder, dtype, common, on_loaded, special, straight_to)
-    loaded = kind.from_pretrained(where, dtype=dtype, **common, **parts)
-    if weights.lora is not None and weights.scalable_lora:
+    loaded = kind.from_pretrained(where, dtype=dtype, **common, **parts, **dict.fromkeys(left_out))
+    # LoRAs are of the transformer, or of the text encoder that stays beside it.
+    lora = None if plan.encoding == "only" else weights.lora
+    if lora is not None and weights.scalable_lora:
         with _blamed_on("LoRA"):
-            adapters.attach(loaded, weights.lora)
-    elif weights.lora is not None:
+            adapters.attach(loaded, lora)
+    elif lora is not None:
         # Into the weights, so that it costs nothing and goes wherever they are placed.
         with _blamed_on("LoRA"):
-            merged = adapters.merge(loaded, weights.lora)
+            merged = adapters.merge(loaded, lora)
         log.info("%s: merged a LoRA of %d layers (%s)", weights.name, merged.layers, merged.format)
     return loaded, revisions.of_folder(folder) if folder else common["revision"]
+
+
+def _left_out(index: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Parts that this worker does without: another one has the large text encoder, or this one has nothing else."""
+    large = next(name for name in execution.TEXT_ENCODERS if isinstance(index.get(name), list))
+    if plan.encoding == "elsewhere":
+        return [large]
+    heavy = [name for name in HEAVY if isinstance(index.get(name), list)]
+    return [name for name in heavy if name != large] if plan.encoding == "only" else []
 
 
 @contextlib.contextmanager

@@ -46,6 +46,15 @@ class StandInPipeline:
             pipeline="StandInPipeline", dtype="none", plan=plan.name, profile=plan.profile, device="none", libraries={}
         )
 
+    @property
+    def encodes(self) -> bool:
+        """See `base.Pipeline`."""
+        return True
+
+    def text(self, prompt: str) -> bytes:
+        """See `base.Pipeline`."""
+        raise NotImplementedError
+
     def postpone_compiling(self) -> bool:
         """See `base.Pipeline`."""
         return False

@@ -11,7 +11,7 @@ from storage.ledger import recovery
 
 
 def fleet(workers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """GPU workers by name."""
+    """GPU workers, or workers of text encoders, by name."""
     return [
         {
             "name": name,

@@ -21,9 +21,13 @@ class Worker(BaseModel):
 
 
 class Fleet(BaseModel):
-    """Who is there, and how many generations of all tenants wait for each model."""
+    """Who is there, and how many generations of all tenants wait for each model.
+
+    `text_encoders` encode prompts for workers that have no text encoder loaded.
+    """
 
     workers: list[Worker]
+    text_encoders: list[Worker]
     queued: dict[str, int]
 
 

@@ -40,7 +40,9 @@ async def read_fleet(resources: ResourcesDep, tenant: Tenant) -> Response:
     """The workers that are there: GPU type, models with their state, whether they work; and how many edits wait, by model."""
     backlog = await resources.ledger.run(recovery.backlog())
     waiting = account.queued(backlog, resources.catalog.models)
-    return JSONResponse({"workers": account.fleet(await resources.forecasts.fleet()), "queued": waiting})
+    present = await resources.forecasts.present()
+    workers, encoders = account.fleet(present.workers), account.fleet(present.text_encoders)
+    return JSONResponse({"workers": workers, "text_encoders": encoders, "queued": waiting})
 
 
 @router.get("/api/ai/usage", responses=contract.USAGE)

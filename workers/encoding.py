@@ -1,0 +1,178 @@
+"""Encodes prompts that GPU workers ask for: takes what waits, runs the text encoder, stores what it makes, answers."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from storage.contracts import errors
+from storage.ledger import call, encodings
+from workers import attempts
+from workers.pipelines import base
+
+log = logging.getLogger(__name__)
+
+UPLOADS = 4
+"""Encodings on their way to the object store, while the next is computed."""
+
+CONTENT_TYPE = "application/octet-stream"
+
+EXIT_GPU_FAULT, EXIT_HANGING = 71, 70
+
+
+class ObjectStore(Protocol):
+    """Where encoded prompts pass through."""
+
+    def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Store. Raises `errors.ObjectsUnavailableError`."""
+        ...
+
+
+class Encoding:
+    """A worker of text encoders. What it takes it answers; should it die instead, whoever asked asks again.
+
+    A text encoder that takes longer than `stall_limit_s` for one edit's prompts hangs, and the process is ended; so it is after a
+    fault of the GPU. `pipeline` loads a model's text encoder; `encoded` is told of each edit whose prompts were.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Sequence[str],
+        ledger: call.Ledger,
+        objects: ObjectStore,
+        pipeline: Callable[[str], base.Pipeline],
+        stall_limit_s: float,
+        encoded: Callable[[str, str, float], None] = lambda model, outcome, seconds: None,
+        end_process: Callable[[int], object] = attempts.end_process,
+    ) -> None:
+        self._models = list(models)
+        self._ledger = ledger
+        self._objects = objects
+        self._pipeline = pipeline
+        self._stall_limit_s = stall_limit_s
+        self._encoded = encoded
+        self._end_process = end_process
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._uploaders = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
+        self._room = threading.BoundedSemaphore(UPLOADS)
+        self._serving = threading.Lock()
+        self._draining = threading.Event()
+        self._since: float | None = None
+
+    def call_on_device_thread(self, function: Callable[[], object]) -> None:
+        """Run something where text encoders run, and wait for it."""
+        self._device.submit(function).result()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a prompt is being encoded."""
+        return self._since is not None
+
+    def serve(self, *, wait: bool = True) -> None:
+        """Serve until nothing waits, or until told to drain. One thread does at a time; without `wait` nothing is done then."""
+        if not self._serving.acquire(blocking=wait):
+            return
+        try:
+            while not self._draining.is_set() and self._serve_next():
+                pass
+        finally:
+            self._serving.release()
+
+    def look_by_itself(self, every_s: float) -> None:
+        """Serve now and then without a ticket, until told to drain."""
+        while not self._draining.wait(every_s):
+            self.serve(wait=False)
+
+    def check_stall(self) -> None:
+        """End the process if a text encoder hangs: a thread cannot be ended."""
+        since = self._since
+        if since is not None and time.monotonic() - since > self._stall_limit_s:
+            log.error("a text encoder hangs; ending this process")
+            self._end_process(EXIT_HANGING)
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        self._draining.set()
+
+    def hand_back(self) -> None:
+        """What was taken and is not answered is asked for again."""
+
+    def close(self) -> None:
+        """Finish what was taken, then end the threads."""
+        self.drain()
+        with self._serving:
+            pass
+        self._device.shutdown(wait=True)
+        self._uploaders.shutdown(wait=True)
+
+    def _serve_next(self) -> bool:
+        self._room.acquire()
+        is_uploading = False
+        try:
+            wanted = self._ledger.run(encodings.take(self._models))
+            if wanted is None:
+                return False
+            # The model served last goes last.
+            self._models.remove(wanted.model)
+            self._models.append(wanted.model)
+            began = time.monotonic()
+            texts = self._device.submit(self._encode, wanted).result()
+            if texts is not None:
+                # Before anything is there, or a death in between would leave it for ever.
+                self._ledger.run(encodings.keep(wanted))
+                is_uploading = True
+                self._uploaders.submit(self._store, wanted, texts, began)
+        except errors.StoreUnavailableError as exc:
+            log.warning("nothing taken: %s", exc)
+            return False
+        finally:
+            if not is_uploading:
+                self._room.release()
+        return True
+
+    def _encode(self, wanted: encodings.Wanted) -> list[bytes] | None:
+        """What becomes of an edit's prompts, or None after it was answered why not."""
+        if wanted.edit is None:
+            self._refuse(wanted, "unreadable")
+            return None
+        try:
+            pipeline = self._pipeline(wanted.model)
+            self._since = time.monotonic()
+            return [pipeline.text(prompt) for prompt in wanted.edit.prompts]
+        except errors.GpuFaultError as exc:
+            log.exception("the GPU failed; ending this process")
+            try:
+                self._refuse(wanted, exc.code)
+            finally:
+                self._end_process(EXIT_GPU_FAULT)
+        except errors.DarkroomError as exc:
+            self._refuse(wanted, exc.code)
+        except Exception:
+            log.exception("%s: its prompts cannot be encoded", wanted.id)
+            self._refuse(wanted, "internal")
+        finally:
+            self._since = None
+        return None
+
+    def _store(self, wanted: encodings.Wanted, texts: Sequence[bytes], began: float) -> None:
+        try:
+            for number, text in enumerate(texts):
+                self._objects.put(encodings.key_of(wanted.prefix, number), text, CONTENT_TYPE)
+            self._ledger.run(encodings.answer(wanted))
+            self._encoded(wanted.model, "succeeded", time.monotonic() - began)
+        except errors.TransientError as exc:
+            self._encoded(wanted.model, exc.code, time.monotonic() - began)
+            log.warning("%s: its encoded prompts were not stored; they are asked for again: %s", wanted.id, exc)
+        finally:
+            self._room.release()
+
+    def _refuse(self, wanted: encodings.Wanted, why_not: str) -> None:
+        log.warning("%s: its prompts are not encoded: %s", wanted.id, why_not)
+        self._encoded(wanted.model, why_not, 0.0)
+        try:
+            self._ledger.run(encodings.answer(wanted, why_not=why_not))
+        except errors.StoreUnavailableError as exc:
+            log.warning("%s: whoever asked is not told: %s", wanted.id, exc)
