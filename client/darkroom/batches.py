@@ -46,17 +46,18 @@ class Row:
     @property
     def place(self) -> str:
         """Where its result goes, in the folder; without an ending that of the result is added."""
-        return (
-            self.out
-            or "".join(char if char.isalnum() or char in "-_." else "_" for char in self.custom_id).lstrip(".")
-            or "_"
-        )
+        return self.out or place_of(self.custom_id)
 
     @property
     def digest(self) -> str:
         """What makes it this row: its content, not its place."""
         content = json.dumps([self.custom_id, self.image, self.parameters], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:24]
+
+
+def place_of(custom_id: str) -> str:
+    """A file's name for a row of this name."""
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in custom_id).lstrip(".") or "_"
 
 
 def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
@@ -268,16 +269,22 @@ async def _one(client: AsyncClient, row: Row, manifest: Manifest) -> None:
         return
 
 
+def saved(picture: Picture, folder: Path, place: str, *, has_ending: bool = False) -> str:
+    """Store a result in a folder, whole or not at all; its file's name there. Raises `OSError` and `ValueError`."""
+    ending = picture.content_type.partition("/")[2].replace("jpeg", "jpg")
+    file = place if has_ending else f"{place}.{ending}"
+    target = folder / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name first: a file that is there is whole.
+    picture.save(target.with_name(target.name + ".part")).replace(target)
+    return file
+
+
 def _save(picture: Picture, row: Row, manifest: Manifest) -> None:
     """Store a result, and note that; or why it cannot be stored. It can be downloaded again."""
     generation = picture.generation
-    ending = picture.content_type.partition("/")[2].replace("jpeg", "jpg")
-    file = row.place if row.out else f"{row.place}.{ending}"
-    target = manifest.folder / file
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Under another name first: a file that is there is whole.
-        picture.save(target.with_name(target.name + ".part")).replace(target)
+        file = saved(picture, manifest.folder, row.place, has_ending=bool(row.out))
     except (OSError, ValueError) as exc:
         manifest.note(row, status="unsaved", generation_id=generation.id, error=str(exc))
         return

@@ -149,17 +149,23 @@ class Client:
             raise ValueError(f"{generation.id} has no result: it is {generation.status}")
         if generation.result_url is None:
             raise GoneError(generation)
-        url = generation.result_url
         try:
-            answer = self._repeated(lambda: self._downloads.get(url), where=url.partition("?")[0])
+            answer = self._downloaded(generation.result_url)
         except UnreachableError:
             # The object store may be out of reach where the service is not: it has the result, too.
-            own = generation.raw["download_url"]
-            answer = self._repeated(lambda: self._downloads.get(own), where=own.partition("?")[0])
-        if answer.status_code != 200:
-            raise answers.fault_of(answer, "The result could not be downloaded")
+            answer = self._downloaded(generation.raw["download_url"])
         content_type = answer.headers.get("content-type", "application/octet-stream")
         return Picture(generation=generation, data=answer.content, content_type=content_type)
+
+    def fetch(self, url: str) -> bytes:
+        """What lies behind a URL that the service signed: a result, or a batch's manifest. The key is not sent there."""
+        return (self._downloaded(url)).content
+
+    def _downloaded(self, url: str) -> httpx.Response:
+        answer = self._repeated(lambda: self._downloads.get(url), where=url.partition("?")[0])
+        if answer.status_code != 200:
+            raise answers.fault_of(answer, "It could not be downloaded")
+        return answer
 
     def generations(self, *, limit: int | None = None, **filters: Any) -> Iterator[Generation]:
         """Generations, newest first, page by page: the unfinished ones, or those that match (`status`, `model`, `group`, …)."""

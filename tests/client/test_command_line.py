@@ -253,7 +253,9 @@ def test_what_is_listed_can_be_read_by_programs(run: Run, frank: Tenant, tiny: s
     assert rows[0] == ["month", "model", "generations", "megapixels", "gpu_seconds", "cost_usd"]
 
 
-@pytest.mark.parametrize("command", ["models", "fleet", "doctor", "usage", "webhooks list", "webhooks secret"])
+@pytest.mark.parametrize(
+    "command", ["models", "fleet", "doctor", "usage", "webhooks list", "webhooks secret", "batches list"]
+)
 def test_every_answer_is_there_as_json(run: Run, command: str) -> None:
     done = run(*command.split(), "--json")
     assert done.returncode == 0, done.stderr
@@ -264,6 +266,7 @@ def test_every_command_has_a_help_that_fits_eighty_columns(run: Run) -> None:
     names = [
         "edit", "download", "cancel", "replay", "retry", "erase", "verify", "batch", "get", "list", "watch", "models", "fleet",
         "start", "estimate", "plan", "probe", "usage", "webhooks", "keys", "doctor", "open", "webhooks ping", "keys create",
+        "batches", "batches submit", "batches save",
     ]  # fmt: skip
     for name in names:
         done = run(*name.split(), "--help")

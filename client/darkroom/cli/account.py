@@ -48,7 +48,8 @@ def usage(
         writer.writerows(rows)
 
 
-def _at(seconds: float | None) -> str:
+def moment(seconds: float | None) -> str:
+    """Seconds since 1970 as date and time of UTC."""
     return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
@@ -68,7 +69,9 @@ def list_webhooks(
         return
     columns = ("at", "generation", "moment", "attempt", "outcome", "ms", "next")
     names = ("generation_id", "moment", "attempt", "outcome", "duration_ms")
-    printing.table(columns, ((_at(one["at"]), *(one[name] for name in names), _at(one["next_at"])) for one in calls))
+    printing.table(
+        columns, ((moment(one["at"]), *(one[name] for name in names), moment(one["next_at"])) for one in calls)
+    )
 
 
 @webhooks.command("ping")
@@ -105,7 +108,7 @@ def webhook_secret(
     if json:
         printing.as_json(answer)
     else:
-        printing.table(("secret", "until"), ((one["secret"], _at(one["expires_at"])) for one in answer["secrets"]))
+        printing.table(("secret", "until"), ((one["secret"], moment(one["expires_at"])) for one in answer["secrets"]))
 
 
 @keys.command("list")
@@ -126,8 +129,8 @@ def list_keys(
             one["tenant"],
             ",".join(one["scopes"]),
             one["label"],
-            _at(one["last_used_at"]),
-            _at(one["expires_at"]),
+            moment(one["last_used_at"]),
+            moment(one["expires_at"]),
         )
         for one in found
     )

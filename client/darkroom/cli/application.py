@@ -10,7 +10,7 @@ import typer.exceptions
 from rich.markup import escape
 
 from darkroom import faults
-from darkroom.cli import account, batching, doctoring, editing, looking, targets
+from darkroom.cli import account, batching, doctoring, editing, handing_over, looking, targets
 from darkroom.cli.options import Service, UsageError
 from darkroom.cli.printing import err
 
@@ -40,7 +40,7 @@ def options(
     context.obj = Service(url, key, profile)
 
 
-for module in (editing, batching, looking, targets, account, doctoring):
+for module in (editing, batching, handing_over, looking, targets, account, doctoring):
     module.add_to(application)
 
 

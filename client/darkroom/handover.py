@@ -1,0 +1,92 @@
+"""Batches that the service runs by itself: rows as lines of one request, and results saved when they are there."""
+
+import base64
+import hashlib
+import json
+import mimetypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from darkroom.batches import Done, Row, place_of, saved
+from darkroom.synchronous import Client
+
+OVER = frozenset({"completed", "cancelled"})
+"""States of a batch of which nothing more comes."""
+
+
+def line_of(row: Row) -> bytes:
+    """A row as a JSON object in a line; a picture of this machine goes with it. Raises `OSError` where it cannot be read."""
+    shaped = {"aspect_ratio", "width", "height", "exact_size"} & row.parameters.keys()
+    has_picture = row.image is not None or "parent_generation_id" in row.parameters
+    shape = {} if shaped or not has_picture else {"aspect_ratio": "match_input_image"}
+    picture = {} if row.image is None else {"input_image": _url(row.image)}
+    return json.dumps({"custom_id": row.custom_id, **shape, **row.parameters, **picture}).encode()
+
+
+def _url(image: str) -> str:
+    if image.startswith(("http://", "https://", "data:")):
+        return image
+    path = Path(image).expanduser()
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def submitted(
+    client: Client,
+    rows: Sequence[Row],
+    *,
+    name: str = "",
+    webhook_url: str | None = None,
+    idempotency_key: str | None = None,
+) -> Mapping[str, Any]:
+    """The batch that rows make, with what became of each line. The same rows make the same batch, as long as it has no other key.
+
+    Raises `OSError` for a picture that cannot be read, and as `Client.ask`.
+    """
+    body = b"\n".join(map(line_of, rows))
+    key = idempotency_key or hashlib.sha256(f"{name}\n{webhook_url}\n".encode() + body).hexdigest()
+    query = {"name": name, **({"webhook_url": webhook_url} if webhook_url else {})}
+    headers = {"Idempotency-Key": key, "Content-Type": "application/jsonl"}
+    answer: Mapping[str, Any] = client.ask("POST", "/api/ai/batches", params=query, content=body, headers=headers)
+    return answer
+
+
+def manifest(client: Client, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What became of each line of a batch that is over, in the order of the request. Raises `ValueError` before."""
+    if not batch["results"]:
+        raise ValueError(f"batch {batch['batch_id']} is {batch['status']}, and its manifest is not there yet")
+    text = client.fetch(batch["results"]["jsonl_url"]).decode()
+    return [json.loads(line) for line in text.splitlines() if line]
+
+
+def save_results(
+    client: Client, batch: Mapping[str, Any], folder: Path, progress: Callable[[int], AbstractContextManager[Done]]
+) -> None:
+    """Save the manifest of a batch that is over, and each result that is not in the folder yet.
+
+    `progress` is told how many are missing. Raises `ValueError` for a batch that is not over, `GoneError` for a result that is no
+    longer kept, and `OSError`.
+    """
+    lines = manifest(client, batch)
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending in ("csv", "jsonl"):
+        (folder / f"manifest.{ending}").write_bytes(client.fetch(batch["results"][f"{ending}_url"]))
+    there = {file.stem for file in folder.iterdir()}
+    missing = [(place, line["generation_id"]) for place, line in _placed(lines) if place not in there]
+    with progress(len(missing)) as done:
+        for place, id_ in missing:
+            saved(client.picture(id_), folder, place)
+            done("succeeded")
+
+
+def _placed(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each line that succeeded, with a file's name of its own."""
+    taken = {"manifest"}
+    for number, line in enumerate(lines, 1):
+        place = place_of(line["custom_id"])
+        place = f"{place}-{number}" if place in taken else place
+        taken.add(place)
+        if line["status"] == "succeeded":
+            yield place, line
