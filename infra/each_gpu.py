@@ -94,24 +94,33 @@ def run(environment: Mapping[str, str], stopping: threading.Event, hurry: thread
     """
     gpus = gpus_of(environment)
     grace_s = GpuSettings().grace_s
-    editing = len(gpus) - text_encoders_of(environment, len(gpus))
+    count = len(gpus) - text_encoders_of(environment, len(gpus))
+    if count < len(gpus) and not environment.get("DARKROOM_TEXT_ENCODING"):
+        # All start together: a GPU worker that waited to see a text encoder would load its own.
+        environment = {**environment, "DARKROOM_TEXT_ENCODING": "elsewhere"}
     children = [
-        Child(name, (sys.executable, "-m", GPU_WORKER if number < editing else TEXT_ENCODER), own, None)
+        Child(name, (sys.executable, "-m", GPU_WORKER if number < count else TEXT_ENCODER), own, None)
         for number, (name, own) in enumerate(environments(gpus, environment).items())
     ]
+    editing, encoding = children[:count], children[count:]
     log.info("workers of %d GPUs: %s", len(children), ", ".join(f"{one.name} {one.pid}" for one in children))
     while not stopping.wait(LOOK_S):
         for one in children:
             one.restart_if_dead()
-    for one in children:
+    for one in editing:
         one.terminate()
     until = time.monotonic() + grace_s + BEYOND_GRACE_S
-    while any(one.alive for one in children) and time.monotonic() < until and not hurry.wait(LOOK_S):
+    while any(one.alive for one in editing) and time.monotonic() < until and not hurry.wait(LOOK_S):
         pass
-    for one in children if hurry.is_set() else ():
+    # What is still edited needs them until then.
+    for one in encoding:
         one.terminate()
-    for one in children:
+    for one in editing if hurry.is_set() else ():
+        one.terminate()
+    for one in editing:
         one.wait(max(BEYOND_GRACE_S, until - time.monotonic()) if hurry.is_set() else 0)
+    for one in encoding:
+        one.wait(BEYOND_GRACE_S)
 
 
 def main() -> None:

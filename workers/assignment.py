@@ -33,20 +33,21 @@ def assigned(settings: GpuSettings, *, text_encoders: bool = False) -> Assignmen
         listed = [name for name, model in known.models.items() if settings.gpu_type in model.gpu_types]
     models = tuple(_named(known, name) for name in settings.models) or tuple(listed)
     preload = tuple(_named(known, name) for name in settings.preload)
+    is_cpu = settings.gpu_type == "cpu"
+    host_gb = None if is_cpu else host.memory_gb() / settings.workers_on_host
     if text_encoders:
-        # The others' stay with GPU workers, which may be told the same names.
-        models, preload = (
-            tuple(name for name in names if planning.is_separable(known.models[name])) for names in (models, preload)
-        )
+        # The others' stay with GPU workers, which may be told the same names; nor is promised what has no room here.
+        gpu = known.gpu_types[settings.gpu_type]
+        apart = {name for name in models if planning.planned(known.models[name], gpu, host_gb=host_gb, encoding="only")}
+        models, preload = (tuple(name for name in names if name in apart) for names in (models, preload))
     for model in preload:
         if model not in models:
             raise ValueError(f"DARKROOM_PRELOAD: {model!r} is not served here: {', '.join(models)}")
     if not models:
-        what = "with a text encoder of its own " if text_encoders else ""
-        raise ValueError(f"the catalog lists no model {what}for GPU type {settings.gpu_type!r}")
+        what = "whose text encoder has room alone on" if text_encoders else "for"
+        raise ValueError(f"the catalog lists no model {what} GPU type {settings.gpu_type!r}")
     if settings.region not in known.regions:
         raise ValueError(f"DARKROOM_REGION {settings.region!r} is not in the catalog: {', '.join(known.regions)}")
-    is_cpu = settings.gpu_type == "cpu"
     compile_cache = None
     if not is_cpu and any(known.models[model].pipeline != "stand_in" for model in models):
         compile_cache = _checked_gpu(settings, known)
@@ -55,7 +56,7 @@ def assigned(settings: GpuSettings, *, text_encoders: bool = False) -> Assignmen
         models=models,
         preload=preload,
         compile_cache=compile_cache,
-        host_gb=None if is_cpu else host.memory_gb() / settings.workers_on_host,
+        host_gb=host_gb,
     )
 
 

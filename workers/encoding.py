@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from storage.contracts import errors
+from storage.contracts import edits, errors
 from storage.ledger import call, encodings
 from workers import attempts
 from workers.pipelines import base
@@ -33,26 +33,35 @@ class ObjectStore(Protocol):
 class Encoding:
     """A worker of text encoders. What it takes it answers; should it die instead, whoever asked asks again.
 
-    A text encoder that takes longer than `stall_limit_s` for one edit's prompts hangs, and the process is ended; so it is after a
-    fault of the GPU. `pipeline` loads a model's text encoder; `encoded` is told of each edit whose prompts were.
+    A text encoder that takes longer than `stall_limit_s` for one edit's prompts hangs, or longer than `load_limit_s` to load
+    (`loading_s` tells how long it has been), and the process is ended; so it is after a fault of the GPU. `pipeline` loads a
+    model's text encoder, `relieve` makes one need less memory and says whether that was possible; `encoded` is told of each edit
+    whose prompts were encoded, or why they were not.
     """
 
     def __init__(
         self,
         *,
+        region: str,
         models: Sequence[str],
         ledger: call.Ledger,
         objects: ObjectStore,
         pipeline: Callable[[str], base.Pipeline],
         stall_limit_s: float,
+        load_limit_s: float = float("inf"),
+        loading_s: Callable[[], float] = lambda: 0.0,
+        relieve: Callable[[str], bool] = lambda model: False,
         encoded: Callable[[str, str, float], None] = lambda model, outcome, seconds: None,
         end_process: Callable[[int], object] = attempts.end_process,
     ) -> None:
+        self._region = region
         self._models = list(models)
         self._ledger = ledger
         self._objects = objects
         self._pipeline = pipeline
-        self._stall_limit_s = stall_limit_s
+        self._stall_limit_s, self._load_limit_s = stall_limit_s, load_limit_s
+        self._loading_s = loading_s
+        self._relieve = relieve
         self._encoded = encoded
         self._end_process = end_process
         self._device = ThreadPoolExecutor(1, thread_name_prefix="encode")
@@ -89,7 +98,8 @@ class Encoding:
     def check_stall(self) -> None:
         """End the process if a text encoder hangs: a thread cannot be ended."""
         since = self._since
-        if since is not None and time.monotonic() - since > self._stall_limit_s:
+        is_stalled = since is not None and time.monotonic() - since > self._stall_limit_s
+        if is_stalled or self._loading_s() > self._load_limit_s:
             log.error("a text encoder hangs; ending this process")
             self._end_process(EXIT_HANGING)
 
@@ -98,7 +108,7 @@ class Encoding:
         self._draining.set()
 
     def hand_back(self) -> None:
-        """What was taken and is not answered is asked for again."""
+        """Nothing is to be done: what was taken and is not answered is asked for again."""
 
     def close(self) -> None:
         """Finish what was taken, then end the threads."""
@@ -112,14 +122,14 @@ class Encoding:
         self._room.acquire()
         is_uploading = False
         try:
-            wanted = self._ledger.run(encodings.take(self._models))
+            wanted = self._ledger.run(encodings.take(self._region, self._models))
             if wanted is None:
                 return False
             # The model served last goes last.
             self._models.remove(wanted.model)
             self._models.append(wanted.model)
             began = time.monotonic()
-            texts = self._device.submit(self._encode, wanted).result()
+            texts = self._device.submit(self._encode, wanted, began).result()
             if texts is not None:
                 # Before anything is there, or a death in between would leave it for ever.
                 self._ledger.run(encodings.keep(wanted))
@@ -133,29 +143,37 @@ class Encoding:
                 self._room.release()
         return True
 
-    def _encode(self, wanted: encodings.Wanted) -> list[bytes] | None:
+    def _encode(self, wanted: encodings.Wanted, began: float) -> list[bytes] | None:
         """What becomes of an edit's prompts, or None after it was answered why not."""
         if wanted.edit is None:
-            self._refuse(wanted, "unreadable")
+            self._refuse(wanted, "unreadable", began)
             return None
         try:
-            pipeline = self._pipeline(wanted.model)
-            self._since = time.monotonic()
-            return [pipeline.text(prompt) for prompt in wanted.edit.prompts]
+            return self._texts(wanted.model, wanted.edit)
         except errors.GpuFaultError as exc:
             log.exception("the GPU failed; ending this process")
             try:
-                self._refuse(wanted, exc.code)
+                self._refuse(wanted, exc.code, began)
             finally:
                 self._end_process(EXIT_GPU_FAULT)
         except errors.DarkroomError as exc:
-            self._refuse(wanted, exc.code)
+            self._refuse(wanted, exc.code, began)
         except Exception:
             log.exception("%s: its prompts cannot be encoded", wanted.id)
-            self._refuse(wanted, "internal")
-        finally:
-            self._since = None
+            self._refuse(wanted, "internal", began)
         return None
+
+    def _texts(self, model: str, edit: edits.Edit) -> list[bytes]:
+        while True:
+            pipeline = self._pipeline(model)
+            self._since = time.monotonic()
+            try:
+                return [pipeline.text(prompt) for prompt in edit.prompts]
+            except errors.OutOfMemoryError:
+                if not self._relieve(model):
+                    raise
+            finally:
+                self._since = None
 
     def _store(self, wanted: encodings.Wanted, texts: Sequence[bytes], began: float) -> None:
         try:
@@ -169,9 +187,9 @@ class Encoding:
         finally:
             self._room.release()
 
-    def _refuse(self, wanted: encodings.Wanted, why_not: str) -> None:
+    def _refuse(self, wanted: encodings.Wanted, why_not: str, began: float) -> None:
         log.warning("%s: its prompts are not encoded: %s", wanted.id, why_not)
-        self._encoded(wanted.model, why_not, 0.0)
+        self._encoded(wanted.model, why_not, time.monotonic() - began)
         try:
             self._ledger.run(encodings.answer(wanted, why_not=why_not))
         except errors.StoreUnavailableError as exc:

@@ -30,6 +30,7 @@ class Failures:
         """It is loaded."""
         with self._lock:
             self._failed.pop(model, None)
+            self._times.pop(model, None)
 
     def lately(self) -> tuple[str, ...]:
         """Models that could not be loaded a moment ago."""

@@ -60,14 +60,14 @@ def run_gpu_worker(settings: GpuSettings) -> None:
     own_queues = queues_of(models)
     app = queues.celery_app(settings, own_queues)
     # Apart: a Celery worker consumes all queues that its application knows.
-    text_encoders = queues.celery_app(settings, [queue_names.of_encodings(model) for model in models])
+    text_encoders = queues.celery_app(settings, [queue_names.of_encodings(model, settings.region) for model in models])
     counted = WorkerMetrics(registry(), gpu_type=settings.gpu_type, region=settings.region)
     counted.registry.register(Certificates({"signing": settings.signing_certificate}))
     with contextlib.ExitStack() as stack:
         stack.enter_context(traces.told(settings, "darkroom-worker"))
         connection = stack.enter_context(contextlib.closing(connections.connect(settings)))
         beats = stack.enter_context(contextlib.closing(connections.connect(settings)))
-        others = Others(RedisLedger(connection), settings.worker_name)
+        others = Others(RedisLedger(connection), settings.worker_name, settings.region)
         residency = Residency(
             known,
             weights_dir=settings.weights_dir,
@@ -105,7 +105,9 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             ledger=ledger,
             connection=connection,
             objects=objects,
-            wake=lambda model: _wake(text_encoders, queue_names.of_encodings(model)),
+            wake=lambda model: _wake(text_encoders, queue_names.of_encodings(model, settings.region)),
+            region=settings.region,
+            is_loading=others.is_loading_encoder,
             limit_s=settings.encode_limit_s,
             # An answer is waited for on a connection that gives up after its time-out.
             wait_s=settings.redis_timeout_s / 2,

@@ -1,5 +1,6 @@
 """What a worker knows of the other workers: which work they have the models loaded for."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,18 +10,23 @@ from storage.ledger import call, presence
 
 
 class Others:
-    """The fleet as it was a moment ago."""
+    """The fleet as it was a moment ago. Prompts stay in this worker's `region`."""
 
-    def __init__(self, ledger: call.Ledger, worker: str) -> None:
+    def __init__(self, ledger: call.Ledger, worker: str, region: str = fleet.DEFAULT_REGION) -> None:
         self._ledger = ledger
         self._worker = worker
+        self._region = region
         self._warm: tuple[str, ...] = ()
-        self._encoded: frozenset[str] = frozenset()
+        self._encoders: Mapping[str, frozenset[str]] = {}
 
     def look(self) -> None:
         """Read who is there. Raises `errors.StoreUnavailableError`."""
         present = self._ledger.run(presence.present())
-        self._encoded = frozenset(model for one in fleet.text_encoders(present).values() for model in one["models"])
+        states: dict[str, set[str]] = defaultdict(set)
+        for one in fleet.text_encoders(present).values():
+            for model, state in one["models"].items() if one["region"] == self._region else ():
+                states[model].add(str(state.get("state")))
+        self._encoders = {model: frozenset(found) for model, found in states.items()}
         workers = fleet.gpu_workers(present)
         others = [one for name, one in workers.items() if name != self._worker]
         self._warm = tuple(queue for one in others for queue in _warm_queues(one))
@@ -31,7 +37,12 @@ class Others:
 
     def encodes(self, model: str) -> bool:
         """Whether some worker of text encoders serves a model."""
-        return model in self._encoded
+        return bool(self._encoders.get(model, frozenset()) - {"failed"})
+
+    def is_loading_encoder(self, model: str) -> bool:
+        """Whether one is just loading the model's, and none has it yet."""
+        states = self._encoders.get(model, frozenset())
+        return "starting" in states and "warm" not in states
 
     def warm_queues(self) -> tuple[str, ...]:
         """Queues whose model some other worker has loaded, of those that it serves."""

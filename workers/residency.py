@@ -15,7 +15,7 @@ from storage.contracts.plans import Plan, TextEncoding
 from workers import loader
 from workers.failures import Failures
 from workers.pipelines import base
-from workers.rooms import Resident, Rooms
+from workers.rooms import Resident, Rooms, Starting
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ class Residency:
     _resident: dict[str, Resident] = field(init=False, default_factory=dict)
     _failures: Failures = field(init=False)
     _loader: loader.Loader = field(init=False)
-    _starting: tuple[str, float] | None = field(init=False, default=None)
-    _starting_since: float | None = field(init=False, default=None)
+    _starting: Starting | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -59,7 +58,7 @@ class Residency:
     def resident(self) -> tuple[str, ...]:
         """Models that are loaded or being loaded: work for them need not wait."""
         with self._lock:
-            starting = (self._starting[0],) if self._starting else ()
+            starting = (self._starting.model,) if self._starting else ()
             return (*starting, *self._resident)
 
     def failed(self) -> tuple[str, ...]:
@@ -69,22 +68,22 @@ class Residency:
     @property
     def loading_s(self) -> float:
         """Seconds a model has been loading; 0 while none is."""
-        since = self._starting_since
-        return 0.0 if since is None else self.clock() - since
+        return self.clock() - starting.since if (starting := self._starting) else 0.0
 
     def state(self, model: str) -> dict[str, object]:
         """`cold`, `starting` with a percentage, `warm`, or `failed` with the reason."""
         with self._lock:
-            if self._starting and self._starting[0] == model:
-                return {"state": "starting", "percent": round(100 * self._starting[1])}
+            if self._starting and self._starting.model == model:
+                return {"state": "starting", "percent": round(100 * self._starting.share)}
             if model in self._resident:
                 return {"state": "warm", "placement": self._resident[model].plan.name}
         return self._failures.state(model) or {"state": "cold"}
 
     def encodes_elsewhere(self, model: str) -> bool:
         """Whether its next edit needs prompts that another worker encoded."""
-        resident = self._resident.get(model)
-        plan = resident.plan if resident else self._rooms.plan(model, self._preloaded_plans())
+        starting = next((one for one in (self._starting,) if one and one.model == model), None)
+        one = self._resident.get(model) or starting
+        plan = one.plan if one else self._rooms.plan(model, self._preloaded_plans())
         return plan is not None and plan.encoding == "elsewhere"
 
     def has_room(self, model: str) -> bool:
@@ -126,7 +125,7 @@ class Residency:
                 raise
             finally:
                 with self._lock:
-                    self._starting, self._starting_since = None, None
+                    self._starting = None
         resident = self._resident[model]
         resident.used_at = self.clock()
         return resident.pipeline
@@ -136,10 +135,7 @@ class Residency:
 
         The plan is remembered as long as the worker runs.
         """
-        others = [name for name in self._resident if name not in self.preloaded | {model}]
-        for other in others:
-            self._evict(other, "out of memory")
-        if others:
+        if self._evict_others(model):
             return True
         current = self._resident[model].plan
         lower = self._rooms.lower(model, current)
@@ -150,9 +146,13 @@ class Residency:
         return True
 
     def encode_here(self, model: str) -> None:
-        """Have a model loaded with its text encoder, for a while: nobody else encodes its prompts."""
+        """Have a model loaded with its text encoder, for a while. Raises `errors.ModelUnavailableError` if that has no room."""
+        staying = [one.plan for name, one in self._resident.items() if name in self.preloaded - {model}]
+        if not self._rooms.encode_here(model, staying):
+            raise errors.ModelUnavailableError(
+                f"nobody encodes prompts for {model}, and its text encoder has no room here"
+            )
         log.warning("%s is to encode its prompts itself", model)
-        self._rooms.encode_here(model)
         if model in self._resident:
             self._evict(model, "its text encoder is needed")
 
@@ -189,58 +189,58 @@ class Residency:
             self._evict(model, "not wanted any more")
 
     def _load(self, model: str, on_loaded: base.OnLoaded, *, at_once: bool) -> None:
-        began = self._starting_since = self.clock()
-        plan = self._rooms.plan(model, self._preloaded_plans())
+        began, plan = self.clock(), self._rooms.plan(model, self._preloaded_plans())
         if plan is None:
             raise planning.refusal(self.known, model, self.gpu_type, host_gb=self.host_gb)
-        self._report(model, 0.0, on_loaded)
-        resident: Resident | None = None
-        while resident is None:
-            self._make_room(plan)
-            resident = self._attempt(model, plan, on_loaded, at_once=at_once)
-            if resident is None:
-                plan = self._lower(model, plan)
+        starting = Starting(model, plan, began)
+        with self._lock:
+            self._starting = starting
+        on_loaded(0.0)
+        while (resident := self._attempt(starting, on_loaded, at_once=at_once)) is None:
+            starting.plan = self._lower(model, starting.plan)
         self._failures.forget(model)
         with self._lock:
             self._resident[model] = resident
         on_loaded(1.0)
-        name = self.known.model(model).weights.name
         self.loaded(model, self.clock() - began)
-        log.info("%s loaded in %.1f s (%s, %s): %s", model, self.clock() - began, name, plan.name, resident.cold_start)
+        told = (self.known.model(model).weights.name, resident.plan.name, resident.cold_start)
+        log.info("%s loaded in %.1f s (%s, %s): %s", model, self.clock() - began, *told)
 
-    def _attempt(self, model: str, plan: Plan, on_loaded: base.OnLoaded, *, at_once: bool) -> Resident | None:
+    def _attempt(self, starting: Starting, on_loaded: base.OnLoaded, *, at_once: bool) -> Resident | None:
         """None when there was no memory; what was half placed is gone with the exception when this returns."""
+
+        def report(share: float) -> None:
+            starting.share = share
+            on_loaded(share)
+
+        self._make_room(plan := starting.plan)
         try:
-            loaded = self._loader.load(
-                self.known.model(model), plan, lambda share: self._report(model, share, on_loaded), at_once=at_once
-            )
+            loaded = self._loader.load(self.known.model(starting.model), plan, report, at_once=at_once)
         except errors.OutOfMemoryError:
             return None
         return Resident(loaded.pipeline, plan, self.clock(), loaded.cold_start, loaded.is_warm)
 
     def _lower(self, model: str, plan: Plan) -> Plan:
         """What to try after a plan for which memory did not suffice: the sum was too hopeful, or the card is shared."""
-        others = [name for name in self._resident if name not in self.preloaded]
-        for other in others:
-            self._evict(other, "out of memory")
-        lower = plan if others else self._rooms.lower(model, plan)
+        lower = plan if self._evict_others(model) else self._rooms.lower(model, plan)
         if lower is None:
             raise errors.OutOfMemoryError(f"{model} does not fit on this GPU, not even as {plan.name!r}")
         if lower is not plan:
             log.warning("%s could not be loaded as %r; trying %r", model, plan.name, lower.name)
         return lower
 
-    def _preloaded_plans(self) -> list[Plan]:
-        return [one.plan for name, one in list(self._resident.items()) if name in self.preloaded]
-
-    def _report(self, model: str, share: float, on_loaded: base.OnLoaded) -> None:
-        with self._lock:
-            self._starting = (model, share)
-        on_loaded(share)
+    def _preloaded_plans(self, beside: str = "") -> list[Plan]:
+        return [one.plan for name, one in list(self._resident.items()) if name in self.preloaded - {beside}]
 
     def _make_room(self, plan: Plan) -> None:
         for model in self._rooms.in_the_way(plan, list(self._resident.items()), self.preloaded):
             self._evict(model, "its room is needed")
+
+    def _evict_others(self, model: str) -> bool:
+        others = [name for name in self._resident if name not in self.preloaded | {model}]
+        for other in others:
+            self._evict(other, "out of memory")
+        return bool(others)
 
     def _evict(self, model: str, reason: str) -> None:
         with self._lock:

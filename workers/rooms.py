@@ -1,7 +1,7 @@
 """Which plan a model has room for on the device, beside others or instead of them."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from storage.contracts import catalog, gpus, planning
@@ -10,7 +10,11 @@ from workers import loader
 from workers.pipelines import base
 
 ENCODED_HERE_S = 600.0
-"""How long a model whose prompts nobody else encoded is not loaded without its text encoder again."""
+"""Seconds before a model whose prompts nobody else encoded may be loaded without its text encoder again."""
+
+LADDERS: Mapping[TextEncoding, TextEncoding] = {"here": "here", "elsewhere": "either", "only": "only"}
+"""Among which plans a lower one is looked for, by where the present one has its prompts encoded: a plan with a text encoder is
+followed by others that have it, since the edit was prepared for that."""
 
 
 @dataclass
@@ -22,6 +26,16 @@ class Resident:
     used_at: float
     cold_start: loader.ColdStart
     is_warm: bool = True
+
+
+@dataclass
+class Starting:
+    """A model that is being loaded, since when, and which share of it is there, 0 to 1."""
+
+    model: str
+    plan: Plan
+    since: float
+    share: float = 0.0
 
 
 @dataclass
@@ -40,9 +54,14 @@ class Rooms:
 
     _encoded_here: dict[str, float] = field(init=False, default_factory=dict)
 
-    def encode_here(self, model: str) -> None:
-        """For a while its plans have its text encoder."""
+    def encode_here(self, model: str, staying: Sequence[Plan]) -> bool:
+        """For a while its plans have its text encoder; False, and nothing changes, where no such plan has room."""
+        before = self._encoded_here.get(model)
         self._encoded_here[model] = self.clock() + ENCODED_HERE_S
+        if self.plan(model, staying) is not None:
+            return True
+        self._encoded_here[model] = before or 0.0
+        return False
 
     def _encoding(self, model: str) -> TextEncoding:
         return "here" if self.clock() < self._encoded_here.get(model, 0) else self.encoding(model)
@@ -63,7 +82,7 @@ class Rooms:
 
     def lower(self, model: str, plan: Plan) -> Plan | None:
         """The next plan that needs less, from now on; None when there is none."""
-        wanted, encoding = self.known.model(model), self._encoding(model)
+        wanted, encoding = self.known.model(model), LADDERS[plan.encoding]
         lower = planning.below(plan, wanted, self._gpu, host_gb=self.host_gb, encoding=encoding)
         if lower is not None:
             self._lowered[model] = lower

@@ -12,7 +12,7 @@ from celery.worker import state
 log = logging.getLogger(__name__)
 
 
-class Drained(Protocol):
+class Taker(Protocol):
     """What takes work."""
 
     def drain(self) -> None:
@@ -31,7 +31,7 @@ class Holder(Protocol):
 class Stopper:
     """Stops a worker: asked once it finishes what it holds, within a grace period; asked twice it hands everything back."""
 
-    def __init__(self, taker: Drained, holder: Holder, *, grace_s: float) -> None:
+    def __init__(self, taker: Taker, holder: Holder, *, grace_s: float) -> None:
         self._taker = taker
         self._holder = holder
         self._grace = threading.Timer(grace_s, self._hand_back)

@@ -1,7 +1,7 @@
 """`python -m workers.text_encoder`: a worker that has text encoders alone, and encodes prompts for GPU workers.
 
-Its models' transformers run elsewhere, on GPUs that their text encoders would leave too little room. Told to stop it finishes
-what it has taken.
+Its models' transformers run elsewhere, on GPUs that their text encoders would leave too little room. A text encoder that was
+loaded stays until another needs the room. Told to stop it finishes what it has taken.
 """
 
 import contextlib
@@ -21,16 +21,15 @@ from workers.residency import Residency
 from workers.settings import GpuSettings
 from workers.shutdown import Stopper
 
-COOL_S = 10.0
 STALL_S = 1.0
-"""How often models are looked through for those unused too long, and whether one hangs."""
+"""How often is looked whether a text encoder hangs."""
 
 
 def run_text_encoder(settings: GpuSettings) -> None:
     """Load the text encoders, then serve until told to stop. Raises `ValueError` when the settings do not fit."""
     assignment = assigned(settings, text_encoders=True)
     models = assignment.models
-    app = queues.celery_app(settings, [queue_names.of_encodings(model) for model in models])
+    app = queues.celery_app(settings, [queue_names.of_encodings(model, settings.region) for model in models])
     counted = TextEncoderMetrics(registry())
     with contextlib.ExitStack() as stack:
         stack.enter_context(traces.told(settings, "darkroom-text-encoder"))
@@ -40,7 +39,6 @@ def run_text_encoder(settings: GpuSettings) -> None:
             assignment.known,
             weights_dir=settings.weights_dir,
             gpu_type=settings.gpu_type,
-            keep_warm_s=settings.keep_warm_s,
             load_rest_s=settings.load_rest_s,
             preloaded=frozenset(assignment.preload),
             host_gb=assignment.host_gb,
@@ -50,23 +48,26 @@ def run_text_encoder(settings: GpuSettings) -> None:
         encoding = stack.enter_context(
             contextlib.closing(
                 Encoding(
+                    region=settings.region,
                     models=models,
                     ledger=RedisLedger(connection),
                     objects=objects,
                     pipeline=residency.pipeline,
                     stall_limit_s=settings.stall_limit_s,
+                    load_limit_s=settings.load_limit_s,
+                    loading_s=lambda: residency.loading_s,
+                    relieve=residency.relieve,
                     encoded=counted.encoded,
                 )
             )
         )
         stack.enter_context(served(counted.registry, settings))
+        stack.enter_context(every(STALL_S, encoding.check_stall))
         for model in assignment.preload:
             try:
                 encoding.call_on_device_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
             except errors.DarkroomError as exc:
                 raise ValueError(f"DARKROOM_PRELOAD: {model}: {exc}") from exc
-        stack.enter_context(every(COOL_S, lambda: encoding.call_on_device_thread(residency.cool)))
-        stack.enter_context(every(STALL_S, encoding.check_stall))
 
         def facts() -> dict[str, object]:
             return {

@@ -13,6 +13,6 @@ def is_of_model(queue: str, model: str) -> bool:
     return queue.startswith(f"edits.{model}.") and queue.removeprefix(f"edits.{model}.").count(".") <= 1
 
 
-def of_encodings(model: str) -> str:
-    """`encodings.<model>`, served by workers of text encoders."""
-    return f"encodings.{model}"
+def of_encodings(model: str, region: str) -> str:
+    """`encodings.<model>.<region>`, served by workers of text encoders there."""
+    return f"encodings.{model}.{region}"

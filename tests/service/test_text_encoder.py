@@ -54,7 +54,7 @@ def _stopped(pid: int) -> Iterator[None]:
 
 
 def _asked(store: redis.Redis, model: str = "flux-kontext-dev") -> int:
-    return int(store.zcard(keys.ENCODINGS + model))
+    return int(store.zcard(f"{keys.ENCODINGS}local:{model}"))
 
 
 def _plan(found: dict[str, object]) -> str:

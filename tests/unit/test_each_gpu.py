@@ -117,12 +117,14 @@ def test_the_last_gpus_encode_prompts_for_the_others(
     monkeypatch: pytest.MonkeyPatch, told: dict[str, str], count: int
 ) -> None:
     started: dict[str, tuple[str, str]] = {}
+    encodings: set[str | None] = set()
 
     class Noted:
-        pid = 1
+        pid, alive = 1, False
 
         def __init__(self, name: str, command: tuple[str, ...], environment: dict[str, str], log_file: None) -> None:
             started[name] = (command[-1], environment["CUDA_VISIBLE_DEVICES"])
+            encodings.add(environment.get("DARKROOM_TEXT_ENCODING"))
 
         def __getattr__(self, name: str) -> Any:
             return lambda *_: False
@@ -133,6 +135,7 @@ def test_the_last_gpus_encode_prompts_for_the_others(
     each_gpu.run({"DARKROOM_GPUS": "a,b,c", "DARKROOM_WORKER_NAME": "host", **told}, stopping, threading.Event())
     modules = ["workers.gpu"] * (3 - count) + ["workers.text_encoder"] * count
     assert list(started.values()) == list(zip(modules, "abc", strict=True))
+    assert encodings == {"elsewhere" if count else None}, "all start together, and none is to load its own"
 
 
 @pytest.mark.parametrize("count", ["3", "-1", "all"])

@@ -392,3 +392,46 @@ def test_a_plan_without_a_text_encoder_that_was_too_much_is_not_kept_where_nobod
     assert residency.encodes_elsewhere("a")
     encoding[0] = "here"
     assert not residency.encodes_elsewhere("a")
+
+
+def test_a_model_whose_text_encoder_has_no_room_stays_as_it_is(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    _separable(monkeypatch)
+    # 14 GB with it and 13.1 without.
+    residency = shelf.residency(memory_gb=13.5, encoding=lambda model: "elsewhere")
+    residency.pipeline("a")
+    with pytest.raises(errors.ModelUnavailableError, match="has no room here"):
+        residency.encode_here("a")
+    assert shelf.log == ["load a"]
+    assert residency.encodes_elsewhere("a")
+    assert residency.pipeline("a"), "it is served as soon as somebody encodes prompts again"
+
+
+def test_what_is_loading_is_what_the_next_edit_is_prepared_for(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    _separable(monkeypatch)
+    encoding: list[TextEncoding] = ["elsewhere"]
+    residency, seen = shelf.residency(encoding=lambda model: encoding[0]), []
+
+    def loaded(share: float) -> None:
+        if share < 1:
+            encoding[0] = "here"
+            seen.append(residency.encodes_elsewhere("a"))
+
+    residency.pipeline("a", loaded)
+    assert False not in seen[1:]
+
+
+@pytest.mark.parametrize(("kind", "ladder"), [("here", "here"), ("elsewhere", "either"), ("only", "only")])
+def test_less_memory_is_looked_for_among_plans_of_the_same_kind(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, kind: TextEncoding, ladder: str
+) -> None:
+    _separable(monkeypatch)
+    asked: list[object] = []
+
+    def below(*args: object, **more: object) -> None:
+        asked.append(more["encoding"])
+
+    monkeypatch.setattr(planning, "below", below)
+    residency = shelf.residency(encoding=lambda model: kind)
+    residency.pipeline("a")
+    assert not residency.relieve("a")
+    assert asked == [ladder]

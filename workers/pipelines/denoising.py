@@ -51,7 +51,7 @@ class Denoising:
         """What the large text encoder makes of a prompt: (1, tokens, width)."""
         raise NotImplementedError
 
-    def unread(self) -> torch.Tensor:
+    def placeholder(self) -> torch.Tensor:
         """Zeros in the shape of `per_token`, for an edit that nobody looks at."""
         raise NotImplementedError
 
@@ -62,10 +62,10 @@ class Denoising:
     def _encode(self, prompt: str) -> tuple[torch.Tensor, ...]:
         if self.encodes:
             return self.per_token(prompt), *self.pooled(prompt)
-        sent = self._encoded.get(prompt)
-        embeddings = self.unread() if sent is None else unpacked(sent)
-        device = self.pipe._execution_device
-        return embeddings.to(device, self.pipe.transformer.dtype), *self.pooled(prompt)
+        if prompt not in self._encoded:
+            raise errors.InternalError("A prompt was to be encoded elsewhere, and was not")
+        embeddings = unpacked(self._encoded[prompt])
+        return embeddings.to(self.pipe._execution_device, self.pipe.transformer.dtype), *self.pooled(prompt)
 
     def text(self, prompt: str) -> bytes:
         """See `base.Pipeline`."""
@@ -190,6 +190,8 @@ class Denoising:
         if self.plan.encoding == "only":
             self.text(job.prompt)
             return
+        if not self.encodes:
+            job = dataclasses.replace(job, encoded={job.prompt: packed(self.placeholder())})
         self.applied.resume_compiled()
         while True:
             try:

@@ -49,7 +49,7 @@ class Flux2(Denoising):
         embeddings, _ = self.pipe.encode_prompt(prompt=without_marks(prompt), text_encoder_out_layers=self._text_layers)
         return embeddings
 
-    def unread(self) -> torch.Tensor:
+    def placeholder(self) -> torch.Tensor:
         """See `Denoising`."""
         return torch.zeros(1, TEXT_TOKENS, self.pipe.transformer.config.joint_attention_dim)
 

@@ -40,7 +40,7 @@ class KontextPipeline(Denoising):
         )
         return embeddings
 
-    def unread(self) -> torch.Tensor:
+    def placeholder(self) -> torch.Tensor:
         """See `Denoising`."""
         return torch.zeros(1, self._longest, self.pipe.transformer.config.joint_attention_dim)
 

@@ -47,7 +47,7 @@ def pipeline(
     where, dtype = device.of(gpu_type)
     with faults.translated(), _blamed_on(weights.name, str(folder) if folder else None):
         special = dict(special or {})
-        if weights.gguf is not None:
+        if weights.gguf is not None and plan.encoding != "only":
             special["transformer"] = gguf_files.transformer(gguf_files.located(weights.gguf))
         pipe, revision = _read(weights, folder, allowed, dtype, on_loaded, special, plan, _straight_to(where, plan))
         applied = execution.applied(pipe, plan, where)

@@ -36,6 +36,8 @@ class PromptMemory:
             device, kept = self._kept[prompt]
             return tuple(one.to(device) for one in kept)
         embeddings = self._encode(prompt)
+        if not self._most:
+            return embeddings
         self._kept[prompt] = (embeddings[0].device, tuple(one.cpu() for one in embeddings))
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)

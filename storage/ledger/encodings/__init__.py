@@ -38,6 +38,7 @@ class Wanted:
     id: str
     token: int
     tenant: str
+    region: str
     model: str
     edit: edits.Edit | None
 
@@ -49,17 +50,24 @@ class Wanted:
 
 def keep(wanted: Wanted) -> Call[int]:
     """They are encoded and about to be stored; what nobody fetches is deleted after a while."""
-    arguments = (wanted.id, wanted.token, wanted.model, wanted.prefix, int(ENCODINGS_KEPT_S * 1000))
+    place = (wanted.region, wanted.model)
+    arguments = (wanted.id, wanted.token, *place, wanted.prefix, int(ENCODINGS_KEPT_S * 1000))
     return Call(script="keep_encoding", arguments=arguments, decode=int)
 
 
-def ask(claim: generations.Claim) -> Call[bool]:
-    """Ask for a claim's prompts to be encoded. False: the claim is lost."""
-    return Call(script="ask_encoding", arguments=(claim.id, claim.token), decode=lambda reply: reply == "asked")
+def ask(claim: generations.Claim, region: str) -> Call[bool]:
+    """Ask for a claim's prompts to be encoded in a region. False: the claim is lost."""
+    arguments = (claim.id, claim.token, region)
+    return Call(script="ask_encoding", arguments=arguments, decode=lambda reply: reply == "asked")
 
 
-def take(models: Sequence[str]) -> Call[Wanted | None]:
-    """What has waited longest, of the first of these models that has something."""
+def withdraw(claim: generations.Claim, region: str) -> Call[int]:
+    """Nobody waits for it any more."""
+    return Call(script="withdraw_encoding", arguments=(claim.id, claim.token, region, claim.edit.model), decode=int)
+
+
+def take(region: str, models: Sequence[str]) -> Call[Wanted | None]:
+    """What has waited longest in a region, of the first of these models that has something."""
 
     def decode(reply: list[Any] | None) -> Wanted | None:
         if not reply:
@@ -69,9 +77,9 @@ def take(models: Sequence[str]) -> Call[Wanted | None]:
             edit = submissions.recorded_edit(recorded)
         except ValueError:
             edit = None
-        return Wanted(id=id_, token=int(token), tenant=tenant, model=model, edit=edit)
+        return Wanted(id=id_, token=int(token), tenant=tenant, region=region, model=model, edit=edit)
 
-    return Call(script="take_encoding", arguments=tuple(models), decode=decode)
+    return Call(script="take_encoding", arguments=(region, *models), decode=decode)
 
 
 def answer(wanted: Wanted, *, why_not: str = "") -> Call[int]:
