@@ -153,16 +153,16 @@ def _coordinates(seen: torch.Tensor) -> torch.Tensor:
     return seen @ rows(seen.shape[-1]).T.to(seen.device) / seen.shape[-1]
 
 
-def _choice(seen: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """How far vectors (..., width) are from choosing operations as `shares` does (..., operations)."""
-    logits = SHARPNESS * _coordinates(seen)
+def _choice(coordinates: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """How far vectors, by their coordinates (..., operations), are from choosing as `shares` does (..., operations)."""
+    logits = SHARPNESS * coordinates
     return functional.cross_entropy(logits.flatten(0, -2), shares.expand(*logits.shape).flatten(0, -2))
 
 
-def _indecision(seen: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """How far vectors (..., width) are from the likely operations alone: half of each of two would cancel both."""
+def _indecision(coordinates: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """How far vectors are from the likely operations alone: half of each of two would cancel both. Arguments are `_choice`'s."""
     likely = (shares >= shares.amax(-1, keepdim=True).clamp(max=LIKELY)).float()
-    return (_coordinates(seen) - functional.normalize(likely, dim=-1)).square().sum(-1).mean()
+    return (coordinates - functional.normalize(likely, dim=-1)).square().sum(-1).mean()
 
 
 def _everywhere(one: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -181,11 +181,12 @@ def loss_of(
     count, tokens = len(shares), seen.shape[1]
     loss = (seen[:count] - _everywhere(per_token, tokens)).square().mean()
     loss = loss + (seen_pooled[:count] - pooled).square().mean()
+    at, pooled_at = _coordinates(seen), _coordinates(seen_pooled)
     if told_by:
         told = told_by(batch.unlabelled).softmax(-1)
-        loss = loss + _indecision(seen[count:], _everywhere(told, tokens)) + _indecision(seen_pooled[count:], told)
+        loss = loss + _indecision(at[count:], _everywhere(told, tokens)) + _indecision(pooled_at[count:], told)
         shares = torch.cat([shares, told])
-    return loss + _choice(seen, _everywhere(shares, tokens)) + _choice(seen_pooled, shares)
+    return loss + _choice(at, _everywhere(shares, tokens)) + _choice(pooled_at, shares)
 
 
 def train(folder: Path, limits: Limits) -> None:

@@ -10,7 +10,12 @@ def of(model: str, gpu_type: str = ANY_GPU, region: str | None = None) -> str:
 
 def is_of_model(queue: str, model: str) -> bool:
     """Whether a queue is one of a model's; names of GPU types and regions have no dots."""
-    return queue.startswith(f"edits.{model}.") and queue.removeprefix(f"edits.{model}.").count(".") <= 1
+    return queue.startswith(f"edits.{model}.") and place_of(queue, model).count(".") <= 1
+
+
+def place_of(queue: str, model: str) -> str:
+    """Where a model's queue is served: `any`, or a GPU type, and `.<region>` for one region alone."""
+    return queue.removeprefix(f"edits.{model}.")
 
 
 def of_encodings(model: str, region: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from api.service.accepted import Accepted
 from api.service.erasure import Erased
 from api.service.read import ResultView
-from storage.contracts import batches, catalog, errors, events, generations, results
+from storage.contracts import batches, catalog, errors, events, generations, queue_names, results
 
 Sign = Callable[[str, datetime], str]
 """Object key and expiry to URL."""
@@ -92,9 +92,9 @@ def _ran_on(one: generations.Generation) -> dict[str, Any] | None:
     """Which worker, where, and why that one."""
     if one.worker is None or one.gpu_type is None:
         return None
-    *_, place = one.queue.partition(f"edits.{one.edit.model}.")
+    place = queue_names.place_of(one.queue, one.edit.model)
     timings = one.result.timings if one.result else None
-    why = "the first that was free" if place == "any" else f"pinned to {place}"
+    why = "the first that was free" if place == queue_names.ANY_GPU else f"pinned to {place}"
     if timings is not None:
         why += "; the model was loaded for it" if timings.load_ms else "; it had the model loaded"
     return {"worker": one.worker, "gpu_type": one.gpu_type, "region": one.region, "why": why}
