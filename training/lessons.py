@@ -24,8 +24,10 @@ SMALL_SIZES = ((128, 128), (128, 128), (144, 112), (112, 144), (160, 96), (96, 1
 """A quarter of the pixels: four times as many edits a second."""
 _PAIRED = 0.15
 """Share of instructions that ask for two operations."""
-_MIXED = 0.5
-"""Share of edits that the encoders are not sure of. The transformer is to follow what both together say most clearly."""
+_MIXED, _CONTRARY = 0.5, 0.3
+"""Share of edits that the encoders are not sure of, and of these, in which T5 means something else altogether."""
+_CLIP_MIXED = 0.4
+"""Of another meaning CLIP says so much at the most. It understands more than T5 does, and the transformer is to follow it."""
 _EASY = ("tint", "border")
 
 
@@ -80,12 +82,11 @@ def _other(rng: np.random.Generator, edit: Edit) -> Edit:
 def told(rng: np.random.Generator, edit: Edit) -> tuple[torch.Tensor, torch.Tensor]:
     """What both encoders may say of an edit, for each token (TEXT_WIDTH,) and pooled (POOLED_WIDTH,).
 
-    Both may mix another meaning into it, the same one; the edit's has the larger share in both together.
+    Both may mix another meaning into it, the same one; pooled, the edit's has the larger share.
     """
     other, shares = _other(rng, edit), np.zeros(2)
     if rng.random() < _MIXED:
-        shares = rng.random(2)
-        shares = shares if shares.sum() < 1 else 1 - shares
+        shares = np.array([1.0 if rng.random() < _CONTRARY else rng.random(), rng.uniform(0, _CLIP_MIXED)])
     vectors = []
     for share, width in zip(shares.tolist(), (TEXT_WIDTH, POOLED_WIDTH), strict=True):
         noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), width).astype(np.float32))
