@@ -83,7 +83,8 @@ def pytest_collection_finish() -> None:
 LONGEST = (
     "test_oracle", "test_page", "test_recovery", "test_samples",
     "test_command_line", "test_failover", "test_bench_gpu", "test_embedded_stack",
-    "test_limits", "test_meaning", "test_phases", "test_profiles", "test_execution", "test_adapters", "test_runpod",
+    "test_limits", "test_text_encoder", "test_meaning", "test_phases", "test_profiles", "test_execution", "test_adapters",
+    "test_runpod",
     "test_edge", "test_keys", "test_tokens", "test_fleet", "test_logs", "test_contracts", "test_loading", "test_families",
     "test_release", "test_backup", "test_openai", "test_blocks", "test_traces", "test_published_samples", "test_bare",
 )  # fmt: skip
