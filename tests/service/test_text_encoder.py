@@ -30,7 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
         DARKROOM_CATALOG=f"{stack_environment(folder)['DARKROOM_CATALOG']}:{again}",
         DARKROOM_TEXT_ENCODING="elsewhere",
         DARKROOM_TEXT_ENCODERS="1",
-        DARKROOM_ENCODE_LIMIT_S="20",
+        DARKROOM_ENCODE_LIMIT_S="40",
         DARKROOM_MODELS='["flux-kontext-dev", "flux-2-klein-4b", "kontext-again", "quick"]',
     ) as one:
         yield one
