@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from darkroom import inputs
 from darkroom.batches import Done, Row, place_of, saved
 from darkroom.synchronous import Client
 
@@ -18,15 +19,13 @@ OVER = frozenset({"completed", "cancelled"})
 
 def line_of(row: Row) -> bytes:
     """A row as a JSON object in a line; a picture of this machine goes with it. Raises `OSError` where it cannot be read."""
-    shaped = {"aspect_ratio", "width", "height", "exact_size"} & row.parameters.keys()
-    has_picture = row.image is not None or "parent_generation_id" in row.parameters
-    shape = {} if shaped or not has_picture else {"aspect_ratio": "match_input_image"}
+    fields = inputs.shaped(row.parameters, has_picture=row.image is not None)
     picture = {} if row.image is None else {"input_image": _url(row.image)}
-    return json.dumps({"custom_id": row.custom_id, **shape, **row.parameters, **picture}).encode()
+    return json.dumps({"custom_id": row.custom_id, **fields, **picture}).encode()
 
 
 def _url(image: str) -> str:
-    if image.startswith(("http://", "https://", "data:")):
+    if inputs.is_url(image):
         return image
     path = Path(image).expanduser()
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"

@@ -30,7 +30,7 @@ def request_of(fields: Mapping[str, object], pictures: Mapping[str, Sources]) ->
     """
     told = {name: value for name, value in fields.items() if value is not None}
     listed = {name: _listed(value) for name, value in pictures.items() if value is not None}
-    if not any(not _is_url(one) for sources in listed.values() for one in sources):
+    if not any(not is_url(one) for sources in listed.values() for one in sources):
         urls: dict[str, object] = {
             name: sources[0] if len(sources) == 1 else list(sources) for name, sources in listed.items()
         }
@@ -38,16 +38,23 @@ def request_of(fields: Mapping[str, object], pictures: Mapping[str, Sources]) ->
     files: list[Upload] = []
     urls = {}
     for name, sources in listed.items():
-        if all(_is_url(one) for one in sources):
+        if all(is_url(one) for one in sources):
             # A form has one value of a name: several URLs would have to be fetched here.
             if len(sources) > 1:
                 raise TypeError(f"{name}: several URLs cannot be sent beside an uploaded picture")
             urls[name] = sources[0]
-        elif any(_is_url(one) for one in sources):
+        elif any(is_url(one) for one in sources):
             raise TypeError(f"{name}: URLs and uploaded pictures cannot be mixed; download the URLs first")
         else:
             files += [(name, _upload(one)) for one in sources]
     return {"data": {name: _text(value) for name, value in {**told, **urls}.items()}, "files": files}
+
+
+def shaped(fields: Mapping[str, object], *, has_picture: bool) -> dict[str, object]:
+    """Fields, with the input's shape where they say none and there is a picture."""
+    says = {"aspect_ratio", "width", "height", "exact_size"} & fields.keys()
+    has_picture = has_picture or "parent_generation_id" in fields
+    return {**({} if says or not has_picture else {"aspect_ratio": "match_input_image"}), **fields}
 
 
 def _listed(value: "Sources") -> Sequence["Source"]:
@@ -56,7 +63,8 @@ def _listed(value: "Sources") -> Sequence["Source"]:
     return [value]  # type: ignore[list-item]
 
 
-def _is_url(source: "Source") -> bool:
+def is_url(source: "Source") -> bool:
+    """Whether a picture is named by a URL or a data URI, which is sent as it is."""
     return isinstance(source, str) and source.startswith(("http://", "https://", "data:"))
 
 

@@ -96,10 +96,7 @@ class Client:
         (docs/parameters.md) and those of every request (docs/api.md). Without an aspect ratio or a size the result has the
         input's shape.
         """
-        shaped = {"aspect_ratio", "width", "height", "exact_size"} & parameters.keys()
-        has_picture = image is not None or "parent_generation_id" in parameters
-        shape = {} if shaped or not has_picture else {"aspect_ratio": "match_input_image"}
-        fields = {"model": model, "prompt": prompt, **shape, **parameters}
+        fields = {"model": model, "prompt": prompt, **inputs.shaped(parameters, has_picture=image is not None)}
         request = inputs.request_of(fields, {"input_image": image, "mask_image": mask})
         return Accepted.of(self._submit("/api/ai/queue", idempotency_key, **request))
 

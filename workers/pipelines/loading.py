@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("diffusers", "transformers")
 HEAVY = ("transformer", "text_encoder", "text_encoder_2", "vae")
 """Parts with weights worth counting, the largest first."""
+
 Part = Callable[[type[Any], dict[str, Any]], tuple[Any, Mapping[str, Any]]]
 """Loads a part in a way of its own, given its class and the arguments of `from_pretrained`; with that one's report."""
 
