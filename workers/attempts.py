@@ -13,6 +13,9 @@ from storage.contracts import generations
 
 T = TypeVar("T")
 
+EXIT_HANGING, EXIT_GPU_FAULT = 70, 71
+"""What a process ends with that hangs, or whose GPU failed."""
+
 
 def begun(claim: generations.Claim) -> Span:
     """The attempt's span, below the request it came with; its time in the queue is a span beside it, or below without one."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from storage.contracts import errors
 from workers import attempts
+from workers.attempts import EXIT_GPU_FAULT
 from workers.claiming import Claiming
 from workers.finishing import Finishing, Stored
 from workers.leases import Keeper, Lease
@@ -34,8 +35,6 @@ DELIVERIES = 32
 
 PATIENCE_S = 1.0
 """How long an input may take to arrive before the next generation is claimed beside it."""
-
-EXIT_GPU_FAULT = 71
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Protocol
 from storage.contracts import edits, errors
 from storage.ledger import call, encodings
 from workers import attempts
+from workers.attempts import EXIT_GPU_FAULT, EXIT_HANGING
 from workers.pipelines import base
 
 log = logging.getLogger(__name__)
@@ -18,8 +19,6 @@ UPLOADS = 4
 """Encodings on their way to the object store, while the next is computed."""
 
 CONTENT_TYPE = "application/octet-stream"
-
-EXIT_GPU_FAULT, EXIT_HANGING = 71, 70
 
 
 class ObjectStore(Protocol):

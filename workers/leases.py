@@ -12,6 +12,7 @@ from PIL import Image
 from storage.contracts import errors, generations
 from storage.ledger import call, claims
 from workers import attempts
+from workers.attempts import EXIT_HANGING
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,6 @@ PROGRESS_EVERY_S = 0.1
 
 HANGING_S = 5.0
 """An edit past its limit ends at its next step; one that reaches none within this long after is hanging."""
-
-EXIT_HANGING = 70
 
 PREVIEW_QUALITY = 75
 

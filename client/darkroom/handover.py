@@ -54,10 +54,17 @@ def submitted(
 
 def manifest(client: Client, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What became of each line of a batch that is over, in the order of the request. Raises `ValueError` before."""
+    return _lines(_manifest_file(client, batch, "jsonl"))
+
+
+def _manifest_file(client: Client, batch: Mapping[str, Any], ending: str) -> bytes:
     if not batch["results"]:
         raise ValueError(f"batch {batch['batch_id']} is {batch['status']}, and its manifest is not there yet")
-    text = client.fetch(batch["results"]["jsonl_url"]).decode()
-    return [json.loads(line) for line in text.splitlines() if line]
+    return client.fetch(batch["results"][f"{ending}_url"])
+
+
+def _lines(file: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.decode().splitlines() if line]
 
 
 def save_results(
@@ -68,10 +75,11 @@ def save_results(
     `progress` is told how many are missing. Raises `ValueError` for a batch that is not over, `GoneError` for a result that is no
     longer kept, and `OSError`.
     """
-    lines = manifest(client, batch)
+    files = {ending: _manifest_file(client, batch, ending) for ending in ("csv", "jsonl")}
     folder.mkdir(parents=True, exist_ok=True)
-    for ending in ("csv", "jsonl"):
-        (folder / f"manifest.{ending}").write_bytes(client.fetch(batch["results"][f"{ending}_url"]))
+    for ending, file in files.items():
+        (folder / f"manifest.{ending}").write_bytes(file)
+    lines = _lines(files["jsonl"])
     there = {file.stem for file in folder.iterdir()}
     missing = [(place, line["generation_id"]) for place, line in _placed(lines) if place not in there]
     with progress(len(missing)) as done:
