@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from storage.contracts import errors
 from storage.contracts.values import Frozen
@@ -25,7 +34,7 @@ class Parameter(Frozen):
     @model_validator(mode="after")
     def _default_is_allowed(self) -> "Parameter":
         if self.default is not None:
-            request_model("default", {"default": self})(default=self.default)
+            TypeAdapter(_annotation(self)).validate_python(self.default)
         return self
 
 
@@ -120,28 +129,34 @@ def typed(value: Any, parameter: Parameter | None) -> Any:
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
 
+def _annotation(parameter: Parameter) -> Any:
+    """The type of a value, with what it is checked for."""
+    annotation: Any = Literal[parameter.choices] if parameter.choices else _TYPES[parameter.type]
+    constraints: dict[str, Any] = {}
+    if parameter.minimum is not None:
+        constraints["ge"] = parameter.minimum
+    if parameter.exclusive_minimum is not None:
+        constraints["gt"] = parameter.exclusive_minimum
+    if parameter.maximum is not None:
+        constraints["le"] = parameter.maximum
+    if parameter.max_length is not None:
+        constraints["max_length"] = parameter.max_length
+    if parameter.type == "number":
+        constraints["allow_inf_nan"] = False
+    if not parameter.choices:
+        # "28" is no integer and true is no number: JSON has types, and a form's text was converted before.
+        constraints["strict"] = True
+    annotation = Annotated[annotation, Field(**constraints)]
+    if parameter.required and parameter.type == "string":
+        annotation = Annotated[annotation, AfterValidator(not_blank)]
+    return annotation
+
+
 def request_model(name: str, parameters: Mapping[str, Parameter]) -> type[BaseModel]:
     """A model that checks a request's parameters and completes them."""
     fields: dict[str, Any] = {}
     for field, parameter in parameters.items():
-        annotation: Any = Literal[parameter.choices] if parameter.choices else _TYPES[parameter.type]
-        constraints: dict[str, Any] = {}
-        if parameter.minimum is not None:
-            constraints["ge"] = parameter.minimum
-        if parameter.exclusive_minimum is not None:
-            constraints["gt"] = parameter.exclusive_minimum
-        if parameter.maximum is not None:
-            constraints["le"] = parameter.maximum
-        if parameter.max_length is not None:
-            constraints["max_length"] = parameter.max_length
-        if parameter.type == "number":
-            constraints["allow_inf_nan"] = False
-        if not parameter.choices:
-            # "28" is no integer and true is no number: JSON has types, and a form's text was converted before.
-            constraints["strict"] = True
-        annotation = Annotated[annotation, Field(**constraints)]
-        if parameter.required and parameter.type == "string":
-            annotation = Annotated[annotation, AfterValidator(not_blank)]
+        annotation = _annotation(parameter)
         fields[field] = (annotation, ...) if parameter.required else (annotation | None, parameter.default)
     return create_model(name, __config__=ConfigDict(extra="forbid", hide_input_in_errors=True), **fields)
 
