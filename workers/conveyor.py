@@ -22,6 +22,7 @@ from workers.order import Order, WouldEvict
 from workers.preparing import Prepared, Preparing
 from workers.retrying import Retrying
 from workers.running import Edited, Running
+from workers.serving import Serving
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ class Phases:
     retrying: Retrying
 
 
-class Conveyor:
-    """A GPU worker's threads."""
+class Conveyor(Serving):
+    """A GPU worker's threads. `serve` returns with the last edits still on the belt."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Conveyor:
         would_evict: WouldEvict = lambda model: frozenset(),
         end_process: Callable[[int], object] = attempts.end_process,
     ) -> None:
+        super().__init__()
         self._phases = phases
         self._keeper = keeper
         self._lookahead = Lookahead(look_ahead_s, most=IN_FLIGHT - 1, patience_s=PATIENCE_S)
@@ -69,9 +71,7 @@ class Conveyor:
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._finishers = ThreadPoolExecutor(2, thread_name_prefix="finish")
         self._deliverers = ThreadPoolExecutor(DELIVERIES, thread_name_prefix="deliver")
-        self._serving = threading.Lock()
         self._free = threading.BoundedSemaphore(IN_FLIGHT)
-        self._draining = threading.Event()
 
     def call_on_pipeline_thread(self, function: Callable[[], object]) -> None:
         """Run something where the pipeline runs, and wait for it: loading a model, for one."""
@@ -82,34 +82,9 @@ class Conveyor:
         """How long the pipeline was idle before each of the last edits while that one had been waiting."""
         return self._lookahead.idle_ms
 
-    def serve(self, *, wait: bool = True) -> None:
-        """Serve until nothing waits, or until told to drain. Returns with the last edits still on the belt.
-
-        One thread serves at a time; without `wait`, nothing is done while another does.
-        """
-        if not self._serving.acquire(blocking=wait):
-            return
-        try:
-            while self._put_next_on_belt(has_ticket=wait):
-                pass
-        finally:
-            self._serving.release()
-
-    def look_by_itself(self, every_s: float) -> None:
-        """Serve now and then without a ticket, until told to drain: a worker whose tickets go astray is slow, not deaf."""
-        while not self._draining.wait(every_s):
-            self.serve(wait=False)
-
-    def drain(self) -> None:
-        """Claim nothing new."""
-        self._draining.set()
-
     def close(self) -> None:
         """Finish what is on the belt, then end the threads."""
-        self.drain()
-        # Whoever is serving claims nothing more, but may be about to put what it has claimed on the belt.
-        with self._serving:
-            pass
+        self._wait_until_drained()
         self._preparers.shutdown(wait=True)
         self._pipeline.shutdown(wait=True)
         self._finishers.shutdown(wait=True)
@@ -125,8 +100,8 @@ class Conveyor:
             log.exception("a claim failed")
         return None
 
-    def _put_next_on_belt(self, *, has_ticket: bool) -> bool:
-        """Claim the next generation. Returns when the one after it should be claimed; False when nothing waits."""
+    def _serve_next(self, *, has_ticket: bool) -> bool:
+        """Put the next generation on the belt. Returns when the one after it should be claimed."""
         self._free.acquire()
         lease = None if self._draining.is_set() else self._claim(has_ticket=has_ticket)
         if lease is None:

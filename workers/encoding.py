@@ -12,6 +12,7 @@ from storage.ledger import call, encodings
 from workers import attempts
 from workers.attempts import EXIT_GPU_FAULT, EXIT_HANGING
 from workers.pipelines import base
+from workers.serving import Serving
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class ObjectStore(Protocol):
         ...
 
 
-class Encoding:
+class Encoding(Serving):
     """A worker of text encoders. What it takes it answers; should it die instead, whoever asked asks again.
 
     A text encoder that takes longer than `stall_limit_s` for one edit's prompts hangs, or longer than `load_limit_s` to load
@@ -53,6 +54,7 @@ class Encoding:
         encoded: Callable[[str, str, float], None] = lambda model, outcome, seconds: None,
         end_process: Callable[[int], object] = attempts.end_process,
     ) -> None:
+        super().__init__()
         self._region = region
         self._models = list(models)
         self._ledger = ledger
@@ -66,8 +68,6 @@ class Encoding:
         self._device = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._uploaders = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
         self._room = threading.BoundedSemaphore(UPLOADS)
-        self._serving = threading.Lock()
-        self._draining = threading.Event()
         self._since: float | None = None
 
     def call_on_device_thread(self, function: Callable[[], object]) -> None:
@@ -79,21 +79,6 @@ class Encoding:
         """Whether a prompt is being encoded."""
         return self._since is not None
 
-    def serve(self, *, wait: bool = True) -> None:
-        """Serve until nothing waits, or until told to drain. One thread does at a time; without `wait` nothing is done then."""
-        if not self._serving.acquire(blocking=wait):
-            return
-        try:
-            while not self._draining.is_set() and self._serve_next():
-                pass
-        finally:
-            self._serving.release()
-
-    def look_by_itself(self, every_s: float) -> None:
-        """Serve now and then without a ticket, until told to drain."""
-        while not self._draining.wait(every_s):
-            self.serve(wait=False)
-
     def check_stall(self) -> None:
         """End the process if a text encoder hangs: a thread cannot be ended."""
         since = self._since
@@ -102,22 +87,16 @@ class Encoding:
             log.error("a text encoder hangs; ending this process")
             self._end_process(EXIT_HANGING)
 
-    def drain(self) -> None:
-        """Take nothing new."""
-        self._draining.set()
-
     def hand_back(self) -> None:
         """Nothing is to be done: what was taken and is not answered is asked for again."""
 
     def close(self) -> None:
         """Finish what was taken, then end the threads."""
-        self.drain()
-        with self._serving:
-            pass
+        self._wait_until_drained()
         self._device.shutdown(wait=True)
         self._uploaders.shutdown(wait=True)
 
-    def _serve_next(self) -> bool:
+    def _serve_next(self, *, has_ticket: bool) -> bool:
         self._room.acquire()
         is_uploading = False
         try:
