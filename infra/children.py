@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,26 @@ def _tied(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-ISc", _TIED, *command] if sys.platform == "linux" else list(command)
 
 
+class Process(Protocol):
+    """A process that was started: what is used of a `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def poll(self) -> int | None:
+        """How it ended: its exit code, or a signal's number below zero; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Until it has ended; raises `subprocess.TimeoutExpired`."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+
 class Child:
     """One process with its log file; without one it writes where this process does."""
 
@@ -39,19 +60,23 @@ class Child:
     ) -> None:
         self.name = name
         self._log_file = log_file
-        self._command = _tied(command)
+        self.command = tuple(command)
         self.environment = dict(environment)
         self._quick_deaths = 0
         if log_file is not None:
             log_file.parent.mkdir(parents=True, exist_ok=True)
-        self._process = self._spawn()
+        self._start()
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         self._started = time.monotonic()
+        self._process = self.launched()
+
+    def launched(self) -> Process:
+        """A new process of this child's."""
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(self._log_file.open("ab")) if self._log_file else None
             return subprocess.Popen(
-                self._command,
+                _tied(self.command),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -80,7 +105,7 @@ class Child:
         self._quick_deaths += 1
         if self._quick_deaths >= QUICK_DEATHS:
             log.warning("%s keeps dying; see %s", self.name, self._log_file or "what it wrote")
-        self._process = self._spawn()
+        self._start()
 
     @property
     def log_file(self) -> Path:

@@ -65,8 +65,8 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(options: stack_options.Options) -> Iterator[Stack]:
-    """Start a stack and stop it when the block ends. Raises `stack_options.StartError`."""
+def running(options: stack_options.Options, start: type[Child] = Child) -> Iterator[Stack]:
+    """Start a stack, each process by `start`, and stop it when the block ends. Raises `stack_options.StartError`."""
     options.data_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_locked(options.data_dir))
@@ -79,7 +79,7 @@ def running(options: stack_options.Options) -> Iterator[Stack]:
 
         def launch(name: str, *command: str, extra: Mapping[str, str] | None = None) -> Child:
             log_file = options.data_dir / "logs" / f"{name}.log"
-            children[name] = Child(name, command, {**environment, **(extra or {})}, log_file)
+            children[name] = start(name, command, {**environment, **(extra or {})}, log_file)
             return children[name]
 
         if "REDIS_URL" not in options.environment:

@@ -29,6 +29,7 @@ from xdist.scheduler import LoadFileScheduling
 from infra import embedded, stack_options
 from storage import connections, garbage, keys
 from tests import scheduling, web
+from tests.forking import ForkedChild
 
 # Until all tests are imported, which sets off collections that find nothing.
 gc.disable()
@@ -137,7 +138,9 @@ def stack_environment(data_dir: Path, **extra: str) -> dict[str, str]:
         "DARKROOM_WEIGHTS_DIR": extra.get("DARKROOM_WEIGHTS_DIR") or str(_weights()),
         "DARKROOM_CATALOG": f"{shipped}:{Path(__file__).parent / 'catalog.toml'}",
         "DARKROOM_LEASE_S": "15",
-        "DARKROOM_REDIS_TIMEOUT_S": "10",
+        "DARKROOM_REDIS_TIMEOUT_S": "20",
+        # Few tests have something edited by it.
+        "DARKROOM_PRELOAD": "[]",
         "DARKROOM_BEAT_S": "0.5",
         "DARKROOM_SWEEP_S": "0.5",
         "DARKROOM_REST_S": "0.2",
@@ -160,7 +163,8 @@ def _object_store() -> dict[str, str]:
 @contextlib.contextmanager
 def running_stack(data_dir: Path, **extra: str) -> Iterator[embedded.Stack]:
     """Start one and stop it."""
-    with embedded.running(stack_options.Options.from_environment(stack_environment(data_dir, **extra))) as stack:
+    options = stack_options.Options.from_environment(stack_environment(data_dir, **extra))
+    with embedded.running(options, ForkedChild) as stack:
         yield stack
 
 

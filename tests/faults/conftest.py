@@ -17,6 +17,7 @@ from urllib3.util import Retry
 
 from infra import embedded, stack_options
 from tests.conftest import TENANTS, Tenant, eventually, stack_environment
+from tests.forking import ForkedChild
 
 WORKERS = ("worker-1", "worker-2")
 
@@ -116,7 +117,7 @@ def fault_environment(data_dir: Path, **extra: str) -> dict[str, str]:
 def supervised(data_dir: Path, *, through: Callable[[int], int] | None = None, **extra: str) -> Iterator[Victim]:
     """A stack whose processes are started again; `through` puts a proxy before each store, Redis first."""
     options = stack_options.Options.from_environment(fault_environment(data_dir, **extra))
-    with embedded.running(replace(options, through=through) if through else options) as stack:
+    with embedded.running(replace(options, through=through) if through else options, ForkedChild) as stack:
         stopping = threading.Event()
         watcher = threading.Thread(target=stack.watch, args=[stopping])
         watcher.start()
