@@ -8,7 +8,6 @@ the oracle's among them.
 import ctypes
 import gc
 import multiprocessing
-import multiprocessing.context
 import os
 import runpy
 import signal
@@ -19,10 +18,6 @@ from pathlib import Path
 
 from infra.children import Child, Process
 
-_PRELOADED = (
-    "api.app", "workers.gpu", "workers.housekeeping", "workers.text_encoder", "workers.pipelines.flux2",
-    "workers.pipelines.klein", "workers.pipelines.kontext", "workers.pipelines.stand_in",
-)  # fmt: skip
 _PR_SET_PDEATHSIG = 1
 """As in linux/prctl.h."""
 
@@ -43,7 +38,7 @@ class _Forked:
 
     def __init__(self, module: str, environment: Mapping[str, str], log_file: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(_PRELOADED))
+        context.set_forkserver_preload(["tests.preloaded"])
         # A daemon is ended with this process where nobody stopped it.
         self._process = context.Process(target=_run, args=(module, dict(environment), log_file), daemon=True)
         self._process.start()
