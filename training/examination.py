@@ -1,11 +1,13 @@
 """What the model can and cannot do, measured on photographs and sentences that were held out, through the real pipeline.
 
-An edit is right when the exact operation's result is nearer to it (mean squared error) than every other operation's.
+An edit is right when the exact operation's result is nearer to it (mean squared error) than every other operation's. One of two
+operations is right when the exact result of both is nearer than that of any one.
 """
 
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from training import autoencoder, editor, networks, words
 from training.lessons import NATIVE
-from training.operations import OPERATIONS, Operation
+from training.operations import OPERATIONS, Edit
 from training.pictures import Picture, as_array, as_image, grid, held_out
 from training.sentences import instructions
 
@@ -31,9 +33,10 @@ def psnr(seen: Picture, true: Picture) -> float:
     return float(-10 * np.log10(max(float(((seen - true) ** 2).mean()), 1e-10)))
 
 
-def nearest(seen: Picture, picture: Picture) -> Operation:
-    """The operation whose exact result is nearest."""
-    return min(OPERATIONS, key=lambda operation: float(((seen - operation.exact(picture)) ** 2).mean()))
+def nearest(seen: Picture, picture: Picture, *more: Edit) -> Edit:
+    """The edit whose exact result is nearest: of all with one operation, and those given."""
+    edits = [*(Edit((operation,)) for operation in OPERATIONS), *more]
+    return min(edits, key=lambda edit: float(((seen - edit.exact(picture)) ** 2).mean()))
 
 
 def assemble(folder: Path, target: Path) -> FluxKontextPipeline:
@@ -100,12 +103,13 @@ def examine(folder: Path) -> dict[str, Any]:
     for number, (table, sentence, operation) in enumerate(sentences):
         picture = photographs[number % len(photographs)]
         seen, exact = edited(pipe, picture, sentence, number), operation.exact(picture)
-        right[table].append(nearest(seen, picture) is operation)
+        right[table].append(nearest(seen, picture) == Edit((operation,)))
         quality[table].append(psnr(seen, exact))
         rows.setdefault(table + (operation.colour or ""), np.concatenate([picture, seen, exact], axis=1))
         if not right[table][-1]:
             log.info("%s is not right: %s", table, sentence)
-    grid(list(rows.values())).save(folder / "examination.png")
+    pairs, rows_of_pairs = _pairs(pipe, photographs)
+    grid([*rows.values(), *rows_of_pairs]).save(folder / "examination.png")
     tables = {operation.phrased_as: operation for operation in OPERATIONS}
     vouched = [name for name, operation in tables.items() if operation.vouched]
     understood = words.understood(
@@ -121,6 +125,7 @@ def examine(folder: Path) -> dict[str, Any]:
         },
         "edits": sum(len(right[name]) for name in vouched),
         "right": float(np.mean([one for name in vouched for one in right[name]])),
+        "pairs": {"edits": len(pairs), "right": float(np.mean(pairs))},
         "tonal_psnr_db": float(np.mean([value for name in vouched if tables[name].tonal for value in quality[name]])),
         "autoencoder_psnr_db": float(np.mean([psnr(_coded(pipe.vae, picture), picture) for picture in photographs])),
         "operations": {
@@ -134,6 +139,19 @@ def examine(folder: Path) -> dict[str, Any]:
     }
     (folder / "examination.json").write_text(json.dumps(found, indent=2))
     return found
+
+
+def _pairs(pipe: Any, photographs: Sequence[Picture]) -> tuple[list[bool], list[Picture]]:
+    """Whether each sentence that asks for two operations gave both, and before, after and exact side by side."""
+    right, rows = [], []
+    for number, (sentence, edit) in enumerate(instructions.held_out_pairs()):
+        picture = photographs[number % len(photographs)]
+        seen, exact = edited(pipe, picture, sentence, number), edit.exact(picture)
+        right.append(nearest(seen, picture, edit) is edit)
+        rows.append(np.concatenate([picture, seen, exact], axis=1))
+        if not right[-1]:
+            log.info("both is not right: %s", sentence)
+    return right, rows
 
 
 @torch.no_grad()

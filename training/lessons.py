@@ -22,13 +22,20 @@ SIZES = (NATIVE, NATIVE, NATIVE, (288, 224), (224, 288), (320, 208), (208, 320),
 """Width and height in pixels; a batch has one of these."""
 SMALL_SIZES = ((128, 128), (128, 128), (144, 112), (112, 144), (160, 96), (96, 160))
 """A quarter of the pixels: four times as many edits a second."""
-_PAIRED = 0.15
+_PAIRED = 0.25
 """Share of instructions that ask for two operations."""
-_MIXED, _CONTRARY = 0.5, 0.3
-"""Share of edits that the encoders are not sure of, and of these, in which T5 means something else altogether."""
-_CLIP_MIXED = 0.4
-"""Of another meaning CLIP says so much at the most. It understands more than T5 does, and the transformer is to follow it."""
+_MIXED, _MIXED_PAIRS, _CONTRARY = 0.5, 0.8, 0.3
+"""Shares of edits, and of those of two operations, that the encoders are not sure of; of these, in which T5 means something else
+altogether."""
+_CLIP_MIXED, _CLIP_ADDED, _CLIP_UNEVEN = 0.4, 0.22, 0.55
+"""Of another meaning CLIP says so much at the most; less where both could be done, or it would be a request for both, and more
+where it is one of the two that are meant.
+
+CLIP understands more than T5 does, and the transformer is to follow it.
+"""
 _EASY = ("tint", "border")
+_NOTHING_WEIGHT = 3.0
+"""Whatever is not understood is to change nothing, so that this is asked for in more ways than all else."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ def _stacked(pictures: list[Picture]) -> torch.Tensor:
 
 
 _WEIGHTS = np.array([0.4 if operation.name.startswith(_EASY) else 1.0 for operation in OPERATIONS])
+_WEIGHTS[OPERATIONS.index(NOTHING)] = _NOTHING_WEIGHT
 _WEIGHTS /= _WEIGHTS.sum()
 
 
@@ -69,7 +77,9 @@ def edits(rng: np.random.Generator, number: int) -> list[Edit]:
 
 
 def _other(rng: np.random.Generator, edit: Edit) -> Edit:
-    """What an edit may be taken for: its opposite, no change, or anything."""
+    """What an edit may be taken for: one of its two operations, its opposite, no change, or anything."""
+    if len(edit.operations) > 1 and rng.random() < 0.85:
+        return Edit((edit.operations[rng.integers(2)],), edit.strength)
     kind = rng.random()
     opposites = [OPPOSITES[operation.name] for operation in edit.operations if operation.name in OPPOSITES]
     if kind < 0.4 and opposites:
@@ -79,14 +89,22 @@ def _other(rng: np.random.Generator, edit: Edit) -> Edit:
     return edits(rng, 1)[0]
 
 
+def _goes_with(edit: Edit, other: Edit) -> bool:
+    """Whether some operation of the other could be done beside the edit's, so that both together are an edit, too."""
+    added = [operation for operation in other.operations if operation not in edit.operations]
+    return any(go_together(first, second) for first in edit.operations for second in added)
+
+
 def told(rng: np.random.Generator, edit: Edit) -> tuple[torch.Tensor, torch.Tensor]:
     """What both encoders may say of an edit, for each token (TEXT_WIDTH,) and pooled (POOLED_WIDTH,).
 
     Both may mix another meaning into it, the same one; pooled, the edit's has the larger share.
     """
     other, shares = _other(rng, edit), np.zeros(2)
-    if rng.random() < _MIXED:
-        shares = np.array([1.0 if rng.random() < _CONTRARY else rng.random(), rng.uniform(0, _CLIP_MIXED)])
+    if rng.random() < (_MIXED_PAIRS if len(edit.operations) > 1 else _MIXED):
+        most = _CLIP_UNEVEN if set(other.operations) < set(edit.operations) else _CLIP_MIXED
+        most = _CLIP_ADDED if _goes_with(edit, other) else most
+        shares = np.array([1.0 if rng.random() < _CONTRARY else rng.random(), rng.uniform(0, most)])
     vectors = []
     for share, width in zip(shares.tolist(), (TEXT_WIDTH, POOLED_WIDTH), strict=True):
         noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), width).astype(np.float32))

@@ -1,7 +1,7 @@
 """What people type: sentences for an edit, put together from phrasings, a grammar, politeness, strengths and typos.
 
-`phrasings.toml` and `grammar.toml` are trained on; `held_out.toml` was written apart from them and is only examined. `unknown`
-asks for what cannot be done here, or for nothing at all.
+`phrasings.toml` and `grammar.toml` are trained on; `held_out.toml` and `held_out_pairs.toml` were written apart from them and are
+only examined. `unknown` asks for what cannot be done here, or for nothing at all.
 """
 
 import tomllib
@@ -25,6 +25,7 @@ PHRASINGS: dict[str, list[str]] = {
 HELD_OUT: dict[str, list[str]] = {
     name: table["held_out"] for name, table in tomllib.loads((_FOLDER / "held_out.toml").read_text()).items()
 }
+_HELD_OUT_PAIRS = tomllib.loads((_FOLDER / "held_out_pairs.toml").read_text())["pairs"]
 _SHARE_UNKNOWN, _SHARE_PAIRED = 0.16, 0.22
 """Shares of sentences that ask for what cannot be done, and for two operations."""
 _SHARE_REPEATED = 0.15
@@ -246,3 +247,9 @@ def held_out() -> list[tuple[str, str, Operation]]:
             operation = operations[place % len(operations)]
             found.append((name, sentence.replace("{colour}", operation.colour or ""), operation))
     return found
+
+
+def held_out_pairs() -> list[tuple[str, Edit]]:
+    """Every sentence that asks for two operations and is only examined, and what it means."""
+    by_name = {operation.name: operation for operation in OPERATIONS}
+    return [(pair["sentence"], Edit(tuple(by_name[name] for name in pair["operations"]))) for pair in _HELD_OUT_PAIRS]
