@@ -20,7 +20,7 @@ from training import autoencoder, editor, networks, words
 from training.lessons import NATIVE
 from training.operations import OPERATIONS, Edit
 from training.pictures import Picture, as_array, as_image, grid, held_out
-from training.sentences import instructions
+from training.sentences.held_out import held_out_pairs, held_out_sentences
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def examine(folder: Path) -> dict[str, Any]:
     """
     pipe = assemble(folder, folder / "kontext-mini").to(networks.device())
     pipe.set_progress_bar_config(disable=True)
-    photographs, sentences = held_out(*NATIVE), instructions.held_out()
+    photographs, sentences = held_out(*NATIVE), held_out_sentences()
     right: dict[str, list[bool]] = defaultdict(list)
     quality: dict[str, list[float]] = defaultdict(list)
     rows: dict[str, Picture] = {}
@@ -144,7 +144,7 @@ def examine(folder: Path) -> dict[str, Any]:
 def _pairs(pipe: Any, photographs: Sequence[Picture]) -> tuple[list[bool], list[Picture]]:
     """Whether each sentence that asks for two operations gave both, and before, after and exact side by side."""
     right, rows = [], []
-    for number, (sentence, edit) in enumerate(instructions.held_out_pairs()):
+    for number, (sentence, edit) in enumerate(held_out_pairs()):
         picture = photographs[number % len(photographs)]
         seen, exact = edited(pipe, picture, sentence, number), edit.exact(picture)
         right.append(nearest(seen, picture, edit) is edit)

@@ -89,22 +89,24 @@ def _other(rng: np.random.Generator, edit: Edit) -> Edit:
     return edits(rng, 1)[0]
 
 
-def _goes_with(edit: Edit, other: Edit) -> bool:
-    """Whether some operation of the other could be done beside the edit's, so that both together are an edit, too."""
-    added = [operation for operation in other.operations if operation not in edit.operations]
-    return any(go_together(first, second) for first in edit.operations for second in added)
+def _most_of_clip(edit: Edit, other: Edit) -> float:
+    """How much CLIP may say of the other meaning."""
+    added = set(other.operations) - set(edit.operations)
+    if any(go_together(first, second) for first in edit.operations for second in added):
+        return _CLIP_ADDED
+    return _CLIP_UNEVEN if set(other.operations) < set(edit.operations) else _CLIP_MIXED
 
 
 def told(rng: np.random.Generator, edit: Edit) -> tuple[torch.Tensor, torch.Tensor]:
     """What both encoders may say of an edit, for each token (TEXT_WIDTH,) and pooled (POOLED_WIDTH,).
 
-    Both may mix another meaning into it, the same one; pooled, the edit's has the larger share.
+    Both may mix another meaning into it, the same one; pooled, the edit's has the larger share, or all of it where the other
+    is one of its two operations.
     """
     other, shares = _other(rng, edit), np.zeros(2)
     if rng.random() < (_MIXED_PAIRS if len(edit.operations) > 1 else _MIXED):
-        most = _CLIP_UNEVEN if set(other.operations) < set(edit.operations) else _CLIP_MIXED
-        most = _CLIP_ADDED if _goes_with(edit, other) else most
-        shares = np.array([1.0 if rng.random() < _CONTRARY else rng.random(), rng.uniform(0, most)])
+        of_t5 = 1.0 if rng.random() < _CONTRARY else rng.random()
+        shares = np.array([of_t5, rng.uniform(0, _most_of_clip(edit, other))])
     vectors = []
     for share, width in zip(shares.tolist(), (TEXT_WIDTH, POOLED_WIDTH), strict=True):
         noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), width).astype(np.float32))

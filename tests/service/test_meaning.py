@@ -18,7 +18,7 @@ from tests.conftest import PHOTOGRAPH, TENANTS, Tenant, encoded, running_stack
 from training.examination import nearest, psnr
 from training.operations import NOTHING, OPERATIONS, Edit, Operation
 from training.pictures import Picture, as_array
-from training.sentences import instructions
+from training.sentences.held_out import HELD_OUT, held_out_pairs
 
 SHIPPED = Path(embedded.__file__).parent / "catalog.embedded.toml"
 COLOURS = ("red", "white")
@@ -57,7 +57,7 @@ def _edited(tenant: Tenant, image: Image.Image, prompt: str, **more: object) -> 
 
 def _held_out(operation: Operation) -> str:
     """A sentence that was held out of training."""
-    sentence = instructions.HELD_OUT[operation.phrased_as][0]
+    sentence = HELD_OUT[operation.phrased_as][0]
     return sentence.replace("{colour}", operation.colour or "")
 
 
@@ -82,7 +82,7 @@ def test_nothing_changes_where_nothing_or_the_unknown_is_requested(
 
 
 def test_two_operations_of_one_instruction_are_done(alice: Tenant, photograph_256: Image.Image) -> None:
-    sentence, both = instructions.held_out_pairs()[0]
+    sentence, both = held_out_pairs()[0]
     before = as_array(photograph_256)
     assert nearest(_edited(alice, photograph_256, sentence), before, both) is both
 

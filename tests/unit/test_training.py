@@ -15,6 +15,7 @@ from training.lessons import told
 from training.operations import EVERYTHING, OPERATIONS, Edit, Operation
 from training.sentences import instructions
 from training.sentences.altered import altered
+from training.sentences.held_out import HELD_OUT, held_out_sentences
 
 
 def test_the_computed_encoder_is_the_linear_map() -> None:
@@ -68,9 +69,9 @@ CHOICES = {
 
 
 def test_no_held_out_sentence_can_come_of_the_phrasings() -> None:
-    assert set(instructions.HELD_OUT) == set(instructions.PHRASINGS)
-    assert min(map(len, instructions.HELD_OUT.values())) >= 4
-    held_out = [sentence.lower().rstrip(".!?") for _, sentence, _ in instructions.held_out()]
+    assert set(HELD_OUT) == set(instructions.PHRASINGS)
+    assert min(map(len, HELD_OUT.values())) >= 4
+    held_out = [sentence.lower().rstrip(".!?") for _, sentence, _ in held_out_sentences()]
     patterns = [_pattern(phrasing) for phrasings in instructions.PHRASINGS.values() for phrasing in phrasings]
     assert [sentence for sentence in held_out if any(pattern.fullmatch(sentence) for pattern in patterns)] == []
 
@@ -154,7 +155,7 @@ def test_an_edit_of_two_operations_applies_the_frame_last() -> None:
 def test_the_shipped_encoders_understand_what_others_write() -> None:
     """Without an edit: what each encoder makes of the held-out sentences."""
     encoders = _shipped_encoders()
-    sentences = instructions.held_out()
+    sentences = held_out_sentences()
     tokenizers = words.tokenizers(networks.SHIPPED)
     for seen in words.understood(encoders, tokenizers, [sentence for _, sentence, _ in sentences]):
         right = [one is meant for (_, _, meant), one in zip(sentences, seen, strict=True)]

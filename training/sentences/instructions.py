@@ -1,7 +1,6 @@
 """What people type: sentences for an edit, put together from phrasings, a grammar, politeness, strengths and typos.
 
-`phrasings.toml` and `grammar.toml` are trained on; `held_out.toml` and `held_out_pairs.toml` were written apart from them and are
-only examined. `unknown` asks for what cannot be done here, or for nothing at all.
+Of `phrasings.toml` and `grammar.toml`, which are trained on. `unknown` asks for what cannot be done here, or for nothing at all.
 """
 
 import tomllib
@@ -22,10 +21,6 @@ _FOLDER = Path(__file__).parent
 PHRASINGS: dict[str, list[str]] = {
     name: table["trained"] for name, table in tomllib.loads((_FOLDER / "phrasings.toml").read_text()).items()
 }
-HELD_OUT: dict[str, list[str]] = {
-    name: table["held_out"] for name, table in tomllib.loads((_FOLDER / "held_out.toml").read_text()).items()
-}
-_HELD_OUT_PAIRS = tomllib.loads((_FOLDER / "held_out_pairs.toml").read_text())["pairs"]
 _SHARE_UNKNOWN, _SHARE_PAIRED = 0.16, 0.22
 """Shares of sentences that ask for what cannot be done, and for two operations."""
 _SHARE_REPEATED = 0.15
@@ -236,20 +231,3 @@ def instruction(rng: Generator) -> tuple[str, Edit]:
     strength = float(rng.choice(list(STRENGTH), p=(0.2, 0.6, 0.2))) if graded else 1.0
     edit = Edit(tuple(operations), strength)
     return worded(rng, edit), edit
-
-
-def held_out() -> list[tuple[str, str, Operation]]:
-    """Every sentence that is only examined: its table, itself with one of the colours, and the operation it means."""
-    found: list[tuple[str, str, Operation]] = []
-    for name, sentences in HELD_OUT.items():
-        operations = [operation for operation in OPERATIONS if operation.phrased_as == name] or [NOTHING]
-        for place, sentence in enumerate(sentences):
-            operation = operations[place % len(operations)]
-            found.append((name, sentence.replace("{colour}", operation.colour or ""), operation))
-    return found
-
-
-def held_out_pairs() -> list[tuple[str, Edit]]:
-    """Every sentence that asks for two operations and is only examined, and what it means."""
-    by_name = {operation.name: operation for operation in OPERATIONS}
-    return [(pair["sentence"], Edit(tuple(by_name[name] for name in pair["operations"]))) for pair in _HELD_OUT_PAIRS]
