@@ -1,6 +1,8 @@
 """What the small trained model is made of: exact operations, instructions, and an encoder that is computed."""
 
+import gzip
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from training.checkpoints import Course, Limits, begun_anew
 from training.conditioning import conditioning, rows
 from training.lessons import told
 from training.operations import EVERYTHING, OPERATIONS, Edit, Operation
-from training.sentences import instructions
+from training.sentences import instructions, wordnet
 from training.sentences.altered import altered
 from training.sentences.held_out import HELD_OUT, held_out_sentences
 
@@ -93,6 +95,29 @@ def test_a_sentence_is_complete_and_depends_on_its_seed_alone(operation: Operati
         assert not set("{}") & set(first)
 
 
+@pytest.fixture
+def few_words_of_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Carried copies of a word each, read instead of Debian's package, which few machines have."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(wordnet, "INSTALLED", tmp_path / "not installed")
+    wordnet.CARRIED.mkdir(parents=True)
+    for part in wordnet.PARTS:
+        line = f"00001740 05 {part[0]} 01 {part}_horse 0 000 | an animal of this kind; the horses were led to water  "
+        wordnet.copy(part).write_bytes(gzip.compress(f"  1 a line of the licence\n{line}\n".encode("latin-1")))
+    cached = (wordnet.sentences, wordnet.things)
+    for one in cached:
+        one.cache_clear()
+    yield
+    for one in cached:
+        one.cache_clear()
+
+
+def test_words_of_wordnet_are_things_and_sentences(few_words_of_wordnet: None) -> None:
+    assert wordnet.things() == ("noun horse",)
+    assert set(wordnet.sentences()) == {"an animal of this kind", "the horses were led to water"}
+
+
+@pytest.mark.usefixtures("few_words_of_wordnet")
 def test_an_altered_sentence_has_similar_words_and_is_never_empty() -> None:
     words_of = [instructions.instruction(np.random.default_rng(seed))[0].lower().split() for seed in range(200)]
     similar = {word: ("replaced",) for words in words_of for word in words}
