@@ -21,6 +21,13 @@ def let_go() -> None:
     settle()
 
 
+def drop_frames(exc: BaseException | None) -> None:
+    """Let go of what an exception, and those it came of, hold on to: the frames that they passed through, with all in them."""
+    while exc is not None:
+        exc.__traceback__ = None
+        exc = exc.__cause__ or exc.__context__
+
+
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
     """Collect nothing for as long as the block lasts.

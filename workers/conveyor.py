@@ -74,8 +74,15 @@ class Conveyor(Serving):
         self._free = threading.BoundedSemaphore(IN_FLIGHT)
 
     def call_on_pipeline_thread(self, function: Callable[[], object]) -> None:
-        """Run something where the pipeline runs, and wait for it: loading a model, for one."""
-        self._pipeline.submit(function).result()
+        """Run something where the pipeline runs, and wait for it: loading a model, for one. Raises what it raises.
+
+        Where the GPU fails, this process is ended.
+        """
+        try:
+            self._pipeline.submit(function).result()
+        except errors.GpuFaultError as exc:
+            self._end_with(exc)
+            raise
 
     @property
     def idle_ms(self) -> tuple[float, ...]:
@@ -163,10 +170,8 @@ class Conveyor(Serving):
         """Compile what the edit did without; its picture is on its way meanwhile."""
         try:
             self._phases.running.finish_warming(lease)
-        except errors.GpuFaultError:
-            log.exception("the GPU failed while a model was warmed up; ending this process")
-            self._keeper.hand_back()
-            self._end_process(EXIT_GPU_FAULT)
+        except errors.GpuFaultError as exc:
+            self._end_with(exc)
         except Exception:
             log.exception("a model could not be warmed up")
 
@@ -200,15 +205,21 @@ class Conveyor(Serving):
             self._let_go(lease, on_belt=on_belt)
         return None
 
-    def _end_faulty(self, lease: Lease, fault: errors.GpuFaultError) -> None:
+    def _end_with(self, fault: errors.GpuFaultError) -> None:
         """Nothing can be computed any more in this process: what it holds goes back, and the supervisor starts another."""
         log.error("the GPU failed; ending this process", exc_info=fault)
         try:
-            self._give_up(lease, fault)
-            self._keeper.drop(lease)
             self._keeper.hand_back()
         finally:
             self._end_process(EXIT_GPU_FAULT)
+
+    def _end_faulty(self, lease: Lease, fault: errors.GpuFaultError) -> None:
+        """The same, with a claim that met it, for which it counts."""
+        try:
+            self._give_up(lease, fault)
+            self._keeper.drop(lease)
+        finally:
+            self._end_with(fault)
 
     def _give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
         """Whatever happens here, the generation is let go of: its lease runs out, and the housekeeping worker sees to it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from storage import garbage
 from storage.contracts import edits, errors
 from storage.ledger import call, encodings
 from workers import attempts
@@ -147,11 +148,14 @@ class Encoding(Serving):
             self._since = time.monotonic()
             try:
                 return [pipeline.text(prompt) for prompt in edit.prompts]
-            except errors.OutOfMemoryError:
-                if not self._relieve(model):
-                    raise
+            except errors.OutOfMemoryError as exc:
+                exhausted = exc
             finally:
                 self._since = None
+            # They hold the text encoder's parts, which are to go.
+            garbage.drop_frames(exhausted)
+            if not self._relieve(model):
+                raise exhausted
 
     def _store(self, wanted: encodings.Wanted, texts: Sequence[bytes], began: float) -> None:
         try:

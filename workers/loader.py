@@ -57,7 +57,8 @@ class Loader:
         """Read a model's weights as a plan says, and run an edit of the usual size.
 
         With `at_once` somebody waits: what would have to be compiled first computes eagerly, and `warm_up` is to be called after
-        the first edit. Raises `errors.ModelUnavailableError`, `errors.OutOfMemoryError` and `errors.GpuFaultError`.
+        the first edit. Raises `errors.ModelUnavailableError`, `errors.GpuFaultError` and `errors.OutOfMemoryError`, when nothing
+        of it is in memory any more.
         """
         began = self.clock()
         weights = model.weights
@@ -74,9 +75,8 @@ class Loader:
             message = f"{weights.name}: a library that it needs is not installed: {exc}"
             raise errors.ModelUnavailableError(message) from exc
         imported = self.clock()
-        pipeline: base.Pipeline = family.load(
-            weights, folder if folder.is_dir() else None, self.gpu_type, plan, on_loaded
-        )
+        at = folder if folder.is_dir() else None
+        pipeline = _emptied_where_exhausted(lambda: family.load(weights, at, self.gpu_type, plan, on_loaded))
         read = self.clock()
         is_compiled = compiling.is_kept(self.compile_cache, weights.name, plan.name)
         is_warm = not (at_once and not is_compiled and pipeline.postpone_compiling())
@@ -86,19 +86,49 @@ class Loader:
         garbage.settle()
         return Loaded(pipeline=pipeline, cold_start=cold_start, is_warm=is_warm)
 
+    def finish_warming(self, model: catalog.Model, pipeline: base.Pipeline, plan: plans.Plan) -> bool:
+        """Compile what a first edit did without; False where that failed, and it is closed. Raises `errors.GpuFaultError`."""
+        began = self.clock()
+        try:
+            self.warm_up(model, pipeline, plan)
+        except errors.GpuFaultError:
+            raise
+        except errors.DarkroomError as exc:
+            log.warning("%s cannot be warmed up: %s", model.weights.name, exc)
+            return False
+        log.info("%s warmed up in %.1f s, after its first edit", model.weights.name, self.clock() - began)
+        return True
+
     def warm_up(self, model: catalog.Model, pipeline: base.Pipeline, plan: plans.Plan) -> None:
         """Compile and tune; what cannot be is closed. Raises as `load`."""
+        failure: errors.DarkroomError
         try:
             pipeline.warm_up(usual_job(model))
-        except errors.DarkroomError:
-            pipeline.close()
-            raise
+        except errors.DarkroomError as exc:
+            failure = exc
         except Exception as exc:
-            pipeline.close()
             log.exception("%s cannot be warmed up", model.weights.name)
             reason = str(exc).partition("\n")[0][:200]
-            raise errors.ModelUnavailableError(f"{model.weights.name} loads, but does not run: {reason}") from exc
-        compiling.note_kept(self.compile_cache, model.weights.name, plan.name)
+            failure = errors.ModelUnavailableError(f"{model.weights.name} loads, but does not run: {reason}")
+        else:
+            compiling.note_kept(self.compile_cache, model.weights.name, plan.name)
+            return
+        # They hold the pipeline's parts, which are to go.
+        garbage.drop_frames(failure)
+        pipeline.close()
+        raise failure
+
+
+def _emptied_where_exhausted(load: Callable[[], base.Pipeline]) -> base.Pipeline:
+    """What it loads; where memory runs out, what was half placed goes, too."""
+    try:
+        return load()
+    except errors.OutOfMemoryError as exc:
+        exhausted = exc
+    garbage.drop_frames(exhausted)
+    # Parts refer to each other in circles.
+    garbage.let_go()
+    raise exhausted
 
 
 def usual_job(model: catalog.Model) -> base.Job:

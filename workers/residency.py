@@ -48,6 +48,7 @@ class Residency:
     _failures: Failures = field(init=False)
     _loader: loader.Loader = field(init=False)
     _starting: Starting | None = field(init=False, default=None)
+    _warming_since: float | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -67,8 +68,10 @@ class Residency:
 
     @property
     def loading_s(self) -> float:
-        """Seconds a model has been loading; 0 while none is."""
-        return self.clock() - starting.since if (starting := self._starting) else 0.0
+        """Seconds a model has been loading, or been compiled after its first edit; 0 while none is."""
+        starting, warming_since = self._starting, self._warming_since
+        since = starting.since if starting else warming_since
+        return 0.0 if since is None else self.clock() - since
 
     def state(self, model: str) -> dict[str, object]:
         """`cold`, `starting` with a percentage, `warm`, or `failed` with the reason."""
@@ -161,15 +164,12 @@ class Residency:
         resident = self._resident.get(model)
         if resident is None or resident.is_warm:
             return
-        resident.is_warm = True
-        began = self.clock()
+        resident.is_warm, self._warming_since = True, self.clock()
         try:
-            self._loader.warm_up(self.known.model(model), resident.pipeline, resident.plan)
-            log.info("%s warmed up in %.1f s, after its first edit", model, self.clock() - began)
-        except errors.GpuFaultError:
-            raise
-        except errors.DarkroomError as exc:
-            log.warning("%s cannot be warmed up: %s", model, exc)
+            is_usable = self._loader.finish_warming(self.known.model(model), resident.pipeline, resident.plan)
+        finally:
+            self._warming_since = None
+        if not is_usable:
             with self._lock:
                 del self._resident[model]
 
@@ -207,7 +207,7 @@ class Residency:
         log.info("%s loaded in %.1f s (%s, %s): %s", model, self.clock() - began, *told)
 
     def _attempt(self, starting: Starting, on_loaded: base.OnLoaded, *, at_once: bool) -> Resident | None:
-        """None when there was no memory; what was half placed is gone with the exception when this returns."""
+        """None when there was no memory."""
 
         def report(share: float) -> None:
             starting.share = share

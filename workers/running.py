@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from storage import traces
+from storage import garbage, traces
 from storage.contracts import errors
 from workers.leases import Lease
 from workers.pipelines import base
@@ -91,11 +91,14 @@ class Running:
                 job, upsampled = self._upsampled(pipeline, prepared)
                 picture = pipeline.edit(job, after_step, lease.show if edit.previews else None)
                 break
-            except errors.OutOfMemoryError:
-                # At once and by a plan that needs less: the same again would end the same.
-                lease.pause_editing()
-                if not self._relieve(edit.model):
-                    raise
+            except errors.OutOfMemoryError as exc:
+                exhausted = exc
+            # At once and by a plan that needs less: the same again would end the same.
+            lease.pause_editing()
+            # They hold the pipeline's parts, which are to go.
+            garbage.drop_frames(exhausted)
+            if not self._relieve(edit.model):
+                raise exhausted
         execution_ms = round((time.monotonic() - began) * 1000)
         lease.end_editing()
         return Edited(

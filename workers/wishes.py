@@ -1,6 +1,5 @@
 """Loads models that are wanted ahead of work, keeps them, and lets them go."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 
@@ -10,7 +9,10 @@ from workers.residency import Residency
 
 
 class Wishes:
-    """Sees to one worker's wishes. `on_pipeline` runs something where models are loaded, and waits for it."""
+    """Sees to one worker's wishes.
+
+    `on_pipeline` runs something where models are loaded, waits for it, and ends the process where the GPU fails.
+    """
 
     def __init__(
         self,
@@ -56,5 +58,9 @@ class Wishes:
             self._residency.let_go(model)
 
     def _load(self, model: str) -> None:
-        with contextlib.suppress(errors.DarkroomError):  # its state says why
+        try:
             self._residency.pipeline(model, again=True)
+        except errors.GpuFaultError:
+            raise  # nothing can be computed any more in this process
+        except errors.DarkroomError:
+            return  # its state says why

@@ -10,6 +10,7 @@ from opentelemetry.trace import INVALID_SPAN
 
 from storage.contracts import errors
 from tests.conftest import eventually
+from workers.attempts import EXIT_GPU_FAULT
 from workers.conveyor import IN_FLIGHT, Conveyor
 
 
@@ -290,6 +291,21 @@ def test_a_gpu_that_fails_while_a_model_is_loaded_ahead_is_blamed_on_who_asked_f
     assert ended.wait(5)
     conveyor.close()
     assert desk.given_up == ["gpu_fault"]
+
+
+def test_a_gpu_that_fails_without_a_claim_ends_the_process_and_is_blamed_on_nobody() -> None:
+    desk, ended = Desk(waiting=0), []
+
+    def load() -> None:
+        raise errors.GpuFaultError("illegal memory access")
+
+    conveyor = Conveyor(Phases(desk), desk, look_ahead_s=10, end_process=ended.append)  # type: ignore[arg-type]
+    with pytest.raises(errors.GpuFaultError):
+        conveyor.call_on_pipeline_thread(load)
+    conveyor.close()
+    assert ended == [EXIT_GPU_FAULT]
+    assert desk.given_up == []
+    assert ("hand back", 0) in desk.log
 
 
 def test_whatever_goes_wrong_in_giving_up_the_generation_is_let_go_of(belt: Belt) -> None:

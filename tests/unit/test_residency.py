@@ -435,3 +435,21 @@ def test_less_memory_is_looked_for_among_plans_of_the_same_kind(
     residency.pipeline("a")
     assert not residency.relieve("a")
     assert asked == [ladder]
+
+
+def test_compiling_after_a_first_edit_is_limited_in_time_as_loading_is(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = shelf.residency()
+    _compiling(monkeypatch, shelf.log)
+    residency.pipeline("a", at_once=True)
+    told = []
+
+    def hang(self: object, job: object) -> None:
+        shelf.now += 7
+        told.append(residency.loading_s)
+
+    monkeypatch.setattr(stand_in.StandInPipeline, "warm_up", hang)
+    residency.finish_warming("a")
+    assert told == [7]
+    assert residency.loading_s == 0

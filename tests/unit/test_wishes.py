@@ -104,3 +104,15 @@ def test_a_failure_is_counted_and_tried_again_when_somebody_asks(shelf: Shelf) -
     assert residency.state("a") == {"state": "failed", "reason": "no weights", "failures": 1}
     worker.look()
     assert residency.state("a")["state"] == "warm"
+
+
+def test_what_cannot_be_loaded_is_told_by_its_state_but_a_fault_of_the_gpu_to_whoever_ends_the_process(
+    shelf: Shelf,
+) -> None:
+    residency = shelf.residency()
+    shelf.failing = [errors.ModelUnavailableError("damaged"), errors.GpuFaultError("illegal memory access")]
+    worker = _wishes(residency, Ledger({"a": "once"}))
+    worker.look()
+    assert residency.state("a")["reason"] == "damaged"
+    with pytest.raises(errors.GpuFaultError):
+        worker.look()

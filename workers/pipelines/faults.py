@@ -26,6 +26,22 @@ def is_exhaustion(exc: RuntimeError) -> bool:
     return isinstance(exc, torch.OutOfMemoryError) or any(words in str(exc) for words in EXHAUSTED)
 
 
+def is_fault(exc: RuntimeError) -> bool:
+    """Whether nothing can be computed any more in this process.
+
+    An illegal access is told as a plain RuntimeError where cuBLAS, cuDNN or Triton meets it; then whatever comes next fails, too.
+    """
+    if isinstance(exc, torch.AcceleratorError):
+        return True
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Raises `errors.OutOfMemoryError` and `errors.GpuFaultError` for what the block meets.
@@ -36,7 +52,7 @@ def translated() -> Iterator[None]:
         yield
     except RuntimeError as exc:  # the root of torch's own errors
         if not is_exhaustion(exc):
-            if isinstance(exc, torch.AcceleratorError):
+            if is_fault(exc):
                 raise errors.GpuFaultError("The GPU reported a fault") from exc
             raise
         log.warning("out of memory: %s", str(exc).partition("\n")[0][:300])

@@ -9,6 +9,7 @@ copies without streams.
 and `Mistral3ForConditionalGeneration` that is everything) and allocate anew for each layer; hence this module.
 """
 
+import contextlib
 import logging
 import weakref
 from collections.abc import Sequence
@@ -184,6 +185,9 @@ def _pin(tensor: torch.Tensor) -> "weakref.finalize[[int], torch.Tensor] | None"
     runtime = torch.cuda.cudart()
     error = int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.numel(), 0))
     if error != 0:
+        # What failed is told once more by what comes next, whatever that is.
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device="cuda")
         log.warning("host memory could not be page-locked (error %d): streaming layers will be slow", error)
         return None
     unpin = weakref.finalize(tensor, runtime.cudaHostUnregister, tensor.data_ptr())
