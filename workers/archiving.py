@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import TypeAdapter
 
-from storage.ledger import archive, call
+from storage.ledger import archive, call, expiry
 from storage.objects import Objects
 
 log = logging.getLogger(__name__)
@@ -65,9 +65,9 @@ class Archiver:
             for lapse in request.lapses():
                 lists[names[lapse.is_end]].append(lapse)
         for key, lapses in lists.items():
-            self._objects.put(key, _LAPSES.dump_json(lapses), "application/json")
+            self._put_list(key, lapses)
         moved = self._ledger.run(
-            archive.archived(requests, {key: max(one.due_ms for one in lists[key]) for key in lists})
+            archive.archived(requests, {key: archive.next_due_ms(lapses) for key, lapses in lists.items()})
         )
         # What was retried or erased meanwhile stays as it is; that a list tells of it has no effect.
         count = sum(len(request.archived) for request, is_moved in zip(requests, moved, strict=True) if is_moved)
@@ -76,21 +76,34 @@ class Archiver:
         return True
 
     def lapse(self, key: str) -> None:
-        """Delete what a list tells of, whose time is over, and then the list. Raises `errors.TransientError`."""
+        """Delete what a list tells of, whose time is over; then the list goes, or waits for the rest.
+
+        Raises `errors.TransientError`.
+        """
         body = self._objects.find(key)
         lapses = archive.lapses_of(body) if body else []
-        current = [one for one, is_so in zip(lapses, self._ledger.run(archive.lapsed(lapses)), strict=True) if is_so]
-        for one in current:
+        states = self._ledger.run(archive.lapsed(lapses))
+        due, later = (
+            [one for one, state in zip(lapses, states, strict=True) if state == kind] for kind in ("due", "later")
+        )
+        for one in due:
             if one.erase:
                 # Its events go with it, which `erase` does to what is here.
                 self._restore(one)
             else:
                 for prefix in one.prefixes:
                     self._objects.delete_prefix(prefix)
-        over = [one for one in current if one.is_end and not one.erase]
+        over = [one for one in due if one.is_end and not one.erase]
         if over:
             self._ledger.run(archive.lapsed(over, forget=True))
-        self._objects.delete(key)
+        if later:
+            self._put_list(key, later)
+            self._ledger.run(expiry.keep_until(key, due_ms=archive.next_due_ms(later)))
+        else:
+            self._objects.delete(key)
+
+    def _put_list(self, key: str, lapses: Sequence[archive.Lapse]) -> None:
+        self._objects.put(key, _LAPSES.dump_json(list(lapses)), "application/json")
 
     def _restore(self, lapse: archive.Lapse) -> None:
         found = self._found(lapse.tenant, [lapse.id])

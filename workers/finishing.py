@@ -135,13 +135,16 @@ class Finishing:
         if claim.edit.deliver is not None:
             delivered = self._deliver(claim.tenant, claim.edit.deliver.put_url, stored.body, result.content_type)
             result = result.model_copy(update={"delivered": delivered})
-        if self._patiently(stored.lease, lambda: self._ledger.run(claims.finish(claim, result, target, stored.sample))):
+        finish = claims.finish(claim, result, target, stored.sample)
+        published = self._patiently(stored.lease, lambda: self._ledger.run(finish))
+        if published:
             log.info("%s succeeded", claim.id)
             if result.timings is not None:
                 self._finished(claim.edit.model, result.timings, stored.sample)
             return True
         log.info("%s was taken away before its result could be published", claim.id)
-        self._objects.delete_prefix(claim.result_key)
+        if published is not None:
+            self._objects.delete_prefix(claim.result_key)
         return False
 
     def _cost(self, prepared: Prepared, execution_ms: int) -> float:

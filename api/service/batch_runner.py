@@ -88,7 +88,7 @@ class BatchRunner:
             cursor = now.batch.cursor
             part = lines[cursor : cursor + SLICE]
             if not part:
-                if batch.phase is batches.Phase.SUBMITTING:
+                if batch.phase is not batches.Phase.RETRYING and lines:
                     await self._forget_submissions(batch, lines)
                 await self._ledger.run(ledger_batches.step(now, cursor=cursor, becomes=batches.Phase.RUNNING))
                 return
@@ -176,7 +176,7 @@ class BatchRunner:
             log.info("%s stays as it is: %s", id_, type(exc).__name__)
 
     async def _forget_submissions(self, batch: batches.Batch, lines: Sequence[batches.Line]) -> None:
-        """From here on the generations have their own: what is erased of one is to be found nowhere else."""
+        """From here on the generations have their own, or are none: what is erased of one is to be found nowhere else."""
         bare = [line.model_copy(update={"submission": None}) for line in lines]
         await self._objects.put(batch.lines_key, jsonl(bare), "application/jsonl")
         await self._objects.delete_prefix(f"{batch.folder}pictures/")

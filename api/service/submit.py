@@ -5,6 +5,7 @@ for a submission that was not accepted is removed again.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import uuid
@@ -106,7 +107,7 @@ class Submitter:
     ) -> Accepted:
         """Accept a caller's submission, whole or not at all; `names` are the dialect's for its fields.
 
-        With `ids`, one for each generation, what was accepted under them before is not accepted again.
+        With `ids`, one for each generation, what was accepted under them before is not accepted again, and its pictures stay.
 
         Raises `errors.InvalidInputError`, `errors.StoreUnavailableError`, `errors.StoreFullError`,
         `errors.ObjectsUnavailableError`, `errors.TooManyActiveError`, `errors.TooManyRequestsError`,
@@ -126,12 +127,13 @@ class Submitter:
         submission = self._retention.applied(submission, caller)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
         seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
+        request = (tenant, submission.idempotency_key or "") if ids else None
         ids = ids or [str(uuid.uuid4()) for _ in range(submission.count)]
         prefix = f"inputs/{tenant}/{ids[0]}/"
         stored = any(isinstance(one, edits.SentPicture | edits.KeptPicture) for one in edit.pictures)
         if stored:
             # Should this process die before the ledger knows them, somebody deletes them; `create` then sets their own time.
-            await self._ledger.run(expiry.keep(prefix, seconds=ORPHANS_S))
+            await self._ledger.run(expiry.keep(prefix, seconds=ORPHANS_S, request=request))
         try:
             edit = await self._with_stored_pictures(edit, prefix)
             seeded = submission.model_copy(update={"edit": edit.model_copy(update={"seed": seed})})
@@ -154,7 +156,8 @@ class Submitter:
             # The ledger may have accepted it and only the answer was lost: its inputs must be there.
             raise
         except errors.DarkroomError:
-            if stored:
+            # What was accepted under the same ids before has its pictures there.
+            if stored and request is None:
                 await self._discard(prefix)
             raise
         if receipt.replayed and receipt.ids != tuple(ids) and stored:
@@ -174,20 +177,21 @@ class Submitter:
         )
 
     async def refuse(self, submission: submissions.Submission, caller: access.Caller, *, ids: Sequence[str]) -> None:
-        """Record generations as failed, for the submission's `refused`; they have no pictures.
+        """Record generations as failed, for the submission's `refused`, unless they are known; they have no pictures.
 
         Raises `errors.StoreUnavailableError`, `errors.StoreFullError`, `errors.TooManyActiveError` and `errors.CancelledError`.
         """
         bare = submission.edit.model_copy(update={"references": (), "mask": None, "seed": submission.seed or 0})
         creation = records.create(
-            submission.model_copy(update={"edit": bare, "idempotency_key": None}),
+            self._retention.applied(submission, caller).model_copy(update={"edit": bare}),
             tenant=caller.tenant,
             ids=ids,
             queue=queue_names.of(bare.model),
             limits=self._limits,
             month=month(),
         )
-        await self._ledger.run(creation)
+        with contextlib.suppress(errors.IdempotencyConflictError):  # it was accepted before
+            await self._ledger.run(creation)
 
     async def retry(self, id_: str, caller: access.Caller) -> None:
         """Queue a failed generation again, under the same id. Raises as `records.retry`, and `errors.ForbiddenError`."""

@@ -92,7 +92,7 @@ class Desk:
     def read(self, id_: str, tenant: str = "alice") -> generations.Generation:
         return self.run(records.read(id_, tenant))
 
-    def finish(self, claim: generations.Claim) -> bool:
+    def finish(self, claim: generations.Claim) -> bool | None:
         return self.run(claims.finish(claim, a_result(claim), TARGET, SAMPLE))
 
     def fail(self, claim: generations.Claim, error: errors.DarkroomError, rest_s: float | None = 0) -> str:

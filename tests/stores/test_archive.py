@@ -169,6 +169,37 @@ def test_a_request_goes_as_a_whole(desk: Desk, objects: Objects, face: Face, ten
     assert len(asyncio.run(face.reader.request(second, tenant))) == 3
 
 
+def test_what_is_left_of_a_request_goes_when_its_unfinished_rest_is_erased(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    ids = desk.receive(tenant, count=2).ids
+    claim = desk.claim()
+    desk.finish(claim)
+    moved(desk, objects)
+    assert is_here(desk, claim.id), "the other is unfinished"
+    (unfinished,) = set(ids) - {claim.id}
+    desk.run(erasure.erase(unfinished, tenant))
+    moved(desk, objects)
+    assert not is_here(desk, claim.id)
+    assert face.read(claim.id, tenant).id == claim.id
+    assert desk.connection.hget(keys.BYTES, tenant) is None
+
+
+def test_a_result_is_known_to_be_published_though_its_record_left_before_the_answer_came(
+    desk: Desk, objects: Objects, tenant: str
+) -> None:
+    desk.accept(tenant)
+    claim = desk.claim()
+    desk.finish(claim)
+    assert desk.finish(claim) is True, "asked again"
+    moved(desk, objects)
+    assert desk.finish(claim) is None
+    desk.accept(tenant)
+    lost = desk.claim()
+    desk.fail(lost, errors.InternalError("broken"))
+    assert desk.finish(lost) is False
+
+
 def test_lists_are_the_same_before_and_after(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
     for number in range(7):
         edit = an_edit(prompt=f"Make {'RED' if number % 2 else 'blue'} it", model="quick" if number % 3 else "slow")
@@ -394,6 +425,17 @@ def _lists(desk: Desk, objects: Objects) -> dict[bool, str]:
     return {archive.lapses_of(objects.get(one))[0].is_end: one for one in found}
 
 
+def _grown_older(desk: Desk, objects: Objects, key: str, *ids: str) -> None:
+    """As a list is when the time of these has come, or without any that of all."""
+    lapses = [
+        one.model_copy(update={"due_ms": desk.now_ms() - 1}) if one.id in ids or not ids else one
+        for one in archive.lapses_of(objects.get(key))
+    ]
+    told = json.dumps([one.model_dump(mode="json") for one in lapses])
+    objects.put(key, told.encode(), "application/json")
+    desk.connection.zadd(keys.EXPIRING, {key: 1})
+
+
 def test_results_go_after_seven_days_and_records_after_eight(
     desk: Desk, objects: Objects, face: Face, tenant: str
 ) -> None:
@@ -408,11 +450,11 @@ def test_results_go_after_seven_days_and_records_after_eight(
     for is_end, days in ((False, 7), (True, 8)):
         due_ms = int(desk.connection.zscore(keys.EXPIRING, lists[is_end]))  # type: ignore[arg-type]
         assert abs(due_ms - desk.now_ms() - days * day_ms) < 60_000
-    desk.connection.zadd(keys.EXPIRING, {lists[False]: 1})
+    _grown_older(desk, objects, lists[False])
     _sweep(desk, archiver, objects)
     assert _stored(objects, tenant) == [f"records/{tenant}/{claim.id}.json", f"inputs/{tenant}/x/1"]
     assert face.ids(tenant) == [claim.id]
-    desk.connection.zadd(keys.EXPIRING, {lists[True]: 1})
+    _grown_older(desk, objects, lists[True])
     _sweep(desk, archiver, objects)
     assert _stored(objects, tenant) == []
     assert face.ids(tenant) == []
@@ -429,14 +471,38 @@ def test_a_list_that_is_no_longer_true_deletes_nothing(desk: Desk, objects: Obje
     asyncio.run(face.archive.restore(id_, tenant))
     completed = int(desk.connection.hget(keys.GENERATION + id_, "completed_ms"))  # type: ignore[arg-type]
     for when in ("here", "archived again"):
-        desk.connection.zadd(keys.EXPIRING, {old[True]: 1})
-        objects.put(old[True], objects.find(old[True]) or b"[]", "application/json")
+        _grown_older(desk, objects, old[True])
         body = objects.get(old[True])
         _sweep(desk, archiver, objects)
         objects.put(old[True], body, "application/json")
         assert face.read(id_, tenant).id == id_, when
         desk.connection.hset(keys.GENERATION + id_, "completed_ms", completed + 5000) if when == "here" else None
         archiver.move()
+
+
+def test_what_was_agreed_to_be_erased_early_does_not_wait_for_what_it_left_with(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    day_ms = 86_400_000
+    usual, early, later = (finished(desk, tenant, kept_s=kept_s) for kept_s in (None, 86_400.0, 2 * 86_400.0))
+    archiver = Archiver(desk.ledger, objects, after_s=NOW)
+    archiver.move()
+    assert not any(is_here(desk, id_) for id_ in (usual, early, later))
+    key = _lists(desk, objects)[True]
+    for gone, days in ((early, 1), (later, 2)):
+        due_ms = int(desk.connection.zscore(keys.EXPIRING, key))  # type: ignore[arg-type]
+        assert abs(due_ms - desk.now_ms() - days * day_ms) < 60_000
+        _grown_older(desk, objects, key, gone)
+        _sweep(desk, archiver, objects)
+        assert is_here(desk, gone), "it is erased by the next sweep"
+    assert not is_here(desk, usual)
+    assert face.read(usual, tenant).id == usual
+    due_ms = int(desk.connection.zscore(keys.EXPIRING, key))  # type: ignore[arg-type]
+    assert abs(due_ms - desk.now_ms() - 8 * day_ms) < 60_000
+    _grown_older(desk, objects, key, usual)
+    _sweep(desk, archiver, objects)
+    assert objects.find(key) is None
+    assert usual not in face.ids(tenant)
 
 
 def test_what_was_agreed_to_be_erased_early_is_erased_with_its_events(
@@ -455,6 +521,9 @@ def test_what_was_agreed_to_be_erased_early_is_erased_with_its_events(
     record = archive.Archived.read(objects.get(f"records/{tenant}/{id_}.json"))
     late = record.model_copy(update={"erase_ms": desk.now_ms() - 1})
     objects.put(record.key, late.encoded(), "application/json")
+    archiver.lapse(key)
+    assert not is_here(desk, id_), "it is not time"
+    _grown_older(desk, objects, key, id_)
     archiver.lapse(key)
     assert desk.run(erasure.over(10)) == ((id_, tenant),)
     desk.run(erasure.erase(id_, tenant, only_due=True))

@@ -209,6 +209,15 @@ def _generations(office: Office, id_: str, count: int) -> list[generations.Gener
     return found
 
 
+def test_a_batch_that_is_over_is_looked_at_once_more_and_left(office: Office) -> None:
+    id_ = office.create(1)
+    office.to_the_end(id_)
+    office.desk.connection.zadd(keys.BATCH_TURNS, {id_: 1})
+    assert office.work()
+    assert not office.work()
+    assert office.read(id_).phase is batches.Phase.OVER
+
+
 def test_a_passing_fault_is_waited_for_and_another_fails_its_line(office: Office) -> None:
     id_ = office.create(3)
     office.submitter.faults = [errors.TooManyActiveError("full", retry_after=30.0)]

@@ -40,6 +40,7 @@ class Stores:
     def __init__(self, *, puts: int = 0, runs: int = 0) -> None:
         self.failing = {"put": puts, "run": runs}
         self.calls: list[Any] = []
+        self.answer: bool | None = True
 
     def _maybe_fail(self, what: str, error: errors.DarkroomError) -> None:
         if self.failing[what] > 0:
@@ -53,7 +54,7 @@ class Stores:
     def run(self, call: Any) -> Any:
         self._maybe_fail("run", errors.StoreUnavailableError("away"))
         self.calls.append(call)
-        return True
+        return self.answer
 
     def get(self, key: str) -> bytes:
         raise AssertionError(key)
@@ -193,6 +194,18 @@ def test_an_upload_and_a_publication_are_tried_until_they_work(monkeypatch: pyte
     phases = _phases(stores, monkeypatch)
     assert phases.finishing.publish(phases.finishing.store(_edited()))
     assert [getattr(call, "script", call) for call in stores.calls] == ["put", "finish"]
+
+
+@pytest.mark.parametrize("answer", [False, None])
+def test_a_result_is_deleted_where_its_claim_was_lost_and_not_where_the_record_is_gone(
+    monkeypatch: pytest.MonkeyPatch, answer: bool | None
+) -> None:
+    stores = Stores()
+    phases = _phases(stores, monkeypatch)
+    stored = phases.finishing.store(_edited())
+    stores.answer = answer
+    assert not phases.finishing.publish(stored)
+    assert any(str(call).startswith("delete") for call in stores.calls) is (answer is False)
 
 
 def test_patience_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,15 @@ class Lapse(Frozen):
     erase: bool = False
 
 
+def next_due_ms(lapses: Sequence[Lapse]) -> int:
+    """When a list is to be looked at.
+
+    What was agreed goes on time; of the rest, which ended within minutes of each other, the last is waited for.
+    """
+    agreed = [one.due_ms for one in lapses if one.erase]
+    return min(agreed) if agreed else max(one.due_ms for one in lapses)
+
+
 def lapses_of(body: bytes) -> list[Lapse]:
     """The content of a list. Raises `ValueError`."""
     return [Lapse.model_validate(one, extra="ignore") for one in json.loads(body)]
@@ -229,11 +238,11 @@ def too_heavy(held: int, most: int | None) -> errors.TooManyActiveError:
     return errors.TooManyActiveError(message, retry_after=5.0)
 
 
-def lapsed(lapses: Sequence[Lapse], *, forget: bool = False) -> Call[tuple[bool, ...]]:
-    """Which of these are still so; with `forget` they are known no more."""
-    told = json.dumps([one.model_dump(include={"tenant", "id", "sequence", "until_ms"}) for one in lapses])
+def lapsed(lapses: Sequence[Lapse], *, forget: bool = False) -> Call[tuple[Literal["gone", "later", "due"], ...]]:
+    """Whether each is still so, and is to go now; with `forget` those that are known no more."""
+    told = json.dumps([one.model_dump(include={"tenant", "id", "sequence", "until_ms", "due_ms"}) for one in lapses])
     arguments = (told, "forget" if forget else "")
-    return Call(script="lapsed", arguments=arguments, decode=lambda reply: tuple(map(bool, reply)))
+    return Call(script="lapsed", arguments=arguments, decode=tuple)
 
 
 def adopt(cursor: str, *, limit: int = 500) -> Call[str]:

@@ -5,6 +5,10 @@ local key, at = KEY.batch .. ARGV[1], now_ms()
 local batch = named(redis.call('HGETALL', key))
 if batch.held ~= ARGV[2] then return 0 end
 redis.call('HDEL', key, 'held')
+if batch.phase == 'over' then
+  redis.call('ZREM', KEY.batch_turns, ARGV[1])
+  return 0
+end
 local counts = {}
 for _, name in ipairs({ 'succeeded', 'failed', 'cancelled' }) do counts[#counts + 1] = batch[name] or '0' end
 if batch.phase ~= 'running' or table.concat(counts, ':') ~= ARGV[3] or not batch_is_over(batch) then

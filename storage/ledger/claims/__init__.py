@@ -105,8 +105,11 @@ def beat(
 
 def finish(
     claim: generations.Claim, result: results.Result, target: samples.Target, sample: samples.Sample
-) -> Call[bool]:
-    """Publish the result and note what it took. False: the claim is lost, the result is nobody's."""
+) -> Call[bool | None]:
+    """Publish the result and note what it took. False: the claim is lost, the result is nobody's.
+
+    None: the generation was erased, or published by an earlier try whose answer was lost, and archived since.
+    """
     kept_ms = int(results.RESULT_LIFETIME.total_seconds() * 1000)
     noted = (target.name, sample.model_dump_json(exclude_defaults=True), sample.pixels, sample.execute_ms)
     cost = round((result.cost_usd or 0) * 1_000_000)
@@ -119,7 +122,8 @@ def finish(
         *noted,
         cost,
     )
-    return Call(script="finish", arguments=arguments, decode=lambda reply: reply == "done")
+    published = {"done": True, "lost": False, "gone": None}
+    return Call(script="finish", arguments=arguments, decode=published.__getitem__)
 
 
 def fail(

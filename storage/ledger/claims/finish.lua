@@ -1,8 +1,9 @@
 -- processing -> succeeded: the one moment a result is published. Safe to repeat with the same token.
 -- ARGV: 1 id, 2 token, 3 the result as JSON, 4 ms the result is kept at the most, 5 steps, 6 target, 7 the sample as JSON, 8 its pixels,
 --       9 ms on the GPU, 10 its cost in millionths of a dollar
--- Returns 'done' | 'lost'
+-- Returns 'done' | 'lost' | 'gone' where there is no record
 local record = record_of(ARGV[1])
+if not record.id then return 'gone' end
 if record.token ~= ARGV[2] then return 'lost' end
 if record.status == 'succeeded' then return 'done' end
 if record.status ~= 'processing' then return 'lost' end

@@ -47,6 +47,9 @@ for sibling in string.gmatch(record.siblings or '', '%S+') do
   if sibling ~= record.id and redis.call('EXISTS', KEY.generation .. sibling) == 1 then left[#left + 1] = sibling end
 end
 for _, sibling in ipairs(left) do
+  -- It may have been passed over because this one was unfinished.
+  local completed = redis.call('HGET', KEY.generation .. sibling, 'completed_ms')
+  if completed then redis.call('ZADD', KEY.archiving, 'NX', completed, sibling) end
   if #left > 1 then
     redis.call('HSET', KEY.generation .. sibling, 'siblings', table.concat(left, ' '))
   else
