@@ -13,7 +13,7 @@ from api.dialects import base, fields
 from api.dialects.base import Dialect
 from api.http import bodies, pictures
 from api.http import errors as http_errors
-from api.http.access import IdempotencyKey, ResourcesDep, caller_of, counted
+from api.http.access import KEY_HEADERS, IdempotencyKey, ResourcesDep, caller_of, counted
 from api.resources import Resources
 from api.service.checks import Names
 from storage.contracts import access, catalog, edits, errors, submissions
@@ -90,7 +90,7 @@ FAMILIES: dict[str, type[Common]] = {"kontext": Kontext, "flux2": Flux2, "klein"
 
 async def _caller(request: Request, resources: ResourcesDep) -> access.Caller:
     tenant = resources.settings.nim_tenant
-    if tenant is not None and not {"authorization", "x-key"} & set(request.headers):
+    if tenant is not None and not KEY_HEADERS & set(request.headers):
         await counted(request, resources, tenant)
         return resources.keys.of_tenant(tenant)
     return await caller_of(request, resources)

@@ -16,6 +16,10 @@ SCHEMES = ("bearer", "key", "token")
 READING = ("GET", "HEAD")
 
 
+KEY_HEADERS = frozenset({"authorization", "x-key", "api-key"})
+"""Where an API key or token may stand."""
+
+
 def shown(request: Request) -> str:
     """The API key or token that a request shows.
 

@@ -1,5 +1,6 @@
 """Errors as HTTP: the only place that knows which status an error has. Each dialect writes its own body."""
 
+import math
 from typing import Any
 
 from api.http import remarks
@@ -54,7 +55,8 @@ def headers(error: errors.DarkroomError) -> dict[str, str]:
     if isinstance(error, errors.TransientError) and status(error) in (429, 503):
         seconds = max(1, round(error.retry_after))
         told = {}
-        if isinstance(error, errors.TooManyRequestsError) and error.per_minute is not None:
-            told = remarks.rate(error.per_minute, 0, seconds, what=error.what)
+        if isinstance(error, errors.TooManyRequestsError) and error.rate is not None:
+            what, per_minute, full_s = error.rate
+            told = remarks.rate(per_minute, 0, math.ceil(full_s), what=what)
         return {"Retry-After": str(seconds), **told}
     return {}

@@ -58,7 +58,11 @@ def check(
             raise errors.InvalidInputError(message, field=names.size or exc.field) from None
     if not edit.filtered and not may_be_unfiltered:
         raise errors.InvalidInputError(f"{names.filters}: {NOT_ALLOWED}", field=names.filters)
-    key = submission.idempotency_key
+    idempotency_key(submission.idempotency_key)
+
+
+def idempotency_key(key: str | None) -> None:
+    """Whether a key is of a length that is taken. Raises `errors.InvalidInputError`."""
     if key is not None and not 1 <= len(key) <= submissions.MAX_IDEMPOTENCY_KEY:
         message = f"Idempotency-Key may have 1 to {submissions.MAX_IDEMPOTENCY_KEY} characters"
         raise errors.InvalidInputError(message, field="Idempotency-Key")

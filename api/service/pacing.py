@@ -34,9 +34,8 @@ class RequestPace:
         too_soon_s = due - now - max(AT_ONCE_S, unit_s)
         if too_soon_s > 1e-9:
             message = f"At most {self._per_minute} requests in a minute"
-            raise errors.TooManyRequestsError(
-                message, retry_after=too_soon_s, per_minute=self._per_minute, what="requests"
-            )
+            rate = ("requests", self._per_minute, due - unit_s - now)
+            raise errors.TooManyRequestsError(message, retry_after=too_soon_s, rate=rate)
         self._due[tenant] = due
         self._due.move_to_end(tenant)
         if len(self._due) > REMEMBERED:

@@ -47,7 +47,7 @@ class Turns:
             return
         waiting = self._waiting.setdefault(tenant, deque())
         if len(waiting) >= MOST_WAITING:
-            raise errors.TooManyRequestsError(f"{MOST_WAITING} requests wait already", what="waiting requests")
+            raise errors.TooManyRequestsError(f"{MOST_WAITING} requests wait already")
         begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting.append(begins)
         try:

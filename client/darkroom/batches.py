@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from darkroom.asynchronous import AsyncClient
 from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError, UnreachableError
+from darkroom.inputs import is_url
 from darkroom.shapes import Picture
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
     elif source.suffix.lower() in (".jsonl", ".ndjson"):
         raw = [
             _parsed(source, number, line)
-            for number, line in enumerate(source.read_text().splitlines(), 1)
+            # What else `splitlines` takes for the end of one may stand in a prompt.
+            for number, line in enumerate(source.read_text("utf-8-sig").split("\n"), 1)
             if line.strip()
         ]
     else:
@@ -93,6 +95,17 @@ def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
     if shared is not None:
         raise ValueError(f"{source}: several rows would be saved as {shared.place}; give each an `out` of its own")
     return rows
+
+
+def replaced(rows: Sequence[Row], folder: Path) -> Path | None:
+    """A picture of a row's that a result saved in this folder could replace."""
+    images = {Path(row.image).resolve() for row in rows if row.image is not None and not is_url(row.image)}
+    for row in rows:
+        endings = ("",) if row.out else sorted(PICTURES)
+        for target in ((folder / f"{row.place}{ending}").resolve() for ending in endings):
+            if target in images:
+                return target
+    return None
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,20 +72,34 @@ def save_results(
 ) -> None:
     """Save the manifest of a batch that is over, and each result that is not in the folder yet.
 
-    `progress` is told how many are missing. Raises `ValueError` for a batch that is not over, `GoneError` for a result that is no
-    longer kept, and `OSError`.
+    `progress` is told how many are missing. Raises `ValueError` for a batch that is not over and for a folder that has something
+    else in their places, `GoneError` for a result that is no longer kept, and `OSError`.
     """
     files = {ending: _manifest_file(client, batch, ending) for ending in ("csv", "jsonl")}
     folder.mkdir(parents=True, exist_ok=True)
+    results = {place: line["generation_id"] for place, line in _placed(_lines(files["jsonl"]))}
+    there = _saved_before(folder, results)
     for ending, file in files.items():
         (folder / f"manifest.{ending}").write_bytes(file)
-    lines = _lines(files["jsonl"])
-    there = {file.stem for file in folder.iterdir()}
-    missing = [(place, line["generation_id"]) for place, line in _placed(lines) if place not in there]
+    missing = [(place, id_) for place, id_ in results.items() if place not in there]
     with progress(len(missing)) as done:
         for place, id_ in missing:
             saved(client.picture(id_), folder, place)
             done("succeeded")
+
+
+def _saved_before(folder: Path, results: Mapping[str, str]) -> set[str]:
+    """Which of these, each by its place and its generation, the folder has by its manifest. Raises `ValueError`."""
+    file = folder / "manifest.jsonl"
+    noted = _lines(file.read_bytes()) if file.exists() else []
+    ids = {line["generation_id"] for line in noted if line.get("status") == "succeeded" and "custom_id" in line}
+    if not ids <= set(results.values()):
+        raise ValueError(f"{folder} has the results of something else; choose another folder")
+    there = {one.stem: one for one in folder.iterdir()} if folder.exists() else {}
+    for place, id_ in results.items():
+        if place in there and id_ not in ids:
+            raise ValueError(f"{there[place]} is not of this batch; choose another folder")
+    return results.keys() & there.keys()
 
 
 def _placed(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:

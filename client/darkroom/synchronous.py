@@ -15,6 +15,9 @@ from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError
 from darkroom.inputs import Sources
 from darkroom.shapes import Accepted, Event, Generation, Picture
 
+LOADING_S = 660.0
+"""How long a model may load while its start is waited for: a little longer than the service's own limit."""
+
 TRIES = 8
 """Of one request, and of one connection to the events before a generation is polled instead."""
 LONGEST_PAUSE_S = 10.0
@@ -215,9 +218,12 @@ class Client:
             return
         try:
             for event in self.events(since=since, generation_id=id_):
+                is_end = event.is_terminal and event.generation_id == id_
+                if is_end and since is None and not (self.generation(id_)).is_over:
+                    continue  # it failed, and was retried since
                 if event.generation_id == id_:
                     yield event
-                if event.is_terminal and event.generation_id == id_:
+                if is_end:
                     return
                 if event.type == "resync":
                     break
@@ -252,7 +258,8 @@ class Client:
 
     def start(self, model: str) -> Mapping[str, Any]:
         """Have a model loaded where it is not. The key needs the scope `models`."""
-        return self._json("POST", answers.path("/v1/model-families/{}/start", model), json={})
+        path, timeout = answers.path("/v1/model-families/{}/start", model), httpx.Timeout(LOADING_S, connect=5)
+        return self._json("POST", path, json={}, timeout=timeout)
 
     def estimates(self, model: str, **conditions: Any) -> list[Mapping[str, Any]]:
         """What an edit is likely to take and cost, target by target."""
@@ -288,7 +295,8 @@ class Client:
 
     def _json(self, method: str, path: str, *, tries: int = TRIES, **request: Any) -> Mapping[str, Any]:
         # What changes something is repeated with an idempotency key alone.
-        tries = tries if method != "POST" or "headers" in request else 1
+        is_repeatable = method != "POST" or "Idempotency-Key" in httpx.Headers(request.get("headers"))
+        tries = tries if is_repeatable else 1
         answer = self._repeated(lambda: self._http.request(method, path, **request), tries=tries)
         body: Mapping[str, Any] = answers.body_of(answer)
         return body

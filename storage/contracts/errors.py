@@ -202,13 +202,10 @@ class TooManyRequestsError(TransientError):
     code = "too_many_requests"
     title = "Too many requests"
 
-    def __init__(
-        self, message: str, *, retry_after: float = 1.0, per_minute: int | None = None, what: str = "submissions"
-    ) -> None:
-        """`per_minute` is how many of `what` there may be, where that is what it was too much for."""
+    def __init__(self, message: str, *, retry_after: float = 1.0, rate: tuple[str, int, float] | None = None) -> None:
+        """`rate`: of what there were too many, how many a minute there may be, in how many seconds as many at once as ever."""
         super().__init__(message, retry_after=retry_after)
-        self.per_minute = per_minute
-        self.what = what
+        self.rate = rate
 
 
 class OutOfMemoryError(TransientError):

@@ -67,6 +67,22 @@ def test_saving_goes_on_where_it_was_stopped(run: Run, tmp_path: Path) -> None: 
     assert (out / "1.webp").stat().st_size > 100
 
 
+def test_results_are_saved_beside_nothing_else(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    first = _submitted(run, _rows(tmp_path, {"custom_id": "a", "seed": 1}))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"an original")
+    for folder in ("photos", "out"):
+        done = run("batches", "save", str(first["batch_id"]), "-o", folder)
+        assert done.returncode == (2 if folder == "photos" else 0), done.stderr
+    assert sorted(file.name for file in photos.iterdir()) == ["a.jpg"]
+    second = _submitted(run, _rows(tmp_path, {"custom_id": "a", "seed": 2}))
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    done = run("batches", "save", str(second["batch_id"]), "-o", "out")
+    assert (done.returncode, "choose another folder" in " ".join(done.stderr.split())) == (2, True)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+
+
 def test_a_line_that_is_no_edit_is_told_and_the_others_run(run: Run, tmp_path: Path) -> None:  # noqa: F811
     file = _rows(tmp_path, {"custom_id": "good"}, {"custom_id": "bad", "seed": -1})
     done = run("batches", "submit", str(file), "-m", "quick")

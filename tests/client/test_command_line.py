@@ -363,3 +363,17 @@ def test_a_folder_is_a_batch_of_its_pictures(run: Run, tmp_path: Path) -> None:
     done = run("batch", "photos", "-o", "out", "-m", "quick", "--prompt", "x")
     assert done.returncode == 0, done.stderr
     assert sorted(one["custom_id"] for one in _manifest(tmp_path / "out")) == ["a.jpg", "a.png"]
+    for picture in folder.iterdir():
+        assert picture.read_bytes() == PHOTOGRAPH.read_bytes()
+
+
+def test_a_batchs_results_never_take_the_place_of_its_pictures(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(PHOTOGRAPH.read_bytes())
+    (tmp_path / "edits.jsonl").write_text('{"image": "photos/a.jpg", "prompt": "x", "out": "a.jpg"}')
+    for source in ("photos", "edits.jsonl"):
+        done = run("batch", source, "-o", "photos", "-m", "quick", "--prompt", "x")
+        assert (done.returncode, "--out" in done.stderr) == (2, True), done.stderr
+    assert sorted(one.name for one in folder.iterdir()) == ["a.jpg"]
+    assert (folder / "a.jpg").read_bytes() == PHOTOGRAPH.read_bytes()

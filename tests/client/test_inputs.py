@@ -1,16 +1,20 @@
 """Pictures as callers have them become requests, and the twin is as its original."""
 
 import io
+import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from PIL import Image
 
 import darkroom
-from darkroom import answers, inputs, twin
+from darkroom import answers, batches, inputs, twin
+from darkroom.shapes import Event
 
 PNG = b"\x89PNG the rest"
 
@@ -92,3 +96,62 @@ KNOWN = {
 def test_the_client_needs_nothing_of_the_service() -> None:
     done = subprocess.run([sys.executable, "-c", FOREIGN], check=True, capture_output=True, text=True)
     assert set(done.stdout.split()) <= KNOWN
+
+
+def test_a_line_of_a_batch_ends_where_a_file_ends_it(tmp_path: Path) -> None:
+    file = tmp_path / "edits.jsonl"
+    prompts = ["one\u2028line", "next\x85line"]
+    lines = "\r\n".join(json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts)
+    file.write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    assert [row.parameters["prompt"] for row in batches.rows_of(file, {})] == prompts
+
+
+async def test_what_is_followed_after_a_retry_is_the_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def event(type_: str) -> Event:
+        return Event(cursor="1", type=type_, data={"generation_id": "g"})
+
+    told = [event("media_generation_completed"), event("media_generation_queued"), event("media_generation_completed")]
+    is_over = iter([False, False, True])
+
+    async def events(self: object, **_: object) -> AsyncIterator[Event]:
+        for one in told:
+            yield one
+
+    async def generation(self: object, id_: str) -> SimpleNamespace:
+        return SimpleNamespace(is_over=next(is_over))
+
+    monkeypatch.setattr(darkroom.AsyncClient, "events", events)
+    monkeypatch.setattr(darkroom.AsyncClient, "generation", generation)
+    async with darkroom.AsyncClient("http://127.0.0.1:9", "key") as client:
+        assert [one async for one in client.follow("g")] == told[1:]
+
+
+@pytest.mark.parametrize(("headers", "times"), [({"X-Request-Id": "r"}, 1), ({"idempotency-key": "k"}, 8)])
+async def test_what_changes_something_is_repeated_with_an_idempotency_key_alone(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], times: int
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(504)
+
+    monkeypatch.setattr(answers, "pause_s", lambda failures: 0)
+    async with darkroom.AsyncClient("http://127.0.0.1:9", "key") as client:
+        client._http = httpx.AsyncClient(base_url=client.url, transport=httpx.MockTransport(answer))
+        with pytest.raises(darkroom.ApiError):
+            await client.ask("POST", "/api/ai/queue", json={}, headers=headers)
+    assert len(asked) == times
+
+
+async def test_a_model_that_loads_long_is_waited_for() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"state": "warm"})
+
+    async with darkroom.AsyncClient("http://127.0.0.1:9", "key") as client:
+        client._http = httpx.AsyncClient(base_url=client.url, transport=httpx.MockTransport(answer), timeout=30)
+        await client.start("flux-2-dev")
+    assert asked[0].extensions["timeout"]["read"] > 600, "as long as the service waits"

@@ -76,8 +76,8 @@ def test_what_does_not_fit_the_schema_is_unprocessable(
     assert refused.json()["detail"].startswith(said)
 
 
-def test_a_wrong_key_is_not_taken_for_none(nina: Tenant, tiny: str) -> None:
-    headers = {"Authorization": "Bearer nobody"}
+@pytest.mark.parametrize("headers", [{"Authorization": "Bearer nobody"}, {"x-key": "nobody"}, {"api-key": "nobody"}])
+def test_a_wrong_key_is_not_taken_for_none(nina: Tenant, tiny: str, headers: dict[str, str]) -> None:
     refused = requests.post(f"{nina.url}/v1/infer", json={"prompt": PROMPT, "image": tiny}, headers=headers, timeout=10)
     assert refused.status_code == 401
 

@@ -1,17 +1,21 @@
 """Batches: thousands of edits in one request, each exactly once, and one answer for all."""
 
+import contextlib
 import csv
 import io
 import json
+import random
 from collections import Counter
 from typing import Any
 
 import pytest
 import requests
+from PIL import Image
 
 from infra import embedded
 from storage.contracts import batches
-from tests.conftest import TENANTS, Receiving, Tenant, eventually
+from storage.objects import Objects
+from tests.conftest import TENANTS, Receiving, Tenant, data_uri, encoded, eventually
 from tests.service.conftest import Make
 
 
@@ -158,6 +162,34 @@ def test_what_is_cancelled_ends_and_says_what_never_began(carol: Tenant, tiny: s
         {name: counts[name] for name in ("cancelled", "succeeded") if counts[name]}
     )
     assert carol.post(f"/api/ai/batches/{id_}/cancel").json()["status"] == "cancelled"
+
+
+def test_of_a_batch_that_is_cancelled_no_prompt_and_no_picture_is_kept(
+    make: Make, stack: embedded.Stack, tiny: str
+) -> None:
+    zoe = make("zoe", per_minute=1)
+    id_ = made(zoe, [line(str(number), tiny) for number in range(3)])["batch_id"]
+    zoe.post(f"/api/ai/batches/{id_}/cancel")
+    over(zoe, id_)
+    with contextlib.closing(Objects(stack.store)) as objects:
+        kept = {one.key: objects.get(one.key) for one in objects.entries(batches.folder_of("zoe", id_))}
+    assert len(kept) == 3, "the lines' names, and two manifests"
+    assert not [key for key, body in kept.items() if b"make it blue" in body]
+
+
+def test_a_batchs_pictures_count_as_bytes_that_its_key_sends(make: Make) -> None:
+    noise = data_uri(encoded(Image.frombytes("RGB", (500, 500), random.Random(1).randbytes(750_000)), "PNG"))
+    bounded = make("zoe", mb_per_minute=1)
+    answer = post(bounded, [line("a", noise), line("b", noise)])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "payload_too_large")
+    assert post(bounded, [line("a", noise)]).status_code == 202
+    assert post(bounded, [line("b", noise)]).status_code == 429
+
+
+def test_a_batchs_key_is_as_long_as_others_may_be(carol: Tenant, tiny: str) -> None:
+    for key in ("", "k" * 256):
+        refused = post(carol, [line("a", tiny)], **{"Idempotency-Key": key})
+        assert (refused.status_code, refused.json()["error"]["field"]) == (400, "Idempotency-Key")
 
 
 def test_what_failed_is_retried_under_the_same_ids(carol: Tenant, tiny: str) -> None:

@@ -136,7 +136,11 @@ def test_a_key_with_a_rate_is_told_when_to_come_again(make: Make, tiny: str) -> 
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_requests")
     assert 1 <= int(answer.headers["Retry-After"]) <= 6
     assert answer.headers["RateLimit-Policy"] == '"submissions";q=10;w=60'
-    assert answer.headers["RateLimit"] == f'"submissions";r=0;t={answer.headers["Retry-After"]}'
+    assert answer.headers["RateLimit"] == f'"submissions";r=0;t={answer.headers["Retry-After"]}', "one comes at once"
+    quick = make("zoe", per_minute=30)
+    *_, answer = (quick.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": tiny}) for _ in range(4))
+    assert answer.status_code == 429
+    assert int(re.findall("t=([0-9]+)", answer.headers["RateLimit"])[0]) > int(answer.headers["Retry-After"])
     busy = make("zoe", per_minute=600)
     outcomes = [_refused(busy, {"input_image": tiny})[0] for _ in range(20)]
     assert outcomes == [200] * 20, "a tenth of a minute's may come at once"
@@ -184,6 +188,7 @@ def test_a_keys_budget_bounds_what_its_tenant_may_spend_with_it(make: Make, tiny
     broke, other = make("zara", budget_usd=0), make("zara")
     assert _refused(broke, {"input_image": tiny, "model": "priced"}) == (402, "budget_exceeded")
     assert _refused(other, {"input_image": tiny, "model": "priced"}) == (200, "")
+    assert [one.get("/api/ai/usage").json()["budget_usd"] for one in (broke, other)] == [0, None]
 
 
 def test_a_revoked_key_stops_within_a_second(operator: Tenant, make: Make) -> None:

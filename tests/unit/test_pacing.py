@@ -44,7 +44,7 @@ def test_a_refusal_says_when_to_come_again() -> None:
         pace.check("alice")
     assert caught.value.retry_after == pytest.approx(1)
     assert http_errors.headers(caught.value) == {
-        "Retry-After": "1", "RateLimit-Policy": '"requests";q=60;w=60', "RateLimit": '"requests";r=0;t=1',
+        "Retry-After": "1", "RateLimit-Policy": '"requests";q=60;w=60', "RateLimit": '"requests";r=0;t=6',
     }  # fmt: skip
     clock.now += caught.value.retry_after
     pace.check("alice")

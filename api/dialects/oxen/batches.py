@@ -17,6 +17,7 @@ from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_ur
 from api.http.middleware import release_body
 from api.resources import Resources
 from api.service import checks, rights
+from api.service.pacing import sent_bytes
 from storage.contracts import access, batches, errors, submissions
 
 router = APIRouter(prefix="/api/ai/batches", tags=["oxen"], responses=contract.PROBLEMS)
@@ -38,6 +39,7 @@ async def create(
 
     Lines that are no edits are refused, each with its reason; the others are submitted as there is room within the limits.
     """
+    checks.idempotency_key(idempotency_key)
     raw = await request.body()
     texts = [text for text in raw.splitlines() if text.strip()]
     if not texts or len(texts) > batches.MAX_LINES:
@@ -63,6 +65,8 @@ async def create(
         first = lines[0].fault
         message = f"No line is an edit; the first: {first.message if first else ''}"
         raise errors.InvalidInputError(message, field=first.field if first else None)
+    sent = sum(sent_bytes(line.submission) for line in lines if line.submission is not None)
+    await resources.pacing.bytes(caller, sent)
     batch = await resources.batches.create(
         lines,
         caller,

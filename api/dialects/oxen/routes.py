@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.dialects.oxen import account, contract, models
 from api.http import bodies
-from api.http.access import ResourcesDep, Tenant
+from api.http.access import Caller, ResourcesDep, Tenant
 from api.resources import Resources
 from api.service import forecast, route
 from api.service.budgets import month as month_now
@@ -48,13 +48,13 @@ async def read_fleet(resources: ResourcesDep, tenant: Tenant) -> Response:
 @router.get("/api/ai/usage", responses=contract.USAGE)
 async def read_usage(
     resources: ResourcesDep,
-    tenant: Tenant,
+    caller: Caller,
     month: Annotated[str | None, Query(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")] = None,
 ) -> Response:
-    """What this key used in a month (`2026-11`, by UTC; by default the present one), by model, and its budget."""
+    """What this key's tenant used in a month (`2026-11`, by UTC; by default the present one), by model, and the key's budget."""
     month = month or month_now()
-    used = await resources.ledger.run(usage.usage(tenant, month))
-    return JSONResponse(account.usage(month, used, resources.budgets.of(tenant)))
+    used = await resources.ledger.run(usage.usage(caller.tenant, month))
+    return JSONResponse(account.usage(month, used, resources.budgets.of(caller.tenant, caller.rights)))
 
 
 @router.get("/api/ai/models", responses=contract.MODELS)

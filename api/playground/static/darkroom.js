@@ -124,8 +124,11 @@ export class Darkroom {
     if (!since && TERMINAL.has((await this.generation(id, { signal })).status)) return;
     try {
       for await (const event of this.events({ since, generationId: id, signal })) {
+        const isEnd = event.data.generation_id === id && /_(completed|cancelled)$/.test(event.type);
+        // It may have failed, and been retried since.
+        if (isEnd && !since && !TERMINAL.has((await this.generation(id, { signal })).status)) continue;
         if (event.data.generation_id === id) yield event;
-        if (event.data.generation_id === id && /_(completed|cancelled)$/.test(event.type)) return;
+        if (isEnd) return;
         if (event.type === "resync") break;
       }
     } catch (error) {

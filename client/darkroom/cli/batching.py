@@ -43,6 +43,10 @@ def batch(
     rows = batches.rows_of(source, {"prompt": prompt, "model": model, **options.parameters(settings or [])})
     if not rows:
         raise UsageError(f"{source} has no edits")
+    if source.is_dir() and out.resolve() == source.resolve():
+        raise UsageError(f"--out: {out} is the folder of the pictures; results would be edited by the next run")
+    if (picture := batches.replaced(rows, out)) is not None:
+        raise UsageError(f"--out: a result could be saved over {picture}")
     url, key, _ = service_of(context).credentials()
     out.mkdir(parents=True, exist_ok=True)
     with batches.Manifest.opened(out) as manifest:

@@ -108,7 +108,8 @@ def pace(key_id: str, per_minute: int) -> Call[access.Pace]:
     def decode(reply: Sequence[int]) -> access.Pace:
         wait_ms, left, full_ms = reply
         if wait_ms > 0:
-            raise errors.TooManyRequestsError(message, retry_after=wait_ms / 1000, per_minute=per_minute)
+            rate = ("submissions", per_minute, full_ms / 1000)
+            raise errors.TooManyRequestsError(message, retry_after=wait_ms / 1000, rate=rate)
         return access.Pace(per_minute=per_minute, left=left, full_s=math.ceil(full_ms / 1000))
 
     return Call(script="key_pace", arguments=(key_id, per_minute, 1, AT_ONCE_MS), decode=decode)
