@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 # Test files that run at a time: as many as keep two processors busy. Each more starts a stack and imports torch once more.
-JOBS ?= 4
+JOBS ?= 5
 # Bytecode is kept, whatever the caller's shell says: the tests start some hundred processes of the same sources.
 unexport PYTHONDONTWRITEBYTECODE
 # Pages that publish client samples; the tests run those they find there.

@@ -82,15 +82,16 @@ def pytest_collection_finish() -> None:
 
 
 LONGEST = (
-    "test_oracle", "test_page", "test_recovery", "test_samples",
-    "test_command_line", "test_failover", "test_bench_gpu", "test_embedded_stack",
-    "test_limits", "test_text_encoder", "test_meaning", "test_phases", "test_profiles", "test_execution", "test_adapters",
-    "test_runpod",
-    "test_edge", "test_keys", "test_tokens", "test_fleet", "test_logs", "test_contracts", "test_loading", "test_families",
-    "test_release", "test_backup", "test_openai", "test_blocks", "test_traces", "test_published_samples", "test_bare",
+    "test_oracle", "test_recovery", "test_limits", "test_embedded_stack", "test_phases", "test_adapters", "test_failover",
+    "test_profiles", "test_execution", "test_bench_gpu", "test_loading", "test_backup", "test_release", "test_pipelines",
+    "test_logs", "test_chart", "test_following",
+    "test_samples", "test_text_encoder", "test_page", "test_command_line", "test_runpod", "test_contracts", "test_fleet",
+    "test_blocks", "test_families", "test_published_samples", "test_meaning", "test_edge", "test_ledger_model", "test_ledger",
+    "test_forge", "test_bounds", "test_refusals", "test_queue", "test_bare", "test_batches", "test_keys", "test_replicate",
+    "test_node_clients", "test_erasure", "test_openai", "test_restart", "test_scaling",
 )  # fmt: skip
-"""Files that are begun first when several run at a time: the last one begun is waited for alone. Those that mostly wait for
-processes to die and come back stand beside those that keep a processor busy."""
+"""Files that are begun first when several run at a time, since the last one begun is waited for alone: those that need no
+service or one of their own, and those that need the shared one (`tests.scheduling`)."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
