@@ -1,5 +1,6 @@
 """`python -m api`: serve the API until told to stop."""
 
+import contextlib
 import sys
 
 import uvicorn
@@ -9,6 +10,9 @@ from api.app import create_app
 from api.http.connections import Limits, protocol
 from api.settings import ApiSettings
 from storage import logs, traces
+
+START_FAILED = 3
+"""Exit status, as uvicorn has it."""
 
 
 def main() -> None:
@@ -24,8 +28,9 @@ def main() -> None:
 
 
 def _serve(settings: ApiSettings) -> None:
-    uvicorn.run(
-        create_app(settings),
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         # Access logs would hold ids of every poll and, one day, a signed query.
@@ -39,6 +44,12 @@ def _serve(settings: ApiSettings) -> None:
         timeout_keep_alive=75,
         log_config=None,
     )
+    server = uvicorn.Server(config)
+    app.state.is_stopping = lambda: server.should_exit
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(START_FAILED)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # Its own spans hold paths and queries, in which there may be tokens; ours are `api.http.tracing`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.state.is_stopping = lambda: False
     app.state.describing = [one.describe for one in DIALECTS.values() if one.describe is not None]
     told = http_errors.responses()
     for dialect in DIALECTS.values():

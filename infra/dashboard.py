@@ -70,13 +70,17 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (("darkroom_gpu_idle_between_edits_seconds", "{{instance}}"),),
             ),
             (
-                "Models loaded and taken off an hour",
+                "Models loaded, taken off and out of memory an hour",
                 "short",
                 (
                     ("3600 * sum by (model) (rate(darkroom_model_load_seconds_count[1h]))", "{{model}} loaded"),
                     (
                         "3600 * sum by (model, reason) (rate(darkroom_model_evictions_total[1h]))",
                         "{{model}} {{reason}}",
+                    ),
+                    (
+                        "3600 * sum by (model) (rate(darkroom_out_of_memory_total[1h]))",
+                        "{{model}} out of memory",
                     ),
                 ),
             ),

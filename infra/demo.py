@@ -21,6 +21,7 @@ LIMIT_S = 120
 def main() -> None:
     """Start, edit, show, stop."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    stack_options.without_proxy(os.environ)
     environment = {"DARKROOM_PORT": "0", "DARKROOM_DATA_DIR": ".data/demo", **os.environ}
     # It edits with the key that a stack makes for itself.
     environment.pop("DARKROOM_API_KEYS", None)

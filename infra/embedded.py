@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -105,14 +106,17 @@ def running(options: stack_options.Options, start: type[Child] = Child) -> Itera
         _wait("the stores", children, lambda: _stores_answer(store))
         if "DARKROOM_WEIGHTS_DIR" not in options.environment:
             furnish(options.data_dir, environment)
-        api = launch("api", sys.executable, "-m", "api")
-        workers = [launch("housekeeping", sys.executable, "-m", "workers.housekeeping")]
-        workers += [
-            launch(f"text-encoder-{n}", sys.executable, "-m", "workers.text_encoder")
-            for n in range(1, options.text_encoders + 1)
-        ]
-        workers += [launch(f"worker-{n}", sys.executable, "-m", "workers.gpu") for n in range(1, options.workers + 1)]
-        url = f"http://{stack_options.LOOPBACK}:{port}"
+        modules = {
+            "api": "api",
+            "housekeeping": "workers.housekeeping",
+            **{f"text-encoder-{n}": "workers.text_encoder" for n in range(1, options.text_encoders + 1)},
+            **{f"worker-{n}": "workers.gpu" for n in range(1, options.workers + 1)},
+        }
+        api, *workers = (
+            launch(name, sys.executable, "-m", module, extra=stack_options.of_process(name, number, environment))
+            for number, (name, module) in enumerate(modules.items())
+        )
+        url = stack_options.url(environment, port)
         _wait("the API", children, lambda: _api_answers(url))
         _wait("the workers", children, lambda: _are_present(store, workers))
         if "DARKROOM_API_KEY" in environment:
@@ -220,7 +224,9 @@ def _stores_answer(store: StoreSettings) -> bool:
 
 def _api_answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health/ready", timeout=2):  # noqa: S310  (our own address)
+        # Our own address; whom the certificate names is for those who come from elsewhere.
+        unverified = ssl._create_unverified_context()  # noqa: S323
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=2, context=unverified):  # noqa: S310
             return True
     except urllib.error.HTTPError as refused:
         refused.close()
@@ -235,7 +241,7 @@ def _are_present(store: StoreSettings, workers: list[Child]) -> bool:
             names = RedisLedger(connection).run(presence.present())
     except errors.TransientError:
         return False
-    return all(any(name.endswith(f"-{child.pid}") for name in names) for child in workers)
+    return all(any(name.endswith((f"-{child.pid}", f"-{child.name}")) for name in names) for child in workers)
 
 
 def _stop(children: Mapping[str, Child]) -> None:
@@ -257,6 +263,7 @@ def main() -> None:
 
     started = _interrupt_until_started(stop)
     try:
+        stack_options.without_proxy(os.environ)
         options = stack_options.Options.from_environment(os.environ)
         with running(options) as stack:
             started()
@@ -277,8 +284,10 @@ def _page(stack: Stack) -> str:
     """A link to the page, which signs in once where the stack has a key of its own."""
     if stack.api_key is None:
         return stack.url
-    with darkroom.Client(stack.url, stack.api_key) as service:
+    with contextlib.suppress(darkroom.UnreachableError), darkroom.Client(stack.url, stack.api_key) as service:
         return f"{stack.url}/#sign-in={service.token('page', expires_in_s=3600)}"
+    # Its certificate names another.
+    return stack.url
 
 
 def _interrupt_until_started(after: Callable[[int, FrameType | None], None]) -> Callable[[], None]:

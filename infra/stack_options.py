@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,6 +100,30 @@ def keep(options: Options) -> dict[str, str]:
     return kept
 
 
+def without_proxy(environment: MutableMapping[str, str]) -> None:
+    """Have what is on this machine reached directly, whatever proxy the environment names."""
+    for name in ("no_proxy", "NO_PROXY"):
+        environment[name] = ",".join((*filter(None, [environment.get(name)]), LOOPBACK, "localhost", "::1"))
+
+
+def url(environment: Mapping[str, str], port: int) -> str:
+    """Where the API is reached from this machine."""
+    scheme = "https" if environment.get("DARKROOM_TLS_CERTIFICATE") else "http"
+    host = environment.get("DARKROOM_HOST", LOOPBACK)
+    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104  (nothing is bound)
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def of_process(name: str, number: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """What one of the service's processes, the API's first, is not to share: a name that is given, and a port of its metrics."""
+    own: dict[str, str] = {}
+    if given := environment.get("DARKROOM_WORKER_NAME"):
+        own["DARKROOM_WORKER_NAME"] = f"{given}-{name}"
+    if int(first := environment.get("DARKROOM_METRICS_PORT") or "0"):
+        own["DARKROOM_METRICS_PORT"] = str(int(first) + number)
+    return own
+
+
 def tell_client(options: Options, url: str, key: str) -> None:
     """Where the command line finds this stack, for whoever may read its folder."""
     write_private(options.data_dir / "client.json", json.dumps({"url": url, "key": key}))
@@ -151,6 +175,8 @@ def addresses(options: Options, kept: Mapping[str, str], through: Callable[[int]
     """Where the embedded servers are; nothing for a server the environment names itself."""
     addresses: dict[str, str] = {}
     if "REDIS_URL" not in options.environment:
+        # One that is set for another server is not this one's.
+        addresses["REDIS_PASSWORD"] = ""
         addresses["REDIS_URL"] = redis_url({**kept, "valkey_port": str(through(int(kept["valkey_port"])))})
     if "S3_ENDPOINT_URL" not in options.environment:
         addresses |= {
@@ -166,6 +192,7 @@ def store_settings(environment: Mapping[str, str]) -> StoreSettings:
     secret = environment.get("S3_SECRET_ACCESS_KEY")
     settings = StoreSettings(
         REDIS_URL=SecretStr(environment["REDIS_URL"]),
+        REDIS_PASSWORD=SecretStr(environment.get("REDIS_PASSWORD", "")),
         S3_ENDPOINT_URL=environment["S3_ENDPOINT_URL"],
         S3_ACCESS_KEY_ID=environment.get("S3_ACCESS_KEY_ID"),
         S3_SECRET_ACCESS_KEY=SecretStr(secret) if secret else None,

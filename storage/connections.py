@@ -72,7 +72,7 @@ def connect(settings: StoreSettings) -> redis.Redis:
     options = {"retry": retry, **_options(settings, settings.redis_timeout_s)}
     found = settings.sentinels
     if found is None:
-        url = settings.redis_url.get_secret_value()
+        url = settings.redis_address
         pool = redis.BlockingConnectionPool.from_url(
             url, max_connections=MOST_CONNECTIONS, timeout=settings.redis_timeout_s, **options
         )
@@ -90,7 +90,7 @@ def connect_async(settings: StoreSettings, *, timeout_s: float | None = None) ->
     options = {"retry": retry, **_options(settings, timeout_s or settings.redis_timeout_s)}
     found = settings.sentinels
     if found is None:
-        url = settings.redis_url.get_secret_value()
+        url = settings.redis_address
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, max_connections=MOST_CONNECTIONS, timeout=settings.redis_timeout_s, **options
         )

@@ -40,7 +40,7 @@ def queues_of_catalog(known: catalog.Catalog) -> tuple[str, ...]:
 def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
     """An application that can send tickets to, or consume them from, these queues."""
     sentinels = settings.sentinels
-    broker_url = sentinels.broker_url if sentinels else settings.redis_url.get_secret_value()
+    broker_url = sentinels.broker_url if sentinels else settings.redis_address
     app = celery.Celery("darkroom", broker=broker_url, set_as_current=False)
     app.conf.update(
         broker_transport=f"{broker.__name__}:{'SentinelTransport' if sentinels else 'Transport'}",

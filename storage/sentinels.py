@@ -38,7 +38,7 @@ class Sentinels:
     @property
     def broker_url(self) -> str:
         """The same as kombu spells it."""
-        user = f"{quote(self.username or '')}:{quote(self.password)}@" if self.password else ""
+        user = f"{quote(self.username or '', safe='')}:{quote(self.password, safe='')}@" if self.password else ""
         return ";".join(f"sentinel://{user}{host}:{port}/{self.database}" for host, port in self.addresses)
 
 

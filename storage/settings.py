@@ -7,6 +7,7 @@ import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -26,6 +27,9 @@ class StoreSettings(BaseSettings):
     redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")] = SecretStr("redis://127.0.0.1:6379/0")
     """Redis or Valkey, with the append-only file on and `maxmemory-policy noeviction`; `rediss://` for TLS. Behind Sentinels:
     `redis+sentinel://[user:password@]host[:port],…/primary[/database]`."""
+
+    redis_password: Annotated[SecretStr, Field(validation_alias="REDIS_PASSWORD")] = SecretStr("")
+    """Its password as it is; in `REDIS_URL` it is percent-encoded."""
 
     wait_replicas: Annotated[int, Field(ge=0, le=8)] = 0
     """How many replicas must have written a change to their disks before anybody is told of it. With 1, a fail-over to a replica
@@ -99,12 +103,28 @@ class StoreSettings(BaseSettings):
         return self.redis_url.get_secret_value().startswith("rediss")
 
     @cached_property
+    def redis_address(self) -> str:
+        """`redis_url` with the password, which is a secret. Raises `ValueError`."""
+        parts = urlsplit(self.redis_url.get_secret_value())
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        if password := self.redis_password.get_secret_value():
+            user = credentials.partition(":")[0]
+            parts = parts._replace(netloc=f"{user}:{quote(password, safe='')}@{hosts}")
+        try:
+            _ = "," in hosts or parts.port
+        except ValueError:
+            raise ValueError(
+                "REDIS_URL: its port is no number; a password in it is to be percent-encoded, or set as REDIS_PASSWORD"
+            ) from None
+        return parts.geturl()
+
+    @cached_property
     def sentinels(self) -> Sentinels | None:
         """Where the primary is asked for; None where `redis_url` names it. Raises `ValueError`."""
-        return sentinels_of(self.redis_url.get_secret_value())
+        return sentinels_of(self.redis_address)
 
     @model_validator(mode="after")
-    def _sentinels_are_named(self) -> Self:
+    def _redis_is_named(self) -> Self:
         _ = self.sentinels
         return self
 

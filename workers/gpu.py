@@ -82,6 +82,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             ),
             loaded=counted.loaded,
             evicted=counted.evicted,
+            exhausted=counted.exhausted,
         )
         keeper = stack.enter_context(contextlib.closing(_keeper(settings, RedisLedger(beats), residency)))
         stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))

@@ -48,6 +48,12 @@ class WorkerMetrics:
             buckets=metrics.LONG_S,
             registry=registry,
         )
+        self._exhaustions = Counter(
+            "darkroom_out_of_memory_total",
+            "Times that the GPU's memory did not suffice, whether or not less of it did.",
+            ("model", *place),
+            registry=registry,
+        )
         self._evictions = Counter(
             "darkroom_model_evictions_total",
             "Models taken off the device.",
@@ -75,6 +81,9 @@ class WorkerMetrics:
             registry=self.registry,
         )
         idle.set_function(idle_s)
+        # From nought on, or the first time would be no increase.
+        for model in models():
+            self._exhaustions.labels(model, *self._place)
         self.registry.register(_States(models))
 
     def finished(self, model: str, timings: results.Timings, sample: samples.Sample) -> None:
@@ -100,6 +109,10 @@ class WorkerMetrics:
     def evicted(self, model: str, reason: str) -> None:
         """A model is on it no more."""
         self._evictions.labels(model, reason.replace(" ", "_"), *self._place).inc()
+
+    def exhausted(self, model: str) -> None:
+        """Memory did not suffice for it."""
+        self._exhaustions.labels(model, *self._place).inc()
 
 
 class TextEncoderMetrics:

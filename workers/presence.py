@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -58,7 +60,12 @@ def announced(connection: redis.Redis, name: str, facts: Callable[[], Mapping[st
 
 
 def start(kind: type[Settings], run: Callable[[Settings], None]) -> None:
-    """Set up logging, read settings and run; what does not fit ends the process with a sentence."""
+    """Set up logging, read settings and run; what does not fit ends the process with a sentence.
+
+    Until what runs sees to SIGTERM itself, that ends the process at once: nothing is held yet. The first process of a container
+    would pass over the signal, finish loading its models and take work.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         settings = kind()
         logs.configure(settings)

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class Residency:
     """The models of one worker. `preloaded` ones stay until it stops.
 
-    A model that could not be loaded is not tried again for `load_rest_s` seconds, nor is work for it claimed. `loaded` is told
-    of each that was loaded and how many seconds that took, `evicted` of each that was taken off the device and why.
+    A model that could not be loaded is not tried again for `load_rest_s` seconds, nor is work for it claimed. Told are `loaded`
+    of each model and its seconds, `evicted` of each with the reason, `exhausted` of each for which memory did not suffice.
     """
 
     known: catalog.Catalog
@@ -41,6 +41,7 @@ class Residency:
     """Where a model's prompts may be encoded just now."""
     loaded: Callable[[str, float], None] = lambda model, seconds: None
     evicted: Callable[[str, str], None] = lambda model, reason: None
+    exhausted: Callable[[str], None] = lambda model: None
     clock: Callable[[], float] = time.monotonic
     _rooms: Rooms = field(init=False)
     _kept: frozenset[str] = field(init=False, default=frozenset())
@@ -138,6 +139,7 @@ class Residency:
 
         The plan is remembered as long as the worker runs.
         """
+        self.exhausted(model)
         if self._evict_others(model):
             return True
         current = self._resident[model].plan
@@ -152,9 +154,8 @@ class Residency:
         """Have a model loaded with its text encoder, for a while. Raises `errors.ModelUnavailableError` if that has no room."""
         staying = [one.plan for name, one in self._resident.items() if name in self.preloaded - {model}]
         if not self._rooms.encode_here(model, staying):
-            raise errors.ModelUnavailableError(
-                f"nobody encodes prompts for {model}, and its text encoder has no room here"
-            )
+            message = f"nobody encodes prompts for {model}, and its text encoder has no room here"
+            raise errors.ModelUnavailableError(message)
         log.warning("%s is to encode its prompts itself", model)
         if model in self._resident:
             self._evict(model, "its text encoder is needed")
@@ -192,9 +193,7 @@ class Residency:
         began, plan = self.clock(), self._rooms.plan(model, self._preloaded_plans())
         if plan is None:
             raise planning.refusal(self.known, model, self.gpu_type, host_gb=self.host_gb)
-        starting = Starting(model, plan, began)
-        with self._lock:
-            self._starting = starting
+        self._starting = starting = Starting(model, plan, began)
         on_loaded(0.0)
         while (resident := self._attempt(starting, on_loaded, at_once=at_once)) is None:
             starting.plan = self._lower(model, starting.plan)
@@ -222,6 +221,7 @@ class Residency:
 
     def _lower(self, model: str, plan: Plan) -> Plan:
         """What to try after a plan for which memory did not suffice: the sum was too hopeful, or the card is shared."""
+        self.exhausted(model)
         lower = plan if self._evict_others(model) else self._rooms.lower(model, plan)
         if lower is None:
             raise errors.OutOfMemoryError(f"{model} does not fit on this GPU, not even as {plan.name!r}")
@@ -229,8 +229,8 @@ class Residency:
             log.warning("%s could not be loaded as %r; trying %r", model, plan.name, lower.name)
         return lower
 
-    def _preloaded_plans(self, beside: str = "") -> list[Plan]:
-        return [one.plan for name, one in list(self._resident.items()) if name in self.preloaded - {beside}]
+    def _preloaded_plans(self) -> list[Plan]:
+        return [one.plan for name, one in list(self._resident.items()) if name in self.preloaded]
 
     def _make_room(self, plan: Plan) -> None:
         for model in self._rooms.in_the_way(plan, list(self._resident.items()), self.preloaded):

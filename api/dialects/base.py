@@ -129,10 +129,17 @@ async def finished(
 ) -> list[ResultView]:
     """Every generation of a blocking request once it is over. A client that hangs up cancels them, unless `keep`.
 
-    Raises `HungUpError`, and `errors.TimedOutError` after the settings' `blocking_limit_s`.
+    So does a process that stops. Raises `HungUpError`, `errors.RestartingError`, and `errors.TimedOutError` after the settings'
+    `blocking_limit_s`.
     """
     waiting = resources.waiter.until_all_over(accepted.ids, tenant)
-    return await _unless_hung_up(request, resources, waiting, accepted.ids, tenant, keep=keep)
+    try:
+        return await _unless_hung_up(request, resources, waiting, accepted.ids, tenant, keep=keep)
+    except errors.RestartingError:
+        # Nobody was told their ids.
+        if not keep:
+            await resources.waiter.cancel(accepted.ids, tenant)
+        raise
 
 
 async def waited(
@@ -140,8 +147,8 @@ async def waited(
 ) -> list[ResultView]:
     """The generations of a request once they are over or so many seconds are.
 
-    Should the store stop answering meanwhile they are as they were accepted. A client that hangs up before cancels them, unless
-    `keep`. Raises `HungUpError`.
+    Should the store stop answering meanwhile, or this process be told to stop, they are as they were accepted. A client that
+    hangs up before cancels them, unless `keep`. Raises `HungUpError`.
     """
     tenant, deadline = accepted.tenant, time.monotonic() + seconds
 
@@ -151,7 +158,10 @@ async def waited(
         except errors.TransientError:
             return await resources.reader.accepted(accepted)
 
-    return await _unless_hung_up(request, resources, over(), accepted.ids, tenant, keep=keep)
+    try:
+        return await _unless_hung_up(request, resources, over(), accepted.ids, tenant, keep=keep)
+    except errors.RestartingError:
+        return await resources.reader.accepted(accepted)
 
 
 async def _unless_hung_up(

@@ -24,6 +24,7 @@ STATUSES: dict[type[errors.DarkroomError], int] = {
     errors.GpuFaultError: 500,
     errors.OutOfMemoryError: 503,
     errors.ModelUnavailableError: 503,
+    errors.RestartingError: 503,
     errors.StoreUnavailableError: 503,
     errors.StoreFullError: 503,
     errors.ObjectsUnavailableError: 503,

@@ -1,4 +1,4 @@
-"""Clients that hang up while they wait for an answer."""
+"""Clients that hang up while they wait for an answer, and processes that stop meanwhile."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,8 +7,16 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from api.http.turns import end_turn
+from storage.contracts import errors
 
 T = TypeVar("T")
+
+
+LAST_S = 10.0
+"""How long what is waited for may still come once the process is to stop: half of what the server gives its requests."""
+
+LOOK_S = 0.5
+AGAIN_S = 2.0
 
 
 class HungUpError(Exception):
@@ -16,21 +24,34 @@ class HungUpError(Exception):
 
 
 async def unless_hung_up(request: Request, waiting: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns. Raises `HungUpError` as soon as the client has gone; the coroutine is then cancelled."""
+    """What a coroutine returns.
+
+    Raises `HungUpError` as soon as the client has gone, and `errors.RestartingError` a while after this process was told to stop;
+    the coroutine is then cancelled.
+    """
     end_turn(request)
     result = asyncio.ensure_future(waiting)
     gone = asyncio.ensure_future(_gone(request))
+    stopped = asyncio.ensure_future(_stopped(request))
     try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not result.done():
+        await asyncio.wait({result, gone, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if result.done():
+            return await result
+        if gone.done():
             raise HungUpError
-        return await result
+        raise errors.RestartingError("The service restarts; ask again", retry_after=AGAIN_S)
     finally:
-        for task in (result, gone):
+        for task in (result, gone, stopped):
             task.cancel()
-        await asyncio.gather(result, gone, return_exceptions=True)
+        await asyncio.gather(result, gone, stopped, return_exceptions=True)
 
 
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _stopped(request: Request) -> None:
+    while not request.app.state.is_stopping():  # noqa: ASYNC110  (the server has a flag alone)
+        await asyncio.sleep(LOOK_S)
+    await asyncio.sleep(LAST_S)

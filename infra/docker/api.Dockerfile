@@ -14,5 +14,7 @@ USER 10001
 ENV DARKROOM_HOST=0.0.0.0 DARKROOM_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request; \
+    scheme = 'https' if os.environ.get('DARKROOM_TLS_CERTIFICATE') else 'http'; \
+    urllib.request.urlopen(f'{scheme}://127.0.0.1:8000/health/ready', timeout=2, context=ssl._create_unverified_context())"]
 CMD ["python", "-m", "api"]

@@ -18,6 +18,7 @@
     │   ├── CancelledError            cancelled
     │   └── InternalError             internal
     └── TransientError            asking again, after `retry_after` seconds, may work
+        ├── RestartingError           restarting
         ├── StoreUnavailableError     store_unavailable
         ├── StoreFullError            store_full
         ├── ObjectsUnavailableError   objects_unavailable
@@ -27,7 +28,6 @@
         ├── ModelUnavailableError     model_unavailable
         ├── GpuFaultError             gpu_fault
         └── WorkerLostError           worker_lost
-
 The same codes appear in HTTP bodies, in failed generations and in events. HTTP statuses are the API's own business.
 """
 
@@ -43,9 +43,7 @@ class DarkroomError(Exception):
 
     def __init__(self, message: str, *, field: str | None = None, details: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.field = field
-        self.details = details
+        self.message, self.field, self.details = message, field, details
 
 
 class PermanentError(DarkroomError):
@@ -163,6 +161,13 @@ class CancelledError(PermanentError):
 
 class InternalError(PermanentError):
     """A fault of the service; the log has the cause."""
+
+
+class RestartingError(TransientError):
+    """The process that was asked stops before what was waited for is over."""
+
+    code = "restarting"
+    title = "The service restarts"
 
 
 class StoreUnavailableError(TransientError):

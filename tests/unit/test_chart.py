@@ -141,7 +141,7 @@ def test_processes_are_given_settings_that_they_read(chart: helm_python.chart.Ch
         given = environment(pod)
         kind = ApiSettings if owner.endswith("-api") else GpuSettings
         aliases = {str(field.validation_alias or f"DARKROOM_{key.upper()}") for key, field in kind.model_fields.items()}
-        assert set(given) <= aliases | {"VALKEY_PASSWORD"}, owner
+        assert set(given) <= aliases, owner
         # No secret stands in a manifest.
         assert {key: value for key, value in given.items() if re.search("SECRET|KEY|PASSWORD", key) and value} == {}
 
@@ -156,6 +156,31 @@ def test_a_worker_has_one_gpu_and_time_for_what_it_holds(chart: helm_python.char
     settings = {**environment(west), "HF_HOME": ""}
     assert (settings["DARKROOM_GPU_TYPE"], settings["DARKROOM_REGION"]) == ("l40s", "eu-west")
     assert environment(fast)["DARKROOM_PRELOAD"] == '["flux-kontext-dev"]'
+
+
+def test_no_grace_and_no_cooldown_are_none(chart: helm_python.chart.Chart) -> None:
+    scaled = {**SCALED, "graceS": 0, "autoscaling": {**SCALED["autoscaling"], "cooldownS": 0}}
+    values = {"workers": {"h100": scaled}, "metrics": {"prometheusUrl": "http://prometheus:9090"}}
+    manifests = rendered(chart, values)
+    assert environment(pods(manifests)["edits-worker-h100"])["DARKROOM_GRACE_S"] == "0"
+    (scaler,) = [one for one in manifests if one["kind"] == "ScaledObject"]
+    assert scaler["spec"]["cooldownPeriod"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ingress", "settings", "url"),
+    [
+        ({"host": "a.example", "tlsSecret": "t"}, {}, "https://a.example"),
+        ({"host": "a.example"}, {}, "http://a.example"),
+        ({"host": "a.example"}, {"DARKROOM_PUBLIC_URL": "https://b.example"}, "https://b.example"),
+        ({"enabled": False}, {}, None),
+    ],
+)
+def test_the_service_says_that_it_is_where_its_ingress_is(
+    chart: helm_python.chart.Chart, ingress: dict[str, Any], settings: dict[str, str], url: str | None
+) -> None:
+    values = {"api": {"ingress": {"enabled": True, **ingress}}, "settings": settings}
+    assert environment(pods(rendered(chart, values))["edits-api"]).get("DARKROOM_PUBLIC_URL") == url
 
 
 def test_scaling_asks_for_metrics_that_there_are_of_queues_that_the_worker_serves(

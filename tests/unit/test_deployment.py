@@ -33,6 +33,17 @@ def test_there_is_a_profile_for_every_gpu_type_that_holds_a_model(compose: dict[
         assert service["profiles"] == [name.removeprefix("worker-")] == [service["environment"]["DARKROOM_GPU_TYPE"]]
 
 
+def test_prometheus_asks_every_process_that_there_may_be(compose: dict[str, Any]) -> None:
+    asked = yaml.safe_load((ROOT / "infra" / "observability" / "prometheus.yml").read_text())
+    (job,) = asked["scrape_configs"]
+    targets = {(name, one["port"]) for one in job["dns_sd_configs"] for name in one["names"]}
+    ours = {name for name, one in compose["services"].items() if "DARKROOM_METRICS_PORT" in one.get("environment", {})}
+    first = 9464
+    # Of a machine with eight GPUs each worker has a port.
+    expected = {(name, first + n) for name in ours for n in range(8 if name.startswith("worker-") else 1)}
+    assert targets == expected
+
+
 def test_no_secret_stands_in_a_file(compose: dict[str, Any]) -> None:
     secret = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|API_KEY|TOKEN|AUTH")
     for service in compose["services"].values():

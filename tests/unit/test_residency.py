@@ -142,11 +142,13 @@ def test_a_load_that_fails_is_a_state_with_its_reason_and_not_tried_again_at_onc
 
 
 def test_out_of_memory_while_loading_clears_the_device_and_tries_once_more(shelf: Shelf) -> None:
-    residency = shelf.residency(memory_gb=100)
+    told: list[str] = []
+    residency = shelf.residency(memory_gb=100, exhausted=told.append)
     residency.pipeline("a")
     shelf.failing = [errors.OutOfMemoryError("full")]
     residency.pipeline("b")
     assert shelf.log == ["load a", "close a", "load b"]
+    assert told == ["b"]
     shelf.failing = [errors.OutOfMemoryError("full")] * 2
     with pytest.raises(errors.OutOfMemoryError):
         residency.pipeline("c")
@@ -183,10 +185,12 @@ def _tight(shelf: Shelf, **more: Any) -> Residency:
 
 
 def test_what_ran_out_of_memory_is_first_left_alone_on_the_device(shelf: Shelf) -> None:
-    residency = _tight(shelf)
+    told: list[str] = []
+    residency = _tight(shelf, exhausted=told.append)
     residency.pipeline("a")
     residency.pipeline("b")
     assert residency.relieve("b")
+    assert told == ["b"]
     assert residency.resident() == ("b",)
     assert shelf.log == ["load a", "load b", "close a"]
 

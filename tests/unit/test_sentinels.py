@@ -37,6 +37,27 @@ def test_an_address_that_lacks_something_stops_the_start(wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://here:6379/0", "redis://:a%2Fb%23c%3A@here:6379/0"),
+        ("rediss://user:old@here:6379/0", "rediss://user:a%2Fb%23c%3A@here:6379/0"),
+        ("redis+sentinel://one:1,two:2/main", "redis+sentinel://:a%2Fb%23c%3A@one:1,two:2/main"),
+    ],
+)
+def test_a_password_of_any_characters_is_given_apart(url: str, address: str) -> None:
+    settings = StoreSettings(REDIS_URL=SecretStr(url), REDIS_PASSWORD=SecretStr("a/b#c:"))
+    assert settings.redis_address == address
+    app = queues.celery_app(settings, ["q"])
+    assert app.connection_for_read().password == "a/b#c:"
+
+
+def test_a_password_that_breaks_the_address_stops_the_start_and_is_not_told() -> None:
+    with pytest.raises(ValidationError, match="REDIS_PASSWORD") as caught:
+        StoreSettings(REDIS_URL=SecretStr("redis://:q8Jz/Xk2@here:6379/0"))
+    assert "q8Jz" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("url", "transport"),
     [("redis://:p@one:1/0", broker.Transport), ("redis+sentinel://:p@one:1,two:2/main/0", broker.SentinelTransport)],
 )

@@ -31,10 +31,10 @@ envFrom:
   - secretRef: { name: {{ $values.existingSecret | quote }} }
 env:
   {{- if $values.valkey.enabled }}
-  - name: VALKEY_PASSWORD
+  - name: REDIS_PASSWORD
     valueFrom: { secretKeyRef: { name: {{ $values.existingSecret | quote }}, key: VALKEY_PASSWORD } }
   - name: REDIS_URL
-    value: redis://:$(VALKEY_PASSWORD)@{{ include "darkroom.name" $root }}-valkey:6379/0
+    value: redis://{{ include "darkroom.name" $root }}-valkey:6379/0
   {{- end }}
   - { name: S3_BUCKET, value: {{ $values.s3.bucket | quote }} }
   - { name: S3_REGION, value: {{ $values.s3.region | quote }} }
