@@ -85,7 +85,14 @@ class Flux2(Common):
         return super().canvas(has_picture=False)
 
 
-FAMILIES: dict[str, type[Common]] = {"kontext": Kontext, "flux2": Flux2, "klein": Flux2, "*": Common}
+class Klein(Flux2):
+    """What the FLUX.2 [klein] container takes, whose model has no guidance."""
+
+    cfg_scale: Annotated[float | None, Field(ge=0, le=0, description="There is none")] = None
+    steps: Annotated[int | None, Field(ge=1, le=4, description="Denoising steps")] = None
+
+
+FAMILIES: dict[str, type[Common]] = {"kontext": Kontext, "flux2": Flux2, "klein": Klein, "*": Common}
 
 
 async def _caller(request: Request, resources: ResourcesDep) -> access.Caller:
@@ -135,7 +142,7 @@ async def _submission(
             references=tuple(await pictures.of_value(image, "image")),
             canvas=sent.canvas(has_picture=image is not None),
             steps=sent.steps or model.usual_steps,
-            guidance=model.guidance(sent.cfg_scale),
+            guidance=base.guidance_of(model, sent.cfg_scale),
             output_format="jpeg",
             filtered=not sent.disable_safety_checker,
         ),
@@ -164,8 +171,7 @@ async def ready(resources: ResourcesDep) -> Response:
         workers = (await resources.ledger.run(presence.present())).values()
     except errors.TransientError:
         return _health("not ready", 503)
-    name, _ = _model(resources)
-    served = any(name in worker.get("models", ()) for worker in workers)
+    served = any(_model(resources)[0] in worker.get("models", ()) for worker in workers)
     return _health("ready", 200) if served else _health("not ready", 503)
 
 
@@ -227,9 +233,8 @@ async def metrics(resources: ResourcesDep) -> Response:
 
 
 def _problem(request: Request, error: errors.DarkroomError) -> Response:
-    status = http_errors.status(error)
     # As the container's framework has it: what does not fit the schema cannot be processed.
-    status = 422 if status == 400 else status
+    status = 422 if http_errors.status(error) == 400 else http_errors.status(error)
     return JSONResponse({"detail": error.message}, status_code=status, headers=http_errors.headers(error))
 
 

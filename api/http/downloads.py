@@ -29,7 +29,7 @@ async def download(key: str, request: Request, resources: ResourcesDep, proof: s
     etag = f'"{hashlib.sha256(key.encode()).hexdigest()[:32]}"'
     headers = {
         # A picture for an <img>, and no document of this host's whatever its bytes are taken for.
-        "Content-Disposition": f'inline; filename="{key.rpartition("/")[2]}"',
+        "Content-Disposition": f'inline; filename="{_name(key)}"',
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Accept-Ranges": "bytes",
         "ETag": etag,
@@ -52,6 +52,13 @@ async def download(key: str, request: Request, resources: ResourcesDep, proof: s
             status_code=status, media_type=content_type, headers={**headers, "Content-Length": str(len(part))}
         )
     return Response(part, status_code=status, media_type=content_type, headers=headers)
+
+
+def _name(key: str) -> str:
+    """A file's name for what lies under a key: the generation's or upload's, with the ending."""
+    *_, folder, last = key.split("/")
+    stem, _, ending = last.rpartition(".")
+    return f"{folder}.{ending}" if stem.isdecimal() else last
 
 
 def _bounds(wanted: str, size: int) -> tuple[int, int] | None:

@@ -88,6 +88,11 @@ def test_a_running_request_is_cancelled(client: fal_client.SyncClient, tiny: str
     assert status.error_type == "cancelled"
     with pytest.raises(FalClientHTTPError):
         handle.cancel()
+    began = time.monotonic()
+    with pytest.raises(FalClientHTTPError) as ended:
+        handle.get()
+    assert ended.value.response.status_code == 422, "at 409 the client asks again, ten times"
+    assert time.monotonic() - began < 5
 
 
 def test_a_request_that_waits_too_long_completes_with_an_error(faye: Tenant, tiny: str) -> None:
@@ -98,6 +103,11 @@ def test_a_request_that_waits_too_long_completes_with_an_error(faye: Tenant, tin
     assert faye.finished(made["request_id"])["status"] == "failed"
     status = requests.get(made["status_url"], headers=faye.headers, timeout=10)
     assert (status.status_code, status.json()["error_type"]) == (200, "expired_in_queue")
+    result = requests.get(made["response_url"], headers=faye.headers, timeout=10)
+    assert (result.status_code, result.headers["X-Fal-Request-Timeout-Type"]) == (504, "user"), (
+        "no client submits it anew"
+    )
+    assert result.headers["x-fal-request-id"] == made["request_id"]
     for one in ahead:
         requests.put(one["cancel_url"], headers=faye.headers, timeout=10)
 

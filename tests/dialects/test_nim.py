@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import requests
 
+from api.dialects import base, nim
+from storage.contracts import errors
+from storage.settings import StoreSettings
 from tests.conftest import Tenant
 from tests.dialects.conftest import PROMPT, pixels
 
@@ -33,6 +36,20 @@ def test_an_edit_without_a_key_belongs_to_the_tenant_that_is_set(nina: Tenant, p
 def test_a_seed_of_zero_is_random(nina: Tenant, tiny: str) -> None:
     seeds = [artifact(infer(nina, prompt=PROMPT, image=tiny, steps=20, seed=0))["seed"] for _ in range(2)]
     assert seeds[0] != seeds[1]
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"), [({"cfg_scale": 0, "steps": 4}, None), ({"cfg_scale": 1}, "cfg_scale"), ({"steps": 5}, "steps")]
+)
+def test_a_klein_takes_what_its_container_takes(sent: dict[str, object], field: str | None) -> None:
+    model = StoreSettings().read_catalog().model("flux-2-klein-4b")
+    taken = base.of_family(nim.FAMILIES, model)
+    if field is None:
+        assert taken.check({"prompt": "x", **sent}).steps == 4
+        return
+    with pytest.raises(errors.InvalidInputError) as refused:
+        taken.check({"prompt": "x", **sent})
+    assert refused.value.field == field
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,16 @@ def test_an_edit_of_one_picture_comes_by_url_and_inline(client: openai.OpenAI) -
     assert answer.output_format == "png"
 
 
+def test_what_another_field_overrides_is_named(client: openai.OpenAI) -> None:
+    mask = encoded(Image.new("RGBA", (64, 64), (0, 0, 0, 0)), "PNG")
+    picture = encoded(Image.new("RGB", (64, 64), "red"), "PNG")
+    answer = client.images.with_raw_response.edit(
+        model="quick", image=("a.png", picture), mask=("m.png", mask), prompt=PROMPT, size="96x64", quality="high",
+        user="somebody", extra_body={"num_inference_steps": 1, "partial_images": 1},
+    )  # fmt: skip
+    assert set(answer.headers["Darkroom-Ignored"].split(", ")) == {"partial_images", "quality", "size", "user"}
+
+
 def test_several_pictures_are_read_and_several_made(client: openai.OpenAI) -> None:
     files = [("a.png", encoded(Image.new("RGB", (64, 64), colour), "PNG")) for colour in ("red", "blue")]
     answer = client.images.edit(

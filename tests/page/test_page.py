@@ -77,6 +77,47 @@ def test_a_link_signs_in_once_and_leaves_the_address(open_page: Opened, stack: e
     expect(again.get_by_role("alert")).to_contain_text("used before")
 
 
+def test_a_link_of_another_tenant_begins_with_nothing_of_the_one_before(
+    open_page: Opened, stack: embedded.Stack
+) -> None:
+    page = open_page("carol")
+    _choose(page)
+    page.get_by_label("What is to change?").fill("carol's own")
+    with darkroom.Client(stack.url, TENANTS["bob"]) as client:
+        page.evaluate(f"location.hash = 'sign-in={client.token('page')}'")
+    expect(page.get_by_label("What is to change?")).to_have_value("")
+    expect(page.get_by_role("button", name="Use the sample")).to_be_visible()
+
+
+def test_what_was_being_made_is_there_again_after_signing_in_anew(open_page: Opened, stack: embedded.Stack) -> None:
+    with darkroom.Client(stack.url, TENANTS["carol"]) as client:
+        page = open_page(None, url=f"{stack.url}/#sign-in={client.token('page')}")
+        page.get_by_label("What is to change?").fill("not to be lost")
+        page.route(
+            "**/api/ai/queue**", lambda route: route.fulfill(status=401, json={"error": {"code": "unauthenticated"}})
+        )
+        page.get_by_role("link", name="History").click()
+        expect(page.get_by_role("alert")).to_contain_text("You were signed out")
+        page.unroute("**/api/ai/queue**")
+        page.evaluate(f"location.hash = 'sign-in={client.token('page')}'")
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    page.get_by_role("link", name="Edit").click()
+    expect(page.get_by_label("What is to change?")).to_have_value("not to be lost")
+
+
+def test_more_tabs_than_a_browser_opens_connections_work_side_by_side(open_page: Opened) -> None:
+    page = open_page()
+    for _ in range(7):
+        another = page.context.new_page()
+        another.goto(page.url)
+        another.get_by_label("API key").fill(TENANTS["carol"])
+        another.get_by_role("button", name="Sign in").click()
+        expect(another.get_by_role("button", name="Use the sample")).to_be_visible()
+        # As a browser says it of a tab that is not looked at; here all of them are.
+        another.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
+        another.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def test_three_clicks_make_a_picture_and_the_slider_compares(open_page: Opened) -> None:
     page = open_page()
     page.get_by_role("button", name="Use the sample").click()
@@ -99,6 +140,7 @@ def test_three_clicks_make_a_picture_and_the_slider_compares(open_page: Opened) 
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert download.value.path().stat().st_size > 0
+    assert re.fullmatch(r"[0-9a-f-]{36}\.webp", download.value.suggested_filename)
     page.get_by_role("button", name="Copy link").click()
     link = page.evaluate("navigator.clipboard.readText()")
     assert requests.get(link, timeout=10).headers["content-type"] == "image/webp"
@@ -132,6 +174,8 @@ def test_settings_are_recalled_with_the_seed_or_without(open_page: Opened) -> No
     ) == ("77", "9")
     page.get_by_role("button", name="… but the seed").click()
     expect(_field(page, "seed")).to_have_value("")
+    # A shape that follows from the picture is no setting.
+    assert (_field(page, "width").input_value(), _field(page, "aspect_ratio").input_value()) == ("", "")
     page.get_by_role("button", name="Another seed").click()
     expect(page.locator(".facts dd").first).not_to_have_text("77")
 
@@ -264,6 +308,24 @@ def test_history_is_searched_opened_and_erased_and_live(open_page: Opened, stack
     expect(page.locator("figcaption .prompt")).to_have_text("a lighthouse at night")
     page.go_back()
     expect(page.get_by_role("heading", name="History")).to_be_visible()
+
+
+def test_history_shows_all_of_what_came_in_a_burst(open_page: Opened, stack: embedded.Stack) -> None:
+    with darkroom.Client(stack.url, TENANTS["carol"]) as client:
+        page = open_page()
+        page.get_by_role("link", name="History").click()
+        page.get_by_label("Search").fill("in a burst")
+        cards = page.locator(".cards .card")
+        client.enqueue(PHOTOGRAPH, "the first in a burst", model="quick")
+        expect(cards).to_have_count(1)
+        page.context.set_offline(True)
+        # A page has 48.
+        for number in range(60):
+            client.enqueue(PHOTOGRAPH, f"in a burst {number}", model="quick")
+        page.context.set_offline(False)
+    expect(cards).to_have_count(48, timeout=30_000)
+    page.get_by_role("button", name="Show more").click()
+    expect(cards).to_have_count(61)
 
 
 def test_fleet_and_usage_say_what_there_is(open_page: Opened) -> None:

@@ -29,6 +29,14 @@ def test_the_answer_has_the_bytes_when_asked(alice: Tenant, tiny: str) -> None:
     assert "image_url" not in answer
 
 
+def test_a_picture_is_made_of_a_prompt_alone(alice: Tenant) -> None:
+    body = {"model": "small-flux2", "prompt": "a cat", "width": 64, "height": 64, "num_inference_steps": 1}
+    known = [one["id"] for one in alice.get("/api/ai/models").json()["data"] if one["capabilities"]["text_to_image"]]
+    answer = alice.post("/api/ai/images/generate", {**body, "model": known[0]})
+    assert answer.status_code == 200, answer.text
+    assert requests.get(answer.json()["image_url"], timeout=10).status_code == 200
+
+
 def test_several_at_once(alice: Tenant, tiny: str) -> None:
     body = {"model": "quick", "prompt": "x", "input_image": tiny, "num_generations": 3}
     assert len({image["url"] for image in alice.post("/api/ai/images/edit", body).json()["images"]}) == 3

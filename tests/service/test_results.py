@@ -25,6 +25,12 @@ def test_curl_downloads_it_without_any_key(url: str, tmp_path: Path) -> None:
     assert target.read_bytes().startswith(b"\xff\xd8")
 
 
+def test_a_download_has_the_generations_name(alice: Tenant, tiny: str) -> None:
+    generation = alice.finished(alice.enqueue(tiny, output_format="jpg"))
+    told = requests.get(generation["download_url"], timeout=10).headers["Content-Disposition"]
+    assert told == f'inline; filename="{generation["generation_id"]}.jpg"'
+
+
 def test_it_says_what_it_is(url: str) -> None:
     assert requests.get(url, timeout=10).headers["Content-Type"] == "image/jpeg"
 

@@ -1,7 +1,10 @@
 """A subscriber hears of everything from the moment it was greeted."""
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
+
+import pytest
 
 from api.dialects.oxen import stream
 from api.service.streams import OpenStreams
@@ -54,3 +57,20 @@ def test_padding_fills_a_block_of_a_reader_with_lines_that_fit_into_one() -> Non
     assert len(stream.PADDING) >= 4096
     assert {len(line) for line in lines if line} == {63}
     assert all(line.startswith(b": ") for line in lines if line)
+
+
+async def test_a_stream_on_which_nothing_happens_ends_with_its_readers_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LOOK_S", 0.01)
+
+    async def never() -> bool:
+        return False
+
+    async with Following(Past()) as following:
+        answer = stream.Stream(
+            tenant="alice", is_allowed=never, since=None, replay_s=60,
+            wants=stream.Filter(generation_id=None, types=None), log=Past(),  # type: ignore[arg-type]
+            hub=following.hub, sign=lambda _: None, open_streams=OpenStreams(1, 1),  # type: ignore[arg-type, return-value]
+        ).response()  # fmt: skip
+        async with asyncio.timeout(5):
+            told = [frame async for frame in answer.body_iterator]
+    assert b"event: goodbye" in told[-1]  # type: ignore[operator]

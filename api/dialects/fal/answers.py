@@ -81,12 +81,27 @@ def _detail(error: errors.DarkroomError) -> list[dict[str, Any]]:
 
 def problem(request: Request, error: errors.DarkroomError) -> Response:
     """An error."""
-    status = http_errors.status(error)
+    return _problem(error, http_errors.status(error))
+
+
+def ended(error: errors.DarkroomError, id_: str) -> Response:
+    """Why a request that was accepted came to nothing, by a status at which no client submits it anew or asks again."""
+    status, headers = http_errors.status(error), {"x-fal-request-id": id_}
+    if isinstance(error, errors.ExpiredInQueueError):
+        headers["X-Fal-Request-Timeout-Type"] = "user"
+    elif status in (502, 503, 504):
+        status = 500
+    elif status in (408, 409, 429):
+        status = 422
+    return _problem(error, status, headers)
+
+
+def _problem(error: errors.DarkroomError, status: int, headers: Mapping[str, str] | None = None) -> Response:
     body: dict[str, Any] = {"detail": error.message}
     if status in (400, 422):
         status = 422
         body = {"detail": _detail(error)}
-    return JSONResponse(body, status_code=status, headers=http_errors.headers(error))
+    return JSONResponse(body, status_code=status, headers={**http_errors.headers(error), **(headers or {})})
 
 
 async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, keys: Sequence[bytes]) -> Message:

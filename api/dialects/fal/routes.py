@@ -73,8 +73,13 @@ async def run(
     accepted = await _submitted(
         app, request, resources, caller, start_timeout=start_timeout, idempotency_key=idempotency_key
     )
-    views = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
-    answer = await answers.payload(views, own_url(request, resources))
+    try:
+        views = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
+        answer = await answers.payload(views, own_url(request, resources))
+    except errors.RestartingError:
+        raise
+    except errors.DarkroomError as exc:
+        return answers.ended(exc, accepted.ids[0])
     return JSONResponse(answer, headers={"x-fal-request-id": accepted.ids[0]})
 
 
@@ -106,7 +111,12 @@ async def result(app: str, request_id: str, request: Request, resources: Resourc
     views = await resources.reader.request(request_id, tenant)
     if not all(view.is_over for view in views):
         return JSONResponse({"detail": "Request is still in progress"}, status_code=400)
-    answer = await answers.payload(views, own_url(request, resources))
+    try:
+        answer = await answers.payload(views, own_url(request, resources))
+    except (errors.ObjectsUnavailableError, errors.StoreUnavailableError):
+        raise  # it is there, and can be had in a moment
+    except errors.DarkroomError as exc:
+        return answers.ended(exc, request_id)
     return JSONResponse(answer, headers={"x-fal-request-id": request_id})
 
 

@@ -56,7 +56,7 @@ class Input(fields.Fields):
     ] = None
     stream: Annotated[bool, Field(description="Answer with events")] = False
     partial_images: Annotated[int, Field(ge=0, le=3, description="Previews")] = 0
-    user: Annotated[str | None, Field(max_length=200, description="The caller's own user")] = None
+    user: Annotated[str | None, Field(max_length=200, description="The caller's own user"), fields.NO_EFFECT] = None
     seed: fields.Seed | None = None
     num_inference_steps: Annotated[int | None, Field(ge=1, le=MOST_STEPS, description="Instead of quality")] = None
     guidance: Annotated[float | None, Field(ge=0, le=10, description="Guidance scale")] = None
@@ -70,6 +70,18 @@ class Input(fields.Fields):
         if self.quality not in STEPS:
             return model.usual_steps
         return max(1, min(MOST_STEPS, round(model.usual_steps * STEPS[self.quality])))
+
+    def beaten(self, *, has_mask: bool) -> tuple[str, ...]:
+        """Fields that were sent and that another one overrides."""
+        beaten: set[str] = set()
+        if has_mask and self.size != "auto":
+            # A picture that is painted in keeps its shape.
+            beaten.add("size")
+        if self.num_inference_steps is not None:
+            beaten.add("quality")
+        if not self.stream:
+            beaten.add("partial_images")
+        return tuple(sorted(beaten & self.model_fields_set))
 
 
 async def pictures_of(body: bodies.Body) -> tuple[list[edits.Picture], list[edits.Picture]]:
@@ -154,7 +166,7 @@ def submission_of(
         ),
         seed=base.seed_of(sent.seed),
         count=sent.n,
-        ignored=submissions.told_names(sent.without_effect(model)),
+        ignored=submissions.told_names((*sent.without_effect(model), *sent.beaten(has_mask=bool(masks)))),
         idempotency_key=idempotency_key,
         echo=pictures.echo({name: value for name, value in body.fields.items() if name in Input.parameters()}),
     )

@@ -196,11 +196,15 @@ async def erase_everything(resources: ResourcesDep, tenant: Tenant, erase: Liter
     return JSONResponse(answers.erased(await resources.eraser.everything(tenant)))
 
 
+@router.post("/api/ai/images/generate", openapi_extra=contract.EDIT, responses=contract.EDITED)
 @router.post("/api/ai/images/edit", openapi_extra=contract.EDIT, responses=contract.EDITED)
 async def edit_and_wait(
     request: Request, resources: ResourcesDep, caller: SubmittingCaller, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Edit a picture and wait for it. A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`."""
+    """Edit a picture, or make one of a prompt alone where the model can, and wait for it.
+
+    A client that hangs up cancels its edit, unless it sent an `Idempotency-Key`.
+    """
     body = await bodies.read(request, files=envelope.PICTURES)
     wanted = envelope.response_format(body.fields)
     submission = await _submission(request, body, resources, caller, idempotency_key, late=False)

@@ -25,6 +25,8 @@ from storage.contracts import errors, events
 NUDGE = streams.comment()
 PADDING = streams.comment("\n".join(["." * 61] * 65))
 NUDGE_S = 0.25
+LOOK_S = 15.0
+"""How often a quiet stream is asked whether its reader still may have it."""
 
 HELLO, RESYNC, GOODBYE = "hello", "resync", "goodbye"
 """Frames of the stream itself. Each carries a cursor, so that a reader cut off anywhere can resume."""
@@ -79,11 +81,11 @@ class Stream:
                             RESYNC, last, {"cursor": last, "reason": "the log does not reach back to this cursor"}
                         )
                 async for event in self._events(last, subscription):
+                    if not await self.is_allowed():
+                        break
                     if event is None:
                         yield NUDGE
                         continue
-                    if not await self.is_allowed():
-                        break
                     last = event.cursor
                     yield _event_frame(event, self.sign)
                     if event.type in events.TERMINAL:
@@ -93,7 +95,7 @@ class Stream:
             yield _frame(GOODBYE, last, {"cursor": last})
 
     async def _events(self, start: str, subscription: Subscription) -> AsyncIterator[events.Event | None]:
-        """Past, then present, without gap or repetition. None asks for a nudge after a terminal event."""
+        """Past, then present, without gap or repetition. None: nothing happened for a while."""
         last = start
         nudge = False
         while batch := await self.log.replay(self.tenant, last):
@@ -105,7 +107,7 @@ class Stream:
                     yield event
         while True:
             try:
-                happening = await subscription.next(NUDGE_S if nudge else None)
+                happening = await subscription.next(NUDGE_S if nudge else LOOK_S)
             except TimeoutError:
                 nudge = False
                 yield None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -36,6 +37,12 @@ def version_of(name: str) -> str:
     return hashlib.sha256(f"darkroom:{name}".encode()).hexdigest()
 
 
+def model_of(model: catalog.Model | None, name: str) -> str:
+    """What a model is called here: `owner/name` in lower case, where it has such a name."""
+    aliases = model.aliases if model else ()
+    return next((one for one in aliases if re.fullmatch(r"[^/A-Z]+/[^/A-Z]+", one)), aliases[0] if aliases else name)
+
+
 def iso(milliseconds: float | None) -> str | None:
     """A time, by UTC."""
     if milliseconds is None:
@@ -64,7 +71,7 @@ def prediction(views: Sequence[ResultView], own: str) -> dict[str, Any]:
     outputs = [one.own_url(own) for one in views]
     return {
         "id": view.id,
-        "model": (view.model.aliases or (name,))[0] if view.model else name,
+        "model": model_of(view.model, name),
         "version": version_of(name),
         "input": {**generation.submission.echo, "prompt": generation.edit.prompt},
         "logs": _logs(next((one.generation for one in views if not one.is_over), generation)),

@@ -23,7 +23,7 @@ STATES = {
     generations.Status.FAILED: "FAILED",
     generations.Status.CANCELLED: "CANCELLED",
 }
-TIMED_OUT = frozenset({errors.TimedOutError.code, errors.ExpiredInQueueError.code})
+TIMED_OUT = frozenset({errors.TimedOutError.code, errors.ExpiredInQueueError.code, errors.DeadlineExceededError.code})
 SYNC = "sync-"
 """What ids of jobs that were run synchronously begin with."""
 _ID = re.compile(rf"(?:{SYNC})?([0-9a-f-]{{36}})(?:-[ue]1)?")

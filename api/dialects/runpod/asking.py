@@ -130,6 +130,7 @@ async def submission_of(
         seed=None if sent.seed == -1 else base.seed_of(sent.seed),
         ignored=submissions.told_names((*sent.without_effect(model), *policy.without_effect(model))),
         queue_ttl_s=policy.ttl and policy.ttl / 1000,
+        deadline_s=policy.ttl and policy.ttl / 1000,
         execution_limit_s=policy.executionTimeout and policy.executionTimeout / 1000,
         priority=submissions.LOW_PRIORITY if policy.lowPriority else submissions.PRIORITY,
         webhook=base.webhook_of(

@@ -39,8 +39,8 @@ function Workbench({ session, id, models }) {
   const [fault, setFault] = useState(null);
   const [isSending, setSending] = useState(false);
   const [chain, setChain] = useState([]);
-  const { runs, chosen, show, choose, remove, update } = useRuns(session);
-  const promptField = useRef(null), stage = useRef(null);
+  const { runs, chosen, show, add, choose, remove, update } = useRuns(session);
+  const promptField = useRef(null), stage = useRef(null), isStopped = useRef(false);
   const model = models.find((one) => one.id === modelId) ?? models[0];
   const { most_inputs: most, mask: takesMask, text_to_image: needsNone } = model.capabilities;
   const run = chosen === null ? null : runs[chosen];
@@ -83,12 +83,17 @@ function Workbench({ session, id, models }) {
   const start = async (requests) => {
     setFault(null);
     setSending(true);
+    isStopped.current = false;
     const started = [];
     try {
       for (const { request, label, before } of requests) {
+        if (isStopped.current) break;
         const accepted = await session.api.submit(request);
-        started.push({ ...startRun(await session.api.generation(accepted.ids[0])), label, before });
-        show([...started]);
+        const one = { ...startRun(await session.api.generation(accepted.ids[0])), label, before };
+        if (isStopped.current) session.api.cancel(one.key).catch(setFault);
+        started.push(one);
+        if (started.length === 1) show([one]);
+        else add(one);
       }
     } catch (error) {
       setFault(error);
@@ -98,7 +103,8 @@ function Workbench({ session, id, models }) {
     }
     if (!started.length) return;
     stage.current?.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth" });
-    location.hash = started.length === 1 ? `#/edit/${started[0].key}` : "#/edit";
+    // Whoever looks at another view meanwhile stays there.
+    if (!/^#\/(?!edit)/.test(location.hash)) location.hash = started.length === 1 ? `#/edit/${started[0].key}` : "#/edit";
   };
 
   const send = () => {
@@ -118,9 +124,12 @@ function Workbench({ session, id, models }) {
     const names = fieldsOf(chosenModel).map((field) => field.name);
     setModelId(chosenModel.id);
     setPrompt(found.prompt);
-    setTexts(Object.fromEntries(Object.entries(found).filter(([name, value]) => names.includes(name) && value !== null && (withSeed || name !== "seed")).map(([name, value]) => [name, typeof value === "boolean" ? value : String(value)])));
-    const url = [found.input_image].flat().filter(Boolean)[0];
-    if (!pictures.length && url) setPictures([ofUrl(url)]);
+    // A shape that follows from the picture or from a ratio is told as sides, too.
+    const left = [...(withSeed ? [] : ["seed"]), ...(found.aspect_ratio ? ["width", "height"] : []), ...(found.aspect_ratio === "match_input_image" ? ["aspect_ratio"] : [])];
+    setTexts(Object.fromEntries(Object.entries(found).filter(([name, value]) => names.includes(name) && value !== null && !left.includes(name)).map(([name, value]) => [name, typeof value === "boolean" ? value : String(value)])));
+    const urls = [found.input_image].flat().filter(Boolean);
+    if (!pictures.length) setPictures(urls.map(ofUrl));
+    if (found.mask_image) setFault({ message: "The settings are recalled without the mask: paint it again." });
     promptField.current?.focus();
   };
   const actions = {
@@ -157,7 +166,7 @@ function Workbench({ session, id, models }) {
       <${Compare} value=${compare} models=${models} onChange=${setCompare} />
     </form>
     <section class="stage" ref=${stage} aria-label="Result">
-      ${runs.length > 1 && chosen === null ? html`<${Grid} runs=${runs} before=${runs[0].before} onOpen=${choose} onCancel=${() => runs.forEach(cancel)} onFault=${setFault} />`
+      ${runs.length > 1 && chosen === null ? html`<${Grid} runs=${runs} before=${runs[0].before} onOpen=${choose} onCancel=${() => { isStopped.current = true; runs.forEach(cancel); }} onFault=${setFault} />`
       : run ? html`${runs.length > 1 ? html`<button type="button" class="small back" onClick=${() => choose(null)}>‹ Back to the comparison</button>` : null}
         <${Shown} run=${run} actions=${actions} onCancel=${() => cancel(run)} />
         <${Lineage} chain=${chain} current=${generation?.generation_id} onOpen=${open} />`

@@ -24,14 +24,17 @@ export function HistoryView({ session }) {
     const refresh = async () => {
       try {
         const page = await session.api.list(wanted(null), { signal: abort.signal });
-        setListed((before) => (hasList ? { ...before, generations: merged(page.generations, page.next ? olderThan(page.generations, before.generations) : []) } : { generations: page.generations, next: page.next, isLoading: false }));
+        const fresh = { generations: page.generations, next: page.next, isLoading: false };
+        // Where more came than a page holds, what lies between is to be asked for again.
+        setListed((before) => (hasList && meet(page.generations, before.generations) ? { ...before, generations: merged(page.generations, page.next ? olderThan(page.generations, before.generations) : []) } : fresh));
         hasList = true;
         setError(null);
       } catch (caught) {
         if (!abort.signal.aborted) setError(caught);
       }
     };
-    const soon = (ms) => { clearTimeout(timer); timer = setTimeout(refresh, ms); };
+    // Not put off by what happens meanwhile, or nothing would be shown while much happens.
+    const soon = (ms) => { timer ??= setTimeout(() => { timer = null; refresh(); }, ms); };
     soon(200);
     const stop = session.listen(({ type }) => { if (/_(queued|started|completed|cancelled)$|^resync$/.test(type)) soon(400); });
     return () => { clearTimeout(timer); stop(); abort.abort(); };
@@ -70,6 +73,8 @@ export function HistoryView({ session }) {
     ${listed.next ? html`<button type="button" disabled=${isMore} onClick=${more}>Show more</button>` : null}
   </section>`;
 }
+
+const meet = (first, second) => second.some((one) => first.some((other) => other.generation_id === one.generation_id));
 
 const olderThan = (page, generations) => generations.filter((one) => one.enqueued_at <= page.at(-1).enqueued_at);
 

@@ -1,6 +1,6 @@
 // The page: who is signed in, and which view is shown.
 
-import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, render, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { EditView } from "./edit.js";
 import { FleetView } from "./fleet.js";
 import { HistoryView } from "./history.js";
@@ -21,9 +21,17 @@ function App() {
   const [error, setError] = useState(null);
   const [route, setRoute] = useState(routeNow());
   const [isReady, setReady] = useState(false);
+  // What was being made when a session ended, for the next one of the same tenant.
+  const left = useRef({ tenant: null, kept: {} });
+  const begin = (next) => {
+    if (next.tenant && next.tenant === left.current.tenant) next.kept = left.current.kept;
+    left.current = { tenant: null, kept: {} };
+    setError(null);
+    setSession(next);
+  };
 
   useEffect(() => {
-    const signIn = () => Session.ofLink().then((found) => found && setSession(found), setError).finally(() => setReady(true));
+    const signIn = () => Session.ofLink().then((found) => found && begin(found), setError).finally(() => setReady(true));
     const change = () => { setRoute(routeNow()); signIn(); };
     // A file that is dropped beside its place would take the page, and the key with it, away.
     const stay = (event) => event.preventDefault();
@@ -44,6 +52,7 @@ function App() {
       setState(next);
       if (next === "ended") {
         setError({ message: "You were signed out: the key or its time has ended." });
+        left.current = { tenant: session.tenant, kept: session.kept };
         setSession(null);
       }
     });
@@ -51,7 +60,7 @@ function App() {
   }, [session]);
 
   if (!isReady) return null;
-  if (!session) return html`<${SignIn} error=${error} onSession=${(one) => { setError(null); setSession(one); }} />`;
+  if (!session) return html`<${SignIn} error=${error} onSession=${begin} />`;
   const [, View] = VIEWS[route.view];
   return html`
     <a class="skip" href="#content" onClick=${(event) => { event.preventDefault(); document.getElementById("content").focus(); }}>Skip to content</a>
@@ -63,7 +72,7 @@ function App() {
       <p class="who" role="status">${state === "lost" ? html`<span class="lost">Reconnecting …</span>` : null}</p>
       <button type="button" class="small" onClick=${() => { location.hash = ""; setSession(null); }}>Sign out</button>
     </header>
-    <main id="content" tabindex="-1"><${View} session=${session} id=${route.id} connection=${state} /></main>`;
+    <main id="content" tabindex="-1"><${View} key=${session.number} session=${session} id=${route.id} connection=${state} /></main>`;
 }
 
 function SignIn({ error, onSession }) {

@@ -22,6 +22,11 @@ function changesOf(generation) {
 function reduced(state, action) {
   switch (action.type) {
     case "show": return { runs: action.runs, chosen: action.runs.length === 1 ? 0 : null };
+    case "add": {
+      const runs = [...state.runs, action.run];
+      // From the second one on they are looked at side by side, unless one of them is being looked at.
+      return { runs, chosen: runs.length === 2 ? null : state.chosen };
+    }
     case "remove": {
       const runs = state.runs.filter((run) => run.key !== action.key);
       return { runs, chosen: runs.length === 1 ? 0 : null };
@@ -66,6 +71,7 @@ export function useRuns(session) {
   return {
     ...state, update,
     show: (runs) => dispatch({ type: "show", runs }),
+    add: (run) => dispatch({ type: "add", run }),
     remove: (key) => dispatch({ type: "remove", key }),
     choose: (index) => dispatch({ type: "choose", index }),
   };

@@ -28,21 +28,23 @@ export const DIALECTS = {
     body: ({ model, prompt, values, image }) => ({
       model, prompt, ...(image ? { images: [{ image_url: image }] } : {}), response_format: "url",
       ...pick(jpeg(values), { seed: "seed", guidance: "guidance", ...STEPS, output_format: "output_format" }),
+      ...(values.width && values.height ? { size: `${values.width}x${values.height}` } : {}),
     }),
+    note: "Its sizes are sides: an aspect ratio is left out.",
     result: ["data", 0, "url"],
   },
   replicate: {
     label: "Replicate", path: () => "/v1/predictions", headers: { Prefer: "wait=60" },
     body: ({ model, prompt, values, image }) => ({ version: model, input: {
-      prompt, ...(image ? { input_image: image } : {}), ...pick(values, { seed: "seed", guidance: "guidance", ...STEPS, output_format: "output_format", output_quality: "output_quality" }),
+      prompt, ...(image ? { input_image: image } : {}), ...pick(values, { aspect_ratio: "aspect_ratio", seed: "seed", guidance: "guidance", ...STEPS, output_format: "output_format", output_quality: "output_quality" }),
     } }),
     poll: { next: ["urls", "get"], url: (url) => url, status: ["status"], end: "succeeded", failed: ["failed", "canceled", "aborted"] },
     result: ["output"],
   },
   fal: {
-    label: "fal", ending: ({ output_format: format = "jpg" }) => format, path: ({ model, aliases }) => `/run/${aliases.find((one) => one.startsWith("fal-ai/")) ?? `fal-ai/${model}`}`, auth: "Key",
+    label: "fal", ending: ({ output_format: format = "png" }) => format, path: ({ model, aliases }) => `/run/${aliases.find((one) => one.startsWith("fal-ai/")) ?? `fal-ai/${model}`}`, auth: "Key",
     body: ({ prompt, values, image }) => ({
-      prompt, ...(image ? { image_url: image } : {}), ...pick(jpeg(values), { seed: "seed", guidance: "guidance_scale", ...STEPS, output_format: "output_format" }),
+      prompt, ...(image ? { image_url: image } : {}), ...pick(jpeg(values), { aspect_ratio: "aspect_ratio", seed: "seed", guidance: "guidance_scale", ...STEPS, output_format: "output_format" }),
     }),
     result: ["images", 0, "url"],
   },
@@ -57,13 +59,13 @@ export const DIALECTS = {
   runpod: {
     label: "RunPod", ending: () => "png", path: ({ model }) => `/v2/${model}/run`,
     body: ({ prompt, values, image }) => ({ input: {
-      prompt, ...(image ? { image, aspect_ratio: "match_input_image" } : {}), ...pick(values, { seed: "seed", guidance: "guidance", ...STEPS }),
+      prompt, ...(image ? { image, aspect_ratio: "match_input_image" } : {}), ...pick(values, { aspect_ratio: "aspect_ratio", seed: "seed", guidance: "guidance", ...STEPS }),
     } }),
     poll: { next: ["id"], url: (id, { model }) => `/v2/${model}/status/${id}`, status: ["status"], end: "COMPLETED", failed: ["FAILED", "CANCELLED", "TIMED_OUT"] },
     result: ["output", "image_url"],
   },
   nim: {
-    label: "NVIDIA NIM", path: () => "/v1/infer", note: "A container has one model: the service's default.",
+    label: "NVIDIA NIM", ending: () => "jpg", path: () => "/v1/infer", note: "A container has one model: the service's default.",
     body: ({ prompt, values, image }) => ({ prompt, ...(image ? { image } : {}), ...pick(values, { seed: "seed" }) }),
     result: ["artifacts", 0, "base64"], isBase64: true,
   },
@@ -83,7 +85,7 @@ export function sampleOf(dialect, language, request) {
   const spec = {
     api, request, url: location.origin + api.path({ ...request, image }), origin: location.origin, file: request.file,
     body: api.body({ ...request, image }), type: /\.png$/i.test(request.file ?? "") ? "image/png" : /\.webp$/i.test(request.file ?? "") ? "image/webp" : "image/jpeg",
-    ending: api.isBase64 ? "png" : api.ending?.(request.values) ?? request.values.output_format ?? "webp",
+    ending: api.isBase64 && !api.ending ? "png" : api.ending?.(request.values) ?? request.values.output_format ?? "webp",
   };
   if (dialect === "native" && language === "python") return nativePython(request);
   return { curl, python, javascript }[language](spec);

@@ -4,9 +4,19 @@ import { Darkroom } from "./darkroom.js";
 
 const IN_LINK = /^#sign-in=(.+)$/;
 
+let lastNumber = 0;
+
+/** Resolves once the page is seen, or the signal says so: a browser opens six connections to a service, for all its tabs together. */
+const seen = (signal) => new Promise((resolve) => {
+  if (!document.hidden || signal.aborted) return resolve();
+  document.addEventListener("visibilitychange", resolve, { once: true, signal });
+  return signal.addEventListener("abort", resolve, { once: true });
+});
+
 export class Session {
   constructor(key, tenant = null) {
-    this.api = new Darkroom({ key });
+    this.number = ++lastNumber;
+    this.api = new Darkroom({ key, fetch: (...request) => this.#fetched(request) });
     this.tenant = tenant;
     this.listeners = new Set();
     this.abort = new AbortController();
@@ -33,19 +43,32 @@ export class Session {
   /** Follow what happens until `stop`; `onState` is told `open` and `lost`. */
   async follow(onState) {
     const { signal } = this.abort;
+    this.onEnded = () => { if (!signal.aborted) onState("ended"); };
     while (!signal.aborted) {
+      await seen(signal);
+      const hidden = new AbortController();
+      const pause = () => { if (document.hidden) hidden.abort(); };
+      document.addEventListener("visibilitychange", pause);
       try {
-        for await (const event of this.api.events({ since: this.cursor, signal, onState })) {
+        for await (const event of this.api.events({ since: this.cursor, signal: AbortSignal.any([signal, hidden.signal]), onState })) {
           this.cursor = event.cursor || this.cursor;
           for (const listener of this.listeners) listener(event);
         }
       } catch (error) {
-        if (signal.aborted) return;
-        if (error.status === 401) return onState("ended");
+        if (signal.aborted || error.status === 401) return;
+        if (hidden.signal.aborted) continue;
         onState("lost");
         await new Promise((resolve) => setTimeout(resolve, 2000));
+      } finally {
+        document.removeEventListener("visibilitychange", pause);
       }
     }
+  }
+
+  async #fetched(request) {
+    const answer = await fetch(...request);
+    if (answer.status === 401) this.onEnded?.();
+    return answer;
   }
 
   /** Hear of every event; returns how to stop. */
