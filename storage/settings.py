@@ -4,7 +4,6 @@ A bad value stops the start naming the variable.
 """
 
 import tomllib
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -102,7 +101,8 @@ class StoreSettings(BaseSettings):
         """Whether Redis is reached by TLS."""
         return self.redis_url.get_secret_value().startswith("rediss")
 
-    @cached_property
+    # Not cached: what is cached is copied with a settings' copy that has another address.
+    @property
     def redis_address(self) -> str:
         """`redis_url` with the password, which is a secret. Raises `ValueError`."""
         parts = urlsplit(self.redis_url.get_secret_value())
@@ -118,7 +118,7 @@ class StoreSettings(BaseSettings):
             ) from None
         return parts.geturl()
 
-    @cached_property
+    @property
     def sentinels(self) -> Sentinels | None:
         """Where the primary is asked for; None where `redis_url` names it. Raises `ValueError`."""
         return sentinels_of(self.redis_address)

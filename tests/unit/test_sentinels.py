@@ -51,6 +51,14 @@ def test_a_password_of_any_characters_is_given_apart(url: str, address: str) -> 
     assert app.connection_for_read().password == "a/b#c:"
 
 
+def test_a_copy_with_another_address_has_that() -> None:
+    settings = StoreSettings(REDIS_URL=SecretStr("redis://here:6379/0"))
+    assert settings.redis_address.endswith("/0")
+    copy = settings.model_copy(update={"redis_url": SecretStr("redis+sentinel://one:1/main/1")})
+    assert copy.redis_address.endswith("/1")
+    assert copy.sentinels is not None
+
+
 def test_a_password_that_breaks_the_address_stops_the_start_and_is_not_told() -> None:
     with pytest.raises(ValidationError, match="REDIS_PASSWORD") as caught:
         StoreSettings(REDIS_URL=SecretStr("redis://:q8Jz/Xk2@here:6379/0"))
