@@ -195,7 +195,13 @@ def test_a_key_gives_away_no_more_than_it_has(make: Make, alice: Tenant, tiny: s
     assert alice.post("/api/ai/tokens", {"purpose": "generation", "generation_id": foreign}).status_code == 404
 
 
-TAKEN = {"GET /api/events", "GET /api/ai/queue/{generation_id}", "POST /api/ai/queue", "POST /api/ai/images/edit"}
+TAKEN = {
+    "GET /api/events",
+    "GET /api/ai/queue/{generation_id}",
+    "POST /api/ai/queue",
+    "POST /api/ai/images/edit",
+    "POST /api/ai/images/generate",
+}
 """Routes that take a token at all."""
 
 

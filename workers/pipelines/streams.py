@@ -185,15 +185,19 @@ def _pin(tensor: torch.Tensor) -> "weakref.finalize[[int], torch.Tensor] | None"
     runtime = torch.cuda.cudart()
     error = int(runtime.cudaHostRegister(tensor.data_ptr(), tensor.numel(), 0))
     if error != 0:
-        # What failed is told once more by what comes next, whatever that is.
-        with contextlib.suppress(RuntimeError):
-            torch.zeros(1, device="cuda")
+        _clear_error()
         log.warning("host memory could not be page-locked (error %d): streaming layers will be slow", error)
         return None
     unpin = weakref.finalize(tensor, runtime.cudaHostUnregister, tensor.data_ptr())
     # When the process ends the driver does it.
     unpin.atexit = False
     return unpin
+
+
+def _clear_error() -> None:
+    """CUDA tells what failed once more at the next launch, whatever that is: let it be this one."""
+    with contextlib.suppress(RuntimeError):
+        torch.zeros(1, device="cuda")
 
 
 def streamed(stacks: Sequence[torch.nn.ModuleList], turns: Sequence[int], device: str, slots: int) -> Ring:
