@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.conditioning import STRENGTH, conditioning, normalised
+from training.conditioning import conditioning, normalised
 from training.networks import POOLED_WIDTH, TEXT_WIDTH
-from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, go_together
+from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, Operation, drawn_edit, go_together
 from training.pictures import Picture, drawn
 
 Batch = TypeVar("Batch")
@@ -63,17 +63,12 @@ _WEIGHTS /= _WEIGHTS.sum()
 
 def edits(rng: np.random.Generator, number: int) -> list[Edit]:
     """Different edits, some of two operations, some of another strength."""
-    drawn_edits = []
-    for index in rng.choice(len(OPERATIONS), number, replace=False, p=_WEIGHTS):
-        operations = [OPERATIONS[index]]
-        if rng.random() < _PAIRED:
-            second = OPERATIONS[rng.choice(len(OPERATIONS), p=_WEIGHTS)]
-            if go_together(operations[0], second):
-                operations.append(second)
-        graded = any(operation.graded for operation in operations)
-        strength = float(rng.choice(list(STRENGTH), p=(0.2, 0.6, 0.2))) if graded else 1.0
-        drawn_edits.append(Edit(tuple(operations), strength))
-    return drawn_edits
+
+    def another() -> Operation:
+        return OPERATIONS[rng.choice(len(OPERATIONS), p=_WEIGHTS)]
+
+    firsts = [OPERATIONS[index] for index in rng.choice(len(OPERATIONS), number, replace=False, p=_WEIGHTS)]
+    return [drawn_edit(rng, first, another, share_paired=_PAIRED) for first in firsts]
 
 
 def _other(rng: np.random.Generator, edit: Edit) -> Edit:

@@ -70,6 +70,19 @@ def go_together(first: Operation, second: Operation) -> bool:
     return not (sketched and kinds & {"warmth", "saturation", "colour", "light", "contrast"})
 
 
+def drawn_edit(
+    rng: np.random.Generator, first: Operation, another: Callable[[], Operation], *, share_paired: float
+) -> Edit:
+    """An edit of `first`, in so many cases of another operation too where both go together, some of another strength."""
+    operations = [first]
+    if rng.random() < share_paired:
+        second = another()
+        if go_together(first, second):
+            operations.append(second)
+    graded = any(operation.graded for operation in operations)
+    return Edit(tuple(operations), float(rng.choice((0.5, 1.0, 1.6), p=(0.2, 0.6, 0.2))) if graded else 1.0)
+
+
 def _grey(picture: Picture) -> Picture:
     return np.repeat((picture @ LUMA)[..., None], 3, axis=2)
 

@@ -85,16 +85,6 @@ def test_a_phrasing_has_only_places_that_are_filled_in() -> None:
             assert set(re.findall(r"{(.*?)}", phrasing)) <= allowed, phrasing
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_a_sentence_is_complete_and_depends_on_its_seed_alone(operation: Operation) -> None:
-    for seed in range(200):
-        strength = (0.5, 1.0, 1.6)[seed % 3]
-        edit = Edit((operation,), strength)
-        first, second = (instructions.worded(np.random.default_rng(seed), edit) for _ in range(2))
-        assert first == second
-        assert not set("{}") & set(first)
-
-
 @pytest.fixture
 def few_words_of_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Carried copies of a word each, read instead of Debian's package, which few machines have."""
@@ -112,9 +102,26 @@ def few_words_of_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         one.cache_clear()
 
 
+@pytest.mark.usefixtures("few_words_of_wordnet")
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_a_sentence_is_complete_and_depends_on_its_seed_alone(operation: Operation) -> None:
+    for seed in range(200):
+        strength = (0.5, 1.0, 1.6)[seed % 3]
+        edit = Edit((operation,), strength)
+        first, second = (instructions.worded(np.random.default_rng(seed), edit) for _ in range(2))
+        assert first == second
+        assert not set("{}") & set(first)
+
+
 def test_words_of_wordnet_are_things_and_sentences(few_words_of_wordnet: None) -> None:
     assert wordnet.things() == ("noun horse",)
     assert set(wordnet.sentences()) == {"an animal of this kind", "the horses were led to water"}
+
+
+def test_what_is_said_of_things_has_only_places_that_are_filled_in() -> None:
+    for name in ("reasons_before", "reasons_after", "mistakable"):
+        for said in instructions.listed(name):
+            assert set(re.findall(r"{(.*?)}", said)) <= {"a", "b", "c", "it"}, said
 
 
 @pytest.mark.usefixtures("few_words_of_wordnet")

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from training.conditioning import STRENGTH
-from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, Operation, go_together
+from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, Operation, drawn_edit
 from training.sentences import wordnet
 
 Generator = np.random.Generator
@@ -25,6 +24,8 @@ _SHARE_UNKNOWN, _SHARE_PAIRED = 0.16, 0.22
 """Shares of sentences that ask for what cannot be done, and for two operations."""
 _SHARE_REPEATED = 0.15
 """Share of requests that are said in two ways one after the other: what is wrong, and what is wanted."""
+_SHARE_WITH_A_REASON = 0.2
+"""Share of sentences that say something about the picture or what it is for as well, which changes nothing."""
 UNKNOWN = "unknown"
 """The table of what cannot be done: nothing is to change."""
 
@@ -120,6 +121,20 @@ def _strengthened(rng: Generator, sentence: str, strength: float) -> str:
     return sentence.rstrip(".!?") + (" " if form < 3 else ", ") + ("just " if strength < 1 and form == 1 else "") + word
 
 
+def _with_things(rng: Generator, sentence: str) -> str:
+    """With everything but its picture filled in, where it speaks of things."""
+    a, b = _drawn(rng, wordnet.things()), _drawn(rng, wordnet.things())
+    return sentence.format(a=a, b=b, c=_drawn(rng, list(_GRAMMAR["colours"])), it="{it}")
+
+
+def _with_a_reason(rng: Generator, sentence: str) -> str:
+    if rng.random() >= _SHARE_WITH_A_REASON:
+        return sentence
+    if rng.random() < 0.4:
+        return _with_things(rng, _drawn_from(rng, "reasons_before")) + sentence
+    return sentence.rstrip(".!?") + _with_things(rng, _drawn_from(rng, "reasons_after"))
+
+
 def _courteous(rng: Generator, sentence: str) -> str:
     if rng.random() < 0.35:
         before = _drawn_from(rng, "before")
@@ -159,7 +174,7 @@ def _spelled(rng: Generator, sentence: str) -> str:
     if rng.random() < 0.4:
         for british, american in (("colour", "color"), ("grey", "gray"), ("ise ", "ize "), ("centre", "center")):
             sentence = sentence.replace(british, american)
-    if rng.random() < 0.12:
+    if rng.random() < 0.2:
         sentence = _mistyped(rng, sentence)
     form = rng.random()
     if form < 0.45:
@@ -187,7 +202,12 @@ def worded(rng: Generator, edit: Edit) -> str:
     parts = [_requested(rng, operation, edit.strength) for operation in edit.operations]
     joint = _drawn_from(rng, "joints")
     sentence = joint.join(part.rstrip(".!?") for part in parts) if len(parts) > 1 else parts[0]
-    sentence = sentence.format(it=_drawn_from(rng, "subjects"))
+    return _finished(rng, sentence)
+
+
+def _finished(rng: Generator, sentence: str) -> str:
+    """As somebody types it, with its reason, its picture and its manners."""
+    sentence = _with_a_reason(rng, sentence).replace("{it}", _drawn_from(rng, "subjects"))
     return _spelled(rng, _courteous(rng, sentence))
 
 
@@ -197,12 +217,10 @@ def unknown(rng: Generator) -> str:
     if kind < 0.35:
         sentence = _drawn(rng, PHRASINGS[UNKNOWN])
     elif kind < 0.75:
-        a, b = _drawn(rng, wordnet.things()), _drawn(rng, wordnet.things())
-        sentence = _drawn_from(rng, "mistakable").format(a=a, b=b, c=_drawn(rng, list(_GRAMMAR["colours"])), it="{it}")
+        sentence = _with_things(rng, _drawn_from(rng, "mistakable"))
     else:
         sentence = _drawn(rng, wordnet.sentences())
-    sentence = sentence.replace("{it}", _drawn_from(rng, "subjects"))
-    return _spelled(rng, _courteous(rng, sentence))
+    return _finished(rng, sentence)
 
 
 _TABLES = tuple(dict.fromkeys(operation.phrased_as for operation in OPERATIONS))
@@ -222,12 +240,5 @@ def instruction(rng: Generator) -> tuple[str, Edit]:
     """A sentence and what it means."""
     if rng.random() < _SHARE_UNKNOWN:
         return unknown(rng), Edit((NOTHING,))
-    operations = [_operation(rng)]
-    if rng.random() < _SHARE_PAIRED:
-        second = _operation(rng)
-        if go_together(operations[0], second):
-            operations.append(second)
-    graded = any(operation.graded for operation in operations)
-    strength = float(rng.choice(list(STRENGTH), p=(0.2, 0.6, 0.2))) if graded else 1.0
-    edit = Edit(tuple(operations), strength)
+    edit = drawn_edit(rng, _operation(rng), lambda: _operation(rng), share_paired=_SHARE_PAIRED)
     return worded(rng, edit), edit
