@@ -15,7 +15,7 @@ T = TypeVar("T")
 LAST_S = 10.0
 """How long what is waited for may still come once the process is to stop: half of what the server gives its requests."""
 
-LOOK_S = 0.5
+LOOK_S = 1.0
 AGAIN_S = 2.0
 
 
