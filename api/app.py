@@ -49,6 +49,9 @@ ANSWER_HEADERS = (
 )  # fmt: skip
 """Headers that a page of another origin may read."""
 
+LOOK_S = 0.5
+"""How often the server is asked whether it was told to stop."""
+
 log = logging.getLogger(__name__)
 
 
@@ -73,7 +76,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             )
             await _warn_of_unknown_tenants(settings, resources)
             garbage.settle()
-            running = [asyncio.create_task(one) for one in (delivery.run(), resources.batch_runner.run())]
+            work = (delivery.run(), resources.batch_runner.run(), _told_to_stop(app))
+            running = [asyncio.create_task(one) for one in work]
             try:
                 yield
             finally:
@@ -111,7 +115,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # Its own spans hold paths and queries, in which there may be tokens; ours are `api.http.tracing`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.is_stopping = lambda: False
+    app.state.is_stopping, app.state.stopping = (lambda: False), asyncio.Event()
     app.state.describing = [one.describe for one in DIALECTS.values() if one.describe is not None]
     told = http_errors.responses()
     for dialect in DIALECTS.values():
@@ -129,6 +133,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _http_fault)
     return app
+
+
+async def _told_to_stop(app: FastAPI) -> None:
+    """Set the event of it, for all who wait: the server has a flag alone."""
+    while not app.state.is_stopping():  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
+    app.state.stopping.set()
 
 
 async def _warn_of_unknown_tenants(settings: ApiSettings, resources: Resources) -> None:

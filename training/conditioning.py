@@ -8,9 +8,9 @@ from functools import cache
 
 import torch
 
-from training.operations import EVERYTHING, Edit, Operation
+from training.operations import EVERYTHING, STRENGTHS, Edit, Operation
 
-STRENGTH = {0.5: -0.6, 1.0: 0.0, 1.6: 0.6}
+STRENGTH = dict(zip(STRENGTHS, (-0.6, 0.0, 0.6), strict=True))
 """Share of the row of strength, by strength."""
 _STRENGTH_ROW, _FIRST_ROW = 1, 2
 """Row 0 is constant, and lost where a normalisation subtracts the mean."""

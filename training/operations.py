@@ -70,6 +70,10 @@ def go_together(first: Operation, second: Operation) -> bool:
     return not (sketched and kinds & {"warmth", "saturation", "colour", "light", "contrast"})
 
 
+STRENGTHS = (0.5, 1.0, 1.6)
+"""What a word of strength stands for: weaker, as usual, stronger."""
+
+
 def drawn_edit(
     rng: np.random.Generator, first: Operation, another: Callable[[], Operation], *, share_paired: float
 ) -> Edit:
@@ -80,7 +84,7 @@ def drawn_edit(
         if go_together(first, second):
             operations.append(second)
     graded = any(operation.graded for operation in operations)
-    return Edit(tuple(operations), float(rng.choice((0.5, 1.0, 1.6), p=(0.2, 0.6, 0.2))) if graded else 1.0)
+    return Edit(tuple(operations), float(rng.choice(STRENGTHS, p=(0.2, 0.6, 0.2))) if graded else 1.0)
 
 
 def _grey(picture: Picture) -> Picture:

@@ -15,7 +15,6 @@ T = TypeVar("T")
 LAST_S = 10.0
 """How long what is waited for may still come once the process is to stop: half of what the server gives its requests."""
 
-LOOK_S = 1.0
 AGAIN_S = 2.0
 
 
@@ -52,6 +51,5 @@ async def _gone(request: Request) -> None:
 
 
 async def _stopped(request: Request) -> None:
-    while not request.app.state.is_stopping():  # noqa: ASYNC110  (the server has a flag alone)
-        await asyncio.sleep(LOOK_S)
+    await request.app.state.stopping.wait()
     await asyncio.sleep(LAST_S)

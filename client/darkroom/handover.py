@@ -95,7 +95,7 @@ def _saved_before(folder: Path, results: Mapping[str, str]) -> set[str]:
     ids = {line["generation_id"] for line in noted if line.get("status") == "succeeded" and "custom_id" in line}
     if not ids <= set(results.values()):
         raise ValueError(f"{folder} has the results of something else; choose another folder")
-    there = {one.stem: one for one in folder.iterdir()} if folder.exists() else {}
+    there = {one.stem: one for one in folder.iterdir()}
     for place, id_ in results.items():
         if place in there and id_ not in ids:
             raise ValueError(f"{there[place]} is not of this batch; choose another folder")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api import app
 from api.dialects import base
 from api.http import hangups
 from storage.contracts import errors
@@ -22,7 +23,10 @@ class Request:
     """One whose client stays; its process stops, or does not."""
 
     def __init__(self, *, is_stopping: bool) -> None:
-        self.app = SimpleNamespace(state=SimpleNamespace(is_stopping=lambda: is_stopping))
+        stopping = asyncio.Event()
+        if is_stopping:
+            stopping.set()
+        self.app = SimpleNamespace(state=SimpleNamespace(stopping=stopping))
         self.scope: dict[str, Any] = {}
 
     async def receive(self) -> dict[str, str]:
@@ -77,3 +81,11 @@ async def test_nothing_ends_before() -> None:
 
     request: Any = Request(is_stopping=False)
     assert await hangups.unless_hung_up(request, soon()) == "over"
+
+
+async def test_whoever_waits_hears_of_it_when_the_server_was_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "LOOK_S", 0.0)
+    told = iter([False, True])
+    state = SimpleNamespace(is_stopping=lambda: next(told), stopping=asyncio.Event())
+    await app._told_to_stop(SimpleNamespace(state=state))  # type: ignore[arg-type]
+    assert state.stopping.is_set()
