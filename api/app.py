@@ -199,7 +199,7 @@ def _problem(request: Request, error: errors.DarkroomError) -> Response:
 async def _known_fault(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, errors.DarkroomError)  # noqa: S101  (registered for this class only)
     if isinstance(exc, errors.TransientError):
-        log.warning("%s %s: %s", request.method, request.url.path, exc)
+        log.warning("%s %r: %s", request.method, request.url.path, exc)
     if isinstance(exc, errors.TooManyRequestsError | errors.TooManyActiveError):
         await hold_refusal(request)
     return _problem(request, exc)

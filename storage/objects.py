@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.exceptions
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIGNED_AGAIN_S = 300
+_GONE = "The picture is no longer kept"
 LONGEST_SIGNATURE_S = int(results.RESULT_LIFETIME.total_seconds())
 
 
@@ -83,28 +84,32 @@ class Objects:
         """Store again under another key. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
         with self._call("copy"):
             # Asked first: of a copy from nowhere look-alikes of S3 say all kinds of things.
-            if not self._exists(source):
-                raise errors.NotFoundError("The picture is no longer kept")
+            self._size(source)
             self._client.copy_object(Bucket=self._bucket, Key=key, CopySource={"Bucket": self._bucket, "Key": source})
 
-    def _exists(self, key: str) -> bool:
+    def _size(self, key: str) -> int:
         try:
-            self._client.head_object(Bucket=self._bucket, Key=key)
+            return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
         except botocore.exceptions.ClientError as exc:
             if exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-                return False
+                raise errors.NotFoundError(_GONE) from None
             raise
-        return True
 
-    def get(self, key: str) -> bytes:
-        """Fetch. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
+    def size(self, key: str) -> int:
+        """How many bytes it has. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
+        with self._call("size"):
+            return self._size(key)
+
+    def get(self, key: str, part: range | None = None) -> bytes:
+        """Fetch, all of it or the bytes of `part`. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
+        asked: dict[str, Any] = {} if part is None else {"Range": f"bytes={part.start}-{part.stop - 1}"}
         with self._call("get"):
             try:
-                body = self._quick.get(key) if self._quick else None
+                body = self._quick.get(key, asked) if self._quick else None
                 if body is None:
-                    body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+                    body = self._client.get_object(Bucket=self._bucket, Key=key, **asked)["Body"].read()
             except (KeyError, self._client.exceptions.NoSuchKey):
-                raise errors.NotFoundError("The picture is no longer kept") from None
+                raise errors.NotFoundError(_GONE) from None
             return body
 
     def entries(self, prefix: str) -> list[Entry]:

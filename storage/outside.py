@@ -24,6 +24,7 @@ PORTS = frozenset({80, 443})
 CONNECT_S = 5.0
 _KEPT = "/%:@!$&'()*+,;=~?-._"
 """What stands in a path or query as it is."""
+WRITTEN_AT_ONCE = 64 * 1024
 CONNECTIONS = 64
 """At the same time; as many names may be looked up, for a slow resolver must not hold up the rest."""
 
@@ -38,6 +39,10 @@ class UnansweredError(Exception):
 
 class TooLongError(Exception):
     """The answer has more bytes than were asked for at the most."""
+
+
+class _NoPublicAddressError(httpcore.ConnectError):
+    """A name is not known, or leads inside: callers are not told which, or they could ask for the names of our network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,9 @@ class TimedStream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write until the deadline. Raises `httpcore.TimeoutException`."""
-        self._stream.write(buffer, self._left())
+        # Of a large one each part that a slow receiver takes would have the whole time.
+        for begin in range(0, len(buffer), WRITTEN_AT_ONCE):
+            self._stream.write(buffer[begin : begin + WRITTEN_AT_ONCE], self._left())
 
     def close(self) -> None:
         """Close."""
@@ -111,10 +118,13 @@ class GuardedBackend(httpcore.NetworkBackend):
     def _checked(self, host: str, port: int, timeout: float) -> str:
         if port not in PORTS:
             raise RefusedError("port")
-        found = self._resolve(host, port, timeout)
-        if not found or not all(addresses.is_public(address) for address in found):
+        literal = _literal(host)
+        found = [literal] if literal else self._resolve(host, port, timeout)
+        if found and all(addresses.is_public(address) for address in found):
+            return str(found[0])
+        if literal:
             raise RefusedError("address")
-        return str(found[0])
+        raise _NoPublicAddressError(host)
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
@@ -123,10 +133,6 @@ class GuardedBackend(httpcore.NetworkBackend):
         raise RefusedError("unix socket")
 
     def _resolve(self, host: str, port: int, timeout: float) -> list[addresses.Address]:
-        try:
-            return [ipaddress.ip_address(host.strip("[]"))]
-        except ValueError:
-            pass
         last = host.rstrip(".").rsplit(".", 1)[-1]
         if last.isdecimal() or last.lower().startswith("0x"):
             raise RefusedError("numeric host")  # 0x7f.1 and the like: resolvers read them as addresses
@@ -134,7 +140,14 @@ class GuardedBackend(httpcore.NetworkBackend):
         try:
             return [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in lookup.result(timeout)]
         except (OSError, TimeoutError, UnicodeError) as exc:
-            raise httpcore.ConnectError("name resolution") from exc
+            raise _NoPublicAddressError(host) from exc
+
+
+def _literal(host: str) -> addresses.Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
 
 
 class Outside:
@@ -175,6 +188,8 @@ class Outside:
             return self._exchange(method, url, headers, content, max_bytes, deadline)
         except httpcore.TimeoutException:
             raise UnansweredError(f"no answer within {self.limit_s:g} seconds") from None
+        except _NoPublicAddressError:
+            raise UnansweredError("its host's name leads to no public address") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError, ValueError):
             raise UnansweredError("the URL could not be fetched") from None
 

@@ -6,6 +6,7 @@ failed, so nothing but speed depends on this.
 
 import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -48,9 +49,9 @@ class QuickObjects:
         """Whether it was stored. One that is not small never is."""
         return len(body) <= SMALL and self._answer("PUT", key, body, {"Content-Type": content_type}) is not None
 
-    def get(self, key: str) -> bytes | None:
-        """The object; None when it could not be fetched, for whatever reason. Raises `KeyError` when there is none."""
-        return self._answer("GET", key, b"", {})
+    def get(self, key: str, headers: Mapping[str, str]) -> bytes | None:
+        """The object, or its `Range`; None when that could not be fetched, for whatever reason. Raises `KeyError` for none."""
+        return self._answer("GET", key, b"", dict(headers))
 
     def _answer(self, method: str, key: str, body: bytes, headers: dict[str, str]) -> bytes | None:
         """The body of a successful answer. Raises `KeyError` for what is not there."""
@@ -69,7 +70,7 @@ class QuickObjects:
             return None
         if answer.status == 404 and b"NoSuchKey" in answer.content:
             raise KeyError(key)
-        return answer.content if answer.status == 200 else None
+        return answer.content if answer.status == (206 if "Range" in headers else 200) else None
 
     def close(self) -> None:
         """Close connections."""

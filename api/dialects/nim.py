@@ -18,7 +18,7 @@ from api.resources import Resources
 from api.service.checks import Names
 from storage.contracts import access, catalog, edits, errors, submissions
 from storage.contracts.geometry import Canvas, Size
-from storage.ledger import presence, recovery
+from storage.ledger import recovery
 
 VERSION = "1.1.0"
 """Of the container whose contract this is."""
@@ -168,10 +168,10 @@ async def ready(resources: ResourcesDep) -> Response:
     """The stores answer and a worker serves the model."""
     try:
         await resources.check()
-        workers = (await resources.ledger.run(presence.present())).values()
+        fleet = await resources.forecasts.fleet()
     except errors.TransientError:
         return _health("not ready", 503)
-    served = any(_model(resources)[0] in worker.get("models", ()) for worker in workers)
+    served = any(_model(resources)[0] in worker.get("models", ()) for worker in fleet.values())
     return _health("ready", 200) if served else _health("not ready", 503)
 
 
@@ -218,8 +218,8 @@ async def license_(resources: ResourcesDep) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(resources: ResourcesDep) -> Response:
-    """Of this process, and what waits, in Prometheus' words."""
+async def metrics(resources: ResourcesDep, caller: Caller) -> Response:
+    """Of this process, and what waits, in Prometheus' words; not without a key where other calls need one."""
     backlog = await resources.ledger.run(recovery.backlog())
     lines = [
         "# HELP darkroom_queued_generations Generations waiting for a worker.",

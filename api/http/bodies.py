@@ -30,6 +30,9 @@ class Body:
 MAX_ENCODED = pictures.MAX_BYTES * 4 // 3 * 78 // 76 + 4
 """Characters of a picture in base64, with line breaks as mail has them."""
 
+MAX_COMMAS = 40_000
+"""In a body of JSON. A prompt may have 32,000 characters."""
+
 _URL_SAFE = str.maketrans("-_", "+/")
 
 SMALL = 64 * 1024
@@ -52,18 +55,22 @@ async def read(request: Request, *, files: Collection[str] = ()) -> Body:
             allowed = f"allowed: {', '.join(files)}" if files else "here pictures are URLs or data URIs"
             raise errors.InvalidInputError(f"{name} is not a known file field; {allowed}", field=name)
         return body
+    return Body(fields=parsed(raw) if len(raw) <= SMALL else await asyncio.to_thread(parsed, raw))
+
+
+def parsed(raw: bytes, what: str = "body") -> dict[str, Any]:
+    """The fields of a JSON object. Raises `errors.InvalidInputError`."""
+    # Each value takes dozens of bytes, and those of a body of nothing but `[],` many times what was received.
+    if raw.count(b",") > MAX_COMMAS:
+        raise errors.InvalidInputError(f"The {what} may have at most {MAX_COMMAS} commas")
     try:
-        value = _json(raw) if len(raw) <= SMALL else await asyncio.to_thread(_json, raw)
+        # NaN and Infinity are let through here, so that their field can be named. Caching strings is for many small ones.
+        fields = pydantic_core.from_json(raw, allow_inf_nan=True, cache_strings=False)
     except ValueError as exc:
-        raise errors.InvalidInputError(f"The body is not valid JSON: {exc}") from None
-    if not isinstance(value, dict):
-        raise errors.InvalidInputError("The body must be a JSON object")
-    return Body(fields=value)
-
-
-def _json(raw: bytes) -> Any:
-    # NaN and Infinity are let through here, so that the field they stand in can be named. Caching strings is for many small ones.
-    return pydantic_core.from_json(raw, allow_inf_nan=True, cache_strings=False)
+        raise errors.InvalidInputError(f"The {what} is not valid JSON: {exc}") from None
+    if not isinstance(fields, dict):
+        raise errors.InvalidInputError(f"The {what} must be a JSON object")
+    return fields
 
 
 async def _form(request: Request) -> Body:

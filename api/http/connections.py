@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of a request's line and headers. A signed link has two kilobytes."""
+"""Of a request's line and headers, and of what a body of chunks has beside its bytes. A signed link has two kilobytes."""
 
 UNREAD_S = 60
 """Seconds in which a client reads enough of an answer that more of it can be sent."""
@@ -45,6 +45,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._write_timer: asyncio.TimerHandle | None = None
             self._head_bytes = 0
             self._in_body = False
+            self._unbodied_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -58,18 +59,29 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._expect_head()
 
         def data_received(self, data: bytes) -> None:
-            if not self._in_body:
+            if self._in_body:
+                self._unbodied_bytes += len(data)
+            else:
                 self._head_bytes += len(data)
             if self in waiting and self._head_timer is None:
                 self._expect_head()
             super().data_received(data)
-            if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
+            if (self._unbodied_bytes if self._in_body else self._head_bytes) > MAX_HEAD_BYTES:
                 self.transport.abort()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            # After a body of chunks come trailers, of which nothing here is read: they are no headers that a proxy has seen.
+            if not self._in_body:
+                super().on_header(name, value)
+
+        def on_body(self, body: bytes) -> None:
+            self._unbodied_bytes = 0
+            super().on_body(body)
 
         def on_headers_complete(self) -> None:
             waiting.pop(self, None)
             self._stop_expecting()
-            self._head_bytes, self._in_body = 0, True
+            self._head_bytes, self._unbodied_bytes, self._in_body = 0, 0, True
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:

@@ -5,14 +5,18 @@ Some send their API key along to a result's URL, which the object store refuses 
 
 import hashlib
 import re
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from api.http.access import ResourcesDep
 from api.service.signing import STORED
 from storage.contracts import edits, errors
+
+PIECE = 256 * 1024
+"""Bytes that are fetched at a time, as the client takes them."""
 
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
@@ -37,21 +41,29 @@ async def download(key: str, request: Request, resources: ResourcesDep, proof: s
     asked = request.headers.get("if-none-match", "")
     if etag in asked or asked.strip() == "*":
         return Response(status_code=304, headers=headers)
-    data = await resources.objects.get(key)
-    status, part = 200, data
+    size = await resources.objects.size(key)
+    status, part = 200, range(size)
     wanted = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
-    if wanted is not None and (bounds := _bounds(wanted, len(data))) is not None:
+    if wanted is not None and (bounds := _bounds(wanted, size)) is not None:
         first, last = bounds
         if first > last:
-            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{len(data)}"})
-        status, part = 206, data[first : last + 1]
-        headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+        status, part = 206, range(first, last + 1)
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     content_type = edits.content_type_of(key)
-    if request.method == "HEAD":
-        return Response(
-            status_code=status, media_type=content_type, headers={**headers, "Content-Length": str(len(part))}
-        )
-    return Response(part, status_code=status, media_type=content_type, headers=headers)
+    headers["Content-Length"] = str(len(part))
+    if request.method == "HEAD" or not part:
+        return Response(status_code=status, media_type=content_type, headers=headers)
+    # Of a reader that takes its time no more is held here than a piece.
+    pieces = [part[at : at + PIECE] for at in range(0, len(part), PIECE)]
+    begins = await resources.objects.get(key, pieces[0])
+
+    async def body() -> AsyncIterator[bytes]:
+        yield begins
+        for piece in pieces[1:]:
+            yield await resources.objects.get(key, piece)
+
+    return StreamingResponse(body(), status_code=status, media_type=content_type, headers=headers)
 
 
 def _name(key: str) -> str:

@@ -8,6 +8,8 @@ from api.http import bodies
 from storage.contracts import edits, errors, submissions
 
 MAX_URL = 2048
+MAX_PICTURES = 16
+"""Under one name; no model takes as many."""
 _BASE64_BEGINS = re.compile(r"[A-Za-z0-9+/_-]{24}")
 """Enough to tell base64 from a URL: the whole may have millions of characters."""
 _PICTURES_BEGIN = ("iVBORw0KGgo", "/9j/", "_9j_", "R0lGOD", "UklGR")
@@ -55,8 +57,16 @@ async def of_synonyms(
 
 async def of_value(value: Any, field: str, *, bare: bool = False) -> list[edits.Picture]:
     """The pictures that a value names; `bare`: base64 needs no `data:` before it. Raises `errors.InvalidInputError`."""
-    entries = value if isinstance(value, list) else [] if value is None else [value]
-    return [await _picture(entry, field, bare) for entry in entries]
+    return [await _picture(entry, field, bare) for entry in entries(value, field)]
+
+
+def entries(value: Any, field: str) -> list[Any]:
+    """What a field lists, or the one thing that it is. Raises `errors.InvalidInputError` for more than `MAX_PICTURES`."""
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    if len(listed) > MAX_PICTURES:
+        message = f"{field} may have at most {MAX_PICTURES} pictures; got {len(listed)}"
+        raise errors.InvalidInputError(message, field=field)
+    return listed
 
 
 async def _picture(entry: object, field: str, bare: bool) -> edits.Picture:

@@ -57,7 +57,7 @@ class Keys:
         if caller is not None:
             return caller
         id_ = access.id_of(token)
-        key = await self._find(id_) if id_ else None
+        key = await self._find(id_, digest) if id_ else None
         if key is None or key.digest != digest:
             raise errors.UnauthenticatedError(UNKNOWN)
         return _caller(key)
@@ -89,12 +89,12 @@ class Keys:
         rights = access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in self._unfiltered)
         return access.Caller(tenant=tenant, name=f"settings:{name[:16]}", rights=rights)
 
-    async def _find(self, id_: str) -> access.ApiKey | None:
-        """A key that has not expired."""
+    async def _find(self, id_: str, digest: str | None = None) -> access.ApiKey | None:
+        """A key that has not expired, and is used: with `digest`, if that is its own."""
         now = time.monotonic()
         until, key = self._found.get(id_, (0.0, None))
         if until < now:
-            key = await self._ledger.run(ledger_access.find(id_, is_shown=True))
+            key = await self._ledger.run(ledger_access.find(id_, is_used=True, digest=digest))
             self._found[id_] = (now + REMEMBERED_S, key)
             self._found.move_to_end(id_)
             if len(self._found) > REMEMBERED:

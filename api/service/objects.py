@@ -40,9 +40,13 @@ class AsyncObjects:
         """Store again under another key. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
         await self._run(functools.partial(self._objects.copy, source, key))
 
-    async def get(self, key: str) -> bytes:
-        """Fetch. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
-        return await self._run(functools.partial(self._objects.get, key))
+    async def get(self, key: str, part: range | None = None) -> bytes:
+        """Fetch, all of it or the bytes of `part`. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
+        return await self._run(functools.partial(self._objects.get, key, part))
+
+    async def size(self, key: str) -> int:
+        """How many bytes it has. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
+        return await self._run(functools.partial(self._objects.size, key))
 
     async def find(self, key: str) -> bytes | None:
         """Fetch what may be there. Raises `errors.ObjectsUnavailableError`."""

@@ -1,6 +1,6 @@
 """What a key's rights make of a submission: models that it may not use are refused, GPU types that it may not use left out."""
 
-from storage.contracts import access, catalog, errors, submissions
+from storage.contracts import access, catalog, errors, generations, queue_names, submissions
 
 
 def applied(
@@ -22,6 +22,20 @@ def applied(
     if not allowed:
         raise errors.ForbiddenError(f"This API key may run edits on {', '.join(rights.gpu_types)} alone")
     return submission.model_copy(update={"pins": pins.model_copy(update={"gpu_types": allowed})})
+
+
+def check_again(generation: generations.Generation, rights: access.Rights, known: catalog.Catalog) -> None:
+    """Whether a key may have run again what its tenant's other keys, too, may have submitted. Raises `errors.ForbiddenError`."""
+    edit = generation.edit
+    if edit.model in known.models:
+        applied(generation.submission, rights, known)
+    if not edit.filtered and not rights.unfiltered:
+        raise errors.ForbiddenError("It ran without filters, which this API key may not switch off")
+    gpu_type = queue_names.place_of(generation.queue, edit.model).split(".")[0]
+    if rights.gpu_types and gpu_type not in rights.gpu_types:
+        raise errors.ForbiddenError(
+            f"It waited for {gpu_type}; this API key may run edits on {', '.join(rights.gpu_types)} alone"
+        )
 
 
 def _with_priority(submission: submissions.Submission, rights: access.Rights) -> submissions.Submission:

@@ -196,8 +196,7 @@ class Submitter:
     async def retry(self, id_: str, caller: access.Caller) -> None:
         """Queue a failed generation again, under the same id. Raises as `records.retry`, and `errors.ForbiddenError`."""
         found = await self._archive.change(records.read(id_, caller.tenant), id_, caller.tenant)
-        if found.edit.model in self._known.models:
-            rights.applied(found.submission, caller.rights, self._known)
+        rights.check_again(found, caller.rights, self._known)
         await self._pacing.submission(found.submission, caller)
         budget = self._budgets.of(caller.tenant, caller.rights)
         again = records.retry(id_, caller.tenant, self._limits, budget=budget)

@@ -42,8 +42,8 @@ class DarkroomError(Exception):
     title: ClassVar[str] = "Something went wrong on our side"
 
     def __init__(self, message: str, *, field: str | None = None, details: Mapping[str, object] | None = None) -> None:
-        super().__init__(message)
-        self.message, self.field, self.details = message, field, details
+        super().__init__(message[:2000])  # characters: it is recorded, and a caller's own words may stand in it
+        self.message, self.field, self.details = str(self), field and field[:200], details
 
 
 class PermanentError(DarkroomError):

@@ -64,7 +64,7 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
     """Raises `errors.InvalidInputError` for the first field that nobody knows, with those that are known."""
     unknown = sorted(set(values) - set(known))
     if unknown:
-        message = f"{unknown[0]} is not a known parameter; allowed: {', '.join(sorted(known))}"
+        message = f"{unknown[0][:80]} is not a known parameter; allowed: {', '.join(sorted(known))}"
         raise errors.InvalidInputError(message, field=unknown[0])
 
 

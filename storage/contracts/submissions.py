@@ -6,7 +6,7 @@ generation gives it back. Nothing of a request is kept anywhere else.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -177,8 +177,12 @@ def recorded_edit(text: str) -> edits.Edit:
 
 def bounded(echo: Mapping[str, Any]) -> dict[str, Any]:
     """What may be shown again of a request: the largest values are left out until the rest is within `MAX_ECHO_BYTES`."""
-    size: Callable[[Any], int] = lambda value: len(json.dumps(value).encode())  # noqa: E731  (used as a key)
     kept = {name: value for name, value in echo.items() if value is not None}
-    while size(kept) > MAX_ECHO_BYTES:
-        del kept[max(kept, key=lambda name: size(kept[name]))]
+    sizes = {name: len(json.dumps({name: value}).encode()) for name, value in kept.items()}
+    total = sum(sizes.values())
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if total <= MAX_ECHO_BYTES:
+            break
+        total -= sizes[name]
+        del kept[name]
     return kept

@@ -4,18 +4,21 @@ import functools
 import hashlib
 import io
 import json
+from random import Random
 from typing import Any
 
 import openai
 import pytest
 import replicate.client
 import requests
+from PIL import Image
 from starlette.testclient import TestClient
 
 from api.app import ANSWER_HEADERS, create_app
+from api.http import downloads
 from api.settings import ApiSettings
 from storage.contracts import edits
-from tests.conftest import Tenant, data_uri
+from tests.conftest import Tenant, data_uri, encoded
 from tests.dialects.conftest import small_picture
 
 ORIGIN = "https://studio.example"
@@ -50,6 +53,18 @@ def test_a_part_of_it_can_be_had(link: str, wanted: str, bounds: tuple[int, int 
     assert (part.status_code, part.content) == (206, expected)
     first = whole.index(expected)
     assert part.headers["Content-Range"] == f"bytes {first}-{first + len(expected) - 1}/{len(whole)}"
+
+
+def test_one_that_is_fetched_in_pieces_comes_whole(rita: Tenant) -> None:
+    noise = Image.frombytes("RGB", (700, 700), Random(1).randbytes(700 * 700 * 3))
+    sent = encoded(noise, "PNG")
+    assert len(sent) > 5 * downloads.PIECE
+    file = {"content": ("noise.png", sent)}
+    made = requests.post(f"{rita.url}/v1/files", headers=rita.headers, files=file, timeout=20).json()
+    first, last = downloads.PIECE - 3, 2 * downloads.PIECE + 5
+    assert requests.get(made["urls"]["get"], timeout=10).content == sent
+    part = _part(made["urls"]["get"], Range=f"bytes={first}-{last}")
+    assert (part.status_code, part.content) == (206, sent[first : last + 1])
 
 
 @pytest.mark.parametrize("wanted", ["bytes=0-1,4-5", "bytes=9-3", "bytes=-", "lines=1-2"])

@@ -13,7 +13,7 @@ from tests.conftest import Tenant
 
 PUBLIC = {
     "GET /.well-known/jwks.json", "GET /health/live", "GET /health/ready", "GET /v1/health/live", "GET /v1/health/ready",
-    "GET /v1/license", "GET /v1/manifest", "GET /v1/metadata", "GET /v1/metrics", "GET /v1/stored/{key}",
+    "GET /v1/license", "GET /v1/manifest", "GET /v1/metadata", "GET /v1/stored/{key}",
     "GET /v1/thumbnails/{key}", "HEAD /v1/stored/{key}", "PUT /v1/uploads/{key}",
 }  # fmt: skip
 """Routes that tell nothing of a tenant's, but for links that are signed themselves."""

@@ -118,6 +118,36 @@ def test_a_head_of_very_many_bytes_is_cut_off(guarded: Tenant) -> None:
     assert _end(connection)[1] < 1
 
 
+CHUNKED = b"POST /api/ai/queue HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("piece", [b"a:b\r\n" * 1000, b"x" * 5000], ids=["many", "one"])
+def test_trailers_without_end_are_cut_off(guarded: Tenant, piece: bytes) -> None:
+    connection, sent = _connected(guarded), 0
+    connection.sendall(CHUNKED + b"\r\n0\r\na:")
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        while sent < 2**23:
+            connection.sendall(piece)
+            sent += len(piece)
+    assert sent < 2**23
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "is_trailer", "status"), [(40_000, False, b"400"), (10, False, b"404"), (10, True, b"401")]
+)
+def test_a_body_of_small_chunks_comes_through_and_its_trailer_is_no_header(
+    guarded: Tenant, size: int, is_trailer: bool, status: bytes
+) -> None:
+    key = f"Authorization: Bearer {guarded.key}\r\n".encode()
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"model": "%s"}' % (b"x" * size))
+    before, after = (b"", key) if is_trailer else (key, b"")
+    with _connected(guarded) as connection:
+        connection.sendall(CHUNKED + b"Connection: close\r\n" + before + b"\r\n" + body + b"0\r\n" + after + b"\r\n")
+        answer, _ = _end(connection)
+    assert answer.split(b" ", 2)[1] == status, answer[:400]
+
+
 @pytest.mark.parametrize("every_s", [None, 0.3])
 def test_a_body_that_stalls_or_drips_is_refused(guarded: Tenant, every_s: float | None) -> None:
     connection = _connected(guarded)

@@ -53,6 +53,21 @@ def test_a_key_is_shown_once_and_kept_as_a_digest_alone(operator: Tenant, stack:
     assert secret not in kept + told
 
 
+def test_only_whoever_has_its_secret_uses_a_key(operator: Tenant, make: Make, stack: embedded.Stack) -> None:
+    zoe = make("zoe")
+    bare = f"{access.PREFIX}{_id(zoe)}_{'A' * 32}"
+    forged = Tenant(stack.url, "zoe", bare + access._checksum(bare))
+    assert access.id_of(forged.key) == _id(zoe)
+    assert forged.get("/api/ai/models").status_code == 401
+
+    def used() -> object:
+        keys_ = operator.get("/api/admin/keys?tenant=zoe").json()["keys"]
+        return next(one for one in keys_ if one["id"] == _id(zoe))["last_used_at"]
+
+    assert used() is None
+    assert eventually(lambda: zoe.get("/api/ai/models").status_code == 200 and used())
+
+
 @pytest.mark.parametrize(
     ("scopes", "may_read", "may_submit"),
     [(["read"], True, False), (["submit"], False, True), (["models"], False, False)],

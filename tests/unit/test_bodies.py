@@ -63,3 +63,19 @@ def test_pictures_in_any_of_these_forms_are_not_shown_again() -> None:
         "e": "7f3c2f6e-1111-4222-8333-444455556666",
     }
     assert pictures.echo({"a": f"DATA:;base64,{PLAIN}", "b": URL_SAFE.rstrip("="), **words}) == words
+
+
+async def test_of_a_long_list_no_entry_is_looked_at() -> None:
+    with pytest.raises(errors.InvalidInputError, match="image may have at most 16 pictures; got 17"):
+        await pictures.of_value(["nonsense"] * 17, "image")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"[" + b"[]," * 50_000 + b"[]]", b'{"a":[' + b"1," * 50_000 + b"1]}"], ids=["lists", "numbers"]
+)
+def test_what_would_take_far_more_memory_than_it_has_bytes_is_not_parsed(
+    raw: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(bodies, "pydantic_core")
+    with pytest.raises(errors.InvalidInputError, match="The body may have at most 40000 commas"):
+        bodies.parsed(raw)

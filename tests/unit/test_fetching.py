@@ -4,8 +4,10 @@ import contextlib
 import time
 from collections.abc import Callable
 
+import httpcore
 import pytest
 
+from storage import outside
 from storage.contracts import errors
 from tests import web
 from workers import fetching
@@ -14,7 +16,7 @@ from workers import fetching
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1/", "http://localhost/", "http://[::1]/", "http://0x7f.1/", "http://2130706433/", "http://127.1/",
+        "http://127.0.0.1/", "http://[::1]/", "http://0x7f.1/", "http://2130706433/", "http://127.1/",
         "http://169.254.169.254/latest/meta-data/", "http://user:secret@8.8.8.8/", "http://8.8.8.8:22/", "ftp://8.8.8.8/x",
         "file:///etc/passwd", "http:///x", "http://[::ffff:127.0.0.1]/",
     ],
@@ -24,6 +26,33 @@ def test_a_url_that_leads_inside_is_refused_without_saying_what_is_there(url: st
     with pytest.raises(errors.InputUnreachableError, match="this address may not be fetched"):
         fetcher.fetch(url)
     fetcher.close()
+
+
+@pytest.mark.parametrize("name", ["localhost", "nobody.invalid"])
+def test_whether_a_name_is_known_inside_is_not_told(name: str) -> None:
+    with (
+        contextlib.closing(fetching.Fetcher(limit_s=5)) as fetcher,
+        pytest.raises(errors.InputUnreachableError) as refused,
+    ):
+        fetcher.fetch(f"http://{name}/")
+    assert refused.value.message == "input_image: its host's name leads to no public address"
+
+
+def test_what_is_sent_to_a_slow_receiver_ends_in_time() -> None:
+    class Slow(httpcore.NetworkStream):
+        written = 0
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            assert timeout is not None
+            assert timeout <= 0.2
+            self.written += len(buffer)
+            time.sleep(0.05)
+
+    slow = Slow()
+    stream = outside.TimedStream(slow, time.monotonic() + 0.2)
+    with pytest.raises(httpcore.TimeoutException):
+        stream.write(bytes(2**24))
+    assert 0 < slow.written < 2**20
 
 
 Fetched = Callable[..., bytes]

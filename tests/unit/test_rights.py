@@ -1,11 +1,11 @@
-"""What a key's rights make of a submission's priority; the rest is in the service's tests."""
+"""What a key's rights make of a submission's priority, and of one that is to run again; the rest is in the service's tests."""
 
 from typing import Any, get_args
 
 import pytest
 
 from api.service import rights
-from storage.contracts import access, errors, submissions
+from storage.contracts import access, errors, generations, submissions
 from storage.settings import StoreSettings
 from tests.stores.conftest import a_submission
 
@@ -42,3 +42,31 @@ def test_a_key_gives_what_it_may(asked: str, allowed: tuple[str, ...], given: st
 def test_what_it_may_not_is_refused(asked: str, allowed: tuple[str, ...]) -> None:
     with pytest.raises(errors.ForbiddenError, match=", ".join(allowed)):
         _applied(submissions.PRIORITIES[asked], *allowed)
+
+
+def _check_again(queue: str, *, filtered: bool = True, **allowed: Any) -> None:
+    submission = a_submission()
+    edit = submission.edit.model_copy(update={"model": "flux-kontext-dev", "filtered": filtered})
+    failed = generations.Generation(
+        id="1", tenant="ann", status=generations.Status.FAILED, submission=submission.model_copy(update={"edit": edit}),
+        times=generations.Timeline(created_ms=1), attempts=1, step=0, result=None, error_code="internal", error_message="",
+        error_details=None, position=None, queue=queue,
+    )  # fmt: skip
+    rights.check_again(failed, access.Rights(**allowed), KNOWN)
+
+
+def test_a_key_has_run_again_what_it_might_have_submitted() -> None:
+    _check_again("edits.flux-kontext-dev.any")
+    _check_again("edits.flux-kontext-dev.h100.eu", gpu_types=("l40s", "h100"))
+    _check_again("edits.flux-kontext-dev.any", filtered=False, unfiltered=True)
+
+
+@pytest.mark.parametrize("queue", ["edits.flux-kontext-dev.any", "edits.flux-kontext-dev.h100.eu"])
+def test_what_waited_for_other_gpus_does_not_run_again_with_it(queue: str) -> None:
+    with pytest.raises(errors.ForbiddenError, match="l40s"):
+        _check_again(queue, gpu_types=("l40s",))
+
+
+def test_what_ran_without_filters_does_not_run_again_with_a_key_that_may_not_switch_them_off() -> None:
+    with pytest.raises(errors.ForbiddenError, match="without filters"):
+        _check_again("edits.flux-kontext-dev.any", filtered=False)

@@ -62,6 +62,20 @@ def test_of_what_is_shown_again_the_largest_goes_first() -> None:
     assert len(json.dumps(kept)) <= submissions.MAX_ECHO_BYTES
 
 
+def test_of_very_many_fields_each_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda value: measured.append(value) or dumps(value))
+    kept = submissions.bounded({f"field{n}": "x" * 100 for n in range(4000)})
+    assert len(measured) <= 4001
+    assert len(dumps(kept)) <= submissions.MAX_ECHO_BYTES
+
+
+def test_no_message_and_no_field_of_an_error_grows_with_what_was_sent() -> None:
+    error = errors.InvalidInputError("x" * 10**6, field="y" * 10**6)
+    assert (len(error.message), len(str(error)), len(error.field or "")) == (2000, 2000, 200)
+
+
 def test_a_record_has_the_version_of_what_a_worker_must_heed() -> None:
     plain = a_submission()
     two = {"references": (edits.StoredPicture(key="a"), edits.StoredPicture(key="b"))}

@@ -96,13 +96,13 @@ async def status(
 
 @router.get("/fal-ai/{app:path}/requests/{request_id}/status/stream", response_class=EventSourceResponse)
 async def status_stream(
-    app: str, request_id: str, request: Request, resources: ResourcesDep, tenant: Tenant, logs: Logs = "0"
+    app: str, request_id: str, request: Request, resources: ResourcesDep, caller: Caller, logs: Logs = "0"
 ) -> Response:
-    """The same as events, at every change until it is over."""
-    ids = [view.id for view in await resources.reader.request(request_id, tenant)]
-    resources.streams.check(tenant)
+    """The same as events, at every change until it is over, or the key ends."""
+    ids = [view.id for view in await resources.reader.request(request_id, caller.tenant)]
+    resources.streams.check(caller.tenant)
     urls = _urls(own_url(request, resources), app, request_id)
-    return streams.response(lambda stopping: _states(ids, urls, _is_yes(logs), resources, tenant, stopping))
+    return streams.response(lambda stopping: _states(ids, urls, _is_yes(logs), resources, caller, stopping))
 
 
 @router.get("/fal-ai/{app:path}/requests/{request_id}")
@@ -201,14 +201,21 @@ def _is_yes(logs: str) -> bool:
 
 
 async def _states(
-    ids: list[str], urls: Mapping[str, str], logs: bool, resources: Resources, tenant: str, stopping: anyio.Event
+    ids: list[str],
+    urls: Mapping[str, str],
+    logs: bool,
+    resources: Resources,
+    caller: access.Caller,
+    stopping: anyio.Event,
 ) -> AsyncIterator[bytes]:
-    with resources.streams.counted(tenant):
-        happenings = resources.waiter.happenings(ids, tenant, stopping=stopping)
+    with resources.streams.counted(caller.tenant):
+        happenings = resources.waiter.happenings(ids, caller.tenant, stopping=stopping)
         async with contextlib.aclosing(happenings):
             async for _ in happenings:
                 try:
-                    state = answers.state(await resources.reader.request(ids[0], tenant), urls, logs=logs)
+                    if not await resources.keys.still(caller):
+                        return
+                    state = answers.state(await resources.reader.request(ids[0], caller.tenant), urls, logs=logs)
                 except errors.TransientError as exc:
                     log.warning("%s: a state is told later: %s", ids[0], exc)
                     continue

@@ -103,7 +103,7 @@ async def pictures_of(body: bodies.Body) -> tuple[list[edits.Picture], list[edit
 async def _listed(value: Any, field: str) -> list[edits.Picture]:
     """Pictures of the JSON form: `{"image_url": …}`, alone or in a list."""
     listed: list[edits.Picture] = []
-    for entry in value if isinstance(value, list) else [] if value is None else [value]:
+    for entry in pictures.entries(value, field):
         if isinstance(entry, dict) and "file_id" in entry:
             raise errors.InvalidInputError(f"{field}: files are not kept here; send an image_url", field=field)
         url = entry.get("image_url") if isinstance(entry, dict) else entry

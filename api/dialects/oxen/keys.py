@@ -64,7 +64,7 @@ class Rotation(Frozen):
 async def rotate(key_id: str, request: Request, resources: ResourcesDep, caller: AdminCaller) -> Response:
     """Make another key that allows the same; the first one ends `overlap_s` from now (by default a day)."""
     overlap_s = (await fields.of_body(request, Rotation)).overlap_s
-    found = await resources.ledger.run(ledger_access.find(key_id, is_shown=False))
+    found = await resources.ledger.run(ledger_access.find(key_id))
     key, token = ledger_access.rotation(found, now_ms=_now_ms())
     await resources.ledger.run(ledger_access.rotate(key_id, key, by=_name(caller), after_s=overlap_s))
     return JSONResponse({**shown(key), "key": token}, status_code=201)

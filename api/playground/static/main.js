@@ -10,6 +10,8 @@ import { UsageView } from "./usage.js";
 
 const VIEWS = { edit: ["Edit", EditView], history: ["History", HistoryView], fleet: ["Fleet", FleetView], usage: ["Usage", UsageView] };
 
+const REPLACES = "You are signed in already. Sign in by this link instead?";
+
 const routeNow = () => {
   const [, view = "edit", id = null] = location.hash.split("/");
   return { view: view in VIEWS ? view : "edit", id };
@@ -23,6 +25,8 @@ function App() {
   const [isReady, setReady] = useState(false);
   // What was being made when a session ended, for the next one of the same tenant.
   const left = useRef({ tenant: null, kept: {} });
+  const signedIn = useRef(null);
+  signedIn.current = session;
   const begin = (next) => {
     if (next.tenant && next.tenant === left.current.tenant) next.kept = left.current.kept;
     left.current = { tenant: null, kept: {} };
@@ -32,7 +36,12 @@ function App() {
 
   useEffect(() => {
     const signIn = () => Session.ofLink().then((found) => found && begin(found), setError).finally(() => setReady(true));
-    const change = () => { setRoute(routeNow()); signIn(); };
+    // Nobody finds themselves signed in as somebody else by following a link.
+    const change = () => {
+      setRoute(routeNow());
+      if (!Session.isLink() || !signedIn.current || confirm(REPLACES)) signIn();
+      else Session.forgetLink();
+    };
     // A file that is dropped beside its place would take the page, and the key with it, away.
     const stay = (event) => event.preventDefault();
     addEventListener("hashchange", change);
@@ -69,7 +78,7 @@ function App() {
       <nav aria-label="Views">
         ${Object.entries(VIEWS).map(([name, [label]]) => html`<a href=${`#/${name}`} aria-current=${route.view === name ? "page" : null}>${label}</a>`)}
       </nav>
-      <p class="who" role="status">${state === "lost" ? html`<span class="lost">Reconnecting …</span>` : null}</p>
+      <p class="who" role="status">${state === "lost" ? html`<span class="lost">Reconnecting …</span>` : session.tenant}</p>
       <button type="button" class="small" onClick=${() => { location.hash = ""; setSession(null); }}>Sign out</button>
     </header>
     <main id="content" tabindex="-1"><${View} key=${session.number} session=${session} id=${route.id} connection=${state} /></main>`;

@@ -35,9 +35,19 @@ export class Session {
   static async ofLink() {
     const [, token] = IN_LINK.exec(location.hash) ?? [];
     if (!token) return null;
-    history.replaceState(null, "", location.pathname);
+    Session.forgetLink();
     const signedIn = await new Darkroom({ key: token }).json("POST", "/api/ai/tokens/sign-in");
     return new Session(signedIn.token, signedIn.tenant);
+  }
+
+  /** Whether the page's address is a link to sign in by. */
+  static isLink() {
+    return IN_LINK.test(location.hash);
+  }
+
+  /** Take the link out of the address. */
+  static forgetLink() {
+    history.replaceState(null, "", location.pathname);
   }
 
   /** Follow what happens until `stop`; `onState` is told `open` and `lost`. */

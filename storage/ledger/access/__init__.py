@@ -16,11 +16,14 @@ def issue(key: access.ApiKey, *, by: str) -> Call[int]:
     )
 
 
-def find(id_: str, *, is_shown: bool) -> Call[access.ApiKey | None]:
-    """A key by its id; None where there is none, any more. With `is_shown` somebody uses it, which is noted."""
+def find(id_: str, *, is_used: bool = False, digest: str | None = None) -> Call[access.ApiKey | None]:
+    """A key by its id; None where there is none, any more.
+
+    With `is_used` somebody uses it, which is noted: where a `digest` is given, unless it is another's, for an id is no secret.
+    """
     return Call(
         script="key_find",
-        arguments=(id_, "shown" if is_shown else ""),
+        arguments=(id_, "used" if is_used else "", digest or ""),
         decode=lambda reply: _key(reply) if reply else None,
     )
 
