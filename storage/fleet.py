@@ -13,13 +13,18 @@ DEFAULT_REGION = "local"
 """Of workers that name none."""
 
 
+_ANNOUNCE = """#!lua flags=allow-oom
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+"""
+"""In a full store, too, or the fleet would vanish from it and nothing could be finished."""
+
+
 def announce(connection: redis.Redis, name: str, facts: Mapping[str, object]) -> None:
     """Say that this process is there, and what it is. Raises `redis.RedisError`."""
-    with connection.pipeline(transaction=False) as pipe:
-        pipe.set(keys.ALIVE + name, json.dumps(dict(facts)), ex=keys.LIFETIMES_S["alive"])
-        pipe.sadd(keys.FLEET, name)
-        pipe.expire(keys.FLEET, keys.DAY_S)
-        pipe.execute()
+    life = keys.LIFETIMES_S["alive"]
+    connection.eval(_ANNOUNCE, 2, keys.ALIVE + name, keys.FLEET, json.dumps(dict(facts)), life, name, keys.DAY_S)
 
 
 def gpu_workers(present: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

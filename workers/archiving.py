@@ -1,13 +1,14 @@
 """Moves finished generations from Redis to the object store, and deletes them when their time is over."""
 
 import logging
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from pydantic import TypeAdapter
 
-from storage.ledger import archive, call, expiry
+from storage.ledger import archive, call
 from storage.objects import Objects
 
 log = logging.getLogger(__name__)
@@ -59,11 +60,17 @@ class Archiver:
         if not requests:
             return False
         lists: dict[str, list[archive.Lapse]] = defaultdict(list)
+        # What an object store that is slow does not take within the time goes another time, not all of it again and again.
+        until, written = time.monotonic() + archive.HOLD_S / 2, 0
         for request in requests:
             for one in request.archived:
                 self._objects.put(one.key, one.encoded(), "application/json")
             for lapse in request.lapses():
                 lists[names[lapse.is_end]].append(lapse)
+            written += 1
+            if time.monotonic() > until:
+                break
+        requests = requests[:written]
         for key, lapses in lists.items():
             self._put_list(key, lapses)
         moved = self._ledger.run(
@@ -75,8 +82,8 @@ class Archiver:
         log.info("%d finished generations are archived", count)
         return True
 
-    def lapse(self, key: str) -> None:
-        """Delete what a list tells of, whose time is over; then the list goes, or waits for the rest.
+    def lapse(self, key: str) -> int | None:
+        """Delete what a list tells of, whose time is over; then the list goes, or tells of the rest: when that goes, is returned.
 
         Raises `errors.TransientError`.
         """
@@ -98,9 +105,9 @@ class Archiver:
             self._ledger.run(archive.lapsed(over, forget=True))
         if later:
             self._put_list(key, later)
-            self._ledger.run(expiry.keep_until(key, due_ms=archive.next_due_ms(later)))
-        else:
-            self._objects.delete(key)
+            return archive.next_due_ms(later)
+        self._objects.delete(key)
+        return None
 
     def _put_list(self, key: str, lapses: Sequence[archive.Lapse]) -> None:
         self._objects.put(key, _LAPSES.dump_json(list(lapses)), "application/json")

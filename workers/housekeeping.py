@@ -168,23 +168,37 @@ class Housekeeping:
                 self._counted.moved("erase", ["erased"])
 
     def delete_expired(self) -> None:
-        """Remove objects whose time is over. Raises `errors.TransientError`."""
+        """Remove objects whose time is over. Raises `errors.StoreUnavailableError`."""
         failed = 0
         for _ in range(MOST_DELETED):
             # Asked for one by one: a generation that is tried anew keeps what its prefix will hold.
-            prefix = self._ledger.run(expiry.expired(failed))
-            if prefix is None:
+            held = self._ledger.run(expiry.expired(failed))
+            if held is None:
                 return
+            again_ms: int | None = 0
             try:
-                if prefix.startswith(archive.LISTS):
-                    self._archiver.lapse(prefix)
-                else:
-                    self._objects.delete_prefix(prefix)
-            except errors.ObjectsUnavailableError as exc:
-                log.warning("%s is not deleted yet: %s", prefix, exc)
-                failed += 1
-            else:
-                self._ledger.run(expiry.forget(prefix))
+                again_ms = self._deleted(held)
+            except errors.StoreUnavailableError:
+                raise
+            except errors.TransientError as exc:
+                log.warning("%s is not deleted yet: %s", held.prefix, exc)
+            except Exception:
+                # One list that cannot be read holds up nothing else.
+                log.exception("%s is not deleted; it is tried again", held.prefix)
+            failed += again_ms == 0
+            self._ledger.run(expiry.forget(held, again_ms=again_ms))
+
+    def _deleted(self, held: expiry.Expired) -> int | None:
+        """Delete what is below a prefix; when the rest is to go, None when nothing is left."""
+        if held.prefix.startswith(archive.LISTS):
+            return self._archiver.lapse(held.prefix)
+        while entries := self._objects.entries(held.prefix):
+            # What is stored from here on is not deleted: another attempt has another key. Held on, it has another time.
+            if not self._ledger.run(expiry.is_held(held)):
+                return None
+            for entry in entries:
+                self._objects.delete(entry.key)
+        return None
 
 
 def run_housekeeping(settings: WorkerSettings) -> None:

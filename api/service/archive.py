@@ -53,7 +53,7 @@ class Archive:
         return found
 
     async def restore(self, id_: str, tenant: str, *, is_going: bool = False) -> bool:
-        """Bring a generation and those of its request back to the ledger; whether there was anything to be brought.
+        """Bring a generation and those of its request back to the ledger; whether any is there now, whoever brought it.
 
         With `is_going` however much is there. Raises `errors.ObjectsUnavailableError`, `errors.StoreUnavailableError` and
         `errors.TooManyActiveError`.
@@ -77,12 +77,17 @@ class Archive:
         self, id_: str, tenant: str, *, only_queued: bool = False
     ) -> Literal["cancelled", "terminal", "processing"]:
         """As `records.cancel`; what is archived is terminal. Raises `errors.NotFoundError` for what is unknown."""
-        outcome = await self._ledger.run(records.cancel(id_, tenant, only_queued=only_queued))
+        cancel = records.cancel(id_, tenant, only_queued=only_queued)
+        outcome = await self._ledger.run(cancel)
         if outcome != "missing":
             return outcome
-        if await self.find(id_, tenant) is None:
+        if await self.find(id_, tenant) is not None:
+            return "terminal"
+        # It may have been brought back since.
+        outcome = await self._ledger.run(cancel)
+        if outcome == "missing":
             raise errors.NotFoundError
-        return "terminal"
+        return outcome
 
     async def _read(self, id_: str, tenant: str) -> archive.Archived | None:
         key = archive.key_of(tenant, id_)

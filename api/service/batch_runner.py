@@ -9,6 +9,7 @@ from typing import Any
 from api.service import manifests
 from api.service.archive import Archive
 from api.service.batches import ObjectStore, jsonl, lines_of
+from api.service.holding import HOLD_S, Holding, holding
 from api.service.keys import Keys
 from api.service.read import Reader
 from api.service.submit import Submitter
@@ -21,9 +22,6 @@ from storage.ledger import call
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
-HOLD_S = 10.0
-"""How long a batch is a process's after each step; should that die, another goes on. What both do then is done once."""
-
 SLICE = 8
 """Lines that are worked on at a time."""
 
@@ -72,10 +70,13 @@ class BatchRunner:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _work(self, held: ledger_batches.Held) -> None:
-        batch = held.batch
+        async with holding(self._ledger, held) as one:
+            await self._go_on(held.batch, one)
+
+    async def _go_on(self, batch: batches.Batch, held: Holding) -> None:
         log.info("%s: the batch is %s from line %d", batch.id, batch.phase.value, batch.cursor + 1)
         if batch.phase is batches.Phase.RUNNING or batch.phase is batches.Phase.OVER:
-            await self._finish(held)
+            await self._finish(batch, held)
             return
         lines, caller = await self._lines(batch), await self._caller(batch)
         if (lines is None or caller is None) and batch.phase is not batches.Phase.CANCELLING:
@@ -83,23 +84,22 @@ class BatchRunner:
             log.warning("%s: %s, what is left of it is cancelled", batch.id, reason)
             await self._ledger.run(ledger_batches.change(batch.id, batch.tenant, "cancel"))
         lines = lines or []
-        now: ledger_batches.Held | None = held
-        while now is not None and now.batch.phase is batch.phase:
-            cursor = now.batch.cursor
+        now: batches.Batch | None = batch
+        while now is not None and now.phase is batch.phase:
+            cursor = now.cursor
             part = lines[cursor : cursor + SLICE]
             if not part:
                 if batch.phase is not batches.Phase.RETRYING and lines:
                     await self._forget_submissions(batch, lines)
-                await self._ledger.run(ledger_batches.step(now, cursor=cursor, becomes=batches.Phase.RUNNING))
+                await held.step(cursor=cursor, becomes=batches.Phase.RUNNING)
                 return
-            done, wait_s = await self._slice(now.batch, part, caller)
+            done, wait_s = await self._slice(now, part, caller)
+            now = await held.step(cursor=cursor + done, wait_s=wait_s)
             if wait_s is not None:
-                await self._ledger.run(ledger_batches.step(now, cursor=cursor + done, wait_s=wait_s))
                 return
-            now = await self._ledger.run(ledger_batches.step(now, cursor=cursor + done, hold_s=HOLD_S))
         if now is not None:
             # Something else is to be done with it: at once, by whoever comes.
-            await self._ledger.run(ledger_batches.step(now, cursor=0))
+            await held.step(cursor=0)
 
     async def _slice(
         self, batch: batches.Batch, part: Sequence[batches.Line], caller: access.Caller | None
@@ -181,15 +181,14 @@ class BatchRunner:
         await self._objects.put(batch.lines_key, jsonl(bare), "application/jsonl")
         await self._objects.delete_prefix(f"{batch.folder}pictures/")
 
-    async def _finish(self, held: ledger_batches.Held) -> None:
-        batch = held.batch
+    async def _finish(self, batch: batches.Batch, held: Holding) -> None:
         if batch.over < batch.accepted:
-            await self._ledger.run(ledger_batches.step(held, cursor=0))
+            await held.step(cursor=0)
             return
         rows = [row async for row in self._rows(batch)]
         await self._objects.put(batch.results_key("jsonl"), manifests.jsonl(rows), "application/jsonl")
         await self._objects.put(batch.results_key("csv"), manifests.csv_file(rows), "text/csv; charset=utf-8")
-        if await self._ledger.run(ledger_batches.finish(held)):
+        if await held.finish(batch):
             log.info("%s: the batch is over", batch.id)
 
     async def _lines(self, batch: batches.Batch) -> list[batches.Line] | None:

@@ -177,9 +177,10 @@ class Reader:
             generation = await self._ledger.run(records.read(id_, tenant))
         except errors.NotFoundError:
             archived = await self._archive.find(id_, tenant)
-            if archived is None:
-                raise
-            return self.view(generations.Generation.from_record(archived.record, None))
+            if archived is not None:
+                return self.view(generations.Generation.from_record(archived.record, None))
+            # It may have been brought back since.
+            generation = await self._ledger.run(records.read(id_, tenant))
         await self._confirm_end_of(generation)
         return self.view(generation)
 

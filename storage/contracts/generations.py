@@ -119,6 +119,8 @@ class Generation:
     ignored: tuple[str, ...] = ()
     trace: str = ""
     """As in `Claim`."""
+    revived: int = 0
+    """How often one of its request was retried after the end; of the request's first."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, str], position: int | None) -> "Generation":
@@ -152,6 +154,7 @@ class Generation:
             group=record.get("group"),
             ignored=tuple(record.get("ignored", "").split()),
             trace=record.get("trace", ""),
+            revived=int(record.get("revived", 0)),
         )
 
     @property
@@ -170,7 +173,7 @@ class Generation:
     def webhook_id(self, moment: submissions.Moment) -> str:
         """What identifies a call of its webhook: the same when it is repeated, another when the generation was retried."""
         at_ms = self.times.completed_ms if moment == "completed" else self.times.started_ms
-        return f"{self.id}-{moment}-{at_ms}"
+        return f"{self.id}-{moment}-{at_ms}" + (f"-{self.revived}" if self.revived else "")
 
     @property
     def etag(self) -> str:

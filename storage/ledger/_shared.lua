@@ -2,6 +2,8 @@
 
 local SAMPLES_KEPT = 200
 local DAY_MS = 86400000
+-- What a worker takes at the most, after an edit's time is over, to store a result and find that nobody wants it.
+local STORING_MS = 300000
 -- What a record takes beside its submission, with its places in the indexes.
 local RECORD_BYTES = 2048
 
@@ -53,6 +55,12 @@ local function archive_entry(record, until_ms)
     record.id, string.sub(record.status, 1, 1), string.format('%x', math.ceil(until_ms / 1000)),
     archive_digest(record.model), archive_digest(namespace), archive_digest(record.group),
   }, '|')
+end
+
+-- Whether an entry of the archive's index is of what lies there until then.
+local function archived_until(entry, until_ms)
+  local seconds = string.match(entry, '^[^|]*|%a|(%x+)|')
+  return seconds and tonumber(seconds, 16) == math.ceil(until_ms / 1000)
 end
 
 -- What the archive's index has of a generation, given its tenant, id and sequence; nil when it is not archived.
@@ -143,6 +151,8 @@ local function webhook_due(record, moment)
     local key = KEY.generation .. sibling
     if redis.call('EXISTS', key) == 1 and redis.call('HEXISTS', key, 'completed_ms') == 0 then return end
   end
+  -- One that lost its worker starts again; that is told once.
+  if moment == 'start' and redis.call('HEXISTS', KEY.generation .. speaker, 'told_start') == 1 then return end
   webhook_at(record.tenant, speaker .. '/' .. moment, now_ms())
 end
 
@@ -246,6 +256,7 @@ local function requeue(record, rest_ms)
   redis.call('ZREM', KEY.leases, record.id)
   redis.call('HSET', KEY.generation .. record.id, 'status', 'queued', 'queued_ms', integer(now_ms() + rest_ms))
   redis.call('HDEL', KEY.generation .. record.id, 'started_ms', 'step', 'worker', 'phase', 'gpu_type', 'region')
+  webhook_gone(record.tenant, record.id .. '/start')
   if rest_ms > 0 then
     redis.call('ZADD', KEY.due, integer(now_ms() + rest_ms), record.id)
   else
@@ -320,6 +331,10 @@ local function settle(record, status, at_ms, delete_ms, fields)
   redis.call('ZREM', KEY.active .. record.tenant, record.id)
   redis.call('ZADD', KEY.archiving, integer(at_ms), record.id)
   if record.keep_ms then erase_later(record, at_ms) end
+  if status ~= 'succeeded' and record.status == 'processing' then
+    -- Its worker may be about to store a result, and may die before it removes it again.
+    delete_ms = math.max(delete_ms, at_ms + tonumber(record.execution_limit_s or 0) * 1000 + STORING_MS)
+  end
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
   if record.inputs then
     local unused = status == 'cancelled' and redis.call('DECR', KEY.input_uses .. record.inputs) <= 0
@@ -367,10 +382,13 @@ local function revive(record, queue_ttl_ms)
   redis.call('HSET', key, 'placed_ms', record.placed_ms)
   redis.call('ZREM', KEY.erasing, record.id)
   redis.call('ZREM', KEY.archiving, record.id)
-  redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'tries_completed',
-    'deadline_ms')
-  -- What was to be told of its end is not true any more.
-  webhook_gone(record.tenant, (string.match(record.siblings or '', '%S+') or record.id) .. '/completed')
+  redis.call('HDEL', key, 'completed_ms', 'error_code', 'error_message', 'error_details', 'drained', 'deadline_ms')
+  -- What was to be told of its end is not true any more, and what was told of it is told anew, as another.
+  local speaker = string.match(record.siblings or '', '%S+') or record.id
+  webhook_gone(record.tenant, speaker .. '/completed')
+  redis.call('HDEL', KEY.generation .. speaker, 'tries_completed', 'told_completed')
+  redis.call('HDEL', key, 'told_start')
+  redis.call('HINCRBY', KEY.generation .. speaker, 'revived', 1)
   redis.call('EXPIRE', key, LIFE.waiting)
   redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)
   redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.results)

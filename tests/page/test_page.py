@@ -84,9 +84,16 @@ def test_a_link_of_another_tenant_begins_with_nothing_of_the_one_before(
     _choose(page)
     page.get_by_label("What is to change?").fill("carol's own")
     with darkroom.Client(stack.url, TENANTS["bob"]) as client:
-        page.evaluate(f"location.hash = 'sign-in={client.token('page')}'")
+        link = f"location.hash = 'sign-in={client.token('page')}'"
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.evaluate(link)
+    page.wait_for_function("!location.hash.includes('sign-in')")
+    expect(page.get_by_label("What is to change?")).to_have_value("carol's own")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.evaluate(link)
     expect(page.get_by_label("What is to change?")).to_have_value("")
     expect(page.get_by_role("button", name="Use the sample")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="bob")).to_be_visible()
 
 
 def test_what_was_being_made_is_there_again_after_signing_in_anew(open_page: Opened, stack: embedded.Stack) -> None:

@@ -259,9 +259,9 @@ def test_a_death_between_any_two_steps_loses_and_doubles_nothing(
         for held, _ in desk.connection.zscan_iter(keys.EXPIRING):
             if str(held).startswith(("records/", archive.LISTS)) and is_here(desk, ids[0]):
                 desk.connection.zadd(keys.EXPIRING, {str(held): 1})
-        while (prefix := desk.run(expiry.expired())) is not None:
-            objects.delete_prefix(prefix)
-            desk.run(expiry.forget(prefix))
+        while (held := desk.run(expiry.expired())) is not None:
+            objects.delete_prefix(held.prefix)
+            desk.run(expiry.forget(held))
         moved(desk, objects)
         assert not any(is_here(desk, id_) for id_ in ids)
         assert {id_: face.read(id_, tenant) for id_ in ids} == expected
@@ -311,8 +311,8 @@ def test_what_changes_on_the_way_stays_and_leaves_no_object(
         with pytest.raises(errors.NotFoundError):
             face.read(id_, tenant)
     due = set()
-    while (prefix := desk.run(expiry.expired(len(due)))) is not None:
-        due.add(prefix)
+    while (one := desk.run(expiry.expired())) is not None:
+        due.add(one.prefix)
     assert request.archived[0].key in due
 
 
@@ -411,12 +411,13 @@ def test_what_is_erased_of_the_archive_is_gone(desk: Desk, objects: Objects, fac
 
 
 def _sweep(desk: Desk, archiver: Archiver, objects: Objects) -> None:
-    while (prefix := desk.run(expiry.expired())) is not None:
-        if prefix.startswith(archive.LISTS):
-            archiver.lapse(prefix)
+    while (held := desk.run(expiry.expired())) is not None:
+        again_ms = None
+        if held.prefix.startswith(archive.LISTS):
+            again_ms = archiver.lapse(held.prefix)
         else:
-            objects.delete_prefix(prefix)
-        desk.run(expiry.forget(prefix))
+            objects.delete_prefix(held.prefix)
+        desk.run(expiry.forget(held, again_ms=again_ms))
 
 
 def _lists(desk: Desk, objects: Objects) -> dict[bool, str]:
@@ -625,3 +626,85 @@ def test_little_is_left_in_redis(desk: Desk, objects: Objects, tenant: str) -> N
     moved(desk, objects)
     assert desk.connection.zcard(keys.ARCHIVE + tenant) == count + 1
     assert (used() - before) / count <= 150
+
+
+def test_of_two_that_bring_it_back_both_are_told_that_it_is_here(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    id_ = finished(desk, tenant)
+    moved(desk, objects)
+    read = archive.Archived.read(objects.get(f"records/{tenant}/{id_}.json"))
+    assert [desk.run(archive.restore([read])) for _ in range(2)] == [1, 1]
+    assert len(desk.connection.zrange(keys.HISTORY + tenant, 0, -1)) == 1
+
+
+def test_both_webhooks_of_what_is_archived_are_told(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
+    finished(desk, tenant, webhook=HOOK.model_copy(update={"moments": ("start", "completed")}))
+    moved(desk, objects)
+    due = desk.run(webhooks.due(held_ms=60_000))
+    assert sorted(one.moment for one in due) == ["completed", "start"]
+    for one in due:
+        assert asyncio.run(face.archive.restore(one.id, one.tenant)), one.moment
+
+
+def test_what_was_read_before_it_changed_does_not_come_back(
+    desk: Desk, objects: Objects, face: Face, tenant: str
+) -> None:
+    id_ = desk.accept(tenant)
+    desk.fail(desk.claim(), errors.InternalError("broken"), rest_s=None)
+    moved(desk, objects)
+    stale = archive.Archived.read(objects.get(f"records/{tenant}/{id_}.json"))
+    # Its end has another second.
+    stale = stale.model_copy(update={"until_ms": stale.until_ms - 1000})
+    asyncio.run(face.archive.change(records.retry(id_, tenant, limits()), id_, tenant))
+    desk.finish(desk.claim())
+    moved(desk, objects)
+    assert desk.run(archive.restore([stale])) == 0
+    assert face.read(id_, tenant).status == "succeeded"
+
+
+class Between:
+    """A store of records: once, another process brings a record back between the reading and the look at the index."""
+
+    def __init__(self, face: Face, id_: str, tenant: str) -> None:
+        self.face, self.id_, self.tenant, self.is_done = face, id_, tenant, False
+        self._find = face.archive._objects.find
+
+    async def find(self, key: str) -> bytes | None:
+        body = await self._find(key)
+        if not self.is_done:
+            self.is_done = True
+            await self.face.archive.restore(self.id_, self.tenant)
+        return body
+
+
+@pytest.mark.parametrize("what", ["read", "cancel", "erase"])
+def test_what_comes_back_meanwhile_is_there(
+    desk: Desk, objects: Objects, face: Face, tenant: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    id_ = finished(desk, tenant)
+    moved(desk, objects)
+    monkeypatch.setattr(face.archive, "_objects", Between(face, id_, tenant))
+    if what == "read":
+        assert face.read(id_, tenant).id == id_
+    elif what == "cancel":
+        assert asyncio.run(face.archive.cancel(id_, tenant)) == "terminal"
+    else:
+        assert asyncio.run(face.eraser.one(id_, tenant)).generations == 1
+
+
+def test_an_object_store_that_is_slow_is_given_less_at_a_time(
+    desk: Desk, objects: Objects, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [finished(desk, tenant) for _ in range(3)]
+    monkeypatch.setattr(archive, "HOLD_S", 0)
+    Archiver(desk.ledger, objects, after_s=NOW).move()
+    assert [is_here(desk, id_) for id_ in ids].count(False) == 1
+
+
+def test_at_the_end_what_a_worker_stored_too_late_goes_too(desk: Desk, objects: Objects, tenant: str) -> None:
+    id_ = desk.accept(tenant)
+    desk.fail(desk.claim(), errors.InternalError("broken"), rest_s=None)
+    (request,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",)))
+    (end,) = [one for one in request.lapses() if one.is_end]
+    assert f"results/{tenant}/{id_}/" in end.prefixes

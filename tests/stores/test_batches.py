@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from api.service import batch_runner
+from api.service import batch_runner, holding
 from api.service.archive import Archive
 from api.service.batch_runner import BatchRunner
 from api.service.batches import Batches
@@ -312,6 +312,41 @@ def test_batches_are_bounded(office: Office, monkeypatch: pytest.MonkeyPatch) ->
         office.create(1)
     office.to_the_end(first)
     office.create(1)
+
+
+def test_only_so_many_that_are_over_are_remembered(office: Office) -> None:
+    first = office.create(1)
+    office.to_the_end(first)
+    filling = {f"b{number}": number for number in range(10_000)}
+    office.desk.connection.zadd(keys.BATCHES + "alice", filling)
+    office.create(1)
+    assert office.desk.connection.zcard(keys.BATCHES + "alice") == 10_000
+    office.create(1)
+    assert office.desk.connection.scard(keys.OPEN_BATCHES + "alice") == 2, "it is counted without looking at all"
+
+
+def test_a_batch_is_held_for_as_long_as_it_takes(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "RENEW_S", 0.01)
+    id_ = office.create(1)
+
+    async def slowly() -> None:
+        held = office.desk.run(ledger_batches.take(hold_s=0))
+        assert held is not None
+        async with holding.holding(Async(office.desk), held) as one:
+            while office.desk.connection.zscore(keys.BATCH_TURNS, id_) < office.desk.now_ms():  # type: ignore[operator]  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert office.desk.run(ledger_batches.take(hold_s=60)) is None
+            # What is asked for meanwhile begins at its own first line.
+            office.desk.run(ledger_batches.change(id_, "alice", "cancel"))
+            now = await one.step(cursor=1, wait_s=None)
+        assert now is not None
+        assert (now.phase, now.cursor) == (batches.Phase.CANCELLING, 0)
+
+    async def in_time() -> None:
+        async with asyncio.timeout(10):
+            await slowly()
+
+    asyncio.run(in_time())
 
 
 def test_a_look_that_fails_is_made_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

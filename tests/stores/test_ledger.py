@@ -1,6 +1,5 @@
 """The ledger's promises, one transition at a time."""
 
-import itertools
 import threading
 import uuid
 from collections import Counter
@@ -11,7 +10,7 @@ import pytest
 
 from storage import fleet, keys
 from storage.contracts import errors, generations, submissions
-from storage.ledger import claims, expiry, presence, records, recovery
+from storage.ledger import claims, erasure, expiry, presence, records, recovery
 from storage.ledger.execution import RedisLedger
 from storage.ledger.records import lists
 from tests.conftest import eventually
@@ -293,6 +292,27 @@ def test_a_payload_that_loses_every_worker_is_failed_as_worker_lost(desk: Desk) 
     assert desk.read(id_).error_code == "worker_lost"
 
 
+def test_claims_whose_answers_were_lost_are_no_losses_of_a_worker(desk: Desk) -> None:
+    id_ = desk.accept()
+    recover = recovery.recover(lease_ms=1000, stall_ms=60_000, max_attempts=5, max_losses=2)
+    for _ in range(3):
+        desk.claim(lease_ms=0)
+        assert desk.run(recover) == {id_: "queued"}
+    desk.run(claims.beat(desk.claim(), 0, 0, Phase.PREPARING))
+    assert desk.run(recover) == {id_: "queued"}
+    desk.claim(lease_ms=0)
+    assert desk.run(recover) == {id_: "failed"}, "the fifth attempt"
+
+
+def test_what_a_clock_that_was_ahead_wrote_is_not_waited_for(desk: Desk) -> None:
+    id_, hour_ms = desk.accept(), 3_600_000
+    desk.claim(lease_ms=hour_ms)
+    desk.connection.hset(keys.SWEPT, mapping={"at": desk.now_ms() + hour_ms, "grace": desk.now_ms() + hour_ms})
+    recover = recovery.recover(lease_ms=20, stall_ms=60_000, max_attempts=3, max_losses=3)
+    assert desk.run(recover) == {}
+    assert eventually(lambda: desk.run(recover)) == {id_: "queued"}
+
+
 def test_after_a_silence_of_the_sweep_everyone_is_granted_one_more_lease(desk: Desk) -> None:
     id_ = desk.accept()
     desk.claim(lease_ms=1)
@@ -394,18 +414,57 @@ def test_a_queue_lacks_as_many_tickets_as_would_wake_enough_workers(desk: Desk) 
 
 
 def _expired(desk: Desk) -> list[str]:
-    found = (desk.run(expiry.expired(passed_over)) for passed_over in itertools.count())
-    return list(itertools.takewhile(lambda prefix: prefix is not None, found))  # type: ignore[arg-type]
+    found = list(iter(lambda: desk.run(expiry.expired()), None))
+    for one in found:
+        assert desk.run(expiry.forget(one, again_ms=0)) == 1
+    return [one.prefix for one in found]
 
 
 def test_what_is_tried_anew_while_its_objects_are_deleted_keeps_what_it_makes(desk: Desk) -> None:
     id_ = desk.accept()
     desk.fail(desk.claim(), errors.InternalError("a fault"), None)
-    (prefix,) = _expired(desk)
+    (held,) = _due(desk, f"results/alice/{id_}/")
+    assert desk.run(expiry.is_held(held))
     assert desk.run(records.retry(id_, "alice", limits())).queue == QUEUE
-    assert desk.run(expiry.forget(prefix)) == 0
-    assert desk.connection.zscore(keys.EXPIRING, prefix) is not None
+    assert not desk.run(expiry.is_held(held)), "nothing more is deleted"
+    assert desk.run(expiry.forget(held)) == 0
+    assert desk.connection.zscore(keys.EXPIRING, held.prefix) is not None
     assert _expired(desk) == []
+
+
+def _due(desk: Desk, prefix: str) -> list[expiry.Expired]:
+    """Its time has come."""
+    assert desk.connection.zadd(keys.EXPIRING, {prefix: 1}, xx=True, ch=True) == 1
+    return list(iter(lambda: desk.run(expiry.expired()), None))
+
+
+def test_one_deletes_at_a_time_and_another_once_its_hold_is_over(desk: Desk) -> None:
+    desk.run(expiry.keep("inputs/alice/1/", seconds=0))
+    first = desk.run(expiry.expired())
+    assert first is not None
+    assert desk.run(expiry.expired()) is None
+    (second,) = _due(desk, "inputs/alice/1/")
+    assert second.prefix == first.prefix
+    assert desk.run(expiry.is_held(second))
+    assert not desk.run(expiry.is_held(first))
+    assert desk.run(expiry.forget(first)) == 0
+    assert desk.run(expiry.forget(second)) == 1
+    assert not desk.connection.exists(keys.EXPIRING)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed", "erased"])
+def test_what_a_worker_stores_after_the_end_is_deleted_all_the_same(desk: Desk, end: str) -> None:
+    id_ = desk.accept()
+    claim = desk.claim()
+    if end == "cancelled":
+        desk.run(records.cancel(id_, "alice"))
+    elif end == "failed":
+        desk.fail(claim, errors.InternalError("a fault"), None)
+    else:
+        desk.run(erasure.erase(id_, "alice"))
+    due = desk.connection.zscore(keys.EXPIRING, f"results/alice/{id_}/")
+    assert due is not None
+    assert due >= desk.now_ms() + claim.execution_limit_s * 1000
 
 
 def test_objects_are_due_when_their_record_says_so(desk: Desk) -> None:
@@ -415,7 +474,8 @@ def test_objects_are_due_when_their_record_says_so(desk: Desk) -> None:
     desk.run(records.cancel(dropped, "alice"))
     prefix = f"results/alice/{dropped}/"
     assert _expired(desk) == [prefix]
-    desk.run(expiry.forget(prefix))
+    (held,) = _due(desk, prefix)
+    desk.run(expiry.forget(held))
     assert _expired(desk) == []
     assert desk.connection.zscore(keys.EXPIRING, f"results/alice/{kept}/") is not None
     assert desk.connection.zscore(keys.EXPIRING, "inputs/alice/1/") is not None
@@ -530,6 +590,8 @@ def test_a_full_store_refuses_new_work_whole_and_finishes_old(desk: Desk) -> Non
         claim = desk.claim()
         assert desk.run(claims.beat(claim, 60_000, 1, Phase.EDITING))
         assert desk.finish(claim)
+        fleet.announce(desk.connection, "w9", {"role": "gpu"})
+        assert "w9" in desk.run(presence.present()), "or nobody would be there any more"
     finally:
         desk.connection.config_set("maxmemory", "1gb")
     assert desk.read(id_).status is Status.SUCCEEDED

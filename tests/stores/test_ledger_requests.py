@@ -1,10 +1,12 @@
 """What dialects ask of the ledger beyond the native API: webhooks, retries, streams, counts, siblings."""
 
+from typing import Any
+
 import pytest
 
 from storage import keys
 from storage.contracts import errors, generations, submissions
-from storage.ledger import claims, erasure, records, recovery, usage, webhooks
+from storage.ledger import batches, claims, erasure, records, recovery, usage, webhooks
 from storage.ledger.records import lists
 from tests.conftest import eventually
 from tests.stores.conftest import Desk, an_edit, limits
@@ -309,3 +311,46 @@ def test_a_tenants_generations_are_counted_by_what_became_of_them(desk: Desk) ->
     tally = desk.run(usage.tally("alice", "quick"))
     assert tally == usage.Tally(succeeded=1, failed=1, cancelled=0, retried=1, queued=2, processing=1)
     assert desk.run(usage.tally("bob", "quick")).queued == 0
+
+
+def test_the_start_is_told_once_though_its_worker_is_lost(desk: Desk) -> None:
+    id_ = accepted(desk)
+    desk.claim(lease_ms=0)
+    desk.run(recovery.recover(lease_ms=1000, stall_ms=60_000, max_attempts=3, max_losses=3))
+    assert due(desk) == [], "it is queued again: there is no start to tell of"
+    claim = desk.claim()
+    (start,) = desk.run(webhooks.due(held_ms=60_000))
+    assert (start.moment, start.generation.status) == ("start", "processing")
+    desk.run(webhooks.called(start, again_ms=None, outcome="answered 200", took_ms=5))
+    desk.run(claims.release(claim))
+    desk.finish(desk.claim())
+    assert due(desk) == [(id_, "completed", 0)]
+
+
+def test_a_second_end_of_a_request_is_told_as_another_with_all_its_tries(desk: Desk) -> None:
+    first, second = desk.receive(ids=("one", "two"), webhook=HOOK.model_copy(update={"moments": ("completed",)})).ids
+    desk.finish(desk.claim())
+    desk.fail(desk.claim(), errors.InternalError("broken"), rest_s=None)
+    (ended,) = desk.run(webhooks.due(held_ms=60_000))
+    desk.run(webhooks.called(ended, again_ms=None, outcome="answered 200", took_ms=5))
+    desk.run(records.retry(second, "alice", limits()))
+    desk.finish(desk.claim())
+    (again,) = desk.run(webhooks.due(held_ms=60_000))
+    assert (again.id, again.tries) == (first, 0)
+    assert again.generation.webhook_id("completed") != ended.generation.webhook_id("completed")
+
+
+def test_what_is_left_of_a_request_is_found_by_its_key(desk: Desk) -> None:
+    first, second = desk.receive(count=2, idempotency_key="order").ids
+    desk.run(erasure.erase(first, "alice"))
+    again = desk.receive(count=2, idempotency_key="order")
+    assert (again.ids, again.replayed) == ((second,), True)
+    desk.run(erasure.erase(second, "alice"))
+    assert not desk.receive(count=2, idempotency_key="order").replayed
+
+
+def test_a_key_of_a_batch_and_one_of_a_request_never_meet(desk: Desk) -> None:
+    named: dict[str, Any] = {"tenant": "alice", "caller": "", "name": "", "total": 1, "refused": 0, "webhook": None}
+    desk.run(batches.create(id_="b", **named, idempotency_key="x", fingerprint="f"))
+    for key in ("x", "batch/x"):
+        assert not desk.receive(idempotency_key=key, fingerprint="f").replayed

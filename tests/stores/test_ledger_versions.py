@@ -277,7 +277,7 @@ def test_a_payload_that_faults_the_gpu_takes_two_workers_down_and_not_three(desk
 
 def test_a_worker_lost_before_counts_with_a_fault_of_the_gpu(desk: Desk) -> None:
     id_ = desk.accept()
-    desk.claim(lease_ms=0)
+    desk.run(claims.beat(desk.claim(), 0, 0, generations.Phase.PREPARING))
     desk.run(recovery.recover(lease_ms=1, stall_ms=60_000, max_attempts=3, max_losses=2))
     assert desk.read(id_).status is Status.QUEUED
     assert _fault(desk) == "failed"

@@ -5,7 +5,8 @@ local unit_ms = 60000 / tonumber(ARGV[2])
 local cost_ms = unit_ms * tonumber(ARGV[3])
 local burst_ms = math.max(cost_ms, tonumber(ARGV[4]))
 local name, at = KEY.api_key_pace .. ARGV[1], now_ms()
-local due = math.max(tonumber(redis.call('GET', name) or 0), at)
+-- No later than it can have come to be, whatever the clock was then.
+local due = math.min(math.max(tonumber(redis.call('GET', name) or 0), at), at + burst_ms)
 local early = due + cost_ms - burst_ms - at
 if early > 0 then return { math.ceil(early), 0, math.ceil(due - at) } end
 redis.call('SET', name, string.format('%.3f', due + cost_ms), 'PX', integer(due + cost_ms - at + 1000))

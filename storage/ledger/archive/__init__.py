@@ -133,8 +133,9 @@ class Request:
                 due_ms = one.results_until_ms
                 yield Lapse(**named, due_ms=due_ms, prefixes=(one.record["results"],), is_end=False)
             inputs = () if one.inputs_until_ms is None else (one.record["inputs"],)
-            prefixes, is_erased = (*inputs, one.key), one.erase_ms is not None
-            yield Lapse(**named, due_ms=one.until_ms, prefixes=prefixes, is_end=True, erase=is_erased)
+            # Of its results, too: a worker may have stored one after they had been deleted.
+            prefixes = (*inputs, one.record["results"], one.key)
+            yield Lapse(**named, due_ms=one.until_ms, prefixes=prefixes, is_end=True, erase=one.erase_ms is not None)
 
 
 def archivable(
@@ -186,12 +187,7 @@ def archived(requests: Sequence[Request], lists: Mapping[str, int]) -> Call[tupl
         "lists": [{"key": key, "due_ms": due_ms} for key, due_ms in lists.items()],
         "requests": [
             [
-                {
-                    "tenant": one.tenant,
-                    "id": one.id,
-                    "stamp": stamp,
-                    "until_ms": one.until_ms,
-                }
+                {"tenant": one.tenant, "id": one.id, "stamp": stamp, "until_ms": one.until_ms}
                 for one, stamp in zip(request.archived, request.stamps, strict=True)
             ]
             for request in requests
@@ -207,7 +203,7 @@ def is_archived(tenant: str, sequence: str, id_: str) -> Call[bool]:
 
 
 def restore(request: Sequence[Archived], *, max_bytes: int | None = None) -> Call[int]:
-    """Bring a request's records back; how many were not here.
+    """Bring a request's records back; how many are here now.
 
     `max_bytes` is how many bytes of records the tenant may have here. Raises `errors.TooManyActiveError` beyond that.
     """

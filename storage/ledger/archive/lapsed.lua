@@ -4,8 +4,7 @@
 local found, at = {}, now_ms()
 for i, one in ipairs(cjson.decode(ARGV[1])) do
   local entry = archive_entry_of(one)
-  local goes = string.match(entry or '', '|%a|(%x+)|')
-  local is_so = goes and tonumber(goes, 16) == math.ceil(one.until_ms / 1000)
+  local is_so = entry and archived_until(entry, one.until_ms)
   found[i] = not is_so and 'gone' or one.due_ms > at and 'later' or 'due'
   if found[i] == 'due' and ARGV[2] == 'forget' then redis.call('ZREM', KEY.archive .. one.tenant, entry) end
 end

@@ -3,8 +3,10 @@
 -- ARGV: 1 JSON {id, tenant, caller, name, total, refused, folder, webhook?, idempotency?, fingerprint?, max_open}
 -- A full store refuses it, as it does generations.
 -- Returns {'created' | 'replayed', id} | {'conflict'} | {'full', unfinished batches}
+local KEPT, GONE = 10000, 8
 local asked = cjson.decode(ARGV[1])
-local idempotency = asked.idempotency and (KEY.idempotency .. asked.tenant .. ':batch/' .. asked.idempotency)
+-- No tenant's name has a slash: a generation's key cannot be the same.
+local idempotency = asked.idempotency and (KEY.idempotency .. 'batch/' .. asked.tenant .. ':' .. asked.idempotency)
 local seen = idempotency and redis.call('GET', idempotency)
 if seen then
   seen = cjson.decode(seen)
@@ -14,12 +16,26 @@ end
 local key, at = KEY.batch .. asked.id, now_ms()
 if redis.call('EXISTS', key) == 1 then return { 'replayed', asked.id } end
 local open = 0
-for _, id in ipairs(redis.call('ZREVRANGE', KEY.batches .. asked.tenant, 0, -1)) do
+for _, id in ipairs(redis.call('SMEMBERS', KEY.open_batches .. asked.tenant)) do
   local phase = redis.call('HGET', KEY.batch .. id, 'phase')
-  if not phase then redis.call('ZREM', KEY.batches .. asked.tenant, id) end
-  if phase and phase ~= 'over' then open = open + 1 end
+  if phase and phase ~= 'over' then
+    open = open + 1
+  else
+    redis.call('SREM', KEY.open_batches .. asked.tenant, id)
+  end
 end
 if open >= asked.max_open then return { 'full', open } end
+-- The oldest are forgotten; their generations and manifests stay for as long as ever.
+local more = redis.call('ZCARD', KEY.batches .. asked.tenant) - KEPT
+for _, id in ipairs(more < 0 and {} or redis.call('ZRANGE', KEY.batches .. asked.tenant, 0, math.min(GONE, more))) do
+  local phase = redis.call('HGET', KEY.batch .. id, 'phase')
+  if phase == 'over' or not phase then
+    redis.call('DEL', KEY.batch .. id)
+    redis.call('ZREM', KEY.batches .. asked.tenant, id)
+  end
+end
+redis.call('SADD', KEY.open_batches .. asked.tenant, asked.id)
+redis.call('EXPIRE', KEY.open_batches .. asked.tenant, LIFE.history)
 redis.call('HSET', key, 'id', asked.id, 'tenant', asked.tenant, 'caller', asked.caller, 'name', asked.name, 'total', asked.total,
   'refused', asked.refused, 'phase', 'submitting', 'cursor', 0, 'created_ms', integer(at))
 if asked.webhook then redis.call('HSET', key, 'webhook', asked.webhook, 'webhook_moments', 'batch') end

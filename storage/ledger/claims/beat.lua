@@ -5,7 +5,7 @@ local LOADED_MORE = 5
 local key = KEY.generation .. ARGV[1]
 local status, token, step, phase, loaded = unpack(redis.call('HMGET', key, 'status', 'token', 'step', 'phase', 'loaded_percent'))
 if status ~= 'processing' or token ~= ARGV[2] then return 'lost' end
-redis.call('HSET', key, 'phase', ARGV[6])
+redis.call('HSET', key, 'phase', ARGV[6], 'beaten', ARGV[2])
 redis.call('ZADD', KEY.leases, integer(now_ms() + tonumber(ARGV[3])), ARGV[1])
 local is_further = tonumber(ARGV[4]) > tonumber(step or 0)
 local is_loading = ARGV[6] == 'loading' and (phase ~= 'loading' or tonumber(ARGV[7]) >= tonumber(loaded or 0) + LOADED_MORE)

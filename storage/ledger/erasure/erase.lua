@@ -64,7 +64,7 @@ if left[1] and record.webhook_moments then
   if due then webhook_at(record.tenant, left[1] .. '/completed', tonumber(due)) end
 end
 -- A worker may be about to store a result, and may die before it removes it again.
-local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 or spare_ms
+local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 + STORING_MS or spare_ms
 redis.call('ZADD', KEY.expiring, integer(at + late_ms), record.results)
 -- It may have been written to the object store: once, or just now, which is not over yet.
 if not redis.call('ZSCORE', KEY.expiring, archived_at(record)) then redis.call('ZADD', KEY.expiring, integer(at), archived_at(record)) end
@@ -76,13 +76,20 @@ redis.call('ZREM', KEY.erasing, record.id)
 redis.call('ZREM', KEY.archiving, record.id)
 webhook_gone(record.tenant, record.id .. '/start')
 webhook_gone(record.tenant, record.id .. '/completed')
--- What is left of its request is still to be found by it.
-if record.idempotency and not left[1] then
-  local noted = KEY.idempotency .. record.tenant .. ':' .. record.idempotency
-  local seen = redis.call('GET', noted)
-  -- The key may have been used again since, for another request.
-  for _, id in ipairs(seen and cjson.decode(seen).ids or {}) do
-    if id == record.id then redis.call('DEL', noted) end
+-- What is left of its request is still to be found by its key, which may have been used again since, for another request.
+local noted = record.idempotency and KEY.idempotency .. record.tenant .. ':' .. record.idempotency
+local seen = noted and redis.call('GET', noted)
+if seen and string.find(seen, record.id, 1, true) then
+  seen = cjson.decode(seen)
+  local ids = {}
+  for _, id in ipairs(seen.ids) do
+    if id ~= record.id then ids[#ids + 1] = id end
+  end
+  if ids[1] then
+    seen.ids = ids
+    redis.call('SET', noted, cjson.encode(seen), 'KEEPTTL')
+  else
+    redis.call('DEL', noted)
   end
 end
 return { 'erased', events, archived_at(record), record.results, inputs }

@@ -1,6 +1,11 @@
 """When stored objects are deleted."""
 
+from dataclasses import dataclass
+
 from storage.ledger.call import Call
+
+HOLD_S = 120.0
+"""Longer than a call of the object store takes with all its retries."""
 
 
 def keep(prefix: str, *, seconds: float, request: tuple[str, str] | None = None) -> Call[int]:
@@ -9,19 +14,31 @@ def keep(prefix: str, *, seconds: float, request: tuple[str, str] | None = None)
     `request` is the tenant and the idempotency key of the one that they belong to; if it was accepted before, nothing changes.
     """
     known = ":".join(request) if request else ""
-    return Call(script="keep", arguments=(prefix, int(seconds * 1000), "", known), decode=int)
+    return Call(script="keep", arguments=(prefix, int(seconds * 1000), known), decode=int)
 
 
-def keep_until(prefix: str, *, due_ms: int) -> Call[int]:
-    """Have the objects below a prefix deleted at a time, or later where that is known already (ms since 1970)."""
-    return Call(script="keep", arguments=(prefix, "", due_ms, ""), decode=int)
+@dataclass(frozen=True, kw_only=True)
+class Expired:
+    """A prefix that nobody else deletes before `until`."""
+
+    prefix: str
+    until: str
 
 
-def expired(passed_over: int = 0) -> Call[str | None]:
-    """An object prefix that is to be deleted now, after so many others."""
-    return Call(script="expired", arguments=(passed_over,), decode=lambda reply: reply[0] if reply else None)
+def expired(passed_over: int = 0, *, hold_s: float = HOLD_S) -> Call[Expired | None]:
+    """An object prefix that is to be deleted now, after so many others; it is held for a while."""
+    return Call(
+        script="expired",
+        arguments=(passed_over, int(hold_s * 1000)),
+        decode=lambda reply: Expired(prefix=reply[0], until=reply[1]) if reply else None,
+    )
 
 
-def forget(prefix: str) -> Call[int]:
-    """This prefix was deleted; it stays listed should it have been given more time meanwhile."""
-    return Call(script="forget", arguments=(prefix,), decode=int)
+def is_held(held: Expired) -> Call[bool]:
+    """Whether it is still to be deleted, by whoever asks: a retry may have given it more time."""
+    return Call(script="is_held", arguments=(held.prefix, held.until), decode=bool)
+
+
+def forget(held: Expired, *, again_ms: int | None = None) -> Call[int]:
+    """It was deleted; or is looked at again at `again_ms` since 1970. Nothing changes if it was given more time meanwhile."""
+    return Call(script="forget", arguments=(held.prefix, held.until, "" if again_ms is None else again_ms), decode=int)

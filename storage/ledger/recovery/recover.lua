@@ -4,9 +4,15 @@
 -- ARGV: 1 lease in ms, 2 silence of ours that grants grace in ms, 3 attempts at the most, 4 losses of a worker at the most,
 --       5 most generations
 -- Returns {id, 'queued' | 'failed', ...}
+-- Leases: a worker's may be set to more than ours.
+local LONGEST = 10
 local at = now_ms()
 local swept = named(redis.call('HGETALL', KEY.swept))
-local grace = tonumber(swept.grace or 0)
+-- The clock may have been ahead, as one of another primary may be: what it wrote is not waited for longer than is usual.
+local grace = math.min(tonumber(swept.grace or 0), at + tonumber(ARGV[1]))
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, integer(at + LONGEST * tonumber(ARGV[1])), '+inf', 'LIMIT', 0, ARGV[5])) do
+  redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[1])), id)
+end
 if at - tonumber(swept.at or at) > tonumber(ARGV[2]) then grace = at + tonumber(ARGV[1]) end
 redis.call('HSET', KEY.swept, 'at', integer(at), 'grace', integer(grace))
 redis.call('EXPIRE', KEY.swept, LIFE.swept)
@@ -18,8 +24,9 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', integer(at),
   if record.status ~= 'processing' then
     redis.call('ZREM', KEY.leases, id)
   else
-    -- Counted apart from attempts: a payload that kills its worker must not tour the fleet.
-    local losses = redis.call('HINCRBY', KEY.generation .. id, 'losses', 1)
+    -- Counted apart from attempts: a payload that kills its worker must not tour the fleet. A claim whose worker never said that it
+    -- has it was lost on its way there.
+    local losses = redis.call('HINCRBY', KEY.generation .. id, 'losses', record.beaten == record.token and 1 or 0)
     -- Nobody is to wait for what it had loaded. If it lives it says so again in a moment.
     redis.call('DEL', KEY.alive .. record.worker)
     if record.gpu_type then
@@ -31,7 +38,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, '-inf', integer(at),
       requeue(record, 0)
     else
       state = 'failed'
-      settle_failed(record, at, 'worker_lost', 'The worker was lost ' .. losses .. ' times, the last time while ' .. record.phase)
+      settle_failed(record, at, 'worker_lost', 'The worker was lost ' .. math.max(1, losses) .. ' times, the last time while ' .. record.phase)
       park(record, at)
     end
     recovered[#recovered + 1] = id
