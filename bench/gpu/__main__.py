@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import os
 import time
@@ -15,10 +16,13 @@ from bench.gpu import building, cold, measuring, whole
 from bench.gpu.cases import FIRST, LAST, Case, Machine
 from bench.gpu.measuring import Row
 from storage.settings import StoreSettings
-from workers.pipelines import device
+from workers.pipelines import device, faults
 
 MATMUL = 8192
 """Side of the matrices whose product gives the roof."""
+
+LATE_S = 60
+"""Seconds that a row may take beyond the time."""
 
 ALL = (*FIRST, Case(name="worker", rows=whole.rows), Case(name="cold", rows=cold.rows), *LAST)
 
@@ -37,7 +41,13 @@ def main() -> None:
         table = Table(asked.out, machine)
         for name in asked.cases.split(","):
             (case,) = (one for one in ALL if one.name == name)
-            _run(case, machine, table, left_s=asked.seconds - (time.monotonic() - began))
+            left_s = asked.seconds - (time.monotonic() - began)
+            # One that hangs is not to take the time of the lease; what was measured is in the file.
+            faulthandler.dump_traceback_later(max(left_s, 0) + LATE_S, exit=True)
+            is_alive = _run(case, machine, table, left_s=left_s)
+            faulthandler.cancel_dump_traceback_later()
+            if not is_alive:
+                break
             # What was compiled for one model is of no use to the next, and holds on to memory.
             torch._dynamo.reset()
             building.free()
@@ -46,20 +56,23 @@ def main() -> None:
         raise SystemExit(f"failed: {', '.join(table.failed)}")
 
 
-def _run(case: Case, machine: Machine, table: "Table", left_s: float) -> None:
+def _run(case: Case, machine: Machine, table: "Table", left_s: float) -> bool:
+    """Whether anything can be measured after it."""
     if left_s <= 0:
         table.note(case.name, "not begun: the time is over")
-        return
+        return True
     began = time.monotonic()
     try:
         for row in case.rows(machine):
             table.add(row)
             if time.monotonic() - began > left_s:
                 table.note(case.name, "cut off: the time is over")
-                return
+                return True
     except Exception as exc:
         traceback.print_exc()
         table.note(case.name, f"failed: {type(exc).__name__}: {str(exc)[:300]}", failed=True)
+        return not (isinstance(exc, RuntimeError) and faults.is_fault(exc))
+    return True
 
 
 def _machine(*, shrunk: bool) -> Machine:

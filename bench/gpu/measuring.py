@@ -25,7 +25,8 @@ class Row:
 
     `share` of the bf16 rate that a large matrix product reached in the same run; `planned` and `peaks` by phase, without the CUDA
     context; `error` of one denoising step's output against bf16, as a share of its norm;
-    `idle_ms` of the GPU between queued jobs.
+    `idle_ms` of the GPU between queued jobs; `reserved_gb` what torch's allocator had at the most, `others_gb` what is taken
+    beside it: the CUDA context and libraries' workspaces.
     """
 
     model: str
@@ -43,6 +44,8 @@ class Row:
     groups: dict[str, int] = field(default_factory=dict)
     error: float | None = None
     idle_ms: float | None = None
+    reserved_gb: float | None = None
+    others_gb: float | None = None
     note: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -101,6 +104,14 @@ def edits(
         seconds.append(time.perf_counter() - began)
         gaps += clock.gaps_ms()
     return seconds, gaps
+
+
+def note_memory(row: Row) -> None:
+    """Fill in what the device's memory was taken by since the last call."""
+    free, total = torch.cuda.mem_get_info()
+    row.reserved_gb = round(torch.cuda.max_memory_reserved() / 1e9, 2)
+    row.others_gb = round((total - free - torch.cuda.memory_reserved()) / 1e9, 2)
+    torch.cuda.reset_peak_memory_stats()
 
 
 def plain(model: str, pipe: Any, device: str, references: int, side: int, steps: int) -> tuple[float, list[float]]:
@@ -175,7 +186,8 @@ def step_output(model: str, part: Callable[..., Any], device: str, dtype: torch.
         inputs.update(named)
 
     models.step(model, recorded, tokens)
-    with torch.inference_mode():
+    # As edits are computed: under inference_mode layers would be compiled anew.
+    with torch.no_grad():
         output: torch.Tensor = part(**{name: there(value) for name, value in inputs.items()})[0]
     return output.float()
 

@@ -139,9 +139,11 @@ def _sums(memory: Memory, plan: Plan, workload: Workload) -> Phases:
     decoded = min(workload.pixels, TILE_PIXELS) if plan.tiled else workload.pixels
     decoding = memory.decode_kb_per_pixel + WORKSPACE_KB_PER_PIXEL
     quantising = max(layer.gb for layer in memory.transformer.layers) if plan.transformer.format == "fp8" else 0.0
+    # bitsandbytes puts all that it reads on the GPU, from where streamed layers go.
+    whole = denoiser + denoiser_host + encoder + encoder_host + memory.vae
     return Phases(
         resting=resting,
-        load=resting + quantising,
+        load=max(resting + quantising, whole if plan.transformer.format == "nf4" else 0.0),
         # The slots of a streamed text encoder are given back before the first step.
         encode=resting + encoder_slots + activations,
         denoise=resting + max(memory.token_kb * tokens, memory.encode_kb_per_pixel * seen) / 1e6,

@@ -171,6 +171,20 @@ local function emit(type, record, status, extra)
   return cursor
 end
 
+-- Deletes the entries of a stream that are about something: a page at a time, for previews of pictures are among them.
+local PAGE = 200
+local function forget_events(stream, from, to, field, value)
+  local deleted = 0
+  repeat
+    local page = redis.call('XRANGE', stream, from, to, 'COUNT', PAGE)
+    for _, entry in ipairs(page) do
+      if named(entry[2])[field] == value then deleted = deleted + redis.call('XDEL', stream, entry[1]) end
+      from = '(' .. entry[1]
+    end
+  until #page < PAGE
+  return deleted
+end
+
 -- Notes what was done to an API key, and by whom.
 local function key_noted(action, id, tenant, by)
   redis.call('XADD', KEY.audit, 'MAXLEN', '~', LOG_LENGTH, '*', 'action', action, 'key', id, 'tenant', tenant, 'by', by)

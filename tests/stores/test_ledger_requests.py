@@ -27,9 +27,12 @@ def test_a_webhook_is_due_at_its_moments_and_held_by_whoever_takes_it(desk: Desk
     id_ = accepted(desk)
     assert due(desk) == []
     claim = desk.claim()
-    assert due(desk) == [(id_, "start", 0)]
+    (start,) = desk.run(webhooks.due(held_ms=60_000))
+    assert (start.id, start.moment, start.tries) == (id_, "start", 0)
     desk.finish(claim)
-    assert due(desk) == [(id_, "completed", 0)], "the first is held"
+    assert due(desk) == [], "the end is not told before the start"
+    desk.run(webhooks.called(start, again_ms=60_000, outcome="answered 500", took_ms=5))
+    assert eventually(lambda: due(desk)) == [(id_, "completed", 0)], "once that was tried"
 
 
 @pytest.mark.parametrize("ending", ["finish", "fail", "cancel"])
@@ -65,7 +68,9 @@ def test_of_several_generations_one_webhook_speaks_once_all_are_over(desk: Desk)
     accepted(desk, ids=("one", "two", "three"))
     assert desk.run(records.read("two", "alice")).siblings == ("one", "two", "three")
     taken = [desk.claim() for _ in range(3)]
-    assert due(desk) == [("one", "start", 0)]
+    (start,) = desk.run(webhooks.due(held_ms=60_000))
+    assert (start.id, start.moment) == ("one", "start")
+    desk.run(webhooks.called(start, again_ms=None, outcome="answered 200", took_ms=5))
     desk.finish(taken[0])
     desk.finish(taken[2])
     assert due(desk) == [], "the second is not over"
@@ -354,3 +359,15 @@ def test_a_key_of_a_batch_and_one_of_a_request_never_meet(desk: Desk) -> None:
     desk.run(batches.create(id_="b", **named, idempotency_key="x", fingerprint="f"))
     for key in ("x", "batch/x"):
         assert not desk.receive(idempotency_key=key, fingerprint="f").replayed
+
+
+def test_events_are_forgotten_however_many_there_are_of_others(desk: Desk) -> None:
+    desk.accept("bob")
+    ids = [desk.accept() for _ in range(250)]
+    desk.run(records.cancel(ids[240], "alice"))
+    gone = desk.run(erasure.erase(ids[240], "alice"))
+    assert gone is not None
+    assert gone.events == 4, "two, in the stream of all and its tenant's"
+    assert ids[240] not in str(desk.connection.xrange(keys.LIVE_EVENTS))
+    assert desk.run(erasure.erase_events("alice")) == 249
+    assert [entry["tenant"] for _, entry in desk.connection.xrange(keys.LIVE_EVENTS)] == ["bob"]

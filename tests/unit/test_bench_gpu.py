@@ -1,13 +1,16 @@
 """The GPU benchmark runs from end to end with shrunk models, so that the one call on a real GPU does not fail for a slip."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+from bench.gpu import carry
 from bench.gpu.__main__ import ALL
 
 IN_SHORT = ("kontext", "worker")
@@ -58,3 +61,55 @@ def test_the_gpu_benchmark_runs_from_end_to_end_with_shrunk_models(tmp_path: Pat
 
 def test_the_most_telling_cases_come_first() -> None:
     assert [case.name for case in ALL][:2] == ["kontext", "flux2"]
+
+
+ROOT = Path(__file__).parents[2]
+STARTED = ("bench.gpu.__main__", "bench.gpu.cold", "workers.loader", "workers.compiling", "workers.pipelines.kontext")
+"""Modules that a run begins with, or that another one imports by name."""
+
+
+def _file_of(module: str) -> Path | None:
+    path = ROOT / module.replace(".", "/")
+    return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.exists()), None)
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    """Whole names of what a module imports, wherever in it, but for what is imported for types alone."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        found |= _imports(node)
+    return found
+
+
+def test_what_it_imports_is_on_the_machine_or_carried_there() -> None:
+    """Of our own modules; what packages need themselves is listed beside them."""
+    waiting, seen, foreign = set(STARTED), set[str](), set[str]()
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        file = _file_of(module)
+        if file is None:
+            continue
+        for name in _imports(ast.parse(file.read_text())):
+            first = name.partition(".")[0]
+            if (ROOT / first).is_dir():
+                parents = name.split(".")
+                waiting |= {".".join(parents[:end]) for end in range(1, len(parents) + 1)} - seen
+            elif first not in sys.stdlib_module_names and first:
+                foreign.add(first)
+    of_module = packages_distributions()
+    carried = {name.lower().replace("_", "-") for name in (*carry.NEEDED, *carry.THERE)}
+    lacking = {
+        name for name in foreign if not {one.lower().replace("_", "-") for one in of_module.get(name, [name])} & carried
+    }
+    assert lacking <= LAZY, lacking - LAZY
+
+
+LAZY = {"bitsandbytes", "gguf"}
+"""Imported for weights that the benchmark does not have."""

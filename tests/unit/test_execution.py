@@ -4,6 +4,7 @@ import functools
 import gc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from storage.contracts import errors, plans
-from storage.contracts.plans import PartPlan, Plan
+from storage.contracts.plans import TILE_PIXELS, PartPlan, Plan
 from tests.unit.test_pipelines import FAMILIES, _ignore, _job, _load, weights
 from workers.pipelines import execution, faults, fp8, small, streams
 from workers.pipelines.denoising import Denoising
@@ -363,3 +364,20 @@ def test_host_memory_that_cannot_be_locked_is_said_to_be_slow(
     assert not any(packed.is_pinned for packed in ring._host)
     assert "could not be page-locked (error 2)" in caplog.text
     ring.close()
+
+
+def test_tiles_are_as_large_as_the_plan_counts() -> None:
+    vae = SimpleNamespace(enable_tiling=lambda: None, tile_sample_min_size=1024, tile_latent_min_size=128)
+    for _ in range(2):
+        execution._tiled(vae)
+        assert vae.tile_sample_min_size**2 == TILE_PIXELS
+        assert vae.tile_latent_min_size == 64
+
+
+def test_large_weights_are_quantised_as_small_ones_are() -> None:
+    linear = torch.nn.Linear(32, 2 * fp8.ROWS + 16).requires_grad_(False)
+    found = fp8.Fp8Linear(linear)
+    for row in (0, fp8.ROWS, 2 * fp8.ROWS + 15):
+        restored = found.weight[row].float() * found.scale[0, row]
+        assert torch.allclose(restored, linear.weight[row], rtol=0.07, atol=1e-3)
+        assert restored.abs().max() == pytest.approx(float(linear.weight[row].abs().max()), rel=1e-5)

@@ -102,6 +102,14 @@ def test_a_load_that_runs_out_of_memory_leaves_nothing_of_its_half(
     assert [is_alive() for is_alive in made] == [None]
 
 
+@pytest.mark.parametrize(
+    "words", ["CUBLAS_STATUS_ALLOC_FAILED when", "GET was unable to find an engine to execute this computation"]
+)
+def test_a_library_that_finds_no_memory_says_so_in_its_own_words(words: str) -> None:
+    with pytest.raises(errors.OutOfMemoryError), faults.translated():
+        raise RuntimeError(words)
+
+
 @pytest.mark.parametrize("is_broken", [True, False])
 def test_a_fault_that_a_library_met_is_told_by_whether_anything_can_be_computed_after_it(
     monkeypatch: pytest.MonkeyPatch, is_broken: bool

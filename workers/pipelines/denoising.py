@@ -179,8 +179,8 @@ class Denoising:
         self._laps.ended(phase)
 
     def postpone_compiling(self) -> bool:
-        """See `base.Pipeline`. Products in fp8 are slow, and take more memory than planned, where they are not compiled."""
-        if not self.plan.compiled or self.plan.transformer.format == "fp8":
+        """See `base.Pipeline`. Products of quantised weights are slow, and take more memory than planned, without compilation."""
+        if not self.plan.compiled or self.plan.transformer.format != "bf16":
             return False
         self.applied.postpone_compiled()
         return True

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from storage.contracts.plans import SLOTS, PartPlan, Plan
+from storage.contracts.plans import SLOTS, TILE_PIXELS, PartPlan, Plan
 from workers.pipelines import fp8, streams
 from workers.pipelines.stepcache import StepCache
 
@@ -122,7 +122,15 @@ def _denoiser_applied(result: Applied, plan: Plan, device: str) -> None:
     if plan.step_cache:
         result.step_cache = StepCache(transformer)
     if plan.tiled:
-        pipe.vae.enable_tiling()
+        _tiled(pipe.vae)
+
+
+def _tiled(vae: Any) -> None:
+    """Decode in tiles of `TILE_PIXELS`; by itself diffusers takes the size it was trained with, four times as large."""
+    vae.enable_tiling()
+    scale = vae.tile_sample_min_size // vae.tile_latent_min_size
+    vae.tile_sample_min_size = min(vae.tile_sample_min_size, math.isqrt(TILE_PIXELS))
+    vae.tile_latent_min_size = vae.tile_sample_min_size // scale
 
 
 def _turns(plan: PartPlan, count: int) -> tuple[int, ...]:

@@ -17,8 +17,10 @@ EXHAUSTED = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_NOT_INITIALIZED",
     "out of memory",
+    "unable to find an engine to execute this computation",
 )
-"""In the message of a RuntimeError: a library of CUDA found no memory for its workspace."""
+"""In the message of a RuntimeError: a library of CUDA found no memory for its workspace. The last is cuDNN's: torch tries its
+convolutions one after another and leaves out those for which there is no memory."""
 
 
 def is_exhaustion(exc: RuntimeError) -> bool:

@@ -13,6 +13,8 @@ import torch
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max
 SMALLEST_SCALE = 1e-12
+ROWS = 1024
+"""Of weights that are quantised at a time."""
 
 
 def _scaled(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +36,10 @@ class Fp8Linear(torch.nn.Module):  # type: ignore[misc]
         with torch.no_grad():
             # In float32, once: a scale rounded to bf16 would cost the weights a bit.
             scale = linear.weight.abs().amax(dim=1, keepdim=True).float().clamp(min=SMALLEST_SCALE) / LARGEST
-            weight = (linear.weight.float() / scale).clamp(-LARGEST, LARGEST).to(E4M3)
+            weight = torch.empty_like(linear.weight, dtype=E4M3)
+            # Some rows at a time: in float32 the largest take more than the plan has room for.
+            for rows, to, by in zip(linear.weight.split(ROWS), weight.split(ROWS), scale.split(ROWS), strict=True):
+                to.copy_((rows.float() / by).clamp(-LARGEST, LARGEST))
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale.reshape(1, -1))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().to(torch.bfloat16))

@@ -14,9 +14,7 @@ local key, at = KEY.generation .. record.id, now_ms()
 local spare_ms = ARGV[4] == 'due' and 0 or 10000
 local events = 0
 local function forget(stream, until_ms)
-  for _, entry in ipairs(redis.call('XRANGE', stream, record.created_ms, until_ms)) do
-    if named(entry[2]).id == record.id then events = events + redis.call('XDEL', stream, entry[1]) end
-  end
+  events = events + forget_events(stream, record.created_ms, until_ms, 'id', record.id)
 end
 if ARGV[3] == 'events' then
   -- The last is its end.

@@ -3,7 +3,7 @@
 -- ARGV: 1 ms they are held, 2 how many at the most, 3 how many of one tenant at the most, 4 how many of one tenant once the caller
 --       calls more than ARGV[5], 5 that, 6... a tenant for each that the caller is calling already
 -- Returns {moment, tries so far, until when it is held, record as a flat list}...; of one that is not here id and tenant alone
-local MOVED = 200
+local MOVED, SOON_MS = 200, 200
 local limit, most, few, busy = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local at = now_ms()
 local held = integer(at + tonumber(ARGV[1]))
@@ -25,7 +25,8 @@ local function take(tenant)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', queue, '-inf', integer(at), 'LIMIT', 0, 16)) do
     local id, moment = string.match(member, '^(.+)/(%a+)$')
     local key = (moment == 'batch' and KEY.batch or KEY.generation) .. id
-    local moments, before, completed = unpack(redis.call('HMGET', key, 'webhook_moments', 'callback_moments', 'completed_ms'))
+    local moments, before, completed, tried = unpack(
+      redis.call('HMGET', key, 'webhook_moments', 'callback_moments', 'completed_ms', 'tries_start'))
     if redis.call('EXISTS', key) == 0 then
       -- It is archived, or gone: whoever calls it finds out.
       redis.call('ZADD', queue, held, member)
@@ -33,6 +34,9 @@ local function take(tenant)
       return true
     elseif not (moments or before) or (moment ~= 'start' and not completed) then
       redis.call('ZREM', queue, member)
+    elseif moment == 'completed' and not tried and redis.call('ZSCORE', queue, id .. '/start') then
+      -- The end is not told before the start was, be it without success.
+      redis.call('ZADD', queue, integer(at + SOON_MS), member)
     else
       redis.call('ZADD', queue, held, member)
       local record = redis.call('HGETALL', key)
