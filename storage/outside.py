@@ -37,6 +37,10 @@ class UnansweredError(Exception):
     """No answer in time, or none that could be read."""
 
 
+class NoPublicAddressError(UnansweredError):
+    """The host's name is not known, or leads inside: which of them, callers are not told."""
+
+
 class TooLongError(Exception):
     """The answer has more bytes than were asked for at the most."""
 
@@ -180,7 +184,8 @@ class Outside:
     ) -> Answer:
         """One request and its answer, until `deadline` (`time.monotonic`; by default `limit_s` from now).
 
-        Raises `RefusedError`, `UnansweredError`, and `TooLongError` for an answer of status 200 with more than `max_bytes`.
+        Raises `RefusedError`, `UnansweredError` (`NoPublicAddressError` among them), and `TooLongError` for an answer of status
+        200 with more than `max_bytes`.
         """
         deadline = deadline or time.monotonic() + self.limit_s
         self._backend.until.deadline = deadline
@@ -189,7 +194,7 @@ class Outside:
         except httpcore.TimeoutException:
             raise UnansweredError(f"no answer within {self.limit_s:g} seconds") from None
         except _NoPublicAddressError:
-            raise UnansweredError("its host's name leads to no public address") from None
+            raise NoPublicAddressError("its host's name leads to no public address") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError, ValueError):
             raise UnansweredError("the URL could not be fetched") from None
 

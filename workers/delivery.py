@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
+from storage.outside import NoPublicAddressError, Outside, RefusedError, TooLongError, UnansweredError
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Delivery:
                     max_bytes=65536,
                     deadline=deadline,
                 )
-            except RefusedError:
+            except (RefusedError, NoPublicAddressError):
                 log.warning("a result was not delivered: the address may not be reached")
                 return False
             except (UnansweredError, TooLongError) as exc:

@@ -30,6 +30,7 @@ SILENCE_MS = 2500
 MOST_DELETED = 100
 """Object prefixes deleted, or generations erased, in one go, before the stop is looked at again."""
 
+DELETED_AGAIN_S = 10.0
 ERASED_AGAIN_S = 600.0
 
 UNSERVED_S = 20.0
@@ -169,13 +170,12 @@ class Housekeeping:
 
     def delete_expired(self) -> None:
         """Remove objects whose time is over. Raises `errors.StoreUnavailableError`."""
-        failed = 0
         for _ in range(MOST_DELETED):
             # Asked for one by one: a generation that is tried anew keeps what its prefix will hold.
-            held = self._ledger.run(expiry.expired(failed))
+            held = self._ledger.run(expiry.expired())
             if held is None:
                 return
-            again_ms: int | None = 0
+            again_ms: int | None = round((time.time() + DELETED_AGAIN_S) * 1000)
             try:
                 again_ms = self._deleted(held)
             except errors.StoreUnavailableError:
@@ -185,7 +185,6 @@ class Housekeeping:
             except Exception:
                 # One list that cannot be read holds up nothing else.
                 log.exception("%s is not deleted; it is tried again", held.prefix)
-            failed += again_ms == 0
             self._ledger.run(expiry.forget(held, again_ms=again_ms))
 
     def _deleted(self, held: expiry.Expired) -> int | None:

@@ -54,6 +54,9 @@ class Holding:
                     await self._step(self._cursor, hold_s=HOLD_S)
             except errors.TransientError as exc:
                 log.warning("a batch is not held on: %s", exc)
+            except Exception:
+                # Whatever is wrong: what is done with it meanwhile is done once.
+                log.exception("a batch is not held on")
 
     async def _step(
         self, cursor: int, *, becomes: batches.Phase | None = None, hold_s: float | None, wait_s: float = 0

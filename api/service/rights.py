@@ -31,10 +31,11 @@ def check_again(generation: generations.Generation, rights: access.Rights, known
         applied(generation.submission, rights, known)
     if not edit.filtered and not rights.unfiltered:
         raise errors.ForbiddenError("It ran without filters, which this API key may not switch off")
-    gpu_type = queue_names.place_of(generation.queue, edit.model).split(".")[0]
-    if rights.gpu_types and gpu_type not in rights.gpu_types:
+    gpu_types = {queue_names.place_of(one, edit.model).split(".")[0] for one in (generation.queue, *generation.chain)}
+    others = sorted(gpu_types - set(rights.gpu_types))
+    if rights.gpu_types and others:
         raise errors.ForbiddenError(
-            f"It waited for {gpu_type}; this API key may run edits on {', '.join(rights.gpu_types)} alone"
+            f"It may run on {', '.join(others)}; this API key may run edits on {', '.join(rights.gpu_types)} alone"
         )
 
 

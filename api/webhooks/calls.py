@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
+from storage.outside import NoPublicAddressError, Outside, RefusedError, TooLongError, UnansweredError
 
 AT_ONCE = 32
 MAX_ANSWER_BYTES = 65_536
@@ -74,6 +74,9 @@ class Calls:
             answer = self._outside.exchange("POST", url, headers=headers, content=body, max_bytes=MAX_ANSWER_BYTES)
         except RefusedError:
             return Outcome(text="the address may not be called", is_final=True)
+        except NoPublicAddressError as exc:
+            # No receiver that is down: its name may be mended, and nobody is woken for it.
+            return Outcome(text=str(exc), took_ms=took_ms())
         except UnansweredError as exc:
             return Outcome(text=str(exc), answered=False, took_ms=took_ms())
         except TooLongError:

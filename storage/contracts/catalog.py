@@ -45,7 +45,7 @@ class Model(Frozen):
     """Of the published weights. None: so small that it fits everywhere."""
     min_references: Annotated[int, Field(ge=0)] = 1
     """With 0 it also makes pictures from text alone."""
-    max_references: Annotated[int, Field(ge=1)] = 1
+    max_references: Annotated[int, Field(ge=1, le=16)] = 1
     stitches: bool = False
     """Whether it reads one picture, and several are put side by side into one."""
     takes_mask: bool = False

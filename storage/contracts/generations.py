@@ -119,6 +119,8 @@ class Generation:
     ignored: tuple[str, ...] = ()
     trace: str = ""
     """As in `Claim`."""
+    chain: tuple[str, ...] = ()
+    """Queues that it may wait on, where there are several."""
     revived: int = 0
     """How often one of its request was retried after the end; of the request's first."""
 
@@ -154,6 +156,7 @@ class Generation:
             group=record.get("group"),
             ignored=tuple(record.get("ignored", "").split()),
             trace=record.get("trace", ""),
+            chain=tuple(record.get("chain", "").split()),
             revived=int(record.get("revived", 0)),
         )
 

@@ -91,6 +91,8 @@ local function batch_counted(record, status, by)
     redis.call('HSET', key, 'phase', 'running')
     redis.call('HDEL', key, 'completed_ms', 'stopped')
     redis.call('EXPIRE', key, LIFE.waiting)
+    redis.call('SADD', KEY.open_batches .. record.tenant, record.batch)
+    redis.call('EXPIRE', KEY.open_batches .. record.tenant, LIFE.history)
   elseif batch_is_over(batch) then
     batch_woken(record.batch)
   end
@@ -153,7 +155,12 @@ local function webhook_due(record, moment)
   end
   -- One that lost its worker starts again; that is told once.
   if moment == 'start' and redis.call('HEXISTS', KEY.generation .. speaker, 'told_start') == 1 then return end
-  webhook_at(record.tenant, speaker .. '/' .. moment, now_ms())
+  local at = now_ms()
+  if moment == 'completed' and redis.call('HEXISTS', KEY.generation .. speaker, 'tries_start') == 0 then
+    -- Not before the start was told, be it without success: `called` has it told then.
+    at = math.max(at, tonumber(redis.call('ZSCORE', KEY.webhooks .. record.tenant, speaker .. '/start') or 0))
+  end
+  webhook_at(record.tenant, speaker .. '/' .. moment, at)
 end
 
 -- Progress goes to the live stream only: a reader that comes back wants what happened, not how far it once was.
@@ -400,9 +407,9 @@ local function revive(record, queue_ttl_ms)
   -- What was to be told of its end is not true any more, and what was told of it is told anew, as another.
   local speaker = string.match(record.siblings or '', '%S+') or record.id
   webhook_gone(record.tenant, speaker .. '/completed')
-  redis.call('HDEL', KEY.generation .. speaker, 'tries_completed', 'told_completed')
-  redis.call('HDEL', key, 'told_start')
-  redis.call('HINCRBY', KEY.generation .. speaker, 'revived', 1)
+  redis.call('HDEL', KEY.generation .. speaker, 'tries_completed')
+  redis.call('HDEL', key, 'told_start', 'tries_start')
+  if redis.call('EXISTS', KEY.generation .. speaker) == 1 then redis.call('HINCRBY', KEY.generation .. speaker, 'revived', 1) end
   redis.call('EXPIRE', key, LIFE.waiting)
   redis.call('ZADD', KEY.active .. record.tenant, record.sequence, record.id)
   redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), record.results)

@@ -284,6 +284,22 @@ def test_two_that_move_at_a_time_do_not_meet(desk: Desk, objects: Objects, face:
     assert face.read(id_, tenant).id == id_
 
 
+def test_what_somebody_is_deleting_is_not_moved(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
+    id_ = finished(desk, tenant)
+    (request,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",)))
+    lists = {"expiry/a.json": desk.now_ms() + 10_000}
+    key = request.archived[0].key
+    objects.put(key, request.archived[0].encoded(), "application/json")
+    desk.connection.zadd(keys.EXPIRING, {key: 1, "expiry/a.json": 1})
+    deleting = [desk.run(expiry.expired()) for _ in range(2)]
+    assert desk.run(archive.archived([request], lists)) == (False,)
+    for held in deleting:
+        assert held is not None
+        objects.delete_prefix(held.prefix)
+        desk.run(expiry.forget(held))
+    assert face.read(id_, tenant).id == id_
+
+
 def test_one_whose_hold_is_over_moves_nothing(desk: Desk, objects: Objects, tenant: str) -> None:
     id_ = finished(desk, tenant)
     (request,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",), hold_s=0))

@@ -5,6 +5,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -323,6 +324,27 @@ def test_only_so_many_that_are_over_are_remembered(office: Office) -> None:
     assert office.desk.connection.zcard(keys.BATCHES + "alice") == 10_000
     office.create(1)
     assert office.desk.connection.scard(keys.OPEN_BATCHES + "alice") == 2, "it is counted without looking at all"
+
+
+def test_one_that_is_opened_again_counts_as_open(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_batches, "MAX_OPEN", 1)
+    first = office.create(1)
+    office.soon(first)
+    office.work()
+    office.finish(1, "fail")
+    office.to_the_end(first)
+    second = office.create(1)
+    office.to_the_end(second)
+    office.desk.run(records.retry(batches.generation_id(first, "0"), "alice", limits()))
+    with pytest.raises(errors.TooManyActiveError, match="1 batches are unfinished"):
+        office.create(1)
+
+
+def test_a_key_of_the_release_before_leads_to_its_batch(desk: Desk) -> None:
+    named: dict[str, Any] = {"tenant": "alice", "caller": "", "name": "", "total": 1, "refused": 0, "webhook": None}
+    desk.run(ledger_batches.create(id_="b", **named, idempotency_key="x", fingerprint="f"))
+    desk.connection.rename(keys.IDEMPOTENCY + "batch/alice:x", keys.IDEMPOTENCY + "alice:batch/x")
+    assert desk.run(ledger_batches.create(id_="c", **named, idempotency_key="x", fingerprint="f")) == "b"
 
 
 def test_a_batch_is_held_for_as_long_as_it_takes(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -371,3 +371,29 @@ def test_events_are_forgotten_however_many_there_are_of_others(desk: Desk) -> No
     assert ids[240] not in str(desk.connection.xrange(keys.LIVE_EVENTS))
     assert desk.run(erasure.erase_events("alice")) == 249
     assert [entry["tenant"] for _, entry in desk.connection.xrange(keys.LIVE_EVENTS)] == ["bob"]
+
+
+def test_an_end_that_waits_for_its_start_keeps_nobody_waiting(desk: Desk) -> None:
+    for number in range(40):
+        accepted(desk, ids=(f"dead{number}",))
+        desk.finish(desk.claim())
+    for start in eventually(
+        lambda: desk.run(webhooks.due(held_ms=60_000, limit=64, share=webhooks.Share(most=64, few=64)))
+    ):
+        # Its receiver rests.
+        desk.run(webhooks.put_off(start, by_s=600))
+    healthy = accepted(desk, ids=("healthy",), webhook=HOOK.model_copy(update={"moments": ("completed",)}))
+    desk.finish(desk.claim())
+    assert due(desk) == [(healthy, "completed", 0)]
+
+
+def test_a_retried_generation_tells_its_start_before_its_end(desk: Desk) -> None:
+    id_ = accepted(desk)
+    desk.fail(desk.claim(), INTERNAL, rest_s=None)
+    for moment in ("start", "completed"):
+        (one,) = eventually(lambda: desk.run(webhooks.due(held_ms=60_000)))
+        assert one.moment == moment
+        desk.run(webhooks.called(one, again_ms=None, outcome="answered 200", took_ms=5))
+    desk.run(records.retry(id_, "alice", limits()))
+    desk.finish(desk.claim())
+    assert due(desk) == [(id_, "start", 0)]

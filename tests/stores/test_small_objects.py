@@ -107,3 +107,13 @@ def test_where_boto3_knows_more_nothing_is_signed_here(
     settings = stack.store.model_copy(update={"s3_endpoint_url": endpoint_url})
     assert objects._quick is not None
     assert (quick_objects.opened(settings, objects._quick._credentials) is not None) is is_signed_here
+
+
+def test_of_a_store_that_knows_no_ranges_the_part_is_cut_out(
+    objects: Objects, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects.put(key, bytes(range(100)), "image/png")
+    assert objects.get(key, range(10, 20)) == bytes(range(10, 20))
+    assert objects._quick is not None
+    monkeypatch.setattr(objects._quick, "get", lambda key, headers: bytes(range(100)))
+    assert objects.get(key, range(10, 20)) == bytes(range(10, 20))

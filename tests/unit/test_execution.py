@@ -366,12 +366,16 @@ def test_host_memory_that_cannot_be_locked_is_said_to_be_slow(
     ring.close()
 
 
-def test_tiles_are_as_large_as_the_plan_counts() -> None:
-    vae = SimpleNamespace(enable_tiling=lambda: None, tile_sample_min_size=1024, tile_latent_min_size=128)
+def test_tiles_are_as_large_as_the_plan_counts_and_what_goes_in_has_none() -> None:
+    vae = SimpleNamespace(tile_sample_min_size=1024, tile_latent_min_size=128, use_tiling=False)
+    vae.enable_tiling = lambda: setattr(vae, "use_tiling", True)
+    vae.encode = lambda picture: vae.use_tiling
     for _ in range(2):
         execution._tiled(vae)
         assert vae.tile_sample_min_size**2 == TILE_PIXELS
         assert vae.tile_latent_min_size == 64
+    assert vae.encode("picture") is False
+    assert vae.use_tiling
 
 
 def test_large_weights_are_quantised_as_small_ones_are() -> None:

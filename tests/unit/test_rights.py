@@ -44,13 +44,13 @@ def test_what_it_may_not_is_refused(asked: str, allowed: tuple[str, ...]) -> Non
         _applied(submissions.PRIORITIES[asked], *allowed)
 
 
-def _check_again(queue: str, *, filtered: bool = True, **allowed: Any) -> None:
+def _check_again(queue: str, *, filtered: bool = True, chain: tuple[str, ...] = (), **allowed: Any) -> None:
     submission = a_submission()
     edit = submission.edit.model_copy(update={"model": "flux-kontext-dev", "filtered": filtered})
     failed = generations.Generation(
         id="1", tenant="ann", status=generations.Status.FAILED, submission=submission.model_copy(update={"edit": edit}),
         times=generations.Timeline(created_ms=1), attempts=1, step=0, result=None, error_code="internal", error_message="",
-        error_details=None, position=None, queue=queue,
+        error_details=None, position=None, queue=queue, chain=chain,
     )  # fmt: skip
     rights.check_again(failed, access.Rights(**allowed), KNOWN)
 
@@ -65,6 +65,13 @@ def test_a_key_has_run_again_what_it_might_have_submitted() -> None:
 def test_what_waited_for_other_gpus_does_not_run_again_with_it(queue: str) -> None:
     with pytest.raises(errors.ForbiddenError, match="l40s"):
         _check_again(queue, gpu_types=("l40s",))
+
+
+def test_nor_what_may_go_on_to_others() -> None:
+    chain = ("edits.flux-kontext-dev.l40s", "edits.flux-kontext-dev.h100")
+    with pytest.raises(errors.ForbiddenError, match="h100"):
+        _check_again(chain[0], chain=chain, gpu_types=("l40s",))
+    _check_again(chain[0], chain=chain, gpu_types=("l40s", "h100"))
 
 
 def test_what_ran_without_filters_does_not_run_again_with_a_key_that_may_not_switch_them_off() -> None:

@@ -131,6 +131,17 @@ def _tiled(vae: Any) -> None:
     scale = vae.tile_sample_min_size // vae.tile_latent_min_size
     vae.tile_sample_min_size = min(vae.tile_sample_min_size, math.isqrt(TILE_PIXELS))
     vae.tile_latent_min_size = vae.tile_sample_min_size // scale
+    encode = vae.encode
+
+    def whole(*arguments: Any, **named: Any) -> Any:
+        # What goes in is read as one picture, for which the plan has room.
+        vae.use_tiling = False
+        try:
+            return encode(*arguments, **named)
+        finally:
+            vae.use_tiling = True
+
+    vae.encode = whole
 
 
 def _turns(plan: PartPlan, count: int) -> tuple[int, ...]:

@@ -120,10 +120,11 @@ def lapses_of(body: bytes) -> list[Lapse]:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """All generations of a request, each with a stamp of the record as it was read."""
+    """All generations of a request, each with a stamp of the record as it was read; nobody else moves them until `held` (ms)."""
 
     archived: tuple[Archived, ...]
     stamps: tuple[str, ...]
+    held: str
 
     def lapses(self) -> Iterable[Lapse]:
         """What is to be deleted of it and when: the results, and at the end the rest."""
@@ -159,7 +160,9 @@ def archivable(
     return Call(script="archivable", arguments=arguments, decode=decode)
 
 
-def _request(tenant: str, inputs: str, inputs_until: str, uses: int, told: Sequence[Sequence[Any]]) -> Request:
+def _request(
+    tenant: str, inputs: str, inputs_until: str, uses: int, told: Sequence[Sequence[Any]], held: str
+) -> Request:
     def archived(results_until: str, erase: str, flat: Sequence[str]) -> Archived:
         record = table_of(flat)
         usual_ms = int(record["completed_ms"]) + keys.LIFETIMES_S["record"] * 1000
@@ -175,6 +178,7 @@ def _request(tenant: str, inputs: str, inputs_until: str, uses: int, told: Seque
     return Request(
         archived=tuple(archived(results_until, erase, flat) for _, results_until, erase, flat in told),
         stamps=tuple(stamp for stamp, *_ in told),
+        held=held,
     )
 
 
@@ -192,6 +196,7 @@ def archived(requests: Sequence[Request], lists: Mapping[str, int]) -> Call[tupl
             ]
             for request in requests
         ],
+        "held": requests[0].held if requests else "",
         "events_ms": EVENTS_KEPT_S * 1000,
     }
     return Call(script="archived", arguments=(json.dumps(asked),), decode=lambda reply: tuple(map(bool, reply)))
@@ -237,8 +242,7 @@ def too_heavy(held: int, most: int | None) -> errors.TooManyActiveError:
 def lapsed(lapses: Sequence[Lapse], *, forget: bool = False) -> Call[tuple[Literal["gone", "later", "due"], ...]]:
     """Whether each is still so, and is to go now; with `forget` those that are known no more."""
     told = json.dumps([one.model_dump(include={"tenant", "id", "sequence", "until_ms", "due_ms"}) for one in lapses])
-    arguments = (told, "forget" if forget else "")
-    return Call(script="lapsed", arguments=arguments, decode=tuple)
+    return Call(script="lapsed", arguments=(told, "forget" if forget else ""), decode=tuple)
 
 
 def adopt(cursor: str, *, limit: int = 500) -> Call[str]:

@@ -4,7 +4,7 @@
 -- ARGV: 1 ms since the end, 2 ms that they wait for others to go with, 3 how many records go at a time, 4 ms that moving them may
 --       take, 5... keys of objects that will tell what goes when
 -- Returns {{tenant, inputs or '', when those go or '', how many use them, {{stamp, when its result goes or '', when it is erased
---   or '', record as a flat list}...}}...}
+--   or '', record as a flat list}...}, until when it is held}...}
 local HOUR_MS = 3600000
 local MOST_BYTES = 4000000
 local at, most, held = now_ms(), tonumber(ARGV[3]), integer(now_ms() + tonumber(ARGV[4]))
@@ -64,7 +64,7 @@ for i = 1, #ready, 2 do
       local inputs = first.inputs or ''
       requests[#requests + 1] = {
         first.tenant, inputs, redis.call('ZSCORE', KEY.expiring, inputs) or '',
-        tonumber(redis.call('GET', KEY.input_uses .. inputs) or 0), told,
+        tonumber(redis.call('GET', KEY.input_uses .. inputs) or 0), told, held,
       }
     end
   end

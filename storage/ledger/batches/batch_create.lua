@@ -5,9 +5,14 @@
 -- Returns {'created' | 'replayed', id} | {'conflict'} | {'full', unfinished batches}
 local KEPT, GONE = 10000, 8
 local asked = cjson.decode(ARGV[1])
+-- Where the release before noted it; a generation's key could be the same.
+local function noted_before()
+  local noted = redis.call('GET', KEY.idempotency .. asked.tenant .. ':batch/' .. asked.idempotency)
+  return noted and redis.call('EXISTS', KEY.batch .. cjson.decode(noted).ids[1]) == 1 and noted or nil
+end
 -- No tenant's name has a slash: a generation's key cannot be the same.
 local idempotency = asked.idempotency and (KEY.idempotency .. 'batch/' .. asked.tenant .. ':' .. asked.idempotency)
-local seen = idempotency and redis.call('GET', idempotency)
+local seen = idempotency and (redis.call('GET', idempotency) or noted_before())
 if seen then
   seen = cjson.decode(seen)
   if seen.fingerprint ~= asked.fingerprint then return { 'conflict' } end

@@ -25,11 +25,11 @@ class Expired:
     until: str
 
 
-def expired(passed_over: int = 0, *, hold_s: float = HOLD_S) -> Call[Expired | None]:
-    """An object prefix that is to be deleted now, after so many others; it is held for a while."""
+def expired(*, hold_s: float = HOLD_S) -> Call[Expired | None]:
+    """An object prefix that is to be deleted now; it is held for a while."""
     return Call(
         script="expired",
-        arguments=(passed_over, int(hold_s * 1000)),
+        arguments=(int(hold_s * 1000),),
         decode=lambda reply: Expired(prefix=reply[0], until=reply[1]) if reply else None,
     )
 

@@ -35,8 +35,8 @@ local function take(tenant)
     elseif not (moments or before) or (moment ~= 'start' and not completed) then
       redis.call('ZREM', queue, member)
     elseif moment == 'completed' and not tried and redis.call('ZSCORE', queue, id .. '/start') then
-      -- The end is not told before the start was, be it without success.
-      redis.call('ZADD', queue, integer(at + SOON_MS), member)
+      -- The end is not told before the start was, be it without success: `called` has it told then.
+      redis.call('ZADD', queue, integer(math.max(at + SOON_MS, tonumber(redis.call('ZSCORE', queue, id .. '/start')))), member)
     else
       redis.call('ZADD', queue, held, member)
       local record = redis.call('HGETALL', key)
