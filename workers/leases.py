@@ -143,8 +143,9 @@ class Keeper:
         return self._lease_ms
 
     def hold(self, claim: generations.Claim) -> Lease:
-        """Start renewing a claim's lease."""
+        """Start renewing a claim's lease. Told at once: what takes its worker down in a moment was claimed all the same."""
         lease = Lease(claim)
+        self._beat(lease)
         with self._lock:
             self._leases[claim.id, claim.token] = lease
         return lease
