@@ -41,9 +41,8 @@ def nearest(seen: Picture, picture: Picture, *more: Edit) -> Edit:
 
 def assemble(folder: Path, target: Path) -> FluxKontextPipeline:
     """The pipeline with averaged weights, written as safetensors: bf16, and eight bits where they are enough, to stay small."""
-    stage, encoders = editor.course(folder), words.course(folder)
+    stage, encoders = editor.course(folder), words.finished(folder)
     stage.averaged()
-    encoders.averaged()
     tokenizers = words.tokenizers(folder)
     pipe = FluxKontextPipeline(
         scheduler=networks.scheduler(),

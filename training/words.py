@@ -25,8 +25,10 @@ from training.sentences.altered import altered, similar_words
 from training.sentences.instructions import instruction
 
 SEED = 5
-STEPS, STEPS_ANEW = 1_600, 5_200
+STEPS, STEPS_ANEW = 4_000, 5_200
 """From the shipped weights, and from random ones."""
+KEPT = 0.25
+"""The share of the shipped weights in those that went on from them: what was understood before stays so."""
 SENTENCES, UNLABELLED = 128, 64
 """In a batch: sentences with a label, and those that a teacher labels."""
 SHARPNESS = 5.0
@@ -64,18 +66,22 @@ def tokenizers(folder: Path, *, anew: bool = False) -> Tokenizers:
     return Tokenizers(CLIPTokenizer.from_pretrained(clip), PreTrainedTokenizerFast.from_pretrained(t5))
 
 
+def _parts(tokenized: Tokenizers) -> dict[str, nn.Module]:
+    return {"text_encoder": networks.clip(len(tokenized.clip)), "text_encoder_2": networks.t5(len(tokenized.t5))}
+
+
 def course(folder: Path, *, anew: bool = False) -> Course:
     """The stage as far as it got."""
     torch.manual_seed(SEED)
     anew = begun_anew(folder, "words", asked=anew)
     tokenized = tokenizers(folder, anew=anew)
-    parts = {"text_encoder": networks.clip(len(tokenized.clip)), "text_encoder_2": networks.t5(len(tokenized.t5))}
+    parts = _parts(tokenized)
     if not anew:
         for name, encoder in parts.items():
             networks.shipped(encoder, name)
     elif not (folder / "words.safetensors").exists():
         _begin_with_the_teacher(parts["text_encoder_2"], tokenized.t5)
-    rate, steps = (1e-3, STEPS_ANEW) if anew else (3e-4, STEPS)
+    rate, steps = (1e-3, STEPS_ANEW) if anew else (2e-4, STEPS)
     return Course(folder, "words", parts, rate=rate, steps=steps, anew=anew)
 
 
@@ -146,6 +152,19 @@ def batched(
         for width in (networks.TEXT_WIDTH, networks.POOLED_WIDTH)
     )
     return SentenceBatch(clip, t5, teaching.shares(edits), per_token, pooled, unlabelled)
+
+
+def finished(folder: Path) -> Course:
+    """The stage with averaged weights, for looking and for shipping."""
+    stage = course(folder)
+    stage.averaged()
+    if not begun_anew(folder, "words", asked=False):
+        tokenized = tokenizers(folder)
+        for name, before in _parts(tokenized).items():
+            networks.shipped(before, name)
+            for weight, old in zip(stage.networks[name].parameters(), before.parameters(), strict=True):
+                weight.data.lerp_(old.data.to(weight.device), KEPT)
+    return stage
 
 
 def _coordinates(seen: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 Of `phrasings.toml` and `grammar.toml`, which are trained on. `unknown` asks for what cannot be done here, or for nothing at all.
 """
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, Operation, drawn_edit
-from training.sentences import wordnet
+from training.sentences import asides, slips, wordnet
+from training.sentences.indirect import indirect
+from training.sentences.short import is_short, paired, short
 
 Generator = np.random.Generator
 
@@ -20,12 +23,17 @@ _FOLDER = Path(__file__).parent
 PHRASINGS: dict[str, list[str]] = {
     name: table["trained"] for name, table in tomllib.loads((_FOLDER / "phrasings.toml").read_text()).items()
 }
-_SHARE_UNKNOWN, _SHARE_PAIRED = 0.16, 0.22
-"""Shares of sentences that ask for what cannot be done, and for two operations."""
+_SHARE_UNKNOWN, _SHARE_PAIRED, _SHARE_INDIRECT = 0.16, 0.3, 0.08
+"""Shares of sentences that ask for what cannot be done, for two operations, and in a roundabout way."""
+_SHARE_SHORT = 0.5
+"""Share of two operations that are asked for in few words."""
 _SHARE_REPEATED = 0.15
 """Share of requests that are said in two ways one after the other: what is wrong, and what is wanted."""
-_SHARE_WITH_A_REASON = 0.2
+_SHARE_WITH_A_REASON = 0.3
 """Share of sentences that say something about the picture or what it is for as well, which changes nothing."""
+_SHARE_OF_RARE_THINGS = 0.35
+"""Share of these that speak of WordNet's things, not of everyday ones."""
+_SHARE_MISTYPED = 0.3
 UNKNOWN = "unknown"
 """The table of what cannot be done: nothing is to change."""
 
@@ -101,8 +109,13 @@ def _plain(rng: Generator, operation: Operation) -> str:
     if sentence is None:
         sentence = _drawn(rng, PHRASINGS[operation.phrased_as])
     if operation.colour:
-        sentence = sentence.replace("{colour}", _drawn(rng, _GRAMMAR["colours"][operation.colour]))
+        sentence = sentence.replace("{colour}", _coloured(rng, operation) or "")
     return sentence
+
+
+def _coloured(rng: Generator, operation: Operation) -> str | None:
+    """A name of its colour, where it has one."""
+    return _drawn(rng, _GRAMMAR["colours"][operation.colour]) if operation.colour else None
 
 
 def _strengthened(rng: Generator, sentence: str, strength: float) -> str:
@@ -130,6 +143,8 @@ def _with_things(rng: Generator, sentence: str) -> str:
 def _with_a_reason(rng: Generator, sentence: str) -> str:
     if rng.random() >= _SHARE_WITH_A_REASON:
         return sentence
+    if rng.random() >= _SHARE_OF_RARE_THINGS:
+        return asides.with_an_aside(rng, sentence)
     if rng.random() < 0.4:
         return _with_things(rng, _drawn_from(rng, "reasons_before")) + sentence
     return sentence.rstrip(".!?") + _with_things(rng, _drawn_from(rng, "reasons_after"))
@@ -148,34 +163,13 @@ def _courteous(rng: Generator, sentence: str) -> str:
     return sentence
 
 
-def _mistyped(rng: Generator, sentence: str) -> str:
-    """One slip in one of the longer words."""
-    words = sentence.split(" ")
-    long = [place for place, word in enumerate(words) if len(word) > 4 and word.isalpha()]
-    if not long:
-        return sentence
-    place = long[rng.integers(len(long))]
-    word, at = words[place], int(rng.integers(1, len(words[place]) - 1))
-    kind = rng.integers(4)
-    if kind == 0:
-        word = word[:at] + word[at + 1 :]
-    elif kind == 1:
-        word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    elif kind == 2:
-        word = word[:at] + word[at] + word[at:]
-    else:
-        word = word[:at] + chr(97 + rng.integers(26)) + word[at + 1 :]
-    words[place] = word
-    return " ".join(words)
-
-
 def _spelled(rng: Generator, sentence: str) -> str:
     """With the differences between people who type."""
     if rng.random() < 0.4:
         for british, american in (("colour", "color"), ("grey", "gray"), ("ise ", "ize "), ("centre", "center")):
             sentence = sentence.replace(british, american)
-    if rng.random() < 0.2:
-        sentence = _mistyped(rng, sentence)
+    if rng.random() < _SHARE_MISTYPED:
+        sentence = slips.mistyped(rng, sentence)
     form = rng.random()
     if form < 0.45:
         sentence = sentence[0].upper() + sentence[1:]
@@ -199,6 +193,9 @@ def _requested(rng: Generator, operation: Operation, strength: float) -> str:
 
 def worded(rng: Generator, edit: Edit) -> str:
     """One of the many ways to ask for an edit."""
+    if len(edit.operations) == 2 and all(map(is_short, edit.operations)) and rng.random() < _SHARE_SHORT:
+        first, second = edit.operations
+        return _finished(rng, paired(rng, edit, (_coloured(rng, first), _coloured(rng, second))))
     parts = [_requested(rng, operation, edit.strength) for operation in edit.operations]
     joint = _drawn_from(rng, "joints")
     sentence = joint.join(part.rstrip(".!?") for part in parts) if len(parts) > 1 else parts[0]
@@ -208,13 +205,16 @@ def worded(rng: Generator, edit: Edit) -> str:
 def _finished(rng: Generator, sentence: str) -> str:
     """As somebody types it, with its reason, its picture and its manners."""
     sentence = _with_a_reason(rng, sentence).replace("{it}", _drawn_from(rng, "subjects"))
+    sentence = re.sub(r"\ba (?=orange|azure|emerald|ivory|amber|olive|indigo|ocean|aqua)", "an ", sentence)
     return _spelled(rng, _courteous(rng, sentence))
 
 
 def unknown(rng: Generator) -> str:
     """A sentence that asks for what cannot be done, or for nothing at all."""
     kind = rng.random()
-    if kind < 0.35:
+    if kind < 0.1:
+        return _spelled(rng, asides.alone(rng))
+    if kind < 0.4:
         sentence = _drawn(rng, PHRASINGS[UNKNOWN])
     elif kind < 0.75:
         sentence = _with_things(rng, _drawn_from(rng, "mistakable"))
@@ -240,5 +240,13 @@ def instruction(rng: Generator) -> tuple[str, Edit]:
     """A sentence and what it means."""
     if rng.random() < _SHARE_UNKNOWN:
         return unknown(rng), Edit((NOTHING,))
+    if rng.random() < _SHARE_INDIRECT:
+        sentence, edit = indirect(
+            rng,
+            lambda: _operation(rng),
+            lambda operation: _strengthened(rng, _plain(rng, operation), 1.0),
+            lambda operation, form: short(rng, operation, form, _coloured(rng, operation)),
+        )
+        return _finished(rng, sentence), edit
     edit = drawn_edit(rng, _operation(rng), lambda: _operation(rng), share_paired=_SHARE_PAIRED)
     return worded(rng, edit), edit
