@@ -175,7 +175,7 @@ class Housekeeping:
             held = self._ledger.run(expiry.expired())
             if held is None:
                 return
-            again_ms: int | None = round((time.time() + DELETED_AGAIN_S) * 1000)
+            again_ms: int | None = held.taken_ms + round(DELETED_AGAIN_S * 1000)
             try:
                 again_ms = self._deleted(held)
             except errors.StoreUnavailableError:

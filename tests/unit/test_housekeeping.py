@@ -6,6 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from storage.contracts import errors
 from storage.ledger import call
 from workers.housekeeping import Housekeeping
 from workers.metrics import HousekeepingMetrics
@@ -49,3 +50,37 @@ def test_a_worker_that_names_no_region_is_in_the_usual_one() -> None:
     found = fleet.gpu_workers({"old": old, "h": {"role": "housekeeping"}, "odd": {"role": "gpu"}})
     assert list(found) == ["old"]
     assert found["old"]["region"] == "local"
+
+
+class Undeletable:
+    """A ledger in which prefixes are due, and objects that cannot be deleted below some of them."""
+
+    def __init__(self, prefixes: list[str]) -> None:
+        self.due = list(prefixes)
+        self.forgotten: dict[str, Any] = {}
+
+    def run(self, asked: call.Call[Any]) -> Any:
+        if asked.script == "expired":
+            return asked.decode([self.due.pop(0), "121000"] if self.due else [])
+        if asked.script == "forget":
+            prefix, _, again = asked.arguments
+            self.forgotten[str(prefix)] = again
+        return 1
+
+    def entries(self, prefix: str) -> list[Any]:
+        if prefix == "inputs/unreachable/":
+            raise errors.ObjectsUnavailableError("The object store does not answer")
+        return []
+
+    def lapse(self, key: str) -> None:
+        raise ValueError("a list of another release")
+
+
+def test_what_cannot_be_deleted_holds_up_nothing_else() -> None:
+    both: Any = Undeletable(["expiry/odd.json", "inputs/unreachable/", "inputs/gone/"])
+    Housekeeping(
+        ledger=both, objects=both, archiver=both, send_ticket=lambda queue: None, known_queues=(), lease_s=1, sweep_s=1,
+        max_attempts=1, max_losses=1, counted=HousekeepingMetrics(CollectorRegistry()),
+    ).delete_expired()  # fmt: skip
+    # Taken a second after 1970, held for two minutes, and tried again after ten seconds.
+    assert both.forgotten == {"expiry/odd.json": 11_000, "inputs/unreachable/": 11_000, "inputs/gone/": ""}

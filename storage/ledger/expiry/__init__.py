@@ -19,10 +19,11 @@ def keep(prefix: str, *, seconds: float, request: tuple[str, str] | None = None)
 
 @dataclass(frozen=True, kw_only=True)
 class Expired:
-    """A prefix that nobody else deletes before `until`."""
+    """A prefix that nobody else deletes before `until`, taken at `taken_ms` (ms since 1970, by Redis' clock)."""
 
     prefix: str
     until: str
+    taken_ms: int
 
 
 def expired(*, hold_s: float = HOLD_S) -> Call[Expired | None]:
@@ -30,7 +31,9 @@ def expired(*, hold_s: float = HOLD_S) -> Call[Expired | None]:
     return Call(
         script="expired",
         arguments=(int(hold_s * 1000),),
-        decode=lambda reply: Expired(prefix=reply[0], until=reply[1]) if reply else None,
+        decode=lambda reply: (
+            Expired(prefix=reply[0], until=reply[1], taken_ms=int(reply[1]) - int(hold_s * 1000)) if reply else None
+        ),
     )
 
 
