@@ -33,12 +33,6 @@ where it is one of the two that are meant.
 
 CLIP understands more than T5 does, and the transformer is to follow it.
 """
-_CLIP_SURE = 0.2
-"""It says no more of what T5 means where that is something else altogether."""
-_T5_DECIDES, _CERTAIN, _CLIP_TORN = 0.5, 0.12, (0.3, 0.75)
-"""Share of the other edits of one operation in which T5 is certain and CLIP torn; what T5 says of the other meaning at the most,
-and CLIP at least and at the most. Where CLIP was wrong about sentences that were held out, T5 was mostly right and certain, and a
-third of what CLIP said was the same."""
 _EASY = ("tint", "border")
 _NOTHING_WEIGHT = 3.0
 """Whatever is not understood is to change nothing, so that this is asked for in more ways than all else."""
@@ -102,15 +96,12 @@ def told(rng: np.random.Generator, edit: Edit) -> tuple[torch.Tensor, torch.Tens
     """What both encoders may say of an edit, for each token (TEXT_WIDTH,) and pooled (POOLED_WIDTH,).
 
     Both may mix another meaning into it, the same one; pooled, the edit's has the larger share, or all of it where the other
-    is one of its two operations. Where T5 is certain, and what it says is also the lesser part of what is pooled, it decides.
+    is one of its two operations.
     """
     other, shares = _other(rng, edit), np.zeros(2)
     if rng.random() < (_MIXED_PAIRS if len(edit.operations) > 1 else _MIXED):
-        is_contrary = rng.random() < _CONTRARY
-        most = _CLIP_SURE if is_contrary else _most_of_clip(edit, other)
-        shares = np.array([1.0 if is_contrary else rng.random(), rng.uniform(0, most)])
-    elif len(edit.operations) == 1 and rng.random() < _T5_DECIDES:
-        shares = np.array([rng.uniform(0, _CERTAIN), rng.uniform(*_CLIP_TORN)])
+        of_t5 = 1.0 if rng.random() < _CONTRARY else rng.random()
+        shares = np.array([of_t5, rng.uniform(0, _most_of_clip(edit, other))])
     vectors = []
     for share, width in zip(shares.tolist(), (TEXT_WIDTH, POOLED_WIDTH), strict=True):
         noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), width).astype(np.float32))

@@ -165,23 +165,15 @@ def test_conditioning_tells_every_operation_from_every_other(width: int) -> None
     assert 0.5 < float(weak @ plain) / width < 0.95
 
 
-def test_where_one_encoder_says_another_thing_the_other_says_the_edit() -> None:
-    rng, wrong = np.random.default_rng(0), {"t5": 0, "clip": 0, "both": 0}
-    for number in range(900):
+def test_where_t5_says_another_thing_clip_says_the_edit() -> None:
+    rng, t5, clip = np.random.default_rng(0), 0, 0
+    for number in range(600):
         meant = OPERATIONS[number % len(OPERATIONS)]
-        place = EVERYTHING.index(meant)
-        t5, clip = (vector @ rows(len(vector)).T / len(vector) for vector in told(rng, Edit((meant,))))
-        is_t5_wrong, is_clip_wrong = (int(said.argmax()) != place for said in (t5, clip))
-        wrong["t5"] += is_t5_wrong
-        wrong["clip"] += is_clip_wrong
-        wrong["both"] += is_t5_wrong and is_clip_wrong
-        if is_clip_wrong:
-            # What decides must be plain: T5 is certain of what CLIP says, too.
-            assert t5[place] > 0.85
-            assert clip[place] > 0.2
-    assert 0.15 * 900 < wrong["t5"] < 0.35 * 900
-    assert 0.08 * 900 < wrong["clip"] < 0.25 * 900
-    assert wrong["both"] == 0
+        says = [vector @ rows(len(vector)).T / len(vector) for vector in told(rng, Edit((meant,)))]
+        t5 += EVERYTHING[int(says[0].argmax())] is meant
+        clip += EVERYTHING[int(says[1].argmax())] is meant
+    assert 0.5 * 600 < t5 < 0.8 * 600
+    assert clip > 0.97 * 600
 
 
 def test_an_edit_of_two_operations_applies_the_frame_last() -> None:
