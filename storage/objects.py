@@ -91,8 +91,7 @@ class Objects:
         try:
             return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
         except botocore.exceptions.ClientError as exc:
-            status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if status == 404:
+            if exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
                 raise errors.NotFoundError(_GONE) from None
             raise
 

@@ -38,15 +38,14 @@ class UnansweredError(Exception):
 
 
 class NoPublicAddressError(UnansweredError):
-    """The host's name is not known, or leads inside: which of them, callers are not told."""
+    """A name is not known, or leads inside: callers are not told which, or they could ask for the names of our network."""
+
+    def __init__(self) -> None:
+        super().__init__("its host's name leads to no public address")
 
 
 class TooLongError(Exception):
     """The answer has more bytes than were asked for at the most."""
-
-
-class _NoPublicAddressError(httpcore.ConnectError):
-    """A name is not known, or leads inside: callers are not told which, or they could ask for the names of our network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Dial a checked address. Raises `RefusedError` and httpcore's connect errors."""
+        """Dial a checked address. Raises `RefusedError`, `NoPublicAddressError` and httpcore's connect errors."""
         address = host if (host, port) in self._allowed else self._checked(host, port, timeout or CONNECT_S)
         stream = self._sockets.connect_tcp(address, port, timeout, local_address, socket_options)
         return TimedStream(stream, self.until.deadline)
@@ -128,7 +127,7 @@ class GuardedBackend(httpcore.NetworkBackend):
             return str(found[0])
         if literal:
             raise RefusedError("address")
-        raise _NoPublicAddressError(host)
+        raise NoPublicAddressError
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
@@ -144,7 +143,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         try:
             return [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in lookup.result(timeout)]
         except (OSError, TimeoutError, UnicodeError) as exc:
-            raise _NoPublicAddressError(host) from exc
+            raise NoPublicAddressError from exc
 
 
 def _literal(host: str) -> addresses.Address | None:
@@ -193,8 +192,6 @@ class Outside:
             return self._exchange(method, url, headers, content, max_bytes, deadline)
         except httpcore.TimeoutException:
             raise UnansweredError(f"no answer within {self.limit_s:g} seconds") from None
-        except _NoPublicAddressError:
-            raise NoPublicAddressError("its host's name leads to no public address") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError, ValueError):
             raise UnansweredError("the URL could not be fetched") from None
 

@@ -66,8 +66,13 @@ def tokenizers(folder: Path, *, anew: bool = False) -> Tokenizers:
     return Tokenizers(CLIPTokenizer.from_pretrained(clip), PreTrainedTokenizerFast.from_pretrained(t5))
 
 
-def _parts(tokenized: Tokenizers) -> dict[str, nn.Module]:
-    return {"text_encoder": networks.clip(len(tokenized.clip)), "text_encoder_2": networks.t5(len(tokenized.t5))}
+def _encoders(tokenized: Tokenizers, *, shipped: bool) -> dict[str, nn.Module]:
+    """Both, with the shipped weights or random ones."""
+    found = {"text_encoder": networks.clip(len(tokenized.clip)), "text_encoder_2": networks.t5(len(tokenized.t5))}
+    if shipped:
+        for name, encoder in found.items():
+            networks.shipped(encoder, name)
+    return found
 
 
 def course(folder: Path, *, anew: bool = False) -> Course:
@@ -75,11 +80,8 @@ def course(folder: Path, *, anew: bool = False) -> Course:
     torch.manual_seed(SEED)
     anew = begun_anew(folder, "words", asked=anew)
     tokenized = tokenizers(folder, anew=anew)
-    parts = _parts(tokenized)
-    if not anew:
-        for name, encoder in parts.items():
-            networks.shipped(encoder, name)
-    elif not (folder / "words.safetensors").exists():
+    parts = _encoders(tokenized, shipped=not anew)
+    if anew and not (folder / "words.safetensors").exists():
         _begin_with_the_teacher(parts["text_encoder_2"], tokenized.t5)
     rate, steps = (1e-3, STEPS_ANEW) if anew else (2e-4, STEPS)
     return Course(folder, "words", parts, rate=rate, steps=steps, anew=anew)
@@ -159,9 +161,7 @@ def finished(folder: Path) -> Course:
     stage = course(folder)
     stage.averaged()
     if not begun_anew(folder, "words", asked=False):
-        tokenized = tokenizers(folder)
-        for name, before in _parts(tokenized).items():
-            networks.shipped(before, name)
+        for name, before in _encoders(tokenizers(folder), shipped=True).items():
             for weight, old in zip(stage.networks[name].parameters(), before.parameters(), strict=True):
                 weight.data.lerp_(old.data.to(weight.device), KEPT)
     return stage

@@ -192,7 +192,7 @@ class Housekeeping:
         if held.prefix.startswith(archive.LISTS):
             return self._archiver.lapse(held.prefix)
         while entries := self._objects.entries(held.prefix):
-            # What is stored from here on is not deleted: another attempt has another key. Held on, it has another time.
+            # A retry gave it more time. What is stored from here on is not deleted: another attempt has another key.
             if not self._ledger.run(expiry.is_held(held)):
                 return None
             for entry in entries:

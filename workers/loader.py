@@ -111,10 +111,9 @@ class Loader:
             reason = str(exc).partition("\n")[0][:200]
             failure = errors.ModelUnavailableError(f"{model.weights.name} loads, but does not run: {reason}")
         else:
-            if plan.compiled and not pipeline.facts.plan.endswith("compiled"):
-                # It could not be compiled: nothing is kept.
-                return
-            compiling.note_kept(self.compile_cache, model.weights.name, plan.name)
+            # Where it could not be compiled nothing is kept.
+            if not plan.compiled or pipeline.facts.plan.endswith("compiled"):
+                compiling.note_kept(self.compile_cache, model.weights.name, plan.name)
             return
         # They hold the pipeline's parts, which are to go.
         garbage.drop_frames(failure)

@@ -43,9 +43,9 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().__init__(*arguments, **named)
             self._head_timer: asyncio.TimerHandle | None = None
             self._write_timer: asyncio.TimerHandle | None = None
-            self._head_bytes = 0
+            # Since the last head was whole, or the last piece of a body came.
+            self._loose_bytes = 0
             self._in_body = False
-            self._unbodied_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -59,14 +59,11 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._expect_head()
 
         def data_received(self, data: bytes) -> None:
-            if self._in_body:
-                self._unbodied_bytes += len(data)
-            else:
-                self._head_bytes += len(data)
+            self._loose_bytes += len(data)
             if self in waiting and self._head_timer is None:
                 self._expect_head()
             super().data_received(data)
-            if (self._unbodied_bytes if self._in_body else self._head_bytes) > MAX_HEAD_BYTES:
+            if self._loose_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
 
         def on_header(self, name: bytes, value: bytes) -> None:
@@ -75,13 +72,13 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 super().on_header(name, value)
 
         def on_body(self, body: bytes) -> None:
-            self._unbodied_bytes = 0
+            self._loose_bytes = 0
             super().on_body(body)
 
         def on_headers_complete(self) -> None:
             waiting.pop(self, None)
             self._stop_expecting()
-            self._head_bytes, self._unbodied_bytes, self._in_body = 0, 0, True
+            self._loose_bytes, self._in_body = 0, True
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:

@@ -1,5 +1,6 @@
 """From nothing to the first picture, in four parts, each in a process of its own as a worker starts."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -93,11 +94,8 @@ def main(asked: Mapping[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    settings = json.loads(sys.argv[1])
-    if settings["shrunk"]:
-        from bench.gpu.building import shrunk
+    from bench.gpu.building import shrunk
 
-        with shrunk():
-            print(json.dumps(main(settings)))
-    else:
+    settings = json.loads(sys.argv[1])
+    with shrunk() if settings["shrunk"] else contextlib.nullcontext():
         print(json.dumps(main(settings)))

@@ -81,6 +81,12 @@ local function batch_woken(id)
   if held <= now_ms() then redis.call('ZADD', KEY.batch_turns, integer(now_ms()), id) end
 end
 
+-- It counts among its tenant's unfinished ones.
+local function batch_opened(tenant, id)
+  redis.call('SADD', KEY.open_batches .. tenant, id)
+  redis.call('EXPIRE', KEY.open_batches .. tenant, LIFE.history)
+end
+
 -- One more of a batch's generations, or with `by` -1 one less, came to this.
 local function batch_counted(record, status, by)
   local key = record.batch and KEY.batch .. record.batch
@@ -91,8 +97,7 @@ local function batch_counted(record, status, by)
     redis.call('HSET', key, 'phase', 'running')
     redis.call('HDEL', key, 'completed_ms', 'stopped')
     redis.call('EXPIRE', key, LIFE.waiting)
-    redis.call('SADD', KEY.open_batches .. record.tenant, record.batch)
-    redis.call('EXPIRE', KEY.open_batches .. record.tenant, LIFE.history)
+    batch_opened(record.tenant, record.batch)
   elseif batch_is_over(batch) then
     batch_woken(record.batch)
   end

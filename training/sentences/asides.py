@@ -1,18 +1,14 @@
 """What people say beside what they ask for: what a picture shows, what it is for. It changes nothing."""
 
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from training.sentences.chance import drawn
+
 _LISTS: dict[str, list[str]] = tomllib.loads((Path(__file__).parent / "asides.toml").read_text())
 _SHARE_BEFORE, _SHARE_COLOURED = 0.4, 0.4
-
-
-def drawn(rng: np.random.Generator, choices: Sequence[str]) -> str:
-    """One of these."""
-    return choices[rng.integers(len(choices))]
 
 
 def _filled(rng: np.random.Generator, name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from training.operations import NOTHING, OPERATIONS, Edit, Operation
-from training.sentences.asides import drawn
+from training.sentences.chance import drawn
 from training.sentences.short import Form, is_short
 
 _LISTS = tomllib.loads((Path(__file__).parent / "indirect.toml").read_text())

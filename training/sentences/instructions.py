@@ -14,6 +14,7 @@ import numpy as np
 
 from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, Operation, drawn_edit
 from training.sentences import asides, slips, wordnet
+from training.sentences.chance import drawn
 from training.sentences.indirect import indirect
 from training.sentences.short import is_short, paired, short
 
@@ -57,10 +58,6 @@ _VERBS = frozenset(_GRAMMAR["verbs"])
 _VERBS_ONLY = tuple(_GRAMMAR["before_verbs_only"])
 
 
-def _drawn(rng: Generator, choices: Sequence[str]) -> str:
-    return choices[rng.integers(len(choices))]
-
-
 def listed(name: str) -> Any:
     """A list of grammar.toml."""
     return _GRAMMAR[name]
@@ -68,7 +65,7 @@ def listed(name: str) -> Any:
 
 def _drawn_from(rng: Generator, name: str) -> str:
     """A word of a list in grammar.toml."""
-    return _drawn(rng, _GRAMMAR[name])
+    return drawn(rng, _GRAMMAR[name])
 
 
 def _scaled(rng: Generator, operation: Operation) -> str | None:
@@ -76,7 +73,7 @@ def _scaled(rng: Generator, operation: Operation) -> str | None:
     fitting = [(scale, operation.name == scale.up) for scale in _SCALES if operation.name in (scale.up, scale.down)]
     if not fitting:
         return None
-    scale, up = fitting[rng.integers(len(fitting))]
+    scale, up = drawn(rng, fitting)
     comparatives, opposites, wrong = (
         (scale.higher, scale.lower, scale.low) if up else (scale.lower, scale.higher, scale.high)
     )
@@ -84,30 +81,30 @@ def _scaled(rng: Generator, operation: Operation) -> str | None:
     forms += ["comparative", "version"] if comparatives else []
     forms += ["less", "too", "too"] if wrong else []
     forms += ["opposite"] if opposites else []
-    match _drawn(rng, forms):
+    match drawn(rng, forms):
         case "verb":
-            article, of = _drawn(rng, ("", "", "the ", "its ")), _drawn(rng, ("", "", " of {it}", " in {it}"))
-            return f"{_drawn_from(rng, 'raise' if up else 'lower')} {article}{{much_of}}{_drawn(rng, scale.nouns)}{of}"
+            article, of = drawn(rng, ("", "", "the ", "its ")), drawn(rng, ("", "", " of {it}", " in {it}"))
+            return f"{_drawn_from(rng, 'raise' if up else 'lower')} {article}{{much_of}}{drawn(rng, scale.nouns)}{of}"
         case "noun":
-            article = _drawn(rng, ("", "", "the "))
-            return f"{article}{_drawn(rng, scale.nouns)} {_drawn_from(rng, 'raised' if up else 'lowered')}"
+            article = drawn(rng, ("", "", "the "))
+            return f"{article}{drawn(rng, scale.nouns)} {_drawn_from(rng, 'raised' if up else 'lowered')}"
         case "comparative":
-            return f"{_drawn_from(rng, 'compared')} {{much}}{_drawn(rng, comparatives)}"
+            return f"{_drawn_from(rng, 'compared')} {{much}}{drawn(rng, comparatives)}"
         case "version":
-            return f"{{much}}{_drawn(rng, comparatives)}{_drawn_from(rng, 'endings')}"
+            return f"{{much}}{drawn(rng, comparatives)}{_drawn_from(rng, 'endings')}"
         case "less":
-            return f"{_drawn(rng, ('less', 'not so', 'not as', 'make {it} less'))} {_drawn(rng, wrong)}"
+            return f"{drawn(rng, ('less', 'not so', 'not as', 'make {it} less'))} {drawn(rng, wrong)}"
         case "opposite":
-            return f"not {_drawn(rng, opposites)}, the opposite"
+            return f"not {drawn(rng, opposites)}, the opposite"
         case _:
-            return f"{_drawn_from(rng, 'too')} {_drawn(rng, wrong)}{_drawn_from(rng, 'repairs')}"
+            return f"{_drawn_from(rng, 'too')} {drawn(rng, wrong)}{_drawn_from(rng, 'repairs')}"
 
 
 def _plain(rng: Generator, operation: Operation) -> str:
     """One phrasing with everything but its picture filled in."""
     sentence = _scaled(rng, operation) if rng.random() < 0.35 else None
     if sentence is None:
-        sentence = _drawn(rng, PHRASINGS[operation.phrased_as])
+        sentence = drawn(rng, PHRASINGS[operation.phrased_as])
     if operation.colour:
         sentence = sentence.replace("{colour}", _coloured(rng, operation) or "")
     return sentence
@@ -115,7 +112,7 @@ def _plain(rng: Generator, operation: Operation) -> str:
 
 def _coloured(rng: Generator, operation: Operation) -> str | None:
     """A name of its colour, where it has one."""
-    return _drawn(rng, _GRAMMAR["colours"][operation.colour]) if operation.colour else None
+    return drawn(rng, _GRAMMAR["colours"][operation.colour]) if operation.colour else None
 
 
 def _strengthened(rng: Generator, sentence: str, strength: float) -> str:
@@ -136,8 +133,8 @@ def _strengthened(rng: Generator, sentence: str, strength: float) -> str:
 
 def _with_things(rng: Generator, sentence: str) -> str:
     """With everything but its picture filled in, where it speaks of things."""
-    a, b = _drawn(rng, wordnet.things()), _drawn(rng, wordnet.things())
-    return sentence.format(a=a, b=b, c=_drawn(rng, list(_GRAMMAR["colours"])), it="{it}")
+    a, b = drawn(rng, wordnet.things()), drawn(rng, wordnet.things())
+    return sentence.format(a=a, b=b, c=drawn(rng, list(_GRAMMAR["colours"])), it="{it}")
 
 
 def _with_a_reason(rng: Generator, sentence: str) -> str:
@@ -215,11 +212,11 @@ def unknown(rng: Generator) -> str:
     if kind < 0.1:
         return _spelled(rng, asides.alone(rng))
     if kind < 0.4:
-        sentence = _drawn(rng, PHRASINGS[UNKNOWN])
+        sentence = drawn(rng, PHRASINGS[UNKNOWN])
     elif kind < 0.75:
         sentence = _with_things(rng, _drawn_from(rng, "mistakable"))
     else:
-        sentence = _drawn(rng, wordnet.sentences())
+        sentence = drawn(rng, wordnet.sentences())
     return _finished(rng, sentence)
 
 
@@ -233,7 +230,7 @@ _SHARES /= _SHARES.sum()
 def _operation(rng: Generator) -> Operation:
     table = _TABLES[rng.choice(len(_TABLES), p=_SHARES)]
     fitting = [operation for operation in OPERATIONS if operation.phrased_as == table]
-    return fitting[rng.integers(len(fitting))]
+    return drawn(rng, fitting)
 
 
 def instruction(rng: Generator) -> tuple[str, Edit]:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from training.operations import Edit, Operation
-from training.sentences.asides import drawn
+from training.sentences.chance import drawn
 
 Form = Literal["state", "noun", "verb"]
 """What it makes of a picture, as a thing, and as an order."""
@@ -31,7 +31,7 @@ def paired(rng: np.random.Generator, edit: Edit, colours: tuple[str | None, str 
     both = list(zip(edit.operations, colours, strict=True))
     if rng.random() < 0.5:
         both.reverse()
-    table = _TABLES["pairs"][rng.integers(len(_TABLES["pairs"]))]
+    table = drawn(rng, _TABLES["pairs"])
     (first, its), (second, others) = both
     said = {"first": short(rng, first, table["first"], its), "second": short(rng, second, table["second"], others)}
     sentence = drawn(rng, table["joined"])

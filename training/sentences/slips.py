@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from training.sentences.chance import drawn
+
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _COMMON = {
     *("the", "this", "that", "with", "make", "please", "picture", "photo", "image", "would", "could", "like", "want"),
@@ -36,7 +38,7 @@ def _slipped(rng: np.random.Generator, word: str) -> str:
     if kind < 0.75:
         return word[:at] + word[at] + word[at:]
     letters = _NEAR.get(word[at].lower(), "e") if rng.random() < _SHARE_NEAR else "aeiou"
-    return word[:at] + letters[rng.integers(len(letters))] + word[at + 1 :]
+    return word[:at] + drawn(rng, letters) + word[at + 1 :]
 
 
 def mistyped(rng: np.random.Generator, sentence: str) -> str:
@@ -48,6 +50,6 @@ def mistyped(rng: np.random.Generator, sentence: str) -> str:
         if rare and rng.random() < _SHARE_RARE:
             places = rare
         if places:
-            place = places[rng.integers(len(places))]
+            place = drawn(rng, places)
             words[place] = _slipped(rng, words[place])
     return " ".join(words)

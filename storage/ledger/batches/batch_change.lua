@@ -15,8 +15,7 @@ else
   if tonumber(batch.failed or 0) == 0 or (batch.phase ~= 'over' and batch.phase ~= 'running') then return 'none' end
   redis.call('HSET', key, 'phase', 'retrying', 'cursor', 0)
   redis.call('HDEL', key, 'completed_ms', 'stopped')
-  redis.call('SADD', KEY.open_batches .. ARGV[2], ARGV[1])
-  redis.call('EXPIRE', KEY.open_batches .. ARGV[2], LIFE.history)
+  batch_opened(ARGV[2], ARGV[1])
   redis.call('EXPIRE', key, LIFE.waiting)
 end
 batch_woken(ARGV[1])

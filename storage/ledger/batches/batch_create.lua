@@ -39,8 +39,7 @@ for _, id in ipairs(more < 0 and {} or redis.call('ZRANGE', KEY.batches .. asked
     redis.call('ZREM', KEY.batches .. asked.tenant, id)
   end
 end
-redis.call('SADD', KEY.open_batches .. asked.tenant, asked.id)
-redis.call('EXPIRE', KEY.open_batches .. asked.tenant, LIFE.history)
+batch_opened(asked.tenant, asked.id)
 redis.call('HSET', key, 'id', asked.id, 'tenant', asked.tenant, 'caller', asked.caller, 'name', asked.name, 'total', asked.total,
   'refused', asked.refused, 'phase', 'submitting', 'cursor', 0, 'created_ms', integer(at))
 if asked.webhook then redis.call('HSET', key, 'webhook', asked.webhook, 'webhook_moments', 'batch') end
