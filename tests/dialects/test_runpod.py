@@ -169,14 +169,16 @@ def test_a_job_that_runs_too_long_is_timed_out_and_can_be_retried(ruth: Tenant, 
 
 
 def test_a_job_past_its_time_is_timed_out(ruth: Tenant, photograph: str) -> None:
-    # Each takes eight seconds: the last would end after twenty-four.
-    ahead = [ruth.post("/v2/slower/run", {"input": asked(photograph)}).json()["id"] for _ in range(2)]
+    # Each takes eight seconds: the last would end after twenty-four. Which input is prepared first is edited first.
+    first = ruth.post("/v2/slower/run", {"input": asked(photograph)}).json()["id"]
+    eventually(lambda: ruth.get(f"/v2/slower/status/{first}").json().get("output"))
+    second = ruth.post("/v2/slower/run", {"input": asked(photograph)}).json()["id"]
     job = ruth.post("/v2/slower/run", {"input": asked(photograph), "policy": {"ttl": 10_000}}).json()["id"]
     ended = ruth.get(f"/v2/slower/status-sync/{job}?wait=30000").json()
     assert ended["status"] == "TIMED_OUT", ended
     assert ended["error_code"] in ("expired_in_queue", "deadline_exceeded")
-    assert ruth.get(f"/v2/slower/status/{ahead[0]}").json()["status"] == "COMPLETED"
-    ruth.post(f"/v2/slower/cancel/{ahead[1]}")
+    assert ruth.get(f"/v2/slower/status/{first}").json()["status"] == "COMPLETED"
+    ruth.post(f"/v2/slower/cancel/{second}")
 
 
 def test_a_filtered_job_has_failed_and_says_so(ruth: Tenant, photograph: str) -> None:

@@ -5,7 +5,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,12 @@ class Victim:
         return lambda: log_file.read_bytes()[begun:].decode(errors="replace")
 
     def signal(self, name: str, number: signal.Signals) -> int:
-        pid = self.pid(name)
+        """Send it to the process of this name, whose id is returned; a killed one has ended, and is known to have."""
+        child = self.stack.children[name]
+        pid = child.pid
         os.kill(pid, number)
+        if number == signal.SIGKILL:
+            eventually(lambda: child.pid != pid or not child.alive)
         return pid
 
     @contextmanager
@@ -99,13 +103,10 @@ class Victim:
         """Both are stopped for as long as the block lasts."""
         # One that another test killed may still be on its way back.
         eventually(lambda: all(self.stack.children[worker].alive for worker in WORKERS))
-        try:
+        with ExitStack() as stopped:
             for worker in WORKERS:
-                self.signal(worker, signal.SIGSTOP)
+                stopped.callback(os.kill, self.signal(worker, signal.SIGSTOP), signal.SIGCONT)
             yield
-        finally:
-            for worker in WORKERS:
-                self.signal(worker, signal.SIGCONT)
 
 
 def fault_environment(data_dir: Path, **extra: str) -> dict[str, str]:
