@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -105,7 +106,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             expose_headers=ANSWER_HEADERS,
         )
         middleware.insert(0, cors)
-    app = FastAPI(
+    # Its documentation for browsers comes with it: hosts without the internet have it too, and no script of others runs.
+    app = FastAPIOffline(
         title="Darkroom",
         version=version("darkroom-server"),
         description="Self-hosted image editing: enqueue, listen, download.",

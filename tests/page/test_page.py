@@ -395,3 +395,8 @@ def test_the_page_fits_a_phone_and_double_size(open_page: Opened) -> None:
             page.get_by_role("navigation").get_by_role("link", name=name).click()
             page.wait_for_timeout(200)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+
+
+def test_the_documentation_of_the_api_comes_from_the_api(open_page: Opened, stack: embedded.Stack) -> None:
+    page = open_page(tenant=None, url=f"{stack.url}/docs")
+    page.get_by_text("/api/ai/queue", exact=True).first.wait_for()
