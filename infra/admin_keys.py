@@ -31,7 +31,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     make.add_argument("--priorities", default="", help="high, normal, low: those it may submit with; default: all")
     make.add_argument("--unfiltered", action="store_true", help="it may switch filters off for a request")
     make.add_argument("--budget-usd", type=float, help="nothing is accepted once the tenant's month could come to more")
-    make.add_argument("--per-minute", type=int, help="submissions in a minute at the most")
+    make.add_argument("--per-minute", type=int, help="generations in a minute at the most")
     make.add_argument("--mb-per-minute", type=int, help="megabytes of pictures sent along in a minute at the most")
     make.add_argument("--retention-days", type=float, help="everything about a generation is erased after these")
     make.add_argument(

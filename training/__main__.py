@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="when to stop; what was reached is kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fall", action="store_true", help="let the learning rate fall towards the end of the minutes")
+    parser.add_argument("--clip-alone", action="store_true", help="of the text encoders, let only CLIP learn")
     parser.add_argument("--anew", action="store_true", help="begin with random weights instead of the shipped ones")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -44,7 +45,8 @@ def main() -> None:
             logging.info("%s is over after %.1f minutes", name, (time.monotonic() - begun) / 60)
         logging.info("%s", examination.examine(asked.folder))
     else:
-        STAGES[asked.stage](asked.folder, Limits(minutes=asked.minutes, anew=asked.anew, fall=asked.fall))
+        limits = Limits(minutes=asked.minutes, anew=asked.anew, fall=asked.fall, clip_alone=asked.clip_alone)
+        STAGES[asked.stage](asked.folder, limits)
 
 
 if __name__ == "__main__":

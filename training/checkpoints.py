@@ -29,6 +29,8 @@ class Limits:
     anew: bool = False
     fall: bool = False
     """Whether the learning rate falls towards the end of the minutes, for a run that is not to be resumed."""
+    clip_alone: bool = False
+    """Whether of the text encoders only CLIP learns, which takes a third of the time."""
 
 
 def begun_anew(folder: Path, name: str, *, asked: bool) -> bool:
@@ -96,7 +98,8 @@ class Course:
             tensors[f"weights.{key}"] = parameter.detach()
             tensors[f"average.{key}"] = self._average[key]
             for moment in _MOMENTS:
-                tensors[f"{moment}.{key}"] = self._optimizer.state[parameter][moment]
+                # What has not learned yet has none.
+                tensors[f"{moment}.{key}"] = self._optimizer.state[parameter].get(moment, torch.zeros_like(parameter))
         partial = self._file.with_suffix(".partial")
         packed = {key: tensor.contiguous() for key, tensor in tensors.items()}
         save_file(packed, partial, {"course": json.dumps({"step": self.step, "anew": self._anew})})

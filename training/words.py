@@ -191,21 +191,32 @@ def _everywhere(one: torch.Tensor, tokens: int) -> torch.Tensor:
 def loss_of(
     batch: SentenceBatch, encoders: Mapping[str, nn.Module], told_by: Callable[[Sequence[str]], torch.Tensor] | None
 ) -> torch.Tensor:
-    """How far both encoders are from what the batch means; `told_by` gives the logits of sentences without a label."""
-    device = next(encoders["text_encoder"].parameters()).device
-    per_token, pooled, shares = (tensor.to(device) for tensor in (batch.per_token, batch.pooled, batch.operations))
-    with networks.bf16():
-        seen = encoders["text_encoder_2"](batch.t5.to(device)).last_hidden_state.float()
-        seen_pooled = encoders["text_encoder"](batch.clip.to(device)).pooler_output.float()
+    """How far these encoders are from what the batch means; `told_by` gives the logits of sentences without a label."""
+    told = told_by(batch.unlabelled).softmax(-1) if told_by else None
+    losses = []
+    for name, encoder in encoders.items():
+        device = next(encoder.parameters()).device
+        with networks.bf16():
+            if name == "text_encoder":
+                meant, seen = batch.pooled, encoder(batch.clip.to(device)).pooler_output.float()[:, None]
+            else:
+                meant, seen = batch.per_token, encoder(batch.t5.to(device)).last_hidden_state.float()
+        losses.append(_loss(seen, meant.to(device), batch.operations.to(device), told))
+    return torch.stack(losses).sum()
+
+
+def _loss(seen: torch.Tensor, meant: torch.Tensor, shares: torch.Tensor, told: torch.Tensor | None) -> torch.Tensor:
+    """How far vectors (sentences, tokens, width) are from `meant` (sentences, width), from choosing as `shares` does, and as `told`.
+
+    `shares` and `told` are (sentences, operations); the sentences of `told` come last, and have no vector that is meant.
+    """
     count, tokens = len(shares), seen.shape[1]
-    loss = (seen[:count] - _everywhere(per_token, tokens)).square().mean()
-    loss = loss + (seen_pooled[:count] - pooled).square().mean()
-    at, pooled_at = _coordinates(seen), _coordinates(seen_pooled)
-    if told_by:
-        told = told_by(batch.unlabelled).softmax(-1)
-        loss = loss + _indecision(at[count:], _everywhere(told, tokens)) + _indecision(pooled_at[count:], told)
+    loss = (seen[:count] - _everywhere(meant, tokens)).square().mean()
+    at = _coordinates(seen)
+    if told is not None:
+        loss = loss + _indecision(at[count:], _everywhere(told, tokens))
         shares = torch.cat([shares, told])
-    return loss + _choice(at, _everywhere(shares, tokens)) + _choice(pooled_at, shares)
+    return loss + _choice(at, _everywhere(shares, tokens))
 
 
 def train(folder: Path, limits: Limits) -> None:
@@ -214,8 +225,9 @@ def train(folder: Path, limits: Limits) -> None:
     batches = SentenceBatches(
         tokenizers(folder, anew=limits.anew), seed=SEED, first=stage.step, similar=similar_words() if told_by else None
     ).ahead()
+    learning = {"text_encoder": stage.networks["text_encoder"]} if limits.clip_alone else stage.networks
     torch.manual_seed(stage.step)
-    stage.run(lambda step: loss_of(next(batches), stage.networks, told_by), limits)
+    stage.run(lambda step: loss_of(next(batches), learning, told_by), limits)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ def remark(request: Request, header: str, values: Sequence[str]) -> None:
         )
 
 
-def rate(per_minute: int, left: int, seconds: int, *, what: str = "submissions") -> dict[str, str]:
+def rate(per_minute: int, left: int, seconds: int, *, what: str = "generations") -> dict[str, str]:
     """The headers of a rate: so many may come now, and all that may come at once in so many seconds."""
     return {RATE_POLICY: f'"{what}";q={per_minute};w=60', RATE: f'"{what}";r={left};t={seconds}'}
 

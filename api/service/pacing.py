@@ -49,15 +49,19 @@ class Pacing:
         self._ledger = ledger
 
     async def submission(self, submission: submissions.Submission, caller: access.Caller) -> access.Pace | None:
-        """Count a submission and the pictures it brings; how its key then stands against its rate, if it has one.
+        """Count a submission's generations and the pictures it brings; how its key then stands against its rate, if it has one.
 
         Raises `errors.TooManyRequestsError` and `errors.PayloadTooLargeError`.
         """
-        pace = None
-        if caller.key_id is not None and caller.rights.per_minute is not None:
-            pace = await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute))
+        pace = await self.generations(caller, submission.count)
         await self.bytes(caller, sent_bytes(submission))
         return pace
+
+    async def generations(self, caller: access.Caller, count: int) -> access.Pace | None:
+        """Count generations that a key asks for. Returns and raises as `submission`."""
+        if caller.key_id is None or caller.rights.per_minute is None:
+            return None
+        return await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute, count))
 
     async def bytes(self, caller: access.Caller, sent: int) -> None:
         """Count pictures that a key sends. Raises as `submission`."""

@@ -197,7 +197,7 @@ class Submitter:
         """Queue a failed generation again, under the same id. Raises as `records.retry`, and `errors.ForbiddenError`."""
         found = await self._archive.change(records.read(id_, caller.tenant), id_, caller.tenant)
         rights.check_again(found, caller.rights, self._known)
-        await self._pacing.submission(found.submission, caller)
+        await self._pacing.generations(caller, 1)
         budget = self._budgets.of(caller.tenant, caller.rights)
         again = records.retry(id_, caller.tenant, self._limits, budget=budget)
         self._send_ticket((await self._ledger.run(again)).queue)

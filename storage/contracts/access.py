@@ -56,7 +56,7 @@ class Rights(Frozen):
 
 
 class Pace(Frozen):
-    """How a key stands against its rate: of `per_minute` submissions `left` may come now, and all at once in `full_s` seconds."""
+    """How a key stands against its rate: of `per_minute` generations `left` may come now, and all at once in `full_s` seconds."""
 
     per_minute: int
     left: int

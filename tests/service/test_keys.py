@@ -150,12 +150,19 @@ def test_a_key_with_a_rate_is_told_when_to_come_again(make: Make, tiny: str) -> 
     answer = slow.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": tiny})
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_requests")
     assert 1 <= int(answer.headers["Retry-After"]) <= 6
-    assert answer.headers["RateLimit-Policy"] == '"submissions";q=10;w=60'
-    assert answer.headers["RateLimit"] == f'"submissions";r=0;t={answer.headers["Retry-After"]}', "one comes at once"
+    assert answer.headers["RateLimit-Policy"] == '"generations";q=10;w=60'
+    assert answer.headers["RateLimit"] == f'"generations";r=0;t={answer.headers["Retry-After"]}', "one comes at once"
     quick = make("zoe", per_minute=30)
     *_, answer = (quick.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": tiny}) for _ in range(4))
     assert answer.status_code == 429
     assert int(re.findall("t=([0-9]+)", answer.headers["RateLimit"])[0]) > int(answer.headers["Retry-After"])
+    many = make("zoe", per_minute=10)
+    first, second = (
+        many.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": tiny, "num_generations": 4})
+        for _ in range(2)
+    )
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert 22 <= int(second.headers["Retry-After"]) <= 24, "each of four takes six seconds"
     busy = make("zoe", per_minute=600)
     outcomes = [_refused(busy, {"input_image": tiny})[0] for _ in range(20)]
     assert outcomes == [200] * 20, "a tenth of a minute's may come at once"
@@ -178,8 +185,8 @@ def test_every_answer_to_a_key_with_a_rate_says_how_it_stands(make: Make, tiny: 
     for _ in range(3):
         answer = busy.post(path, sent)
         assert answer.status_code in (200, 201), answer.text
-        assert answer.headers["RateLimit-Policy"] == '"submissions";q=600;w=60'
-        left, full_s = re.fullmatch('"submissions";r=([0-9]+);t=([0-9]+)', answer.headers["RateLimit"]).groups()  # type: ignore[union-attr]
+        assert answer.headers["RateLimit-Policy"] == '"generations";q=600;w=60'
+        left, full_s = re.fullmatch('"generations";r=([0-9]+);t=([0-9]+)', answer.headers["RateLimit"]).groups()  # type: ignore[union-attr]
         stands.append((int(left), int(full_s)))
     # Sixty may come at once; a tenth of a second later there is room for another.
     assert stands[0] == (59, 1)

@@ -156,6 +156,21 @@ def test_the_encoders_learn_what_the_teacher_says_of_sentences_without_a_label()
     assert loss(sepia) + 1 < loss(red)
 
 
+@pytest.mark.usefixtures("few_words_of_wordnet")
+def test_clip_learns_alone_and_the_other_encoder_can_go_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "STEPS", 1)
+    words.train(tmp_path, Limits(clip_alone=True))
+    before, after = _shipped_encoders(), words.course(tmp_path).networks
+    assert [_are_alike(before[name], after[name]) for name in ("text_encoder", "text_encoder_2")] == [False, True]
+    monkeypatch.setattr(words, "STEPS", 2)
+    words.train(tmp_path, Limits())
+    assert not _are_alike(before["text_encoder_2"], words.course(tmp_path).networks["text_encoder_2"])
+
+
+def _are_alike(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    return all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("width", [networks.TEXT_WIDTH, networks.POOLED_WIDTH])
 def test_conditioning_tells_every_operation_from_every_other(width: int) -> None:
     vectors = torch.stack([conditioning(Edit((operation,)), width) for operation in EVERYTHING])

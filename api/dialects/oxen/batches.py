@@ -69,13 +69,15 @@ async def create(
         raise errors.InvalidInputError(message, field=first.field if first else None)
     sent = sum(sent_bytes(line.submission) for line in lines if line.submission is not None)
     await resources.pacing.bytes(caller, sent)
+    head = f"{name}\n{webhook_url}\n".encode()
+    fingerprint = await asyncio.to_thread(lambda: hashlib.sha256(head + raw).hexdigest())
     batch = await resources.batches.create(
         lines,
         caller,
         name=name,
         webhook=webhook,
         idempotency_key=idempotency_key,
-        fingerprint=hashlib.sha256(f"{name}\n{webhook_url}\n".encode() + raw).hexdigest(),
+        fingerprint=fingerprint,
     )
     told = [_told(batch, line, number) for number, line in enumerate(lines, 1)]
     return JSONResponse({**answers.batch(batch, resources.objects.signed_url), "lines": told}, status_code=202)
@@ -85,7 +87,10 @@ async def create(
 async def list_(resources: ResourcesDep, tenant: Tenant, limit: Annotated[int, Query(ge=1, le=100)] = 50) -> Response:
     """The latest batches, newest first."""
     listed = await resources.batches.list(tenant, limit=limit)
-    return JSONResponse({"batches": [answers.batch(one, resources.objects.signed_url) for one in listed]})
+    sign = resources.objects.signed_url
+    # Each link takes half a millisecond to sign.
+    told = await asyncio.to_thread(lambda: [answers.batch(one, sign) for one in listed])
+    return JSONResponse({"batches": told})
 
 
 @router.get("/{batch_id}", responses=contract.BATCH_READ)

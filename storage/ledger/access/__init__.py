@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage.contracts import access, errors
+from storage.contracts import access, errors, submissions
 from storage.ledger.call import Call, table_of
 
 
@@ -100,22 +100,26 @@ def audit(limit: int = 1000) -> Call[tuple[Entry, ...]]:
 
 
 AT_ONCE_MS = 6000
-"""A tenth of a minute's submissions may come at once, and a whole minute's bytes: pictures are large."""
+"""A tenth of a minute's generations may come at once, and a whole minute's bytes: pictures are large."""
 BYTES_AT_ONCE_MS = 60_000
 
 
-def pace(key_id: str, per_minute: int) -> Call[access.Pace]:
-    """Count a submission of a key. Raises `errors.TooManyRequestsError` when decoded, where it comes too soon."""
-    message = f"This API key may submit {per_minute} times in a minute"
+def pace(key_id: str, per_minute: int, generations: int) -> Call[access.Pace]:
+    """Count generations that a key asks for. Raises `errors.TooManyRequestsError` when decoded, where they come too soon."""
+    message = f"This API key may ask for {per_minute} generations in a minute"
 
     def decode(reply: Sequence[int]) -> access.Pace:
         wait_ms, left, full_ms = reply
         if wait_ms > 0:
-            rate = ("submissions", per_minute, full_ms / 1000)
+            rate = ("generations", per_minute, full_ms / 1000)
             raise errors.TooManyRequestsError(message, retry_after=wait_ms / 1000, rate=rate)
         return access.Pace(per_minute=per_minute, left=left, full_s=math.ceil(full_ms / 1000))
 
-    return Call(script="key_pace", arguments=(key_id, per_minute, 1, AT_ONCE_MS), decode=decode)
+    return Call(
+        script="key_pace",
+        arguments=(key_id, per_minute, generations, AT_ONCE_MS, submissions.MAX_GENERATIONS),
+        decode=decode,
+    )
 
 
 def pace_bytes(key_id: str, mb_per_minute: int, sent: int) -> Call[None]:
@@ -128,7 +132,8 @@ def pace_bytes(key_id: str, mb_per_minute: int, sent: int) -> Call[None]:
         if reply[0] > 0:
             raise errors.TooManyRequestsError(message, retry_after=reply[0] / 1000)
 
-    arguments = (f"{key_id}:bytes", mb_per_minute * 1_000_000, sent, BYTES_AT_ONCE_MS)
+    most = mb_per_minute * 1_000_000
+    arguments = (f"{key_id}:bytes", most, sent, BYTES_AT_ONCE_MS, most)
     return Call(script="key_pace", arguments=arguments, decode=decode)
 
 
