@@ -157,7 +157,9 @@ def test_the_encoders_learn_what_the_teacher_says_of_sentences_without_a_label()
 
 
 @pytest.mark.usefixtures("few_words_of_wordnet")
-def test_clip_learns_alone_and_the_other_encoder_can_go_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clip_learns_alone_and_the_other_encoder_can_go_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(words, "STEPS", 1)
     words.train(tmp_path, Limits(clip_alone=True))
     before, after = _shipped_encoders(), words.course(tmp_path).networks
