@@ -206,7 +206,7 @@ def loss_of(
 
 
 def _loss(seen: torch.Tensor, meant: torch.Tensor, shares: torch.Tensor, told: torch.Tensor | None) -> torch.Tensor:
-    """How far vectors (sentences, tokens, width) are from `meant` (sentences, width), from choosing as `shares` does, and as `told`.
+    """How far vectors (sentences, tokens, width) are from `meant` (sentences, width) and from choosing as `shares` and `told` do.
 
     `shares` and `told` are (sentences, operations); the sentences of `told` come last, and have no vector that is meant.
     """
