@@ -23,7 +23,7 @@ from api.dialects.base import Dialect
 from api.http import downloads, remarks, thumbnails, uploads
 from api.http import errors as http_errors
 from api.http.access import own_url
-from api.http.hangups import HungUpError
+from api.http.hangups import HUNG_UP, HungUpError
 from api.http.metering import Metered
 from api.http.middleware import BodyLimit, RequestIds, SafeHeaders
 from api.http.tracing import TRACE_ID, Traced
@@ -208,7 +208,7 @@ async def _known_fault(request: Request, exc: Exception) -> Response:
 
 
 async def _hung_up(request: Request, exc: Exception) -> Response:
-    return Response(status_code=499)
+    return Response(status_code=HUNG_UP)
 
 
 async def _bad_parameter(request: Request, exc: Exception) -> Response:

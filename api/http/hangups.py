@@ -18,8 +18,12 @@ LAST_S = 10.0
 AGAIN_S = 2.0
 
 
+HUNG_UP = 499
+"""The status of a request whose client left before there was an answer; no standard has one."""
+
+
 class HungUpError(Exception):
-    """The client has gone; whatever is answered, nobody reads it. Ends a request with status 499."""
+    """The client has gone; whatever is answered, nobody reads it."""
 
 
 async def unless_hung_up(request: Request, waiting: Coroutine[Any, Any, T]) -> T:

@@ -5,10 +5,8 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.http.hangups import HUNG_UP
 from api.metrics import UNKNOWN, ApiMetrics
-
-HUNG_UP = 499
-"""In place of a status, where the client left before there was one."""
 
 
 class Metered:

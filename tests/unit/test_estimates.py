@@ -117,7 +117,7 @@ def test_statistics_tell_failures_from_successes() -> None:
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.001, 1), (0.5, 50.5), (0.999, 100)])
-def test_quantiles_lie_between_neighbours(share: float, value: float) -> None:
+def test_quantiles_are_interpolated(share: float, value: float) -> None:
     assert samples.quantile(range(1, 101), share) == pytest.approx(value, abs=0.2)
     assert samples.quantile([7], share) == 7
 

@@ -80,7 +80,7 @@ class Flux2DevPipeline(Flux2):
         return pipe, {**arguments, "guidance_scale": job.guidance}
 
     def upsample(self, job: Job, temperature: float, on_token: OnToken) -> str:
-        """See `base.Pipeline`. What samples is seeded with the job's seed; nobody else's chance is touched.
+        """See `base.Pipeline`. What samples is seeded with the job's seed; the global RNG stays as it was.
 
         A prompt so long that it would be cut stays as it is.
         """
