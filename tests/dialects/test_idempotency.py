@@ -31,7 +31,7 @@ QUICK = {"prompt": "x", "num_inference_steps": 4}
 ASKING = {
     "oxen": Asking(
         "/api/ai/queue",
-        {**QUICK, "model": "quick", "input_image": "PICTURE"},
+        {**QUICK, "model": "quick", "input_image": "PICTURE", "webhook_url": NOWHERE},
         lambda answer: answer.json()["generations"][0]["generation_id"],
     ),
     "runpod": Asking(
@@ -72,6 +72,9 @@ ASKING = {
 
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     # dialect, what of it, where and to what: `?` is the query, `#` a header
+    ("oxen", "webhook", {"webhook_url": NOWHERE + "2"}),
+    ("oxen", "moments", {"webhook_events": ["started", "completed"]}),
+    ("oxen", "priority", {"priority": "low"}),
     ("oxen", "queue limit", {"queue_ttl": 60}),
     ("oxen", "run limit", {"execution_timeout": 60}),
     ("oxen", "deadline", {"deadline": 60}),
