@@ -47,6 +47,8 @@ BATCHES: Final = PREFIX + "batches:"
 """+ tenant: sorted set, id of each batch to the millisecond it was accepted."""
 OPEN_BATCHES: Final = PREFIX + "openbatches:"
 """+ tenant: set, ids of those that are not over, and of some that are since."""
+BATCH_LINES: Final = PREFIX + "batchlines:"
+"""+ id: set, ids of the generations of a batch's lines that were accepted, until all are: whatever becomes of them meanwhile."""
 BATCH_TURNS: Final = PREFIX + "batchturns"
 """Sorted set: id of each batch that is to be worked on, to the millisecond from which somebody may."""
 IDEMPOTENCY: Final = PREFIX + "idempotency:"
@@ -166,7 +168,7 @@ def prelude() -> str:
         "generation": GENERATION, "ring": RING, "pending": PENDING, "depths": DEPTHS, "leases": LEASES, "due": DUE,
         "deadlines": DEADLINES, "parked": PARKED, "input_uses": INPUT_USES, "sequence": SEQUENCE, "swept": SWEPT,
         "active": ACTIVE, "history": HISTORY, "archiving": ARCHIVING, "archive": ARCHIVE, "bytes": BYTES, "batch": BATCH,
-        "batches": BATCHES, "open_batches": OPEN_BATCHES, "batch_turns": BATCH_TURNS,
+        "batches": BATCHES, "open_batches": OPEN_BATCHES, "batch_lines": BATCH_LINES, "batch_turns": BATCH_TURNS,
         "idempotency": IDEMPOTENCY, "live_events": LIVE_EVENTS, "events": EVENTS,
         "expiring": EXPIRING, "erasing": ERASING, "webhooks": WEBHOOKS,
         "webhook_turns": WEBHOOK_TURNS, "webhooks_before": WEBHOOKS_BEFORE, "webhook_log": WEBHOOK_LOG,

@@ -87,8 +87,8 @@ LONGEST = (
     "test_logs", "test_chart", "test_following",
     "test_samples", "test_text_encoder", "test_page", "test_command_line", "test_runpod", "test_contracts", "test_fleet",
     "test_blocks", "test_families", "test_published_samples", "test_meaning", "test_slow_clients", "test_ledger_model",
-    "test_ledger", "test_forge", "test_bounds", "test_refusals", "test_queue", "test_bare", "test_batches", "test_keys", "test_replicate",
-    "test_node_clients", "test_erasure", "test_openai", "test_restart", "test_scaling",
+    "test_ledger", "test_forge", "test_bounds", "test_refusals", "test_queue", "test_bare", "test_batches", "test_keys",
+    "test_replicate", "test_node_clients", "test_erasure", "test_openai", "test_restart", "test_scaling",
 )  # fmt: skip
 """Files that are begun first when several run at a time, since the last one begun is waited for alone: those that need no
 service or one of their own, and those that need the shared one (`tests.scheduling`)."""

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from pydantic import TypeAdapter
 
 from storage.ledger import archive, call
+from storage.ledger.archive.lapses import LISTS, Lapse, lapsed, lapses_of, next_due_ms
 from storage.objects import Objects
 
 log = logging.getLogger(__name__)
 
-_LAPSES = TypeAdapter(list[archive.Lapse])
+_LAPSES = TypeAdapter(list[Lapse])
 
 MOST_MOVED = 20
 """Moves in one go, before the stop is looked at again."""
@@ -53,28 +54,32 @@ class Archiver:
                 return
 
     def _moved(self) -> bool:
-        names = {is_end: f"{archive.LISTS}{uuid.uuid4()}.json" for is_end in (False, True)}
+        names = {is_end: f"{LISTS}{uuid.uuid4()}.json" for is_end in (False, True)}
         requests = self._ledger.run(
             archive.archivable(after_s=self._after_s, gather_s=self._after_s, lists=tuple(names.values()))
         )
         if not requests:
             return False
-        lists: dict[str, list[archive.Lapse]] = defaultdict(list)
-        # What an object store that is slow does not take within the time goes another time, not all of it again and again.
-        until, written = time.monotonic() + archive.HOLD_S / 2, 0
+        lists: dict[str, list[Lapse]] = defaultdict(list)
+        began, written = time.monotonic(), 0
         for request in requests:
             for one in request.archived:
+                if not _may_write(began):
+                    return False
                 self._objects.put(one.key, one.encoded(), "application/json")
             for lapse in request.lapses():
                 lists[names[lapse.is_end]].append(lapse)
             written += 1
-            if time.monotonic() > until:
+            # What an object store that is slow does not take within the time goes another time, not all of it again and again.
+            if time.monotonic() - began > archive.HOLD_S / 5:
                 break
         requests = requests[:written]
         for key, lapses in lists.items():
+            if not _may_write(began):
+                return False
             self._put_list(key, lapses)
         moved = self._ledger.run(
-            archive.archived(requests, {key: archive.next_due_ms(lapses) for key, lapses in lists.items()})
+            archive.archived(requests, {key: next_due_ms(lapses) for key, lapses in lists.items()})
         )
         # What was retried or erased meanwhile stays as it is; that a list tells of it has no effect.
         count = sum(len(request.archived) for request, is_moved in zip(requests, moved, strict=True) if is_moved)
@@ -83,36 +88,28 @@ class Archiver:
         return True
 
     def lapse(self, key: str) -> int | None:
-        """Delete what a list tells of, whose time is over; then the list goes, or tells of the rest: when that goes, is returned.
+        """Have deleted what a list tells of, whose time is over. Then the list goes, or tells of the rest: when that goes.
 
         Raises `errors.TransientError`.
         """
         body = self._objects.find(key)
-        lapses = archive.lapses_of(body) if body else []
-        states = self._ledger.run(archive.lapsed(lapses))
-        due, later = (
-            [one for one, state in zip(lapses, states, strict=True) if state == kind] for kind in ("due", "later")
-        )
-        for one in due:
-            if one.erase:
+        lapses = lapses_of(body) if body else []
+        states = self._ledger.run(lapsed(lapses))
+        for one, state in zip(lapses, states, strict=True):
+            if state == "due" and one.erase:
                 # Its events go with it, which `erase` does to what is here.
                 self._restore(one)
-            else:
-                for prefix in one.prefixes:
-                    self._objects.delete_prefix(prefix)
-        over = [one for one in due if one.is_end and not one.erase]
-        if over:
-            self._ledger.run(archive.lapsed(over, forget=True))
+        later = [one for one, state in zip(lapses, states, strict=True) if state == "later"]
         if later:
             self._put_list(key, later)
-            return archive.next_due_ms(later)
+            return next_due_ms(later)
         self._objects.delete(key)
         return None
 
-    def _put_list(self, key: str, lapses: Sequence[archive.Lapse]) -> None:
+    def _put_list(self, key: str, lapses: Sequence[Lapse]) -> None:
         self._objects.put(key, _LAPSES.dump_json(list(lapses)), "application/json")
 
-    def _restore(self, lapse: archive.Lapse) -> None:
+    def _restore(self, lapse: Lapse) -> None:
         found = self._found(lapse.tenant, [lapse.id])
         if found:
             self._ledger.run(archive.restore([*found, *self._found(lapse.tenant, found[0].siblings)]))
@@ -120,3 +117,8 @@ class Archiver:
     def _found(self, tenant: str, ids: Sequence[str]) -> list[archive.Archived]:
         keys = [key for id_ in ids if (key := archive.key_of(tenant, id_)) is not None]
         return [archive.Archived.read(body) for key in keys if (body := self._objects.find(key)) is not None]
+
+
+def _may_write(began: float) -> bool:
+    """Whether what is written now is there before others may have taken what is moved: after a pause it may not be."""
+    return time.monotonic() - began < archive.LAST_WRITE_S

@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection
 
 from storage import connections, fleet, queues
 from storage.contracts import errors
-from storage.ledger import archive, call, erasure, expiry, presence, recovery
+from storage.ledger import call, erasure, expiry, presence, recovery
+from storage.ledger.archive import lapses
 from storage.ledger.execution import RedisLedger, Replicas
 from storage.metrics import registry, served
 from storage.objects import Objects
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 SILENCE_MS = 2500
 """When the sweep itself was silent for this long, Redis was not answering, and healthy workers could not renew either."""
 
-MOST_DELETED = 100
-"""Object prefixes deleted, or generations erased, in one go, before the stop is looked at again."""
+MOST_ERASED, DELETING_S = 100, 10.0
+"""Generations erased, and seconds in which objects are deleted, in one go, before the stop is looked at again."""
 
 DELETED_AGAIN_S = 10.0
 ERASED_AGAIN_S = 600.0
@@ -155,7 +156,7 @@ class Housekeeping:
     def erase(self) -> None:
         """Erase what was to be kept for less than the usual time. Raises `errors.StoreUnavailableError`."""
         # Their objects are listed as expired by the same script, and go with those.
-        for id_, tenant in self._ledger.run(erasure.over(MOST_DELETED)):
+        for id_, tenant in self._ledger.run(erasure.over(MOST_ERASED)):
             try:
                 self._ledger.run(erasure.erase(id_, tenant, only_due=True))
             except errors.TransientError:
@@ -170,7 +171,8 @@ class Housekeeping:
 
     def delete_expired(self) -> None:
         """Remove objects whose time is over. Raises `errors.StoreUnavailableError`."""
-        for _ in range(MOST_DELETED):
+        until = time.monotonic() + DELETING_S
+        while time.monotonic() < until:
             # Asked for one by one: a generation that is tried anew keeps what its prefix will hold.
             held = self._ledger.run(expiry.expired())
             if held is None:
@@ -189,7 +191,7 @@ class Housekeeping:
 
     def _deleted(self, held: expiry.Expired) -> int | None:
         """Delete what is below a prefix; when the rest is to go, None when nothing is left."""
-        if held.prefix.startswith(archive.LISTS):
+        if held.prefix.startswith(lapses.LISTS):
             return self._archiver.lapse(held.prefix)
         while entries := self._objects.entries(held.prefix):
             # A retry gave it more time. What is stored from here on is not deleted: another attempt has another key.

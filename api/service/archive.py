@@ -34,10 +34,9 @@ class Archive:
     async def find(self, id_: str, tenant: str) -> archive.Archived | None:
         """An archived generation. Raises `errors.ObjectsUnavailableError` and `errors.StoreUnavailableError`."""
         found = await self._read(id_, tenant)
-        if found is None:
+        if found is None or found.tenant != tenant:
             return None
-        known = archive.is_archived(tenant, found.record["sequence"], id_)
-        return found if await self._ledger.run(known) else None
+        return found if await self._ledger.run(archive.is_archived(found)) else None
 
     async def among(
         self, ids: Sequence[str], tenant: str, *, matching: Mapping[str, str], words: str

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -66,8 +67,13 @@ class Batches:
         id_, tenant = str(uuid.uuid4()), caller.tenant
         folder = batches.folder_of(tenant, id_)
         # Should this process die before the ledger knows it, somebody deletes what was stored.
-        await self._ledger.run(expiry.keep(folder, seconds=ORPHANS_S))
-        kept = [await self._with_kept_pictures(line, folder, number) for number, line in enumerate(lines)]
+        kept, known_at = [], float("-inf")
+        for number, line in enumerate(lines):
+            # An object store may take its time for all of them.
+            if time.monotonic() - known_at > ORPHANS_S / 2:
+                await self._ledger.run(expiry.keep(folder, seconds=ORPHANS_S))
+                known_at = time.monotonic()
+            kept.append(await self._with_kept_pictures(line, folder, number))
         await self._objects.put(f"{folder}lines.jsonl", jsonl(kept), "application/jsonl")
         created = ledger_batches.create(
             id_=id_,

@@ -25,6 +25,7 @@ class Holding:
         self._ledger = ledger
         # Its phase is the one that is worked on, whatever is asked for meanwhile.
         self._held: ledger_batches.Held | None = held
+        self._last = held
         self._cursor = held.batch.cursor
         self._lock = asyncio.Lock()
 
@@ -40,10 +41,9 @@ class Holding:
     async def finish(self, batch: batches.Batch) -> bool:
         """As `ledger.batches.finish`, with the counts that the manifest tells."""
         async with self._lock:
-            held, self._held = self._held, None
-            if held is None:
-                return False
-            return await self._ledger.run(ledger_batches.finish(dataclasses.replace(held, batch=batch)))
+            self._held = None
+            # Told of even where it is held no more: what was written may be older than what somebody else wrote.
+            return await self._ledger.run(ledger_batches.finish(dataclasses.replace(self._last, batch=batch)))
 
     async def renew(self) -> None:
         """Hold it on, from time to time, until cancelled or it is held no more."""
@@ -67,6 +67,7 @@ class Holding:
         now = await self._ledger.run(step)
         is_held = now is not None and hold_s is not None
         self._held = dataclasses.replace(self._held, until=now.until) if now is not None and is_held else None
+        self._last = self._held or self._last
         return now.batch if now else None
 
 

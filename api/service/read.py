@@ -129,8 +129,8 @@ class ResultView:
         return references, stored(edit.mask)
 
 
-RECENT_S = 10.0
-"""An end this long ago was written by replicas, or these are not there: clocks may differ by some of it."""
+RECENT_S = 600.0
+"""An end this long ago was written by replicas, or these are not there: clocks may differ by most of it."""
 
 
 class Reader:

@@ -22,6 +22,7 @@ from bench.overhead import stacks
 from storage import connections, keys
 from storage.contracts import edits, results, samples, submissions
 from storage.ledger import archive, call, claims, records, recovery
+from storage.ledger.archive import lapses
 from storage.ledger.execution import RedisLedger
 from storage.ledger.records import lists
 from storage.objects import Objects
@@ -118,7 +119,7 @@ def fill(ledger: Ledger, count: int, tenants: int) -> None:
         # Two lists for each hundred.
         due = time.time() * 1000 + 8 * 86_400_000
         for _ in range(size // archive.AT_A_TIME * 2):
-            ledger.connection.zadd(keys.EXPIRING, {f"{archive.LISTS}{uuid.uuid4()}.json": due})
+            ledger.connection.zadd(keys.EXPIRING, {f"{lapses.LISTS}{uuid.uuid4()}.json": due})
 
 
 def _shared() -> str:

@@ -15,6 +15,7 @@ from storage import connections
 from storage.contracts import edits, errors, generations, results, samples, submissions
 from storage.ledger import call, claims, records
 from storage.ledger.execution import RedisLedger
+from storage.objects import Objects
 from storage.settings import StoreSettings
 from tests.conftest import check_lifetimes
 
@@ -138,3 +139,15 @@ def another(settings: StoreSettings) -> Iterator[Callable[[], RedisLedger]]:
     """More ledgers on connections of their own, for threads."""
     with contextlib.ExitStack() as stack:
         yield lambda: RedisLedger(stack.enter_context(contextlib.closing(connections.connect(settings))))
+
+
+@pytest.fixture
+def objects(settings: StoreSettings) -> Iterator[Objects]:
+    with contextlib.closing(Objects(settings)) as one:
+        yield one
+
+
+@pytest.fixture
+def tenant() -> str:
+    """One whose folder in the object store is empty."""
+    return f"t-{uuid.uuid4().hex[:12]}"

@@ -5,32 +5,21 @@ import contextlib
 import itertools
 import json
 import uuid
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from api.service.archive import Archive
-from api.service.batches import Batches
-from api.service.erasure import Eraser
-from api.service.objects import AsyncObjects
-from api.service.read import Reader
-from api.service.signing import Signatures
 from storage import connections, keys
-from storage.contracts import catalog, errors, generations, submissions
+from storage.contracts import errors
 from storage.events import Coverage, EventLog
-from storage.ledger import archive, call, erasure, expiry, records, webhooks
+from storage.ledger import archive, erasure, expiry, records, webhooks
+from storage.ledger.archive import lapses
 from storage.ledger.records import lists
 from storage.objects import Objects
 from storage.settings import StoreSettings
+from tests.stores.archived import HOOK, NOW, Face, finished, grown_older, is_here, lists_of_expiry, moved, stored, sweep
 from tests.stores.conftest import Desk, an_edit, limits
 from workers.archiving import Archiver
-
-T = TypeVar("T")
-
-HOOK = submissions.Webhook(url="http://example.com/hook", dialect="runpod")
-NOW = 1e-9
-"""Seconds after the end, the smallest: a move waits for none."""
 
 
 class Killed(BaseException):
@@ -59,70 +48,8 @@ class Mortal:
 
 
 @pytest.fixture
-def objects(settings: StoreSettings) -> Iterator[Objects]:
-    with contextlib.closing(Objects(settings)) as one:
-        yield one
-
-
-@pytest.fixture
-def tenant() -> str:
-    """One whose folder in the object store is empty."""
-    return f"t-{uuid.uuid4().hex[:12]}"
-
-
-class Async:
-    """A ledger for the API's side on the desk's connection."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    async def run(self, call: call.Call[T]) -> T:
-        return self._desk.run(call)
-
-
-class Face:
-    """What the API has of it."""
-
-    def __init__(self, desk: Desk, objects: Objects, max_bytes: int | None = None) -> None:
-        ledger, self.objects = Async(desk), AsyncObjects(objects)
-        self.archive = Archive(ledger, self.objects, max_bytes=max_bytes)
-        known = catalog.Catalog(models={}, gpu_types={})
-        self.reader = Reader(
-            ledger=ledger, archive=self.archive, known=known, objects=self.objects, signatures=Signatures(b"s")
-        )
-        self.eraser = Eraser(ledger, self.archive, Batches(ledger, self.objects), self.objects)
-
-    def read(self, id_: str, tenant: str) -> generations.Generation:
-        return asyncio.run(self.reader.one(id_, tenant)).generation
-
-    def ids(self, tenant: str, *, words: str = "", limit: int = 100, **matching: str) -> list[str]:
-        found, below = [], None
-        while True:
-            page = self.reader.page(tenant, matching=matching, below=below, limit=limit, active_only=False, words=words)
-            views, below = asyncio.run(page)
-            assert len(views) <= limit
-            found += [view.id for view in views]
-            if below is None:
-                return found
-
-
-@pytest.fixture
 def face(desk: Desk, objects: Objects) -> Face:
     return Face(desk, objects)
-
-
-def moved(desk: Desk, objects: Objects) -> None:
-    Archiver(desk.ledger, objects, after_s=NOW).move()
-
-
-def finished(desk: Desk, tenant: str, **changes: object) -> str:
-    id_ = desk.accept(tenant, **changes)
-    desk.finish(desk.claim())
-    return id_
-
-
-def is_here(desk: Desk, id_: str) -> bool:
-    return bool(desk.connection.exists(keys.GENERATION + id_))
 
 
 def test_a_finished_generation_leaves_and_reads_as_before(
@@ -257,7 +184,7 @@ def test_a_death_between_any_two_steps_loses_and_doubles_nothing(
         assert face.ids(tenant) == listed
         # Its hold ends, what it wrote is deleted, and another takes over.
         for held, _ in desk.connection.zscan_iter(keys.EXPIRING):
-            if str(held).startswith(("records/", archive.LISTS)) and is_here(desk, ids[0]):
+            if str(held).startswith(("records/", lapses.LISTS)) and is_here(desk, ids[0]):
                 desk.connection.zadd(keys.EXPIRING, {str(held): 1})
         while (held := desk.run(expiry.expired())) is not None:
             objects.delete_prefix(held.prefix)
@@ -277,11 +204,14 @@ def test_two_that_move_at_a_time_do_not_meet(desk: Desk, objects: Objects, face:
     (mine,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",)))
     assert desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/b.json",))) == ()
     objects.put(mine.archived[0].key, mine.archived[0].encoded(), "application/json")
+    told = json.dumps([one.model_dump(mode="json") for one in mine.lapses()])
+    objects.put("expiry/a.json", told.encode(), "application/json")
     assert desk.run(archive.archived([mine], {"expiry/a.json": desk.now_ms() + 10_000})) == (True,)
     # One that was away for too long comes back: what it wrote is the other's, and stays.
     assert desk.run(archive.archived([mine], {"expiry/a.json": desk.now_ms() + 10_000})) == (False,)
-    assert desk.run(expiry.expired()) is None
+    sweep(desk, Archiver(desk.ledger, objects, after_s=NOW), objects)
     assert face.read(id_, tenant).id == id_
+    assert list(lists_of_expiry(desk, objects).values()) == ["expiry/a.json"], "it still tells when all of it goes"
 
 
 def test_what_somebody_is_deleting_is_not_moved(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
@@ -399,10 +329,6 @@ def test_bytes_are_counted_while_a_record_is_here(desk: Desk, objects: Objects, 
     assert not desk.connection.hexists(keys.BYTES, tenant)
 
 
-def _stored(objects: Objects, tenant: str) -> list[str]:
-    return [one.key for kind in ("records", "results", "inputs") for one in objects.entries(f"{kind}/{tenant}/")]
-
-
 def test_what_is_erased_of_the_archive_is_gone(desk: Desk, objects: Objects, face: Face, tenant: str) -> None:
     first, second = desk.receive(tenant, count=2).ids
     third = desk.accept(tenant)
@@ -413,44 +339,18 @@ def test_what_is_erased_of_the_archive_is_gone(desk: Desk, objects: Objects, fac
     moved(desk, objects)
     erased = asyncio.run(face.eraser.one(first, tenant))
     assert (erased.generations, erased.objects) == (1, 1)
-    (again,) = (due for one, due in desk.connection.zscan_iter(keys.EXPIRING) if first in one and "results/" in one)
+    again = desk.connection.zscore(keys.EXPIRING, f"results/{tenant}/{first}/")
+    assert again is not None
     assert 0 < again - desk.now_ms() <= 10_000, "by housekeeping, which is not to be quicker than who counts them"
-    assert not [one for one in _stored(objects, tenant) if first in one]
+    assert not [one for one in stored(objects, tenant) if first in one]
     assert face.read(second, tenant).siblings == ()
     assert sorted(face.ids(tenant)) == sorted([second, third])
     # Somebody who read it before comes too late to bring it back.
     late = archive.Archived(record={"id": first, "tenant": tenant, "sequence": "1"}, until_ms=desk.now_ms() + 10_000)
     assert desk.run(archive.restore([late])) == 0
     assert asyncio.run(face.eraser.everything(tenant)).generations == 2
-    assert _stored(objects, tenant) == []
+    assert stored(objects, tenant) == []
     assert face.ids(tenant) == []
-
-
-def _sweep(desk: Desk, archiver: Archiver, objects: Objects) -> None:
-    while (held := desk.run(expiry.expired())) is not None:
-        again_ms = None
-        if held.prefix.startswith(archive.LISTS):
-            again_ms = archiver.lapse(held.prefix)
-        else:
-            objects.delete_prefix(held.prefix)
-        desk.run(expiry.forget(held, again_ms=again_ms))
-
-
-def _lists(desk: Desk, objects: Objects) -> dict[bool, str]:
-    """The keys of the lists, by whether they tell of the end."""
-    found = [str(one) for one, _ in desk.connection.zscan_iter(keys.EXPIRING) if str(one).startswith(archive.LISTS)]
-    return {archive.lapses_of(objects.get(one))[0].is_end: one for one in found}
-
-
-def _grown_older(desk: Desk, objects: Objects, key: str, *ids: str) -> None:
-    """As a list is when the time of these has come, or without any that of all."""
-    lapses = [
-        one.model_copy(update={"due_ms": desk.now_ms() - 1}) if one.id in ids or not ids else one
-        for one in archive.lapses_of(objects.get(key))
-    ]
-    told = json.dumps([one.model_dump(mode="json") for one in lapses])
-    objects.put(key, told.encode(), "application/json")
-    desk.connection.zadd(keys.EXPIRING, {key: 1})
 
 
 def test_results_go_after_seven_days_and_records_after_eight(
@@ -463,17 +363,17 @@ def test_results_go_after_seven_days_and_records_after_eight(
     desk.finish(claim)
     archiver = Archiver(desk.ledger, objects, after_s=NOW)
     archiver.move()
-    lists, day_ms = _lists(desk, objects), 86_400_000
+    lists, day_ms = lists_of_expiry(desk, objects), 86_400_000
     for is_end, days in ((False, 7), (True, 8)):
         due_ms = int(desk.connection.zscore(keys.EXPIRING, lists[is_end]))  # type: ignore[arg-type]
         assert abs(due_ms - desk.now_ms() - days * day_ms) < 60_000
-    _grown_older(desk, objects, lists[False])
-    _sweep(desk, archiver, objects)
-    assert _stored(objects, tenant) == [f"records/{tenant}/{claim.id}.json", f"inputs/{tenant}/x/1"]
+    grown_older(desk, objects, lists[False])
+    sweep(desk, archiver, objects)
+    assert stored(objects, tenant) == [f"records/{tenant}/{claim.id}.json", f"inputs/{tenant}/x/1"]
     assert face.ids(tenant) == [claim.id]
-    _grown_older(desk, objects, lists[True])
-    _sweep(desk, archiver, objects)
-    assert _stored(objects, tenant) == []
+    grown_older(desk, objects, lists[True])
+    sweep(desk, archiver, objects)
+    assert stored(objects, tenant) == []
     assert face.ids(tenant) == []
     assert objects.find(lists[True]) is None
     assert desk.connection.zcard(keys.EXPIRING) == 0
@@ -483,14 +383,14 @@ def test_a_list_that_is_no_longer_true_deletes_nothing(desk: Desk, objects: Obje
     id_ = finished(desk, tenant)
     archiver = Archiver(desk.ledger, objects, after_s=NOW)
     archiver.move()
-    old = _lists(desk, objects)
+    old = lists_of_expiry(desk, objects)
     # Changed, and archived again with another end.
     asyncio.run(face.archive.restore(id_, tenant))
     completed = int(desk.connection.hget(keys.GENERATION + id_, "completed_ms"))  # type: ignore[arg-type]
     for when in ("here", "archived again"):
-        _grown_older(desk, objects, old[True])
+        grown_older(desk, objects, old[True])
         body = objects.get(old[True])
-        _sweep(desk, archiver, objects)
+        sweep(desk, archiver, objects)
         objects.put(old[True], body, "application/json")
         assert face.read(id_, tenant).id == id_, when
         desk.connection.hset(keys.GENERATION + id_, "completed_ms", completed + 5000) if when == "here" else None
@@ -505,19 +405,19 @@ def test_what_was_agreed_to_be_erased_early_does_not_wait_for_what_it_left_with(
     archiver = Archiver(desk.ledger, objects, after_s=NOW)
     archiver.move()
     assert not any(is_here(desk, id_) for id_ in (usual, early, later))
-    key = _lists(desk, objects)[True]
+    key = lists_of_expiry(desk, objects)[True]
     for gone, days in ((early, 1), (later, 2)):
         due_ms = int(desk.connection.zscore(keys.EXPIRING, key))  # type: ignore[arg-type]
         assert abs(due_ms - desk.now_ms() - days * day_ms) < 60_000
-        _grown_older(desk, objects, key, gone)
-        _sweep(desk, archiver, objects)
+        grown_older(desk, objects, key, gone)
+        sweep(desk, archiver, objects)
         assert is_here(desk, gone), "it is erased by the next sweep"
     assert not is_here(desk, usual)
     assert face.read(usual, tenant).id == usual
     due_ms = int(desk.connection.zscore(keys.EXPIRING, key))  # type: ignore[arg-type]
     assert abs(due_ms - desk.now_ms() - 8 * day_ms) < 60_000
-    _grown_older(desk, objects, key, usual)
-    _sweep(desk, archiver, objects)
+    grown_older(desk, objects, key, usual)
+    sweep(desk, archiver, objects)
     assert objects.find(key) is None
     assert usual not in face.ids(tenant)
 
@@ -532,15 +432,15 @@ def test_what_was_agreed_to_be_erased_early_is_erased_with_its_events(
     assert (is_here(desk, id_), is_here(desk, soon)) == (False, True)
     before = face.read(id_, tenant)
     assert before.times.kept_s == 7200
-    key = _lists(desk, objects)[True]
-    (lapse,) = archive.lapses_of(objects.get(key))
+    key = lists_of_expiry(desk, objects)[True]
+    (lapse,) = lapses.lapses_of(objects.get(key))
     assert abs(lapse.due_ms - desk.now_ms() - 7_200_000) < 60_000
     record = archive.Archived.read(objects.get(f"records/{tenant}/{id_}.json"))
     late = record.model_copy(update={"erase_ms": desk.now_ms() - 1})
     objects.put(record.key, late.encoded(), "application/json")
     archiver.lapse(key)
     assert not is_here(desk, id_), "it is not time"
-    _grown_older(desk, objects, key, id_)
+    grown_older(desk, objects, key, id_)
     archiver.lapse(key)
     assert desk.run(erasure.over(10)) == ((id_, tenant),)
     desk.run(erasure.erase(id_, tenant, only_due=True))
@@ -724,3 +624,9 @@ def test_at_the_end_what_a_worker_stored_too_late_goes_too(desk: Desk, objects: 
     (request,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",)))
     (end,) = [one for one in request.lapses() if one.is_end]
     assert f"results/{tenant}/{id_}/" in end.prefixes
+
+
+def test_bytes_of_records_that_ended_with_their_time_are_not_held_against_a_tenant(desk: Desk, tenant: str) -> None:
+    desk.connection.hset(keys.BYTES, tenant, 10**9)
+    id_ = desk.accept(tenant)
+    assert desk.connection.hget(keys.BYTES, tenant) == desk.connection.hget(keys.GENERATION + id_, "bytes")

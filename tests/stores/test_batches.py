@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from api.service import batch_runner, holding
+from api.service import batches as batches_service
 from api.service.archive import Archive
 from api.service.batch_runner import BatchRunner
 from api.service.batches import Batches
@@ -20,12 +21,12 @@ from api.service.turns import Turns
 from storage import keys
 from storage.contracts import access, batches, catalog, errors, generations, submissions
 from storage.ledger import batches as ledger_batches
-from storage.ledger import erasure, records, webhooks
+from storage.ledger import call, erasure, records, webhooks
 from storage.objects import Objects
 from storage.settings import StoreSettings
 from tests.conftest import eventually
+from tests.stores.archived import Async, moved
 from tests.stores.conftest import QUEUE, Desk, a_submission, limits
-from tests.stores.test_archive import Async
 
 CALLER = access.Caller(tenant="alice", name="key", rights=access.Rights())
 HOOK = submissions.Webhook(url="http://example.com/hook", dialect="oxen")
@@ -394,3 +395,83 @@ def test_a_look_that_fails_is_made_again(office: Office, monkeypatch: pytest.Mon
 
     asyncio.run(until_submitted())
     assert looks >= 3
+
+
+@pytest.mark.parametrize("meanwhile", ["erased", "archived"])
+def test_a_line_that_was_accepted_is_not_accepted_anew_whatever_became_of_it(office: Office, meanwhile: str) -> None:
+    id_ = office.create(2)
+    first = batches.generation_id(id_, "0")
+    held = office.desk.run(ledger_batches.take(hold_s=60))
+    assert held is not None
+    lines = asyncio.run(office.batches.lines(held.batch))
+    asyncio.run(office.runner._submit(held.batch, lines[0], CALLER))
+    office.finish(1)
+    if meanwhile == "erased":
+        office.desk.run(erasure.erase(first, "alice"))
+    else:
+        moved(office.desk, office.objects)
+        # As a day later.
+        for key in office.desk.connection.scan_iter(keys.IDEMPOTENCY + "*"):
+            office.desk.connection.delete(key)
+    office.soon(id_)
+    found = office.to_the_end(id_)
+    assert first in office.submitter.submitted[1:], "the slice was submitted again"
+    assert (found.submitted, found.succeeded) == (2, 2)
+    assert not office.desk.connection.exists(keys.GENERATION + first)
+    assert not list(office.desk.connection.scan_iter(keys.BATCH_LINES + "*")), (
+        "nothing of it is kept once all are submitted"
+    )
+
+
+def test_a_manifest_that_is_written_over_by_an_older_one_is_written_anew(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = office.create(1)
+    office.work()
+    office.finish(1, "fail")
+    put, batch = office.runner._objects.put, office.read(id_)
+
+    def status() -> str:
+        told = office.objects.get(batch.results_key("jsonl")).splitlines()
+        return str(json.loads(told[0])["status"])
+
+    async def retried_meanwhile(key: str, body: bytes, content_type: str) -> None:
+        monkeypatch.setattr(office.runner._objects, "put", put)
+        office.soon(id_)
+        await _work_once(office)
+        office.desk.run(records.retry(batches.generation_id(id_, "0"), "alice", limits()))
+        office.finish(1)
+        office.soon(id_)
+        await _work_once(office)
+        assert status() == "succeeded"
+        await put(key, body, content_type)
+
+    monkeypatch.setattr(office.runner._objects, "put", retried_meanwhile)
+    office.work()
+    assert status() == "failed", "of whoever was paused"
+    assert office.work()
+    assert status() == "succeeded"
+    assert not office.work()
+    assert office.desk.event_types().count("media_batch_completed") == 2, "its first end and its second"
+
+
+async def _work_once(office: Office) -> None:
+    held = office.desk.run(ledger_batches.take(hold_s=60))
+    assert held is not None
+    await office.runner._work(held)
+
+
+def test_a_batchs_folder_is_kept_for_as_long_as_its_pictures_take(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_service, "ORPHANS_S", 0.0)
+    kept: list[str] = []
+    run = office.batches._ledger.run
+
+    async def counted(one: call.Call[Any]) -> Any:
+        kept.extend([one.script] * (one.script == "keep"))
+        return await run(one)
+
+    monkeypatch.setattr(office.batches._ledger, "run", counted)
+    office.create(3)
+    assert len(kept) >= 3

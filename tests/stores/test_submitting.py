@@ -17,8 +17,8 @@ from storage import keys
 from storage.contracts import access, edits, errors, submissions
 from storage.objects import Objects
 from storage.settings import StoreSettings
+from tests.stores.archived import Async, is_here, moved
 from tests.stores.conftest import QUEUE, Desk, a_submission, an_edit, limits
-from tests.stores.test_archive import Async, is_here, moved
 from workers.archiving import Archiver
 
 CALLER = access.Caller(tenant="alice", name="key", rights=access.Rights())

@@ -16,16 +16,17 @@ from pydantic import Field
 from storage import keys
 from storage.contracts import errors
 from storage.contracts.values import Frozen
+from storage.ledger.archive.lapses import Lapse
 from storage.ledger.call import Call, table_of
 
 AT_A_TIME = 100
 """Records that move together; one object tells when they go, instead of an entry in Redis for each."""
 
-HOLD_S = 120.0
+HOLD_S = 300.0
 """How long moving them may take: after that, what was written is deleted, and others try."""
 
-LISTS = "expiry/"
-"""Prefix of the objects that tell what is to be deleted when."""
+LAST_WRITE_S = 200.0
+"""How long after the begin of a move a write may begin, which takes the object store a minute at the most."""
 
 EVENTS_KEPT_S = 3600
 """How long events of what is archived are replayed. A reader that comes back later is told to look at the list."""
@@ -87,37 +88,6 @@ class Archived(Frozen):
         return self.model_dump_json(exclude_none=True).encode()
 
 
-class Lapse(Frozen):
-    """What a list tells of a generation: objects below these `prefixes` are to be deleted at `due_ms`.
-
-    Only if it is archived until `until_ms` then; otherwise it was changed or erased since. `is_end`: nothing is left of it then;
-    `erase`: that was agreed with its caller, and its events go with it.
-    """
-
-    tenant: str
-    id: str
-    sequence: str
-    until_ms: int
-    due_ms: int
-    prefixes: tuple[str, ...]
-    is_end: bool
-    erase: bool = False
-
-
-def next_due_ms(lapses: Sequence[Lapse]) -> int:
-    """When a list is to be looked at.
-
-    What was agreed goes on time; of the rest, which ended within minutes of each other, the last is waited for.
-    """
-    agreed = [one.due_ms for one in lapses if one.erase]
-    return min(agreed) if agreed else max(one.due_ms for one in lapses)
-
-
-def lapses_of(body: bytes) -> list[Lapse]:
-    """The content of a list. Raises `ValueError`."""
-    return [Lapse.model_validate(one, extra="ignore") for one in json.loads(body)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """All generations of a request, each with a stamp of the record as it was read; nobody else moves them until `held` (ms)."""
@@ -163,9 +133,12 @@ def archivable(
 def _request(
     tenant: str, inputs: str, inputs_until: str, uses: int, told: Sequence[Sequence[Any]], held: str
 ) -> Request:
+    # What they share stays until the last of them goes, and so do all.
+    ends = [int(table_of(flat)["completed_ms"]) for *_, flat in told]
+    usual_ms = max(ends) + keys.LIFETIMES_S["record"] * 1000
+
     def archived(results_until: str, erase: str, flat: Sequence[str]) -> Archived:
         record = table_of(flat)
-        usual_ms = int(record["completed_ms"]) + keys.LIFETIMES_S["record"] * 1000
         return Archived(
             record=record,
             until_ms=int(float(erase)) if erase else usual_ms,
@@ -191,7 +164,13 @@ def archived(requests: Sequence[Request], lists: Mapping[str, int]) -> Call[tupl
         "lists": [{"key": key, "due_ms": due_ms} for key, due_ms in lists.items()],
         "requests": [
             [
-                {"tenant": one.tenant, "id": one.id, "stamp": stamp, "until_ms": one.until_ms}
+                {
+                    "tenant": one.tenant,
+                    "id": one.id,
+                    "sequence": one.record["sequence"],
+                    "stamp": stamp,
+                    "until_ms": one.until_ms,
+                }
                 for one, stamp in zip(request.archived, request.stamps, strict=True)
             ]
             for request in requests
@@ -202,9 +181,13 @@ def archived(requests: Sequence[Request], lists: Mapping[str, int]) -> Call[tupl
     return Call(script="archived", arguments=(json.dumps(asked),), decode=lambda reply: tuple(map(bool, reply)))
 
 
-def is_archived(tenant: str, sequence: str, id_: str) -> Call[bool]:
-    """Whether the record that lies in the object store is the generation's."""
-    return Call(script="is_archived", arguments=(tenant, sequence, id_), decode=bool)
+def is_archived(found: Archived) -> Call[bool]:
+    """Whether the record that lies in the object store is the generation's, and not that of an earlier end."""
+    return Call(
+        script="is_archived",
+        arguments=(found.tenant, found.record["sequence"], found.id, found.until_ms),
+        decode=bool,
+    )
 
 
 def restore(request: Sequence[Archived], *, max_bytes: int | None = None) -> Call[int]:
@@ -237,12 +220,6 @@ def too_heavy(held: int, most: int | None) -> errors.TooManyActiveError:
     of = "" if most is None else f"; at most {most / 2**20:.1f} may be"
     message = f"{held / 2**20:.1f} MiB of requests are unfinished, or ended a few minutes ago{of}"
     return errors.TooManyActiveError(message, retry_after=5.0)
-
-
-def lapsed(lapses: Sequence[Lapse], *, forget: bool = False) -> Call[tuple[Literal["gone", "later", "due"], ...]]:
-    """Whether each is still so, and is to go now; with `forget` those that are known no more."""
-    told = json.dumps([one.model_dump(include={"tenant", "id", "sequence", "until_ms", "due_ms"}) for one in lapses])
-    return Call(script="lapsed", arguments=(told, "forget" if forget else ""), decode=tuple)
 
 
 def adopt(cursor: str, *, limit: int = 500) -> Call[str]:

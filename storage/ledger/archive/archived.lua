@@ -1,6 +1,6 @@
 -- Requests lie in the object store: their records leave, except those that changed since they were read. What was written of
--- those is to be deleted.
--- ARGV: 1 JSON {lists: [{key, due_ms}], requests: [[{tenant, id, stamp, until_ms}]], held, events_ms}; `held` is until when they
+-- those, or too late, is to be deleted.
+-- ARGV: 1 JSON {lists: [{key, due_ms}], requests: [[{tenant, id, sequence, stamp, until_ms}]], held, events_ms}; `held` is until when they
 --       were held, `until_ms` when all of it goes, `lists` the objects that tell what goes when, `events_ms` how long events are kept
 -- Returns 1 or 0 for each request
 local asked = cjson.decode(ARGV[1])
@@ -28,19 +28,20 @@ local function listed(prefix)
   if due and due > at then redis.call('ZREM', KEY.expiring, prefix) end
 end
 
-for _, list in ipairs(asked.lists) do
-  if not is_held(list.key) then
-    for i in ipairs(asked.requests) do moved[i] = 0 end
-    return moved
-  end
+-- What was written of a generation that did not move. Should it be here, it is found to be so before anything is deleted.
+local function left_over(one)
+  local is_known = redis.call('EXISTS', KEY.generation .. one.id) == 1 or archive_entry_of(one)
+  if is_held(archived_at(one)) or not is_known then redis.call('ZADD', KEY.expiring, integer(at), archived_at(one)) end
 end
+
+local all_held = true
+for _, list in ipairs(asked.lists) do all_held = all_held and is_held(list.key) end
+-- One that is not held may have been deleted before it was written.
 for _, list in ipairs(asked.lists) do redis.call('ZADD', KEY.expiring, integer(list.due_ms), list.key) end
 for i, request in ipairs(asked.requests) do
-  local records = unchanged(request)
+  local records = all_held and unchanged(request)
   moved[i] = records and 1 or 0
-  for _, one in ipairs(records and {} or request) do
-    if is_held(archived_at(one)) then redis.call('ZADD', KEY.expiring, integer(at), archived_at(one)) end
-  end
+  for _, one in ipairs(records and {} or request) do left_over(one) end
   for n, record in ipairs(records or {}) do
     redis.call('DEL', KEY.generation .. record.id)
     redis.call('ZREM', KEY.history .. record.tenant, record.id)

@@ -11,6 +11,7 @@ if ARGV[3] == 'cancel' then
   redis.call('HINCRBY', key, 'skipped', skipped)
   redis.call('HINCRBY', key, 'cancelled', skipped)
   redis.call('HSET', key, 'phase', 'cancelling', 'cursor', 0, 'stopped', 1)
+  redis.call('DEL', KEY.batch_lines .. ARGV[1])
 else
   if tonumber(batch.failed or 0) == 0 or (batch.phase ~= 'over' and batch.phase ~= 'running') then return 'none' end
   redis.call('HSET', key, 'phase', 'retrying', 'cursor', 0)

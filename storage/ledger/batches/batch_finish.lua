@@ -3,7 +3,11 @@
 -- Returns 1 | 0
 local key, at = KEY.batch .. ARGV[1], now_ms()
 local batch = named(redis.call('HGETALL', key))
-if batch.held ~= ARGV[2] then return 0 end
+if batch.held ~= ARGV[2] then
+  -- Its manifest may just have been written over by an older one: somebody writes it anew.
+  if batch.phase == 'over' then batch_woken(ARGV[1]) end
+  return 0
+end
 redis.call('HDEL', key, 'held')
 if batch.phase == 'over' then
   redis.call('ZREM', KEY.batch_turns, ARGV[1])

@@ -9,6 +9,7 @@ if batch.held ~= ARGV[2] then return false end
 if batch.phase == ARGV[3] then
   redis.call('HSET', key, 'cursor', ARGV[4])
   if ARGV[5] ~= '' then redis.call('HSET', key, 'phase', ARGV[5], 'cursor', 0) end
+  if ARGV[5] ~= '' and ARGV[3] == 'submitting' then redis.call('DEL', KEY.batch_lines .. ARGV[1]) end
 end
 local held = ''
 if ARGV[6] ~= '' then

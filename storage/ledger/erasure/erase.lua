@@ -61,11 +61,18 @@ if left[1] and record.webhook_moments then
   local due = redis.call('ZSCORE', KEY.webhooks .. record.tenant, record.id .. '/completed')
   if due then webhook_at(record.tenant, left[1] .. '/completed', tonumber(due)) end
 end
--- A worker may be about to store a result, and may die before it removes it again.
-local late_ms = record.status == 'processing' and tonumber(record.execution_limit_s) * 1000 + STORING_MS or spare_ms
-redis.call('ZADD', KEY.expiring, integer(at + late_ms), record.results)
--- It may have been written to the object store: once, or just now, which is not over yet.
+redis.call('ZADD', KEY.expiring, integer(at + spare_ms), record.results)
+-- Its record may have been written to the object store: once, or just now, which is not over yet.
 if not redis.call('ZSCORE', KEY.expiring, archived_at(record)) then redis.call('ZADD', KEY.expiring, integer(at), archived_at(record)) end
+-- Both once more, when what is under way has come: a worker may be about to store a result, or an archiver the record, and may die
+-- before it removes it again. Under names of their own, since what is there by now does not wait for that.
+if tonumber(record.token) > 0 then
+  local late_ms = tonumber(record.execution_limit_s) * 1000 + STORING_MS
+  redis.call('ZADD', KEY.expiring, integer(at + late_ms), (string.gsub(record.results, '/$', '')))
+end
+if record.completed_ms then
+  redis.call('ZADD', KEY.expiring, integer(at + STORING_MS), (string.gsub(archived_at(record), '%.json$', '')))
+end
 counted_bytes(record, -1)
 redis.call('DEL', key)
 redis.call('ZREM', KEY.history .. record.tenant, record.id)

@@ -23,8 +23,15 @@ end
 
 local ids = {}
 for i, generation in ipairs(request.generations) do ids[i] = generation.id end
-if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 then return { 'replayed', last_cursor(), 0, unpack(ids) } end
+local lines = request.batch and KEY.batch_lines .. request.batch
+if redis.call('EXISTS', KEY.generation .. ids[1]) == 1 or lines and redis.call('SISMEMBER', lines, ids[1]) == 1 then
+  return { 'replayed', last_cursor(), 0, unpack(ids) }
+end
 
+if redis.call('ZCARD', KEY.history .. request.tenant) == 0 then
+  -- A record that ended with its time, and not by a move, was not counted off.
+  redis.call('HDEL', KEY.bytes, request.tenant)
+end
 local bytes = 0
 for _, generation in ipairs(request.generations) do bytes = bytes + #generation.submission + RECORD_BYTES end
 local refused = refusal(request.tenant, #ids, request.max_active, request.max_queued)
@@ -34,6 +41,8 @@ if refused then return refused end
 if request.batch then
   if redis.call('HGET', KEY.batch .. request.batch, 'phase') ~= 'submitting' then return { 'closed' } end
   redis.call('HINCRBY', KEY.batch .. request.batch, 'submitted', #ids)
+  redis.call('SADD', lines, unpack(ids))
+  redis.call('EXPIRE', lines, LIFE.waiting)
 end
 local token = request.token and KEY.token .. request.token
 if token then
