@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import TypeAdapter
 
+from storage.contracts import errors
 from storage.ledger import archive, call
 from storage.ledger.archive.lapses import LISTS, Lapse, lapsed, lapses_of, next_due_ms
 from storage.objects import Objects
@@ -62,22 +63,24 @@ class Archiver:
             return False
         lists: dict[str, list[Lapse]] = defaultdict(list)
         began, written = time.monotonic(), 0
-        for request in requests:
-            for one in request.archived:
-                if not _may_write(began):
-                    return False
-                self._objects.put(one.key, one.encoded(), "application/json")
-            for lapse in request.lapses():
-                lists[names[lapse.is_end]].append(lapse)
-            written += 1
-            # What an object store that is slow does not take within the time goes another time, not all of it again and again.
-            if time.monotonic() - began > archive.HOLD_S / 5:
-                break
+        try:
+            for request in requests:
+                for one in request.archived:
+                    self._put(began, one.key, one.encoded())
+                for lapse in request.lapses():
+                    lists[names[lapse.is_end]].append(lapse)
+                written += 1
+                # What an object store that is slow does not take within the time goes another time, not all of it every time.
+                if time.monotonic() - began > archive.HOLD_S / 5:
+                    break
+            for key, lapses in lists.items():
+                self._put(began, key, _LAPSES.dump_json(lapses))
+        except errors.TransientError:
+            self._ledger.run(archive.let_go(requests))
+            raise
+        if requests[written:]:
+            self._ledger.run(archive.let_go(requests[written:]))
         requests = requests[:written]
-        for key, lapses in lists.items():
-            if not _may_write(began):
-                return False
-            self._put_list(key, lapses)
         moved = self._ledger.run(
             archive.archived(requests, {key: next_due_ms(lapses) for key, lapses in lists.items()})
         )
@@ -101,13 +104,16 @@ class Archiver:
                 self._restore(one)
         later = [one for one, state in zip(lapses, states, strict=True) if state == "later"]
         if later:
-            self._put_list(key, later)
+            self._objects.put(key, _LAPSES.dump_json(later), "application/json")
             return next_due_ms(later)
         self._objects.delete(key)
         return None
 
-    def _put_list(self, key: str, lapses: Sequence[Lapse]) -> None:
-        self._objects.put(key, _LAPSES.dump_json(list(lapses)), "application/json")
+    def _put(self, began: float, key: str, body: bytes) -> None:
+        """Store, if that is over before others may have taken what is moved: after a pause it may not be."""
+        if time.monotonic() - began > archive.LAST_WRITE_S:
+            raise errors.ObjectsUnavailableError("moving what is over took too long")
+        self._objects.put(key, body, "application/json")
 
     def _restore(self, lapse: Lapse) -> None:
         found = self._found(lapse.tenant, [lapse.id])
@@ -117,8 +123,3 @@ class Archiver:
     def _found(self, tenant: str, ids: Sequence[str]) -> list[archive.Archived]:
         keys = [key for id_ in ids if (key := archive.key_of(tenant, id_)) is not None]
         return [archive.Archived.read(body) for key in keys if (body := self._objects.find(key)) is not None]
-
-
-def _may_write(began: float) -> bool:
-    """Whether what is written now is there before others may have taken what is moved: after a pause it may not be."""
-    return time.monotonic() - began < archive.LAST_WRITE_S

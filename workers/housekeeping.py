@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SILENCE_MS = 2500
 """When the sweep itself was silent for this long, Redis was not answering, and healthy workers could not renew either."""
 
-MOST_ERASED, DELETING_S = 100, 10.0
+MOST_ERASED, DELETING_S = 100, 5.0
 """Generations erased, and seconds in which objects are deleted, in one go, before the stop is looked at again."""
 
 DELETED_AGAIN_S = 10.0

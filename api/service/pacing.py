@@ -1,5 +1,6 @@
 """How fast a tenant may ask, and an API key submit and send pictures."""
 
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -53,15 +54,19 @@ class Pacing:
 
         Raises `errors.TooManyRequestsError` and `errors.PayloadTooLargeError`.
         """
-        pace = await self.generations(caller, submission.count)
         await self.bytes(caller, sent_bytes(submission))
-        return pace
+        return await self.generations(caller, submission.count)
 
     async def generations(self, caller: access.Caller, count: int) -> access.Pace | None:
         """Count generations that a key asks for. Returns and raises as `submission`."""
         if caller.key_id is None or caller.rights.per_minute is None:
             return None
         return await self._ledger.run(ledger_access.pace(caller.key_id, caller.rights.per_minute, count))
+
+    async def give_back(self, caller: access.Caller, count: int) -> None:
+        """Generations that were counted came to nothing, or were counted before."""
+        with contextlib.suppress(errors.StoreUnavailableError):
+            await self.generations(caller, -count)
 
     async def bytes(self, caller: access.Caller, sent: int) -> None:
         """Count pictures that a key sends. Raises as `submission`."""

@@ -129,7 +129,7 @@ class ResultView:
         return references, stored(edit.mask)
 
 
-RECENT_S = 600.0
+RECENT_S = 60.0
 """An end this long ago was written by replicas, or these are not there: clocks may differ by most of it."""
 
 

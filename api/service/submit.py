@@ -17,6 +17,7 @@ from api.service import checks, rights
 from api.service.accepted import Accepted
 from api.service.archive import Archive
 from api.service.budgets import Budgets, month
+from api.service.inputs import Inputs, ObjectStore, are_to_be_stored
 from api.service.pacing import Pacing, sent_bytes
 from api.service.retention import Retention
 from storage import traces
@@ -25,24 +26,8 @@ from storage.ledger import call, expiry, records
 
 log = logging.getLogger(__name__)
 
-ORPHANS_S = 3600
-"""After which pictures are deleted that were stored for a submission which was never recorded."""
-
 SMALL = 256 * 1024
 """Pictures of so many bytes are hashed at once; more take longer than other requests should wait."""
-
-
-class ObjectStore(Protocol):
-    """Where pictures go."""
-
-    async def put(self, key: str, body: bytes, content_type: str) -> None:
-        """Store. Raises `errors.ObjectsUnavailableError`."""
-
-    async def copy(self, source: str, key: str) -> None:
-        """Store again under another key. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""
-
-    async def delete_prefix(self, prefix: str) -> int:
-        """Remove everything below a prefix. Raises `errors.ObjectsUnavailableError`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +73,7 @@ class Submitter:
         self._known = known
         self._ledger = ledger
         self._archive = archive
-        self._objects = objects
+        self._inputs = Inputs(ledger, objects)
         self._router = router
         self._send_ticket = send_ticket
         self._limits = limits
@@ -127,15 +112,13 @@ class Submitter:
         submission = self._retention.applied(submission, caller)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
         seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
-        request = (tenant, submission.idempotency_key or "") if ids else None
+        before = expiry.Acceptance.of(submission, tenant, ids[0]) if ids else None
         ids = ids or [str(uuid.uuid4()) for _ in range(submission.count)]
         prefix = f"inputs/{tenant}/{ids[0]}/"
-        stored = any(isinstance(one, edits.SentPicture | edits.KeptPicture) for one in edit.pictures)
-        if stored:
-            # Should this process die before the ledger knows them, somebody deletes them; `create` then sets their own time.
-            await self._ledger.run(expiry.keep(prefix, seconds=ORPHANS_S, request=request))
+        stored = are_to_be_stored(edit) and await self._inputs.announce(prefix, accepted_as=before)
         try:
-            edit = await self._with_stored_pictures(edit, prefix)
+            if stored:
+                edit = await self._inputs.store(edit, prefix)
             seeded = submission.model_copy(update={"edit": edit.model_copy(update={"seed": seed})})
             creation = records.create(
                 seeded,
@@ -156,12 +139,15 @@ class Submitter:
             # The ledger may have accepted it and only the answer was lost: its inputs must be there.
             raise
         except errors.DarkroomError:
+            await self._pacing.give_back(caller, submission.count)
             # What was accepted under the same ids before has its pictures there.
-            if stored and request is None:
-                await self._discard(prefix)
+            if stored and before is None:
+                await self._inputs.discard(prefix)
             raise
-        if receipt.replayed and receipt.ids != tuple(ids) and stored:
-            await self._discard(prefix)
+        if receipt.replayed:
+            await self._pacing.give_back(caller, submission.count)
+            if receipt.ids != tuple(ids) and stored:
+                await self._inputs.discard(prefix)
         if receipt.needs_ticket:
             self._send_ticket(route.queue)
         log.info("accepted %s", " ".join(receipt.ids))
@@ -224,26 +210,3 @@ class Submitter:
         limit_s = self._limits.execution_limit_of(submission)
         reserve = self._budgets.liability(submission.edit, route.gpu_types, limit_s)
         return records.Allowance(budget=budget, reserve=reserve)
-
-    async def _with_stored_pictures(self, edit: edits.Edit, prefix: str) -> edits.Edit:
-        async def stored(picture: edits.Picture, key: str) -> edits.Picture:
-            if isinstance(picture, edits.KeptPicture):
-                await self._objects.copy(picture.key, key)
-            elif isinstance(picture, edits.SentPicture):
-                await self._objects.put(key, picture.data, picture.content_type)
-            else:
-                return picture
-            return edits.StoredPicture(key=key)
-
-        keys = (*(f"{prefix}{n}" for n in range(len(edit.references))), f"{prefix}mask")
-        storing = [asyncio.ensure_future(stored(*pair)) for pair in zip(edit.pictures, keys, strict=False)]
-        # Side by side; when one fails, what the others stored is removed once they are over.
-        await asyncio.gather(*storing, return_exceptions=True)
-        places = iter([task.result() for task in storing])
-        return edit.with_pictures(lambda _: next(places))
-
-    async def _discard(self, prefix: str) -> None:
-        try:
-            await self._objects.delete_prefix(prefix)
-        except errors.ObjectsUnavailableError:
-            return  # the caller learns of the first fault, not of this one

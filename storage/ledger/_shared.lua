@@ -359,7 +359,7 @@ local function settle(record, status, at_ms, delete_ms, fields)
   if record.keep_ms then erase_later(record, at_ms) end
   if status ~= 'succeeded' and record.status == 'processing' then
     -- Its worker may be about to store a result, and may die before it removes it again.
-    delete_ms = math.max(delete_ms, at_ms + tonumber(record.execution_limit_s or 0) * 1000 + STORING_MS)
+    delete_ms = math.max(delete_ms, at_ms + (tonumber(record.execution_limit_s) or 0) * 1000 + STORING_MS)
   end
   redis.call('ZADD', KEY.expiring, integer(delete_ms), record.results)
   if record.inputs then

@@ -8,7 +8,7 @@ import pytest
 
 from storage import keys
 from storage.contracts import errors
-from storage.ledger import archive, call, records, webhooks
+from storage.ledger import archive, erasure, records, webhooks
 from storage.objects import Objects
 from tests.stores.archived import (
     HOOK,
@@ -91,36 +91,57 @@ def test_a_retry_keeps_its_result_though_a_list_of_the_failure_is_worked_on(
     )
 
 
-class Changing:
-    """A ledger on which a record changes just before it is to leave."""
-
-    def __init__(self, desk: Desk, id_: str) -> None:
-        self._desk, self._id = desk, id_
-
-    def run(self, one: call.Call[Any]) -> Any:
-        if one.script == "archived":
-            self._desk.connection.hset(keys.GENERATION + self._id, "changed", "1")
-        return self._desk.run(one)
-
-
-def test_what_a_move_left_is_not_deleted_under_the_next_one(
+def test_what_a_dead_archiver_left_is_not_deleted_under_the_next_one(
     desk: Desk, objects: Objects, face: Face, tenant: str
 ) -> None:
     id_ = finished(desk, tenant)
-    Archiver(Changing(desk, id_), objects, after_s=NOW).move()
-    assert is_here(desk, id_)
-    assert stored(objects, tenant) == [f"records/{tenant}/{id_}.json"]
+    (request,) = desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",)))
+    objects.put(request.archived[0].key, request.archived[0].encoded(), "application/json")
 
     def taken_over() -> None:
         _is_time_for_all(desk)
         sweep(desk, Archiver(desk.ledger, objects, after_s=NOW), objects)
-        moved(desk, objects)
+        _moved_at_once(desk, objects, id_)
 
+    _is_time_for_all(desk)
     slow = Paused(objects, "delete", taken_over)
     housekeeping(desk.ledger, slow, Archiver(desk.ledger, slow, after_s=NOW)).delete_expired()  # type: ignore[arg-type]
-    moved(desk, objects)
+    _moved_at_once(desk, objects, id_)
     assert not is_here(desk, id_)
     assert face.read(id_, tenant).status == "succeeded"
+
+
+def _moved_at_once(desk: Desk, objects: Objects, id_: str) -> None:
+    """As some minutes later, when whoever moved it before may not any more."""
+    desk.connection.zadd(keys.ARCHIVING, {id_: 1}, xx=True)
+    moved(desk, objects)
+
+
+def test_one_that_cannot_be_written_holds_up_no_other(desk: Desk, objects: Objects, tenant: str) -> None:
+    ids = [finished(desk, tenant) for _ in range(2)]
+
+    def fails() -> None:
+        raise errors.ObjectsUnavailableError("no")
+
+    with pytest.raises(errors.ObjectsUnavailableError):
+        Archiver(desk.ledger, Paused(objects, "put", fails), after_s=NOW).move()  # type: ignore[arg-type]
+    moved(desk, objects)
+    assert not any(is_here(desk, id_) for id_ in ids), "at once"
+
+
+def test_what_a_dead_archiver_holds_is_passed_over(desk: Desk, objects: Objects, tenant: str) -> None:
+    held = [finished(desk, tenant) for _ in range(3)]
+    desk.run(archive.archivable(after_s=NOW, gather_s=NOW, lists=("expiry/a.json",)))
+    ready = [finished(desk, tenant) for _ in range(2)]
+    moved(desk, objects)
+    assert [is_here(desk, id_) for id_ in (*held, *ready)] == [True, True, True, False, False]
+
+
+def test_a_record_without_a_readable_limit_is_erased(desk: Desk, tenant: str) -> None:
+    id_ = finished(desk, tenant)
+    desk.connection.hset(keys.GENERATION + id_, "execution_limit_s", "damaged")
+    assert desk.run(erasure.erase(id_, tenant)) is not None
+    assert not is_here(desk, id_)
 
 
 @pytest.mark.parametrize("before", ["cancelled", "failed", "requeued", "processing"])
@@ -171,8 +192,9 @@ def test_nothing_is_written_after_a_long_pause(
     desk: Desk, objects: Objects, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id_ = finished(desk, tenant)
-    monkeypatch.setattr(archive, "LAST_WRITE_S", 0.0)
-    moved(desk, objects)
+    monkeypatch.setattr(archive, "LAST_WRITE_S", -1.0)
+    with pytest.raises(errors.ObjectsUnavailableError):
+        moved(desk, objects)
     assert is_here(desk, id_)
     assert stored(objects, tenant) == []
 

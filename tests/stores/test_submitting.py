@@ -15,6 +15,7 @@ from api.service.retention import Retention
 from api.service.submit import Route, Submitter
 from storage import keys
 from storage.contracts import access, edits, errors, submissions
+from storage.ledger import records
 from storage.objects import Objects
 from storage.settings import StoreSettings
 from tests.stores.archived import Async, is_here, moved
@@ -101,14 +102,21 @@ def test_its_pictures_stay_with_its_archived_record(desk: Desk, objects: Objects
     assert _due_ms(desk) is None, "the archive's list says when they go"
 
 
-def test_its_pictures_stay_though_storing_them_again_fails(
-    desk: Desk, objects: Objects, store: Store, submitting: Submitting
-) -> None:
+def test_its_pictures_are_not_stored_again(desk: Desk, objects: Objects, store: Store, submitting: Submitting) -> None:
     asyncio.run(submitting().submit(_line(), CALLER, ids=IDS))
     store.is_down = True
-    with pytest.raises(errors.ObjectsUnavailableError):
-        asyncio.run(submitting().submit(_line(), CALLER, ids=IDS))
+    assert asyncio.run(submitting().submit(_line(), CALLER, ids=IDS)).replayed
     assert objects.get(f"{PREFIX}0") == b"a picture"
+
+
+def test_pictures_of_a_line_that_was_cancelled_since_do_not_come_back(
+    desk: Desk, objects: Objects, submitting: Submitting
+) -> None:
+    asyncio.run(submitting().submit(_line(), CALLER, ids=IDS))
+    desk.run(records.cancel(IDS[0], CALLER.tenant))
+    objects.delete_prefix(PREFIX)
+    assert asyncio.run(submitting().submit(_line(), CALLER, ids=IDS)).replayed
+    assert not objects.entries(PREFIX)
 
 
 def test_pictures_of_what_was_never_accepted_go_within_an_hour(

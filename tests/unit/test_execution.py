@@ -178,6 +178,7 @@ def test_quantised_weights_take_half_the_bytes() -> None:
     assert _bytes(fp8.Fp8Linear(linear)) == pytest.approx(_bytes(linear) / 2, rel=0.01)
 
 
+@pytest.mark.timeout(900)
 def test_compiled_layers_give_nearly_the_same_picture_and_can_be_given_up(
     weights: Path, resident: Callable[[str], Denoising]
 ) -> None:

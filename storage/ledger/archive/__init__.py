@@ -5,10 +5,10 @@ moment that the record leaves. All generations of a request go together, since o
 listed as expired beforehand, so that nothing is left behind by whoever dies; every step may be repeated.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -88,7 +88,7 @@ class Archived(Frozen):
         return self.model_dump_json(exclude_none=True).encode()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """All generations of a request, each with a stamp of the record as it was read; nobody else moves them until `held` (ms)."""
 
@@ -179,6 +179,11 @@ def archived(requests: Sequence[Request], lists: Mapping[str, int]) -> Call[tupl
         "events_ms": EVENTS_KEPT_S * 1000,
     }
     return Call(script="archived", arguments=(json.dumps(asked),), decode=lambda reply: tuple(map(bool, reply)))
+
+
+def let_go(requests: Sequence[Request]) -> Call[tuple[bool, ...]]:
+    """These requests were not written, or not all of them: others may move them at once."""
+    return archived([dataclasses.replace(one, stamps=("",) * len(one.stamps)) for one in requests], {})
 
 
 def is_archived(found: Archived) -> Call[bool]:

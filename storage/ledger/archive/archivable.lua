@@ -60,6 +60,8 @@ for i = 1, #ready, 2 do
           redis.call('ZSCORE', KEY.erasing, record.id) or '', flat,
         }
         redis.call('ZADD', KEY.expiring, held, archived_at(record))
+        -- Others are looked at meanwhile.
+        redis.call('ZADD', KEY.archiving, 'XX', integer(tonumber(held) - tonumber(ARGV[1])), record.id)
       end
       local inputs = first.inputs or ''
       requests[#requests + 1] = {

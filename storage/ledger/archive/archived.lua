@@ -28,10 +28,16 @@ local function listed(prefix)
   if due and due > at then redis.call('ZREM', KEY.expiring, prefix) end
 end
 
--- What was written of a generation that did not move. Should it be here, it is found to be so before anything is deleted.
+-- What was written of a generation that did not move: it stays where its record is here, which goes another time.
 local function left_over(one)
-  local is_known = redis.call('EXISTS', KEY.generation .. one.id) == 1 or archive_entry_of(one)
-  if is_held(archived_at(one)) or not is_known then redis.call('ZADD', KEY.expiring, integer(at), archived_at(one)) end
+  local key = archived_at(one)
+  local completed = redis.call('HGET', KEY.generation .. one.id, 'completed_ms')
+  if completed and is_held(key) then
+    redis.call('ZREM', KEY.expiring, key)
+    redis.call('ZADD', KEY.archiving, 'XX', completed, one.id)
+  elseif is_held(key) or redis.call('EXISTS', KEY.generation .. one.id) == 0 and not archive_entry_of(one) then
+    redis.call('ZADD', KEY.expiring, integer(at), key)
+  end
 end
 
 local all_held = true

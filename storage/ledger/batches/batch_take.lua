@@ -10,6 +10,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.batch_turns, '-inf', integer
     local held = integer(at + tonumber(ARGV[1]))
     redis.call('ZADD', KEY.batch_turns, held, id)
     redis.call('HSET', key, 'held', held)
+    -- What is written of it from here on is newer.
+    redis.call('HDEL', key, 'overwritten')
     return { held, redis.call('HGETALL', key) }
   end
 end

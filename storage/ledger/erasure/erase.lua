@@ -66,8 +66,8 @@ redis.call('ZADD', KEY.expiring, integer(at + spare_ms), record.results)
 if not redis.call('ZSCORE', KEY.expiring, archived_at(record)) then redis.call('ZADD', KEY.expiring, integer(at), archived_at(record)) end
 -- Both once more, when what is under way has come: a worker may be about to store a result, or an archiver the record, and may die
 -- before it removes it again. Under names of their own, since what is there by now does not wait for that.
-if tonumber(record.token) > 0 then
-  local late_ms = tonumber(record.execution_limit_s) * 1000 + STORING_MS
+if (tonumber(record.token) or 0) > 0 then
+  local late_ms = (tonumber(record.execution_limit_s) or 0) * 1000 + STORING_MS
   redis.call('ZADD', KEY.expiring, integer(at + late_ms), (string.gsub(record.results, '/$', '')))
 end
 if record.completed_ms then

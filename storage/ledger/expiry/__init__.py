@@ -2,19 +2,34 @@
 
 from dataclasses import dataclass
 
+from storage.contracts import submissions
 from storage.ledger.call import Call
 
 HOLD_S = 120.0
 """Longer than a call of the object store takes with all its retries."""
 
 
-def keep(prefix: str, *, seconds: float, request: tuple[str, str] | None = None) -> Call[int]:
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """How the ledger knows that it accepted a generation before: by its request's idempotency key, or as a line of a batch."""
+
+    request: str
+    batch: str
+    id: str
+
+    @classmethod
+    def of(cls, submission: submissions.Submission, tenant: str, id_: str) -> "Acceptance":
+        """That of a submission's first generation."""
+        return cls(request=f"{tenant}:{submission.idempotency_key or ''}", batch=submission.batch or "", id=id_)
+
+
+def keep(prefix: str, *, seconds: float, unless: Acceptance | None = None) -> Call[bool]:
     """Have the objects below a prefix deleted after a while, or later where that is known already.
 
-    `request` is the tenant and the idempotency key of the one that they belong to; if it was accepted before, nothing changes.
+    False, and nothing changes, where what they are for was accepted before.
     """
-    known = ":".join(request) if request else ""
-    return Call(script="keep", arguments=(prefix, int(seconds * 1000), known), decode=int)
+    known = (unless.request, unless.batch, unless.id) if unless else ("", "", "")
+    return Call(script="keep", arguments=(prefix, int(seconds * 1000), *known), decode=bool)
 
 
 @dataclass(frozen=True, kw_only=True)
