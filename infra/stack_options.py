@@ -188,7 +188,7 @@ def addresses(options: Options, kept: Mapping[str, str], through: Callable[[int]
 
 
 def store_settings(environment: Mapping[str, str]) -> StoreSettings:
-    """The stores as an environment names them."""
+    """The stores as an environment names them, and how long Redis may take."""
     secret = environment.get("S3_SECRET_ACCESS_KEY")
     settings = StoreSettings(
         REDIS_URL=SecretStr(environment["REDIS_URL"]),
@@ -197,5 +197,9 @@ def store_settings(environment: Mapping[str, str]) -> StoreSettings:
         S3_ACCESS_KEY_ID=environment.get("S3_ACCESS_KEY_ID"),
         S3_SECRET_ACCESS_KEY=SecretStr(secret) if secret else None,
     )
-    named = {"s3_bucket": environment.get("S3_BUCKET"), "s3_region": environment.get("S3_REGION")}
+    named: dict[str, str | float | None] = {
+        "s3_bucket": environment.get("S3_BUCKET"),
+        "s3_region": environment.get("S3_REGION"),
+        "redis_timeout_s": float(environment.get("DARKROOM_REDIS_TIMEOUT_S", 0)),
+    }
     return settings.model_copy(update={name: value for name, value in named.items() if value})
