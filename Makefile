@@ -10,7 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-scaling bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-ceph test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
+.PHONY: help demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-scaling bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-ceph test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 22
 
 demo: .venv/.embedded  ## set up, edit a photograph through the whole service, stop
 	$(BIN)/python -m infra.demo

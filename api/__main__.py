@@ -4,12 +4,12 @@ import contextlib
 import sys
 
 import uvicorn
-from pydantic import ValidationError
 
 from api.app import create_app
 from api.http.connections import Limits, protocol
 from api.settings import ApiSettings
 from storage import logs, traces
+from storage.settings import reason
 
 START_FAILED = 3
 """Exit status, as uvicorn has it."""
@@ -21,8 +21,8 @@ def main() -> None:
         settings = ApiSettings()
         logs.configure(settings)
         settings.read_catalog()
-    except (ValidationError, ValueError) as exc:
-        sys.exit(f"darkroom api: {exc}")
+    except ValueError as exc:
+        sys.exit(f"darkroom api: {reason(exc)}")
     with traces.told(settings, "darkroom-api"):
         _serve(settings)
 

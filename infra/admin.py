@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import redis
 from pydantic import SecretStr
@@ -78,6 +79,11 @@ def main() -> None:
                 print(f"{_BACKUP[arguments.command](connection, arguments.file)} keys")
             else:
                 _RUN.get(arguments.command, _run)(RedisLedger(connection), arguments)
+    except errors.StoreUnavailableError as exc:
+        at = urlsplit(settings.redis_url.get_secret_value()).netloc.rpartition("@")[2]
+        sys.exit(
+            f"darkroom-admin: {exc}: {at}, as REDIS_URL names it or a stack's folder (DARKROOM_DATA_DIR, default .data)"
+        )
     except (errors.DarkroomError, backup.BackupError, redis.RedisError, OSError) as exc:
         sys.exit(f"darkroom-admin: {exc}")
     except (ValueError, KeyError) as exc:

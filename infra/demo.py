@@ -52,7 +52,10 @@ def _edit(stack: embedded.Stack) -> None:
         f"\nSaved     {target} ({generation['width']}x{generation['height']}, {generation['fit']}, seed {generation['seed']})"
     )
     print(f"URL       {generation['result_url']}")
-    print(f"Expires   {datetime.fromtimestamp(generation['expires_at'], UTC):%Y-%m-%d %H:%M:%S} UTC, after seven days")
+    print(
+        f"Expires   {datetime.fromtimestamp(generation['expires_at'], UTC):%Y-%m-%d %H:%M:%S} UTC, after seven days"
+        " (of a service that runs: this one stops now)"
+    )
     print(f"Time      {queued} ms queued + {executing} ms executing + {total_ms - queued - executing} ms overhead")
     print(f"Weights   {generation['weights']['name']}: {generation['weights']['note']}")
 

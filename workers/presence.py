@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import redis
-from pydantic import ValidationError
 
 from storage import fleet, logs
+from storage.settings import reason
 from workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -70,5 +70,5 @@ def start(kind: type[Settings], run: Callable[[Settings], None]) -> None:
         settings = kind()
         logs.configure(settings)
         run(settings)
-    except (ValidationError, ValueError) as exc:
-        sys.exit(f"darkroom worker: {exc}")
+    except ValueError as exc:
+        sys.exit(f"darkroom worker: {reason(exc)}")

@@ -73,7 +73,9 @@ class Calls:
         try:
             answer = self._outside.exchange("POST", url, headers=headers, content=body, max_bytes=MAX_ANSWER_BYTES)
         except RefusedError:
-            return Outcome(text="the address may not be called", is_final=True)
+            return Outcome(
+                text="the address may not be called: it is not public, nor in DARKROOM_FETCH_ALLOWED", is_final=True
+            )
         except NoPublicAddressError as exc:
             # No receiver that is down: its name may be mended, and nobody is woken for it.
             return Outcome(text=str(exc), took_ms=took_ms())

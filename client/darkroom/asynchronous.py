@@ -202,6 +202,8 @@ class AsyncClient:
                         await source.response.aread()
                         raise answers.fault_of(source.response)
                     async for message in source.aiter_sse():
+                        if not message.data:
+                            continue  # a comment that keeps the connection alive, which the decoder takes for an event
                         cursor, failures = message.id or cursor, 0
                         yield Event(cursor=cursor or "", type=message.event, data=json.loads(message.data))
             except answers.BROKEN as exc:

@@ -97,6 +97,7 @@ def test_programs_get_json_and_the_picture_goes_to_standard_output(
         (("edit", "{photo}", "x", "-o", "x.gif"), 2, "ends in .webp, .jpg or .png"),
         (("edit", "{photo}", "x", "-o", "x.png", "--format", "jpg"), 2, "--format is jpg"),
         (("edit", "{photo}", "x", "--size", "big"), 2, "such as 1024x768"),
+        (("edit", "{photo}", "x", "-o", "{photo}"), 2, "would replace the picture itself"),
         (("edit", "{photo}", "x", "--set", "seed"), 2, "name=value"),
         (("edit", "nowhere.png", "x"), 2, "nowhere.png"),
         (("edit", "{photo}", "x", "-m", "nope"), 3, "darkroom models"),

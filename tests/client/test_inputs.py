@@ -144,6 +144,24 @@ async def test_what_changes_something_is_repeated_with_an_idempotency_key_alone(
     assert len(asked) == times
 
 
+async def test_comments_that_keep_a_stream_alive_are_no_events() -> None:
+    body = (
+        b': keep-alive\n\nid: 1-0\nevent: media_generation_started\ndata: {"n": 1}\n\n: keep-alive\n\n: keep-alive\n\n'
+    )
+    body += b'id: 2-0\nevent: media_generation_completed\ndata: {"n": 2}\n\n'
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=body, headers={"Content-Type": "text/event-stream"})
+
+    async with darkroom.AsyncClient("http://127.0.0.1:9", "key") as client:
+        client._http = httpx.AsyncClient(base_url=client.url, transport=httpx.MockTransport(answer))
+        events = client.events()
+        told = [await anext(events) for _ in range(2)]
+    assert [(one.cursor, one.type, one.data) for one in told] == [
+        ("1-0", "media_generation_started", {"n": 1}), ("2-0", "media_generation_completed", {"n": 2}),
+    ]  # fmt: skip
+
+
 async def test_a_model_that_loads_long_is_waited_for() -> None:
     asked: list[httpx.Request] = []
 

@@ -278,7 +278,8 @@ def test_a_webhook_into_our_own_network_is_not_called(stack: embedded.Stack, rut
         record = keys.GENERATION + job["id"].removeprefix("sync-").removesuffix("-u1")
         with contextlib.closing(connections.connect(stack.store)) as connection:
             told = eventually(lambda: connection.hget(record, "called_completed"))
-    assert (received, told) == ([], "the address may not be called")
+    assert received == []
+    assert told.startswith("the address may not be called")
 
 
 @pytest.fixture

@@ -118,6 +118,6 @@ def test_a_ping_says_what_the_receiver_answered(ilse: Tenant, hooks: tuple[str, 
     assert (told["outcome"], told["status"]) == ("answered 503", 503)
     assert _bodies(calls)[0]["type"] == "ping"
     private = ilse.post("/api/ai/webhooks/ping", {"url": "http://127.0.0.1:6379/"}).json()
-    assert (private["outcome"], private["status"]) == ("the address may not be called", None)
+    assert (private["outcome"][:29], private["status"]) == ("the address may not be called", None)
     assert ilse.post("/api/ai/webhooks/ping", {"url": "nonsense"}).status_code == 400
     assert ilse.post("/api/ai/webhooks/ping").status_code == 400

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,23 @@ def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", used))
+
+
+def test_asked_twice_make_up_ends_before_what_is_being_edited(tmp_path: Path, tiny: str) -> None:
+    port = free_port()
+    with _up(
+        tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEYS=json.dumps(TENANTS), DARKROOM_MODELS='["slower"]'
+    ) as process:
+        _first_lines(process, 4)
+        alice = Tenant(f"http://127.0.0.1:{port}", "alice", TENANTS["alice"])
+        id_ = alice.enqueue(tiny, model="slower", num_inference_steps=50)
+        eventually(lambda: (alice.get(f"/api/ai/queue/{id_}").json()["progress"] or {}).get("step"))
+        asked = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert "Ctrl-C again" in "".join(_first_lines(process, 3))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert time.monotonic() - asked < 15, "it would have taken twenty seconds"
 
 
 def test_should_the_stack_itself_be_killed_its_children_go_too(tmp_path: Path) -> None:
@@ -129,6 +147,9 @@ def test_a_folder_in_use_is_said_to_be(stack: embedded.Stack) -> None:
 
 def test_a_bad_setting_stops_the_start_naming_it(tmp_path: Path) -> None:
     assert "lease_s" in _complaint(tmp_path, DARKROOM_LEASE_S="soon").lower()
+    said = _complaint(tmp_path / "other", DARKROOM_FETCH_ALLOWED="localhost:80")
+    assert "DARKROOM_FETCH_ALLOWED must be JSON" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("value", ["eight", "70000", "-1"])

@@ -191,3 +191,10 @@ def test_what_an_operator_paused_waits_and_says_so(stack: embedded.Stack, tiny: 
     assert "nothing is paused" in darkroom_admin(stack, "paused").stdout
     unknown = darkroom_admin(stack, "pause", "model", "nope")
     assert (unknown.returncode, "Model not found: nope" in unknown.stderr) == (1, True)
+
+
+def test_an_operator_is_told_which_store_does_not_answer(stack: embedded.Stack) -> None:
+    told = darkroom_admin(stack, "parked", REDIS_URL="redis://:a-password@127.0.0.1:9/0").stderr
+    assert "does not answer" in told
+    assert "127.0.0.1:9," in told
+    assert "a-password" not in told

@@ -115,5 +115,7 @@ def open_(
     """Open the page in a browser, signed in by a link that works once."""
     with service_of(context).open() as client:
         url = f"{client.url}/#sign-in={client.token('page')}"
-    if link or typer.launch(url) != 0:
-        printing.out.print(url, markup=False)
+    # A machine without a browser says nothing of it.
+    printing.out.print(url, markup=False)
+    if not link:
+        typer.launch(url)

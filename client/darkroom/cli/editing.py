@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -66,7 +66,9 @@ def edit(
         raise UsageError("edit makes one picture; another --seed makes another")
     if out == "-" and json:
         raise UsageError("--out - and --json both write to standard output")
-    place = _Place(out, format_ or more.pop("output_format", None))
+    place = _Place(
+        out, format_ or more.pop("output_format", None), not_over=[image, *(also or []), *([mask] if mask else [])]
+    )
     asked: dict[str, Any] = {
         "seed": seed, "num_inference_steps": steps, "guidance": guidance, "aspect_ratio": aspect_ratio,
         "output_format": place.format, "profile": model_profile, "gpu_type": gpu, "region": region, "deadline": deadline,
@@ -79,6 +81,8 @@ def edit(
             idempotency_key=uuid.uuid4().hex, **{name: value for name, value in asked.items() if value is not None},
         )  # fmt: skip
     saved = place.save(picture)
+    if note := (picture.generation.raw.get("weights") or {}).get("note"):
+        printing.note(f"Made by {picture.generation.raw['weights']['name']}. {note}")
     if json:
         printing.as_json({**picture.generation.raw, "saved": saved})
     elif saved:
@@ -160,9 +164,15 @@ def _size(size: str | None) -> dict[str, object]:
 class _Place:
     """Where a result is saved, looked at before anything is paid for."""
 
-    def __init__(self, out: str | None, format_: str | None) -> None:
+    def __init__(self, out: str | None, format_: str | None, *, not_over: Sequence[str] = ()) -> None:
         self._out = None if out in (None, "-") else Path(str(out)).expanduser()
         self._is_standard = out == "-"
+        if (
+            self._out
+            and self._out.is_file()
+            and any(Path(one).expanduser().resolve() == self._out.resolve() for one in not_over)
+        ):
+            raise UsageError(f"--out would replace the picture itself: {out}")
         ending = self._out.suffix.lower() if self._out and not self._out.is_dir() else ""
         if ending and ending not in FORMATS:
             raise UsageError(f"--out ends in .webp, .jpg or .png; got {ending}")

@@ -27,7 +27,7 @@ def models(context: typer.Context, json: Json = False) -> None:
     if json:
         printing.as_json(listed)
         return
-    printing.table(("model", "by", "takes", "summary"), (_model_row(one) for one in listed))
+    printing.table(("model", "by", "takes", "weights", "summary"), (_model_row(one) for one in listed))
 
 
 def _model_row(model: Mapping[str, Any]) -> tuple[object, ...]:
@@ -35,7 +35,7 @@ def _model_row(model: Mapping[str, Any]) -> tuple[object, ...]:
     most = capabilities["most_inputs"]
     pictures = "1 picture" if most == 1 else f"1 to {most} pictures"
     takes = f"text, or {pictures}" if capabilities["text_to_image"] else pictures
-    return model["id"], model["developer"]["name"], takes, model["summary"]
+    return model["id"], model["developer"]["name"], takes, model["weights"]["name"], model["summary"]
 
 
 def fleet(context: typer.Context, json: Json = False) -> None:
