@@ -13,7 +13,14 @@ from infra import embedded
 from tests.conftest import PHOTOGRAPH, TENANTS
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/python.md", "docs/command-line.md", "docs/batches.md", "docs/dialects.md", "docs/security.md")
+PAGES = (
+    "README.md",
+    "docs/python.md",
+    "docs/command-line.md",
+    "docs/batches.md",
+    "docs/dialects.md",
+    "docs/security.md",
+)
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SETTING_UP = re.compile(r"^(make|pip|docker|darkroom-admin) ", re.MULTILINE)
 """What sets things up is tried by what calls it: the test run itself, and the tests of those commands."""
