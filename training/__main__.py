@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="when to stop; what was reached is kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fall", action="store_true", help="let the learning rate fall towards the end of the minutes")
+    parser.add_argument("--second", action="store_true", help="examine by the second set of held-out sentences")
     parser.add_argument("--clip-alone", action="store_true", help="of the text encoders, let only CLIP learn")
     parser.add_argument("--anew", action="store_true", help="begin with random weights instead of the shipped ones")
     asked = parser.parse_args()
@@ -38,7 +39,7 @@ def main() -> None:
     if asked.stage == "carry":
         carrying.carry()
     elif asked.stage == "examination":
-        logging.info("%s", examination.examine(asked.folder))
+        logging.info("%s", examination.examine(asked.folder, second=asked.second))
     elif asked.stage == "all":
         for name, share in SHARES.items():
             STAGES[name](asked.folder, Limits(minutes=asked.minutes * share, anew=asked.anew, fall=True))

@@ -20,7 +20,7 @@ from training import autoencoder, editor, networks, words
 from training.lessons import NATIVE
 from training.operations import OPERATIONS, Edit
 from training.pictures import Picture, as_array, as_image, grid, held_out
-from training.sentences.held_out import held_out_pairs, held_out_sentences
+from training.sentences.held_out import held_out_pairs, held_out_sentences, second_sentences
 
 log = logging.getLogger(__name__)
 
@@ -88,14 +88,15 @@ def edited(pipe: Any, picture: Picture, sentence: str, seed: int) -> Picture:
     return as_array(output.images[0])
 
 
-def examine(folder: Path) -> dict[str, Any]:
+def examine(folder: Path, *, second: bool = False) -> dict[str, Any]:
     """Write `kontext-mini`, `examination.json` and a grid of before, after and exact; returns the figures.
 
-    Every held-out sentence is tried on one photograph; those that ask for the unknown are right when nothing changes.
+    Every held-out sentence, with `second` of the second set, is tried on one photograph; those that ask for the unknown are right
+    when nothing changes.
     """
     pipe = assemble(folder, folder / "kontext-mini").to(networks.device())
     pipe.set_progress_bar_config(disable=True)
-    photographs, sentences = held_out(*NATIVE), held_out_sentences()
+    photographs, sentences = held_out(*NATIVE), second_sentences() if second else held_out_sentences()
     right: dict[str, list[bool]] = defaultdict(list)
     quality: dict[str, list[float]] = defaultdict(list)
     rows: dict[str, Picture] = {}

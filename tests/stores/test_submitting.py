@@ -15,6 +15,7 @@ from api.service.retention import Retention
 from api.service.submit import Route, Submitter
 from storage import keys
 from storage.contracts import access, edits, errors, submissions
+from storage.ledger import access as ledger_access
 from storage.ledger import records
 from storage.objects import Objects
 from storage.settings import StoreSettings
@@ -154,3 +155,24 @@ def test_what_is_refused_is_kept_no_longer_than_was_agreed(desk: Desk, submittin
     asyncio.run(submitting(alice=1).refuse(refused, CALLER, ids=IDS))
     erased_ms = desk.connection.zscore(keys.ERASING, IDS[0])
     assert abs(erased_ms - desk.now_ms() - DAY_MS) < 60_000  # type: ignore[operator]
+
+
+def test_generations_that_were_not_accepted_or_accepted_before_are_given_back_to_a_keys_rate(
+    desk: Desk, store: Store, submitting: Submitting
+) -> None:
+    caller = access.Caller(tenant="alice", name="key", key_id="k", rights=access.Rights(per_minute=10))
+    store.is_down = True
+    with pytest.raises(errors.ObjectsUnavailableError):
+        asyncio.run(submitting().submit(_line(count=4), caller))
+    store.is_down = False
+    first = asyncio.run(submitting().submit(_line(count=4), caller))
+    with pytest.raises(errors.TooManyRequestsError):
+        asyncio.run(submitting().submit(_line(count=4), caller))
+    desk.connection.delete(f"{keys.API_KEY_PACE}k")
+    again = asyncio.run(submitting().submit(_line(count=4), caller))
+    assert (again.ids, again.replayed) == (first.ids, True)
+    other = asyncio.run(submitting().submit(_line(count=4).model_copy(update={"idempotency_key": "other"}), caller))
+    assert (len(other.ids), other.replayed) == (4, False)
+    with pytest.raises(errors.TooManyRequestsError) as refused:
+        desk.run(ledger_access.pace("k", 10, 1))
+    assert 18 < refused.value.retry_after <= 24, "what it may at once, one, is due when all four are paid for"

@@ -23,6 +23,18 @@ def held_out_sentences() -> list[tuple[str, str, Operation]]:
     return found
 
 
+def second_sentences() -> list[tuple[str, str, Operation]]:
+    """The same of the second set, whose tables name the colour."""
+    operations = {operation.name: operation for operation in OPERATIONS}
+    operations |= {f"{one.colour} {one.phrased_as}": one for one in OPERATIONS if one.colour}
+    found: list[tuple[str, str, Operation]] = []
+    for name, table in tomllib.loads((_FOLDER / "held_out_second.toml").read_text()).items():
+        operation = operations.get(name, NOTHING)
+        told = operation.phrased_as if name in operations else "unknown"
+        found += [(told, sentence, operation) for sentence in table["held_out"]]
+    return found
+
+
 def held_out_pairs() -> list[tuple[str, Edit]]:
     """Every sentence that asks for two operations, and what it means."""
     by_name = {operation.name: operation for operation in OPERATIONS}
