@@ -1,7 +1,8 @@
 -- Requests lie in the object store: their records leave, except those that changed since they were read. What was written of
 -- those, or too late, is to be deleted.
--- ARGV: 1 JSON {lists: [{key, due_ms}], requests: [[{tenant, id, sequence, stamp, until_ms}]], held, events_ms}; `held` is until when they
---       were held, `until_ms` when all of it goes, `lists` the objects that tell what goes when, `events_ms` how long events are kept
+-- ARGV: 1 JSON {lists: [{key, due_ms}], requests: [[{tenant, id, sequence, stamp, until_ms}]], held, events_ms}; `held` is until
+--       when they were held, `until_ms` when all of it goes, `lists` the objects that tell what goes when, `events_ms` how long events
+--       are kept
 -- Returns 1 or 0 for each request
 local asked = cjson.decode(ARGV[1])
 local at, moved, tenants = now_ms(), {}, {}

@@ -1,6 +1,5 @@
 -- What a list tells of that is still as it says, archived and to go now, is listed as expired, ahead of lists that came to be due
--- later: from here on it is deleted as all
--- else is, unless a retry keeps it. What ends is known no more.
+-- later. From here on it is deleted as all else is, unless a retry keeps it. What ends is known no more.
 -- ARGV: 1 JSON [{tenant, id, sequence, until_ms, due_ms, prefixes, is_end, erase}]
 -- Returns 'gone', 'later' or 'due' for each; those with `erase` stay as they are, for the caller to bring back
 local found, at = {}, now_ms()
