@@ -58,7 +58,7 @@ def test_what_a_page_says_to_run_runs(stack: embedded.Stack, tmp_path: Path, pag
 
 
 INSTALL = re.compile(r"pip install '?([\w.\[\]/-]+)")
-FOREIGN = {"gguf", "bitsandbytes"}
+FOREIGN = {"gguf", "bitsandbytes", "openai"}
 """What a page tells to install of others."""
 
 
