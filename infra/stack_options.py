@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -190,16 +191,16 @@ def addresses(options: Options, kept: Mapping[str, str], through: Callable[[int]
 def store_settings(environment: Mapping[str, str]) -> StoreSettings:
     """The stores as an environment names them, and how long Redis may take."""
     secret = environment.get("S3_SECRET_ACCESS_KEY")
+    patience: dict[str, Any] = {}
+    if timeout := environment.get("DARKROOM_REDIS_TIMEOUT_S"):
+        patience["redis_timeout_s"] = timeout
     settings = StoreSettings(
+        **patience,
         REDIS_URL=SecretStr(environment["REDIS_URL"]),
         REDIS_PASSWORD=SecretStr(environment.get("REDIS_PASSWORD", "")),
         S3_ENDPOINT_URL=environment["S3_ENDPOINT_URL"],
         S3_ACCESS_KEY_ID=environment.get("S3_ACCESS_KEY_ID"),
         S3_SECRET_ACCESS_KEY=SecretStr(secret) if secret else None,
     )
-    named: dict[str, str | float | None] = {
-        "s3_bucket": environment.get("S3_BUCKET"),
-        "s3_region": environment.get("S3_REGION"),
-        "redis_timeout_s": float(environment.get("DARKROOM_REDIS_TIMEOUT_S", 0)),
-    }
+    named = {"s3_bucket": environment.get("S3_BUCKET"), "s3_region": environment.get("S3_REGION")}
     return settings.model_copy(update={name: value for name, value in named.items() if value})
