@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Pages that publish client samples; the tests run those they find there.
 export DARKROOM_REFERENCE_PAGES ?= $(wildcard ../shared/reference)
 
-.PHONY: help demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-scaling bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-ceph test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
+.PHONY: help demo up test check format bench-overhead bench-subscribers bench-connections bench-losses bench-fleet bench-growth bench-flood bench-scaling bench-replicas bench-plans bench-gpu bench-gpu-carry bench-gpu-rehearsal test-ceph test-gpu fuzz page-pictures lock pin-images sbom wheels soak soak-failover soak-upgrade clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 22
@@ -58,6 +58,9 @@ bench-flood: .venv/.dev  ## what one key that sends as fast as it can does to th
 
 bench-scaling: .venv/.dev  ## a day in minutes, by workers that the chart's rules scale and by a fixed fleet; needs prometheus
 	$(BIN)/python -m bench.scaling
+
+bench-replicas: .venv/.dev  ## what a replica that is waited for adds to accepting an edit
+	$(BIN)/python -m bench.replicas
 
 bench-plans: .venv/.dev  ## the memory table of MODEL, counted from its architecture
 	$(BIN)/python -m bench.plans $(or $(MODEL),flux-kontext-dev)

@@ -21,6 +21,8 @@ from storage.settings import StoreSettings
 
 T = TypeVar("T")
 
+Command = tuple[str | int | float, ...]
+
 log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
@@ -82,9 +84,15 @@ class Replicas:
         return self.count > 0 and call.script in LASTING
 
     @property
-    def command(self) -> tuple[str | int, ...]:
-        """What waits, after a write on the same connection; its reply counts this server and its replicas."""
-        return "WAITAOF", 1, self.count, self.wait_ms
+    def commands(self) -> Sequence[Command]:
+        """What waits, after a write on the same connection; the last reply counts this server and its replicas.
+
+        `WAITAOF` alone takes up to a second: a replica is asked together with the write, answers before that is on its disk, and
+        tells by itself only once a second. After `WAIT` it has written it when it is asked again: 1.1 ms instead of 1,002.
+        """
+        # 0 would be for ever.
+        first_ms = max(1, self.wait_ms // 4)
+        return ("WAIT", self.count, first_ms), ("WAITAOF", 1, self.count, max(1, self.wait_ms - first_ms))
 
     def lack(self, replies: Sequence[Any]) -> bool:
         """Whether a server without replicas answered: it may be the primary no more, and is to be looked for anew."""
@@ -93,12 +101,9 @@ class Replicas:
         return too_few or any(isinstance(one, Exception) and str(one).startswith("NOREPLICAS") for one in replies)
 
 
-Command = tuple[str | int | float, ...]
-
-
 def _talk(script: Any, call: Call[T], replicas: Replicas) -> Generator[Sequence[Command], Sequence[Any], T]:
     """What is sent for a call, given the replies to what was sent before; returns its outcome."""
-    waiting = [replicas.command] if replicas.awaited_by(call) else []
+    waiting = replicas.commands if replicas.awaited_by(call) else ()
     replies = yield [("EVALSHA", script.sha, 0, *call.arguments), *waiting]
     if isinstance(replies[0], redis.exceptions.NoScriptError):
         replies = yield [("EVAL", script.script, 0, *call.arguments), *waiting]
