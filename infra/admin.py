@@ -132,11 +132,11 @@ def _pause(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
 
 
 def _paused(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
-    found = ledger.run(control.paused())
-    for what, at_ms in sorted(found.items()):
+    paused = ledger.run(control.paused())
+    for what, at_ms in sorted(paused.items()):
         kind, _, name = what.partition(":")
         print(f"{kind} {name}  since {datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}")
-    if not found:
+    if not paused:
         print("nothing is paused")
 
 

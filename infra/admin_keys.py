@@ -58,8 +58,8 @@ def run(ledger: call.Ledger, arguments: argparse.Namespace) -> None:
         _show(key, token)
     elif arguments.keys_command == "rotate":
         overlap_s = arguments.overlap_hours * 3600
-        found = ledger.run(ledger_access.find(arguments.key_id))
-        key, token = ledger_access.rotation(found, now_ms=_now_ms())
+        before = ledger.run(ledger_access.find(arguments.key_id))
+        key, token = ledger_access.rotation(before, now_ms=_now_ms())
         ledger.run(ledger_access.rotate(arguments.key_id, key, by=BY, after_s=overlap_s))
         _show(key, token)
     elif arguments.keys_command == "revoke":

@@ -31,9 +31,9 @@ def main() -> None:
     parser.add_argument("--exceptions", type=Path, default=EXCEPTIONS)
     parser.add_argument("locks", nargs="*", type=Path, default=sorted(LOCKS.glob("*.txt")))
     arguments = parser.parse_args()
-    found, is_complete = _known_faults(arguments.locks, arguments.database)
+    faults, is_complete = _known_faults(arguments.locks, arguments.database)
     excepted = exceptions(tomllib.loads(arguments.exceptions.read_text()), today=datetime.now(UTC).date())
-    left = [fault for fault in found if excepted.isdisjoint(fault["names"])]
+    left = [fault for fault in faults if excepted.isdisjoint(fault["names"])]
     for fault in left:
         print(f"audit: {fault['package']} {fault['version']}: {', '.join(fault['names'])}; mended in {fault['mended']}")
     if not is_complete:
@@ -54,7 +54,7 @@ def exceptions(listed: Mapping[str, Any], *, today: date) -> frozenset[str]:
 
 def _known_faults(locks: Iterable[Path], database: str) -> tuple[Sequence[Mapping[str, Any]], bool]:
     """Each once, and whether the database answered for all locks. Exits where the audit itself fails."""
-    found: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    faults: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for lock in locks:
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--disable-pip", "--format", "json"]
         options = ["--vulnerability-service", "osv", "--osv-url", database, "--timeout", str(LIMIT_S)]
@@ -66,16 +66,16 @@ def _known_faults(locks: Iterable[Path], database: str) -> tuple[Sequence[Mappin
         except ValueError:
             if not any(word in done.stderr for word in UNANSWERED):
                 sys.exit(f"audit: pip-audit failed:\n{done.stderr[-2000:]}")
-            return list(found.values()), False
+            return list(faults.values()), False
         for package in report["dependencies"]:
             for fault in package.get("vulns", ()):
-                found[package["name"], package["version"], fault["id"]] = {
+                faults[package["name"], package["version"], fault["id"]] = {
                     "package": package["name"],
                     "version": package["version"],
                     "names": sorted({fault["id"], *fault["aliases"]}),
                     "mended": ", ".join(fault["fix_versions"]) or "no version",
                 }
-    return list(found.values()), True
+    return list(faults.values()), True
 
 
 if __name__ == "__main__":

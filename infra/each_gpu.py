@@ -51,16 +51,16 @@ def gpus_of(environment: Mapping[str, str]) -> list[str]:
 
 def listed(text: str) -> list[str]:
     """What `nvidia-smi -L` lists: each GPU, or its slices where it is cut into some."""
-    found: list[str] = []
+    uuids: list[str] = []
     whole: str | None = None
     for line in text.splitlines():
         if match := _LISTED.match(line):
             kind, uuid = match.groups()
             if kind == "MIG" and whole is not None:
-                found.remove(whole)
+                uuids.remove(whole)
             whole = uuid if kind == "GPU" else None
-            found.append(uuid)
-    return found
+            uuids.append(uuid)
+    return uuids
 
 
 def environments(gpus: Sequence[str], environment: Mapping[str, str]) -> dict[str, dict[str, str]]:

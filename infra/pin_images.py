@@ -25,19 +25,19 @@ def pin(files: Iterable[Path]) -> None:
     """Rewrite the files. Exits where a digest cannot be found."""
     for file in files:
         file.write_text(
-            _NAMED.sub(lambda found: f"{found['before']}{found['name']}@{_digest(found['name'])}", file.read_text())
+            _NAMED.sub(lambda match: f"{match['before']}{match['name']}@{_digest(match['name'])}", file.read_text())
         )
 
 
 def _digest(name: str) -> str:
     command = ["docker", "buildx", "imagetools", "inspect", name, "--format", "{{.Manifest.Digest}}"]
     try:
-        found = subprocess.run(command, check=False, capture_output=True, text=True)
+        inspected = subprocess.run(command, check=False, capture_output=True, text=True)
     except OSError as exc:
         sys.exit(f"pin_images: docker cannot be run: {exc}")
-    digest = found.stdout.strip()
-    if found.returncode != 0 or not _DIGEST.fullmatch(digest):
-        sys.exit(f"pin_images: no digest of {name}: {found.stderr.strip() or digest}")
+    digest = inspected.stdout.strip()
+    if inspected.returncode != 0 or not _DIGEST.fullmatch(digest):
+        sys.exit(f"pin_images: no digest of {name}: {inspected.stderr.strip() or digest}")
     return digest
 
 

@@ -70,36 +70,36 @@ def connect(settings: StoreSettings) -> redis.Redis:
     """A synchronous client."""
     retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
     options = {"retry": retry, **_options(settings, settings.redis_timeout_s)}
-    found = settings.sentinels
-    if found is None:
+    sentinels = settings.sentinels
+    if sentinels is None:
         url = settings.redis_address
         pool = redis.BlockingConnectionPool.from_url(
             url, max_connections=MOST_CONNECTIONS, timeout=settings.redis_timeout_s, **options
         )
         return redis.Redis.from_pool(pool)
-    asked = {**_options(settings, settings.redis_timeout_s), **found.of_sentinels}
-    known = _by_sentinel(found.addresses, sentinel_kwargs=asked)
-    kind = _TlsConnection if found.has_tls else _Connection
-    named = {"max_connections": MOST_BY_SENTINEL, **options, **found.of_servers, "connection_class": kind}
-    return redis.Redis.from_pool(_pool(found.primary, known, **named))
+    of_sentinels = {**_options(settings, settings.redis_timeout_s), **sentinels.of_sentinels}
+    known = _by_sentinel(sentinels.addresses, sentinel_kwargs=of_sentinels)
+    kind = _TlsConnection if sentinels.has_tls else _Connection
+    named = {"max_connections": MOST_BY_SENTINEL, **options, **sentinels.of_servers, "connection_class": kind}
+    return redis.Redis.from_pool(_pool(sentinels.primary, known, **named))
 
 
 def connect_async(settings: StoreSettings, *, timeout_s: float | None = None) -> redis.asyncio.Redis:
     """An asynchronous client. `timeout_s` replaces the settings' time-out, for readers that block on purpose."""
     retry = AsyncRetry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
     options = {"retry": retry, **_options(settings, timeout_s or settings.redis_timeout_s)}
-    found = settings.sentinels
-    if found is None:
+    sentinels = settings.sentinels
+    if sentinels is None:
         url = settings.redis_address
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, max_connections=MOST_CONNECTIONS, timeout=settings.redis_timeout_s, **options
         )
         return redis.asyncio.Redis.from_pool(pool)
-    asked = {**_options(settings, settings.redis_timeout_s), **found.of_sentinels}
-    known = _by_sentinel_async(found.addresses, sentinel_kwargs=asked)
-    kind = _async_tls if found.has_tls else _async_plain
-    named = {"max_connections": MOST_BY_SENTINEL, **options, **found.of_servers, "connection_class": kind}
-    return redis.asyncio.Redis.from_pool(_async_pool(found.primary, known, **named))
+    of_sentinels = {**_options(settings, settings.redis_timeout_s), **sentinels.of_sentinels}
+    known = _by_sentinel_async(sentinels.addresses, sentinel_kwargs=of_sentinels)
+    kind = _async_tls if sentinels.has_tls else _async_plain
+    named = {"max_connections": MOST_BY_SENTINEL, **options, **sentinels.of_servers, "connection_class": kind}
+    return redis.asyncio.Redis.from_pool(_async_pool(sentinels.primary, known, **named))
 
 
 def is_cancelled() -> bool:

@@ -102,12 +102,12 @@ class Objects:
 
     def get(self, key: str, part: range | None = None) -> bytes:
         """Fetch, all of it or the bytes of `part`. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
-        asked: dict[str, Any] = {} if part is None else {"Range": f"bytes={part.start}-{part.stop - 1}"}
+        headers: dict[str, Any] = {} if part is None else {"Range": f"bytes={part.start}-{part.stop - 1}"}
         with self._call("get"):
             try:
-                body = self._quick.get(key, asked) if self._quick else None
+                body = self._quick.get(key, headers) if self._quick else None
                 if body is None:
-                    body = self._client.get_object(Bucket=self._bucket, Key=key, **asked)["Body"].read()
+                    body = self._client.get_object(Bucket=self._bucket, Key=key, **headers)["Body"].read()
             except (KeyError, self._client.exceptions.NoSuchKey):
                 raise errors.NotFoundError(_GONE) from None
             # Some look-alikes of S3 answer with all of it.

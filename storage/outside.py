@@ -122,9 +122,9 @@ class GuardedBackend(httpcore.NetworkBackend):
         if port not in PORTS:
             raise RefusedError("port")
         literal = _literal(host)
-        found = [literal] if literal else self._resolve(host, port, timeout)
-        if found and all(addresses.is_public(address) for address in found):
-            return str(found[0])
+        candidates = [literal] if literal else self._resolve(host, port, timeout)
+        if candidates and all(addresses.is_public(address) for address in candidates):
+            return str(candidates[0])
         if literal:
             raise RefusedError("address")
         raise NoPublicAddressError

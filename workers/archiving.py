@@ -116,9 +116,9 @@ class Archiver:
         self._objects.put(key, body, "application/json")
 
     def _restore(self, lapse: Lapse) -> None:
-        found = self._found(lapse.tenant, [lapse.id])
-        if found:
-            self._ledger.run(archive.restore([*found, *self._found(lapse.tenant, found[0].siblings)]))
+        records = self._found(lapse.tenant, [lapse.id])
+        if records:
+            self._ledger.run(archive.restore([*records, *self._found(lapse.tenant, records[0].siblings)]))
 
     def _found(self, tenant: str, ids: Sequence[str]) -> list[archive.Archived]:
         keys = [key for id_ in ids if (key := archive.key_of(tenant, id_)) is not None]

@@ -174,28 +174,28 @@ class Housekeeping:
         until = time.monotonic() + DELETING_S
         while time.monotonic() < until:
             # Asked for one by one: a generation that is tried anew keeps what its prefix will hold.
-            held = self._ledger.run(expiry.expired())
-            if held is None:
+            expired = self._ledger.run(expiry.expired())
+            if expired is None:
                 return
-            again_ms: int | None = held.taken_ms + round(DELETED_AGAIN_S * 1000)
+            again_ms: int | None = expired.taken_ms + round(DELETED_AGAIN_S * 1000)
             try:
-                again_ms = self._deleted(held)
+                again_ms = self._deleted(expired)
             except errors.StoreUnavailableError:
                 raise
             except errors.TransientError as exc:
-                log.warning("%s is not deleted yet: %s", held.prefix, exc)
+                log.warning("%s is not deleted yet: %s", expired.prefix, exc)
             except Exception:
                 # One list that cannot be read holds up nothing else.
-                log.exception("%s is not deleted; it is tried again", held.prefix)
-            self._ledger.run(expiry.forget(held, again_ms=again_ms))
+                log.exception("%s is not deleted; it is tried again", expired.prefix)
+            self._ledger.run(expiry.forget(expired, again_ms=again_ms))
 
-    def _deleted(self, held: expiry.Expired) -> int | None:
+    def _deleted(self, expired: expiry.Expired) -> int | None:
         """Delete what is below a prefix; when the rest is to go, None when nothing is left."""
-        if held.prefix.startswith(lapses.LISTS):
-            return self._archiver.lapse(held.prefix)
-        while entries := self._objects.entries(held.prefix):
+        if expired.prefix.startswith(lapses.LISTS):
+            return self._archiver.lapse(expired.prefix)
+        while entries := self._objects.entries(expired.prefix):
             # A retry gave it more time. What is stored from here on is not deleted: another attempt has another key.
-            if not self._ledger.run(expiry.is_held(held)):
+            if not self._ledger.run(expiry.is_held(expired)):
                 return None
             for entry in entries:
                 self._objects.delete(entry.key)

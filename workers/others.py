@@ -26,7 +26,7 @@ class Others:
         for one in fleet.text_encoders(present).values():
             for model, state in one["models"].items() if one["region"] == self._region else ():
                 states[model].add(str(state.get("state")))
-        self._encoders = {model: frozenset(found) for model, found in states.items()}
+        self._encoders = {model: frozenset(each) for model, each in states.items()}
         workers = fleet.gpu_workers(present)
         others = [one for name, one in workers.items() if name != self._worker]
         self._warm = tuple(queue for one in others for queue in _warm_queues(one))

@@ -81,9 +81,9 @@ async def _tenant(caller: Annotated[access.Caller, Depends(_caller)]) -> str:
 
 def _with(scope: access.Scope) -> Any:
     async def caller(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> access.Caller:
-        found = await authenticated(request, resources)
-        found.check(scope)
-        return found
+        identified = await authenticated(request, resources)
+        identified.check(scope)
+        return identified
 
     return Depends(caller)
 

@@ -38,8 +38,8 @@ async def download(key: str, request: Request, resources: ResourcesDep, proof: s
         "Accept-Ranges": "bytes",
         "ETag": etag,
     }
-    asked = request.headers.get("if-none-match", "")
-    if etag in asked or asked.strip() == "*":
+    known = request.headers.get("if-none-match", "")
+    if etag in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
     size = await resources.objects.size(key)
     status, part = 200, range(size)

@@ -122,17 +122,17 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("content-length", "0")
         declared = int(length) if length.isdecimal() else 0
-        received, held, is_whole = 0, 0, False
+        received, in_hand, is_whole = 0, 0, False
         until = asyncio.get_running_loop().time() + self._limit_s
 
         def hold(size: int) -> None:
-            nonlocal held
+            nonlocal in_hand
             if size <= SMALL:
                 return
-            if self._held + size - held > self._most_held:
+            if self._held + size - in_hand > self._most_held:
                 raise errors.StoreFullError("The service is receiving as much as it can at once", retry_after=AGAIN_S)
-            self._held += size - held
-            held = size
+            self._held += size - in_hand
+            in_hand = size
 
         async def counted() -> Message:
             nonlocal received, is_whole
@@ -142,13 +142,13 @@ class BodyLimit:
             is_whole = is_whole or not message.get("more_body", False)
             received += len(message.get("body", b""))
             self._check(received)
-            hold(max(held, received))
+            hold(max(in_hand, received))
             return message
 
         def release() -> None:
-            nonlocal held
-            self._held -= held
-            held = 0
+            nonlocal in_hand
+            self._held -= in_hand
+            in_hand = 0
 
         scope[_RELEASE] = release
         try:

@@ -91,10 +91,10 @@ async def listed(resources: Resources, tenant: str, name: str = "") -> list[Uplo
 
 async def one(resources: Resources, tenant: str, name: str) -> Upload:
     """One of a tenant's. Raises `errors.NotFoundError` and `errors.ObjectsUnavailableError`."""
-    found = await listed(resources, tenant, name) if _NAME.fullmatch(name) else []
-    if not found:
+    files = await listed(resources, tenant, name) if _NAME.fullmatch(name) else []
+    if not files:
         raise errors.NotFoundError("file not found")
-    return found[0]
+    return files[0]
 
 
 async def delete(resources: Resources, tenant: str, name: str) -> None:

@@ -33,23 +33,23 @@ class Archive:
 
     async def find(self, id_: str, tenant: str) -> archive.Archived | None:
         """An archived generation. Raises `errors.ObjectsUnavailableError` and `errors.StoreUnavailableError`."""
-        found = await self._read(id_, tenant)
-        if found is None or found.tenant != tenant:
+        generation = await self._read(id_, tenant)
+        if generation is None or generation.tenant != tenant:
             return None
-        return found if await self._ledger.run(archive.is_archived(found)) else None
+        return generation if await self._ledger.run(archive.is_archived(generation)) else None
 
     async def among(
         self, ids: Sequence[str], tenant: str, *, matching: Mapping[str, str], words: str
     ) -> dict[str, generations.Generation]:
         """Those of a page's archived generations that are as asked for. Raises `errors.ObjectsUnavailableError`."""
-        found = {}
+        archived = {}
         for id_, one in zip(ids, await asyncio.gather(*(self._read(id_, tenant) for id_ in ids)), strict=True):
             try:
                 if one is not None and lists.matches(one.record, matching=matching, words=words):
-                    found[id_] = generations.Generation.from_record(one.record, None)
+                    archived[id_] = generations.Generation.from_record(one.record, None)
             except (ValueError, KeyError) as exc:
                 log.warning("%s is left out of a list, its record cannot be read: %s", id_, type(exc).__name__)
-        return found
+        return archived
 
     async def restore(self, id_: str, tenant: str, *, is_going: bool = False) -> bool:
         """Bring a generation and those of its request back to the ledger; whether any is there now, whoever brought it.

@@ -58,9 +58,9 @@ class BatchRunner:
         """Look for what is to be done until cancelled."""
         while not connections.is_cancelled():
             try:
-                held = await self._ledger.run(ledger_batches.take(hold_s=HOLD_S))
-                if held is not None:
-                    await self._work(held)
+                taken = await self._ledger.run(ledger_batches.take(hold_s=HOLD_S))
+                if taken is not None:
+                    await self._work(taken)
                     continue
             except errors.TransientError as exc:
                 log.warning("batches wait: %s", exc)
@@ -69,14 +69,14 @@ class BatchRunner:
                 log.exception("a batch cannot be worked on")
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _work(self, held: ledger_batches.Held) -> None:
-        async with holding(self._ledger, held) as one:
-            await self._go_on(held.batch, one)
+    async def _work(self, taken: ledger_batches.Held) -> None:
+        async with holding(self._ledger, taken) as one:
+            await self._go_on(taken.batch, one)
 
-    async def _go_on(self, batch: batches.Batch, held: Holding) -> None:
+    async def _go_on(self, batch: batches.Batch, hold: Holding) -> None:
         log.info("%s: the batch is %s from line %d", batch.id, batch.phase.value, batch.cursor + 1)
         if batch.phase is batches.Phase.RUNNING or batch.phase is batches.Phase.OVER:
-            await self._finish(batch, held)
+            await self._finish(batch, hold)
             return
         lines, caller = await self._lines(batch), await self._caller(batch)
         if (lines is None or caller is None) and batch.phase is not batches.Phase.CANCELLING:
@@ -91,15 +91,15 @@ class BatchRunner:
             if not part:
                 if batch.phase is not batches.Phase.RETRYING and lines:
                     await self._forget_submissions(batch, lines)
-                await held.step(cursor=cursor, becomes=batches.Phase.RUNNING)
+                await hold.step(cursor=cursor, becomes=batches.Phase.RUNNING)
                 return
             done, wait_s = await self._slice(now, part, caller)
-            now = await held.step(cursor=cursor + done, wait_s=wait_s)
+            now = await hold.step(cursor=cursor + done, wait_s=wait_s)
             if wait_s is not None:
                 return
         if now is not None:
             # Something else is to be done with it: at once, by whoever comes.
-            await held.step(cursor=0)
+            await hold.step(cursor=0)
 
     async def _slice(
         self, batch: batches.Batch, part: Sequence[batches.Line], caller: access.Caller | None
@@ -181,14 +181,14 @@ class BatchRunner:
         await self._objects.put(batch.lines_key, jsonl(bare), "application/jsonl")
         await self._objects.delete_prefix(f"{batch.folder}pictures/")
 
-    async def _finish(self, batch: batches.Batch, held: Holding) -> None:
+    async def _finish(self, batch: batches.Batch, hold: Holding) -> None:
         if batch.over < batch.accepted:
-            await held.step(cursor=0)
+            await hold.step(cursor=0)
             return
         rows = [row async for row in self._rows(batch)]
         await self._objects.put(batch.results_key("jsonl"), manifests.jsonl(rows), "application/jsonl")
         await self._objects.put(batch.results_key("csv"), manifests.csv_file(rows), "text/csv; charset=utf-8")
-        if await held.finish(batch):
+        if await hold.finish(batch):
             log.info("%s: the batch is over", batch.id)
 
     async def _lines(self, batch: batches.Batch) -> list[batches.Line] | None:

@@ -48,8 +48,8 @@ class Eraser:
         erased.objects += await self._batches.erase(tenant)
         while True:
             listing = erasure.ids_of(tenant, below=below, limit=PAGE)
-            found, below = await self._ledger.run(listing)
-            for id_ in found:
+            ids, below = await self._ledger.run(listing)
+            for id_ in ids:
                 await self._erase(id_, tenant, erased, with_events=False)
             if below is None:
                 break

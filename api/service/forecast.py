@@ -207,8 +207,8 @@ class Forecasts:
         """Why a queued generation is not running yet. Raises `errors.StoreUnavailableError`."""
         if generation.status is not generations.Status.QUEUED:
             return None
-        held, model = await self._paused.get(), generation.edit.model
-        if control.holds(held, model=model, tenant=generation.tenant, queue=generation.queue):
+        paused, model = await self._paused.get(), generation.edit.model
+        if control.holds(paused, model=model, tenant=generation.tenant, queue=generation.queue):
             return Waiting(reason="paused")
         states = [one["models"][model] for one in await self._serving(generation)]
         if not states:

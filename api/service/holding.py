@@ -21,12 +21,12 @@ RENEW_S = HOLD_S / 4
 class Holding:
     """A batch that nobody else works on, or that somebody else took."""
 
-    def __init__(self, ledger: call.AsyncLedger, held: ledger_batches.Held) -> None:
+    def __init__(self, ledger: call.AsyncLedger, taken: ledger_batches.Held) -> None:
         self._ledger = ledger
         # Its phase is the one that is worked on, whatever is asked for meanwhile.
-        self._held: ledger_batches.Held | None = held
-        self._last = held
-        self._cursor = held.batch.cursor
+        self._held: ledger_batches.Held | None = taken
+        self._last = taken
+        self._cursor = taken.batch.cursor
         self._lock = asyncio.Lock()
 
     async def step(
@@ -72,9 +72,9 @@ class Holding:
 
 
 @contextlib.asynccontextmanager
-async def holding(ledger: call.AsyncLedger, held: ledger_batches.Held) -> AsyncIterator[Holding]:
+async def holding(ledger: call.AsyncLedger, taken: ledger_batches.Held) -> AsyncIterator[Holding]:
     """Hold a batch on while the block runs, however slowly its lines are submitted or its manifest is written."""
-    one = Holding(ledger, held)
+    one = Holding(ledger, taken)
     renewing = asyncio.create_task(one.renew())
     try:
         yield one

@@ -134,7 +134,7 @@ class Submitter:
                 token=caller.token_id,
                 trace=traces.current(),
             )
-            receipt = await self._ledger.run(creation)
+            created = await self._ledger.run(creation)
         except errors.StoreUnavailableError:
             # The ledger may have accepted it and only the answer was lost: its inputs must be there.
             raise
@@ -144,18 +144,18 @@ class Submitter:
             if stored and before is None:
                 await self._inputs.discard(prefix)
             raise
-        if receipt.replayed:
+        if created.replayed:
             await self._pacing.give_back(caller, submission.count)
-            if receipt.ids != tuple(ids) and stored:
+            if created.ids != tuple(ids) and stored:
                 await self._inputs.discard(prefix)
-        if receipt.needs_ticket:
+        if created.needs_ticket:
             self._send_ticket(route.queue)
-        log.info("accepted %s", " ".join(receipt.ids))
-        traces.note(generation_ids=receipt.ids)
+        log.info("accepted %s", " ".join(created.ids))
+        traces.note(generation_ids=created.ids)
         return Accepted(
-            ids=receipt.ids,
-            cursor=receipt.cursor,
-            replayed=receipt.replayed,
+            ids=created.ids,
+            cursor=created.cursor,
+            replayed=created.replayed,
             is_served=route.is_served,
             submission=seeded,
             tenant=tenant,
@@ -181,8 +181,8 @@ class Submitter:
 
     async def retry(self, id_: str, caller: access.Caller) -> None:
         """Queue a failed generation again, under the same id. Raises as `records.retry`, and `errors.ForbiddenError`."""
-        found = await self._archive.change(records.read(id_, caller.tenant), id_, caller.tenant)
-        rights.check_again(found, caller.rights, self._known)
+        before = await self._archive.change(records.read(id_, caller.tenant), id_, caller.tenant)
+        rights.check_again(before, caller.rights, self._known)
         await self._pacing.generations(caller, 1)
         budget = self._budgets.of(caller.tenant, caller.rights)
         again = records.retry(id_, caller.tenant, self._limits, budget=budget)

@@ -170,7 +170,7 @@ def depth(long: int) -> str:
     )
 
 
-def _creation() -> call.Call[records.Receipt]:
+def _creation() -> call.Call[records.Created]:
     edit = edits.Edit(
         model="paced", prompt="make it black and white", references=(edits.StoredPicture(key=f"inputs/alice/{uuid.uuid4()}/0"),),
         steps=28, guidance=2.5, seed=1, output_format="webp", quality=80,

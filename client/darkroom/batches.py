@@ -147,10 +147,10 @@ def _row(source: Path, number: int, values: dict[str, Any]) -> Row:
     if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
         folder = source if source.is_dir() else source.parent
         path = Path(image).expanduser()
-        found = next((one for one in (path, folder / path) if one.is_file()), None)
-        if found is None:
+        file = next((one for one in (path, folder / path) if one.is_file()), None)
+        if file is None:
             raise ValueError(f"{source}, row {number}: there is no file {image}")
-        image = str(found)
+        image = str(file)
     return Row(custom_id=custom_id, image=image, parameters=values, out=None if out is None else str(out))
 
 

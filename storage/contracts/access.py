@@ -117,10 +117,10 @@ class Caller(Frozen):
             raise errors.ForbiddenError(f"This API key may not do that: it lacks the scope {scope}")
 
 
-def issued(asked: KeyRequest, *, now_ms: int) -> tuple[ApiKey, str]:
+def issued(request: KeyRequest, *, now_ms: int) -> tuple[ApiKey, str]:
     """A new key as it is remembered, and the key itself, which is shown once."""
-    expires_ms = None if asked.expires_in_s is None else now_ms + round(asked.expires_in_s * 1000)
-    return _issued(asked.tenant, asked.label, asked.rights, now_ms, expires_ms)
+    expires_ms = None if request.expires_in_s is None else now_ms + round(request.expires_in_s * 1000)
+    return _issued(request.tenant, request.label, request.rights, now_ms, expires_ms)
 
 
 def rotated(key: ApiKey, *, now_ms: int) -> tuple[ApiKey, str]:

@@ -43,7 +43,7 @@ def opened(settings: StoreSettings) -> Iterator[RedisLedger]:
         yield RedisLedger(connection, Replicas.of(settings))
 
 
-def creation(id_: str) -> call.Call[records.Receipt]:
+def creation(id_: str) -> call.Call[records.Created]:
     return records.create(a_submission(), tenant="alice", ids=[id_], queue=QUEUE, limits=limits(max_active=10**6))
 
 
@@ -148,7 +148,7 @@ def test_nothing_counts_that_no_replica_has_written(settings: StoreSettings, wit
     with opened(settings) as ledger:
         with pytest.raises(errors.StoreUnavailableError, match="No replica has written it yet") as caught:
             ledger.run(creation(id_))
-        assert isinstance(caught.value.outcome, records.Receipt)
+        assert isinstance(caught.value.outcome, records.Created)
 
         class Keeper:
             lease_ms = 60_000

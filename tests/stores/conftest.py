@@ -67,7 +67,7 @@ class Desk:
     def run(self, call: call.Call[T]) -> T:
         return self.ledger.run(call)
 
-    def receive(self, tenant: str = "alice", *, count: int = 1, **changes: object) -> records.Receipt:
+    def receive(self, tenant: str = "alice", *, count: int = 1, **changes: object) -> records.Created:
         asked = {name: changes.pop(name) for name in tuple(changes) if name in submissions.Submission.model_fields}
         terms: dict[str, Any] = {
             "tenant": tenant,

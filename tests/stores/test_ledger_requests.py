@@ -11,11 +11,11 @@ from storage.ledger.records import lists
 from tests.conftest import eventually
 from tests.stores.conftest import Desk, an_edit, limits
 
-HOOK = submissions.Webhook(url="http://example.com/hook", dialect="runpod", moments=("start", "completed"))
+WEBHOOK = submissions.Webhook(url="http://example.com/hook", dialect="runpod", moments=("start", "completed"))
 INTERNAL = errors.InternalError("broken")
 
 
-def accepted(desk: Desk, *, webhook: submissions.Webhook | None = HOOK, ids: tuple[str, ...] = ("one",)) -> str:
+def accepted(desk: Desk, *, webhook: submissions.Webhook | None = WEBHOOK, ids: tuple[str, ...] = ("one",)) -> str:
     return desk.receive(ids=ids, webhook=webhook).ids[0]
 
 
@@ -37,7 +37,7 @@ def test_a_webhook_is_due_at_its_moments_and_held_by_whoever_takes_it(desk: Desk
 
 @pytest.mark.parametrize("ending", ["finish", "fail", "cancel"])
 def test_every_ending_makes_it_due(desk: Desk, ending: str) -> None:
-    id_ = accepted(desk, webhook=HOOK.model_copy(update={"moments": ("completed",)}))
+    id_ = accepted(desk, webhook=WEBHOOK.model_copy(update={"moments": ("completed",)}))
     if ending == "cancel":
         desk.run(records.cancel(id_, "alice"))
     elif ending == "finish":
@@ -79,7 +79,7 @@ def test_of_several_generations_one_webhook_speaks_once_all_are_over(desk: Desk)
 
 
 def test_what_becomes_due_while_it_is_called_is_called_again(desk: Desk) -> None:
-    id_ = accepted(desk, webhook=HOOK.model_copy(update={"moments": ("completed",)}))
+    id_ = accepted(desk, webhook=WEBHOOK.model_copy(update={"moments": ("completed",)}))
     desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
     (calling,) = desk.run(webhooks.due(held_ms=60_000))
     desk.run(records.retry(id_, "alice", limits()))
@@ -89,17 +89,17 @@ def test_what_becomes_due_while_it_is_called_is_called_again(desk: Desk) -> None
 
 
 def test_what_is_retried_is_not_told_of_as_over(desk: Desk) -> None:
-    id_ = accepted(desk, webhook=HOOK.model_copy(update={"moments": ("completed",)}))
+    id_ = accepted(desk, webhook=WEBHOOK.model_copy(update={"moments": ("completed",)}))
     desk.run(claims.fail(desk.claim(), INTERNAL, rest_s=None, max_attempts=3))
     desk.run(records.retry(id_, "alice", limits()))
     assert due(desk) == []
 
 
 def test_one_tenants_webhooks_leave_room_for_anothers(desk: Desk) -> None:
-    hook = HOOK.model_copy(update={"moments": ("completed",)})
+    webhook = WEBHOOK.model_copy(update={"moments": ("completed",)})
     for tenant, count in (("alice", 40), ("bob", 1)):
         for _ in range(count):
-            desk.run(records.cancel(desk.accept(tenant, webhook=hook), tenant))
+            desk.run(records.cancel(desk.accept(tenant, webhook=webhook), tenant))
     share = webhooks.Share(most=3, few=3)
     taken = desk.run(webhooks.due(held_ms=60_000, limit=8, share=share, calling=["alice", "alice"]))
     assert sorted(one.tenant for one in taken) == ["alice", "bob"]
@@ -107,9 +107,9 @@ def test_one_tenants_webhooks_leave_room_for_anothers(desk: Desk) -> None:
 
 def _ended(desk: Desk, tenant: str, count: int) -> None:
     """So many generations whose webhooks are due."""
-    hook = HOOK.model_copy(update={"moments": ("completed",)})
+    webhook = WEBHOOK.model_copy(update={"moments": ("completed",)})
     for _ in range(count):
-        desk.run(records.cancel(desk.accept(tenant, webhook=hook), tenant))
+        desk.run(records.cancel(desk.accept(tenant, webhook=webhook), tenant))
 
 
 def test_tenants_take_turns_however_much_each_has(desk: Desk) -> None:
@@ -333,7 +333,7 @@ def test_the_start_is_told_once_though_its_worker_is_lost(desk: Desk) -> None:
 
 
 def test_a_second_end_of_a_request_is_told_as_another_with_all_its_tries(desk: Desk) -> None:
-    first, second = desk.receive(ids=("one", "two"), webhook=HOOK.model_copy(update={"moments": ("completed",)})).ids
+    first, second = desk.receive(ids=("one", "two"), webhook=WEBHOOK.model_copy(update={"moments": ("completed",)})).ids
     desk.finish(desk.claim())
     desk.fail(desk.claim(), errors.InternalError("broken"), rest_s=None)
     (ended,) = desk.run(webhooks.due(held_ms=60_000))
@@ -382,7 +382,7 @@ def test_an_end_that_waits_for_its_start_keeps_nobody_waiting(desk: Desk) -> Non
     ):
         # Its receiver rests.
         desk.run(webhooks.put_off(start, by_s=600))
-    healthy = accepted(desk, ids=("healthy",), webhook=HOOK.model_copy(update={"moments": ("completed",)}))
+    healthy = accepted(desk, ids=("healthy",), webhook=WEBHOOK.model_copy(update={"moments": ("completed",)}))
     desk.finish(desk.claim())
     assert due(desk) == [(healthy, "completed", 0)]
 

@@ -70,8 +70,8 @@ def _allow_processor_time(limit_s: float) -> None:
 
 def _peak_mb(status: int) -> int:
     """The most memory that this process ever had, in MiB; what `getrusage` says begins with what its parent had."""
-    found = re.search(rb"VmHWM:\s+(\d+) kB", os.pread(status, 4096, 0))
-    return int(found[1]) // 1024 if found else 0
+    match = re.search(rb"VmHWM:\s+(\d+) kB", os.pread(status, 4096, 0))
+    return int(match[1]) // 1024 if match else 0
 
 
 def _answer(fields: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -116,11 +116,11 @@ def is_openais(named: str, known: catalog.Catalog) -> bool:
     return _OPENAIS.match(named) is not None and not known.has(named)
 
 
-def model_of(asked: str | None, kind: Kind, known: catalog.Catalog, default: str, *, has_pictures: bool) -> str:
+def model_of(named: str | None, kind: Kind, known: catalog.Catalog, default: str, *, has_pictures: bool) -> str:
     """The model that is named, or the operator's, or one that needs no picture. Raises `errors.InvalidInputError`."""
     textual = [name for name, model in known.models.items() if not model.min_references]
-    if asked:
-        name = known.name_of(asked)
+    if named:
+        name = known.name_of(named)
     else:
         name = known.name_of(default)
         if not has_pictures and known.models[name].min_references:

@@ -64,9 +64,9 @@ async def _run(
 ) -> Response:
     sent = asking.Input.check(body.fields, textual=body.textual)
     known, default = resources.catalog, resources.settings.default_model
-    asked = sent.model or request.path_params.get("deployment")
-    others = asked if asked and asking.is_openais(asked, known) else None
-    name = asking.model_of(None if others else asked, kind, known, default, has_pictures=bool(references))
+    named = sent.model or request.path_params.get("deployment")
+    others = named if named and asking.is_openais(named, known) else None
+    name = asking.model_of(None if others else named, kind, known, default, has_pictures=bool(references))
     submission = asking.submission_of(
         body,
         sent,

@@ -30,10 +30,10 @@ def problem(error: errors.DarkroomError) -> dict[str, Any]:
 _TYPES = {"invalid_input": "invalid_params"}
 
 
-def accepted(receipt: Accepted) -> dict[str, Any]:
+def accepted(request: Accepted) -> dict[str, Any]:
     """What enqueuing answers."""
-    queued = [{"generation_id": id_, "status": "queued"} for id_ in receipt.ids]
-    return {"generations": queued, "cursor": receipt.cursor}
+    queued = [{"generation_id": id_, "status": "queued"} for id_ in request.ids]
+    return {"generations": queued, "cursor": request.cursor}
 
 
 def _seconds(milliseconds: int | None) -> int | None:

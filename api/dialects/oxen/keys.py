@@ -28,14 +28,14 @@ router = APIRouter(prefix="/api/admin", tags=["oxen"], responses=contract.PROBLE
 )
 async def make(request: Request, resources: ResourcesDep, caller: AdminCaller) -> Response:
     """Make a key for a tenant, known or new. `key` in the answer is shown this once."""
-    asked = await fields.of_body(request, access.KeyRequest)
-    for name in asked.models:
+    key_request = await fields.of_body(request, access.KeyRequest)
+    for name in key_request.models:
         resources.catalog.name_of(name)
-    unknown = set(asked.gpu_types) - set(resources.catalog.gpu_types)
+    unknown = set(key_request.gpu_types) - set(resources.catalog.gpu_types)
     if unknown:
         message = f"gpu_types must be of {', '.join(resources.catalog.gpu_types)}; got {', '.join(sorted(unknown))}"
         raise errors.InvalidInputError(message, field="gpu_types")
-    key, token = access.issued(asked, now_ms=_now_ms())
+    key, token = access.issued(key_request, now_ms=_now_ms())
     await resources.ledger.run(ledger_access.issue(key, by=_name(caller)))
     return JSONResponse({**shown(key), "key": token}, status_code=201)
 
@@ -45,8 +45,8 @@ async def list_(
     resources: ResourcesDep, caller: AdminCaller, tenant: Annotated[str | None, Query(max_length=64)] = None
 ) -> Response:
     """All keys, or a tenant's, without the keys themselves."""
-    found = await resources.ledger.run(ledger_access.keys_of(tenant))
-    return JSONResponse({"keys": [shown(key) for key in found]})
+    keys = await resources.ledger.run(ledger_access.keys_of(tenant))
+    return JSONResponse({"keys": [shown(key) for key in keys]})
 
 
 class Rotation(Frozen):
@@ -64,8 +64,8 @@ class Rotation(Frozen):
 async def rotate(key_id: str, request: Request, resources: ResourcesDep, caller: AdminCaller) -> Response:
     """Make another key that allows the same; the first one ends `overlap_s` from now (by default a day)."""
     overlap_s = (await fields.of_body(request, Rotation)).overlap_s
-    found = await resources.ledger.run(ledger_access.find(key_id))
-    key, token = ledger_access.rotation(found, now_ms=_now_ms())
+    before = await resources.ledger.run(ledger_access.find(key_id))
+    key, token = ledger_access.rotation(before, now_ms=_now_ms())
     await resources.ledger.run(ledger_access.rotate(key_id, key, by=_name(caller), after_s=overlap_s))
     return JSONResponse({**shown(key), "key": token}, status_code=201)
 

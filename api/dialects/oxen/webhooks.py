@@ -80,8 +80,8 @@ class Ping(Frozen):
 @router.post("/ping", responses=contract.WEBHOOK_PINGED, openapi_extra=fields.body(Ping.model_json_schema()))
 async def ping(request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
     """Call a URL with a signed message of the type `ping`, and say what it answered."""
-    asked = await fields.of_body(request, Ping)
-    webhook = base.webhook_of(asked.url, "url", "oxen", base="")
+    sent = await fields.of_body(request, Ping)
+    webhook = base.webhook_of(sent.url, "url", "oxen", base="")
     if webhook is None:
         raise errors.InvalidInputError("url is required", field="url")
     message = _message(

@@ -118,20 +118,20 @@ async def _created(
     idempotency_key: str | None,
 ) -> Response:
     wait_s, own = asking.wait_s(prefer), own_url(request, resources)
-    found = library.found(named, resources.catalog)
-    if not found.is_served_version:
-        remark(request, VERSION, [answers.version_of(found.name)])
+    model = library.found(named, resources.catalog)
+    if not model.is_served_version:
+        remark(request, VERSION, [answers.version_of(model.name)])
     submission = await asking.submission_of(
         body,
-        name=found.name,
-        alias=found.alias,
+        name=model.name,
+        alias=model.alias,
         known=resources.catalog,
         own=own,
         cancel_after=cancel_after,
         idempotency_key=idempotency_key,
     )
     names = asking.names(body["input"])
-    accepted = await base.submitted(request, resources, submission, caller, names=names, named=found.name)
+    accepted = await base.submitted(request, resources, submission, caller, names=names, named=model.name)
     if not wait_s:
         return JSONResponse(answers.prediction(await resources.reader.accepted(accepted), own), status_code=201)
     keep = idempotency_key is not None

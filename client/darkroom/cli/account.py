@@ -119,9 +119,9 @@ def list_keys(
 ) -> None:
     """List keys, without the keys themselves."""
     with service_of(context).open() as client:
-        found = client.ask("GET", "/api/admin/keys", params={"tenant": tenant} if tenant else {})["keys"]
+        keys = client.ask("GET", "/api/admin/keys", params={"tenant": tenant} if tenant else {})["keys"]
     if json:
-        printing.as_json(found)
+        printing.as_json(keys)
         return
     rows = (
         (
@@ -132,7 +132,7 @@ def list_keys(
             moment(one["last_used_at"]),
             moment(one["expires_at"]),
         )
-        for one in found
+        for one in keys
     )
     printing.table(("id", "tenant", "scopes", "label", "last used", "expires"), rows)
 
@@ -149,9 +149,9 @@ def create_key(
     json: Json = False,
 ) -> None:
     """Make a key and print it, once."""
-    asked = {"tenant": tenant, "label": label, "scopes": [one.strip() for one in scopes.split(",") if one.strip()]}
+    request = {"tenant": tenant, "label": label, "scopes": [one.strip() for one in scopes.split(",") if one.strip()]}
     with service_of(context).open() as client:
-        made = client.ask("POST", "/api/admin/keys", json={**asked, **parameters(settings or [])})
+        made = client.ask("POST", "/api/admin/keys", json={**request, **parameters(settings or [])})
     printing.as_json(made) if json else printing.out.print(made["key"], markup=False)
 
 

@@ -69,7 +69,7 @@ def edit(
     place = _Place(
         out, format_ or more.pop("output_format", None), not_over=[image, *(also or []), *([mask] if mask else [])]
     )
-    asked: dict[str, Any] = {
+    sent: dict[str, Any] = {
         "seed": seed, "num_inference_steps": steps, "guidance": guidance, "aspect_ratio": aspect_ratio,
         "output_format": place.format, "profile": model_profile, "gpu_type": gpu, "region": region, "deadline": deadline,
         "max_cost_usd": max_cost, "no_store": no_store or None, **_size(size), **more,
@@ -78,7 +78,7 @@ def edit(
     with service_of(context).open() as client:
         picture = _edited(
             client, pictures[0] if pictures and len(pictures) == 1 else pictures, prompt, model=model, mask=mask,
-            idempotency_key=uuid.uuid4().hex, **{name: value for name, value in asked.items() if value is not None},
+            idempotency_key=uuid.uuid4().hex, **{name: value for name, value in sent.items() if value is not None},
         )  # fmt: skip
     saved = place.save(picture)
     if note := (picture.generation.raw.get("weights") or {}).get("note"):
@@ -271,16 +271,16 @@ def erase(
     if not yes and not typer.confirm(f"Erase {what}? It cannot be brought back", err=True):
         raise typer.Exit(1)
     with service_of(context).open() as client:
-        # Each receipt as it comes: one that is not there hides none of those before it.
+        # Each as it comes: one that is not there hides none of those before it.
         for id_ in generation_ids or ["everything"]:
             if everything:
-                receipt = client.ask("DELETE", "/api/ai/queue", params={"erase": "everything"})["erased"]
+                counts = client.ask("DELETE", "/api/ai/queue", params={"erase": "everything"})["erased"]
             else:
-                receipt = client.erase(id_)
+                counts = client.erase(id_)
             if json:
-                printing.as_json_lines([{"generation_id": id_, **receipt}])
+                printing.as_json_lines([{"generation_id": id_, **counts}])
             else:
-                told = ", ".join(f"{number} {name}" for name, number in receipt.items())
+                told = ", ".join(f"{number} {name}" for name, number in counts.items())
                 printing.out.print(f"{id_}: erased {told}", markup=False)
 
 
@@ -289,8 +289,8 @@ def verify(
 ) -> None:
     """Say what a picture's content credentials tell, and whether it came from this service."""
     with service_of(context).open() as client:
-        found = client.verify(image)
+        report = client.verify(image)
     if json:
-        printing.as_json(found)
+        printing.as_json(report)
     else:
-        printing.facts({name: value for name, value in found.items() if not isinstance(value, dict | list)})
+        printing.facts({name: value for name, value in report.items() if not isinstance(value, dict | list)})

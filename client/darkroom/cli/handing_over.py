@@ -65,11 +65,11 @@ def list_(
 ) -> None:
     """List batches, the latest first."""
     with service_of(context).open() as client:
-        found = client.ask("GET", "/api/ai/batches", params={"limit": limit})["batches"]
+        batches = client.ask("GET", "/api/ai/batches", params={"limit": limit})["batches"]
     if json:
-        printing.as_json(found)
+        printing.as_json(batches)
         return
-    rows = ((one["batch_id"], one["name"], one["status"], _counted(one), moment(one["created_at"])) for one in found)
+    rows = ((one["batch_id"], one["name"], one["status"], _counted(one), moment(one["created_at"])) for one in batches)
     printing.table(("batch", "name", "status", "lines", "accepted"), rows)
 
 

@@ -115,11 +115,11 @@ def plan(
 ) -> None:
     """Print a model's execution plan on GPU types, with its memory sums in GB."""
     with service_of(context).open() as client:
-        found = client.plan(model, gpu_type=gpu, profile=model_profile)
+        answer = client.plan(model, gpu_type=gpu, profile=model_profile)
     if json:
-        printing.as_json(found)
+        printing.as_json(answer)
         return
-    for one in found["placements"]:
+    for one in answer["placements"]:
         printing.out.print(
             f"{one['gpu_type']:<14} {one['memory_gb']:>6g} GB   {one['placement'] or one['reason']}", markup=False
         )
@@ -127,7 +127,7 @@ def plan(
             phases = ", ".join(f"{phase} {gb:.1f}" for phase, gb in one["phases_gb"].items())
             sums = f"{one['total_gb']:>6g} GB = the most of {phases}; host memory {one['host_gb']:.1f}"
             printing.out.print(f"{'':<14} {sums}", markup=False)
-    if found["stand_in"]:
+    if answer["stand_in"]:
         printing.out.print("This service loads a small stand-in; the sums are of the published weights.")
 
 

@@ -68,11 +68,11 @@ def rotate(id_: str, key: access.ApiKey, *, by: str, after_s: float) -> Call[Non
     )
 
 
-def rotation(found: access.ApiKey | None, *, now_ms: int) -> tuple[access.ApiKey, str]:
+def rotation(before: access.ApiKey | None, *, now_ms: int) -> tuple[access.ApiKey, str]:
     """What is to take a key's place, and the new key itself. Raises `errors.NotFoundError` where there is none."""
-    if found is None:
+    if before is None:
         raise errors.NotFoundError(NONE)
-    return access.rotated(found, now_ms=now_ms)
+    return access.rotated(before, now_ms=now_ms)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,7 +160,7 @@ def archived(requests: Sequence[Request], lists: Mapping[str, int]) -> Call[tupl
 
     False for each that changed meanwhile, which stays.
     """
-    asked = {
+    arguments = {
         "lists": [{"key": key, "due_ms": due_ms} for key, due_ms in lists.items()],
         "requests": [
             [
@@ -178,7 +178,7 @@ def archived(requests: Sequence[Request], lists: Mapping[str, int]) -> Call[tupl
         "held": requests[0].held if requests else "",
         "events_ms": EVENTS_KEPT_S * 1000,
     }
-    return Call(script="archived", arguments=(json.dumps(asked),), decode=lambda reply: tuple(map(bool, reply)))
+    return Call(script="archived", arguments=(json.dumps(arguments),), decode=lambda reply: tuple(map(bool, reply)))
 
 
 def let_go(requests: Sequence[Request]) -> Call[tuple[bool, ...]]:
@@ -186,11 +186,11 @@ def let_go(requests: Sequence[Request]) -> Call[tuple[bool, ...]]:
     return archived([dataclasses.replace(one, stamps=("",) * len(one.stamps)) for one in requests], {})
 
 
-def is_archived(found: Archived) -> Call[bool]:
+def is_archived(generation: Archived) -> Call[bool]:
     """Whether the record that lies in the object store is the generation's, and not that of an earlier end."""
     return Call(
         script="is_archived",
-        arguments=(found.tenant, found.record["sequence"], found.id, found.until_ms),
+        arguments=(generation.tenant, generation.record["sequence"], generation.id, generation.until_ms),
         decode=bool,
     )
 
@@ -201,7 +201,7 @@ def restore(request: Sequence[Archived], *, max_bytes: int | None = None) -> Cal
     `max_bytes` is how many bytes of records the tenant may have here. Raises `errors.TooManyActiveError` beyond that.
     """
     first = request[0]
-    asked = {
+    arguments = {
         "inputs": first.record.get("inputs"),
         "inputs_until_ms": first.inputs_until_ms,
         "uses": first.uses,
@@ -210,7 +210,7 @@ def restore(request: Sequence[Archived], *, max_bytes: int | None = None) -> Cal
             for one in request
         ],
     }
-    told = json.dumps({name: value for name, value in asked.items() if value is not None})
+    told = json.dumps({name: value for name, value in arguments.items() if value is not None})
 
     def decode(reply: list[Any]) -> int:
         if reply[0] == "heavy":
@@ -220,10 +220,10 @@ def restore(request: Sequence[Archived], *, max_bytes: int | None = None) -> Cal
     return Call(script="restore", arguments=(first.tenant, told, max_bytes or ""), decode=decode)
 
 
-def too_heavy(held: int, most: int | None) -> errors.TooManyActiveError:
+def too_heavy(size: int, most: int | None) -> errors.TooManyActiveError:
     """Why no more of a tenant's records are taken."""
     of = "" if most is None else f"; at most {most / 2**20:.1f} may be"
-    message = f"{held / 2**20:.1f} MiB of requests are unfinished, or ended a few minutes ago{of}"
+    message = f"{size / 2**20:.1f} MiB of requests are unfinished, or ended a few minutes ago{of}"
     return errors.TooManyActiveError(message, retry_after=5.0)
 
 

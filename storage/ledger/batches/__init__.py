@@ -36,7 +36,7 @@ def create(
 
     Raises `errors.IdempotencyConflictError` and `errors.TooManyActiveError` when decoded.
     """
-    asked = {
+    arguments = {
         "id": id_,
         "tenant": tenant,
         "caller": caller,
@@ -58,7 +58,7 @@ def create(
             raise errors.TooManyActiveError(message, retry_after=30.0)
         return str(reply[1])
 
-    told = json.dumps({name: value for name, value in asked.items() if value is not None})
+    told = json.dumps({name: value for name, value in arguments.items() if value is not None})
     return Call(script="batch_create", arguments=(told,), decode=decode)
 
 
@@ -68,7 +68,7 @@ def take(*, hold_s: float) -> Call[Held | None]:
 
 
 def step(
-    held: Held,
+    taken: Held,
     *,
     cursor: int,
     becomes: batches.Phase | None = None,
@@ -80,15 +80,15 @@ def step(
     None: it was held no more. What it is to do may have changed: that is in the reply.
     """
     again = ("", int(wait_s * 1000)) if hold_s is None else (int(hold_s * 1000), "")
-    arguments = (held.batch.id, held.until, held.batch.phase, cursor, becomes or "", *again)
+    arguments = (taken.batch.id, taken.until, taken.batch.phase, cursor, becomes or "", *again)
     return Call(script="batch_step", arguments=arguments, decode=_held)
 
 
-def finish(held: Held) -> Call[bool]:
+def finish(taken: Held) -> Call[bool]:
     """A batch is over, and its manifest tells so; False: something of it was retried meanwhile."""
-    one = held.batch
+    one = taken.batch
     counts = f"{one.succeeded}:{one.failed}:{one.cancelled}"
-    return Call(script="batch_finish", arguments=(one.id, held.until, counts, one.folder), decode=bool)
+    return Call(script="batch_finish", arguments=(one.id, taken.until, counts, one.folder), decode=bool)
 
 
 def change(id_: str, tenant: str, what: Literal["cancel", "retry"]) -> Call[bool]:

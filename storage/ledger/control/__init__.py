@@ -30,6 +30,6 @@ def paused() -> Call[Mapping[str, int]]:
     )
 
 
-def holds(held: Iterable[str], *, model: str, tenant: str, queue: str) -> bool:
-    """Whether something of what is `held` back holds these back."""
-    return not {f"model:{model}", f"tenant:{tenant}", f"queue:{queue}"}.isdisjoint(held)
+def holds(on_hold: Iterable[str], *, model: str, tenant: str, queue: str) -> bool:
+    """Whether something of what is `on_hold` holds these back."""
+    return not {f"model:{model}", f"tenant:{tenant}", f"queue:{queue}"}.isdisjoint(on_hold)

@@ -52,8 +52,8 @@ def ids_of(tenant: str, *, below: str | None, limit: int) -> Call[tuple[tuple[st
     """Ids of a tenant's generations, newest first, and what to ask for the next page with; None is the end."""
 
     def decode(reply: list[Any]) -> tuple[tuple[str, ...], str | None]:
-        below, *found = reply
-        return tuple(_id(record) for record in found), below or None
+        below, *records = reply
+        return tuple(_id(record) for record in records), below or None
 
     return Call(script="list", arguments=(tenant, "history", below or "+inf", limit, ""), decode=decode)
 

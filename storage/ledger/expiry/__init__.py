@@ -52,11 +52,13 @@ def expired(*, hold_s: float = HOLD_S) -> Call[Expired | None]:
     )
 
 
-def is_held(held: Expired) -> Call[bool]:
+def is_held(entry: Expired) -> Call[bool]:
     """Whether it is still to be deleted, by whoever asks: a retry may have given it more time."""
-    return Call(script="is_held", arguments=(held.prefix, held.until), decode=bool)
+    return Call(script="is_held", arguments=(entry.prefix, entry.until), decode=bool)
 
 
-def forget(held: Expired, *, again_ms: int | None = None) -> Call[int]:
+def forget(entry: Expired, *, again_ms: int | None = None) -> Call[int]:
     """It was deleted; or is looked at again at `again_ms` since 1970. Nothing changes if it was given more time meanwhile."""
-    return Call(script="forget", arguments=(held.prefix, held.until, "" if again_ms is None else again_ms), decode=int)
+    return Call(
+        script="forget", arguments=(entry.prefix, entry.until, "" if again_ms is None else again_ms), decode=int
+    )

@@ -42,7 +42,7 @@ class Allowance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Receipt:
+class Created:
     """What was accepted, or with `replayed` was before. `needs_ticket`: the queue holds fewer tickets than it may."""
 
     ids: tuple[str, ...]
@@ -69,7 +69,7 @@ def create(
     fingerprint: str | None = None,
     token: str | None = None,
     trace: str = "",
-) -> Call[Receipt]:
+) -> Call[Created]:
     """Accept a submission as generations, all or none; the edit has the first one's seed, each after it adds one.
 
     `chain` are the queues they may wait on, `queue` the first of those that is served; `month` (`2026-11`) is what they count in;
@@ -123,7 +123,7 @@ def create(
     }
     request |= {name: value for name, value in optional.items() if value is not None}
 
-    def decode(reply: list[Any]) -> Receipt:
+    def decode(reply: list[Any]) -> Created:
         if reply[0] == "conflict":
             raise errors.IdempotencyConflictError("This Idempotency-Key was used before with a different request")
         if reply[0] == "spent":
@@ -137,7 +137,7 @@ def create(
             asked=allowance.reserve * len(ids) if allowance else None,
         )
         kind, cursor, ring, *accepted = reply
-        return Receipt(ids=tuple(accepted), cursor=cursor, needs_ticket=bool(ring), replayed=kind == "replayed")
+        return Created(ids=tuple(accepted), cursor=cursor, needs_ticket=bool(ring), replayed=kind == "replayed")
 
     return Call(script="create", arguments=(json.dumps(request),), decode=decode)
 
