@@ -90,14 +90,14 @@ soak-upgrade: .venv/.dev  ## upgrade from the commit SINCE under load, go back, 
 	$(BIN)/python -m tests.faults.upgrade --since $(SINCE)
 
 fuzz: .venv/.dev  ## requests made up from the OpenAPI document, SECONDS (default 120) for each of two tenants
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.28,<5'
+	$(INSTALL) 'schemathesis>=4.28,<5'
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),120)
 
 page-pictures: .venv/.dev  ## pictures of the page for the documentation
 	$(BIN)/python -m tests.page.pictures
 
 lock: $(BIN)/python  ## the exact versions that the images install, from pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(INSTALL) uv
 	for extra in api housekeeping gpu; do PIP_FIND_LINKS= $(BIN)/uv pip compile --quiet --no-config pyproject.toml --extra $$extra \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --output-file infra/locks/$$extra.txt; done
@@ -110,7 +110,7 @@ wheels: $(BIN)/python  ## the server's and the client's wheel, in dist/
 	rm -rf build client/build
 
 sbom: $(BIN)/python  ## what each image is made of, as CycloneDX, in dist/
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'
+	$(INSTALL) 'cyclonedx-bom>=7,<8'
 	mkdir -p dist
 	for lock in infra/locks/*.txt; do $(BIN)/cyclonedx-py requirements $$lock --pyproject pyproject.toml \
 		--output-reproducible --output-file dist/sbom-$$(basename $$lock .txt).json; done
@@ -122,10 +122,18 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# uv takes a third of pip's time for what is left after torch. It does not read pip's settings, so where it fails pip is tried.
+define install
+	$(INSTALL) $(TORCH)
+	{ $(INSTALL) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH) $(1); } || $(INSTALL) $(TORCH) $(1)
+endef
+
 .venv/.embedded: pyproject.toml client/pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e ./client -e '.[embedded]'
+	$(call install,-e ./client -e '.[embedded]')
 	touch $@
 
 .venv/.dev: pyproject.toml client/pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e ./client -e '.[dev]'
+	$(call install,-e ./client -e '.[dev]')
 	touch .venv/.embedded $@

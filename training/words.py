@@ -188,6 +188,18 @@ def _everywhere(one: torch.Tensor, tokens: int) -> torch.Tensor:
     return one[:, None].expand(-1, tokens, -1)
 
 
+_CHUNKS = 4
+"""Sentences of like length are read together; else padding would be more than half of the work."""
+
+
+def pooled(encoder: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """CLIP's pooled outputs of sentences (sentences, longest): (sentences, width)."""
+    lengths = (tokens == encoder.config.eos_token_id).int().argmax(1) + 1
+    order = lengths.argsort()
+    read = [encoder(tokens[part, : lengths[part].max()]).pooler_output for part in order.chunk(_CHUNKS)]
+    return torch.cat(read)[order.argsort()]
+
+
 def loss_of(
     batch: SentenceBatch, encoders: Mapping[str, nn.Module], told_by: Callable[[Sequence[str]], torch.Tensor] | None
 ) -> torch.Tensor:
@@ -198,7 +210,7 @@ def loss_of(
         device = next(encoder.parameters()).device
         with networks.bf16():
             if name == "text_encoder":
-                meant, seen = batch.pooled, encoder(batch.clip.to(device)).pooler_output.float()[:, None]
+                meant, seen = batch.pooled, pooled(encoder, batch.clip.to(device)).float()[:, None]
             else:
                 meant, seen = batch.per_token, encoder(batch.t5.to(device)).last_hidden_state.float()
         losses.append(_loss(seen, meant.to(device), batch.operations.to(device), told))
