@@ -62,6 +62,9 @@ def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
         # The housekeeping worker replaces what could not be sent; a request must not wait for a retry ladder.
         task_publish_retry=False,
         broker_connection_retry_on_startup=True,
+        # A store that refuses writes (no replica, no memory, no disk, no primary any more) will take them again. Without this its
+        # refusal ends the worker, whose models would have to be loaded anew.
+        broker_channel_error_retry=True,
         broker_connection_max_retries=None,
         task_create_missing_queues=False,
         task_queues=[kombu.Queue(name, routing_key=name) for name in queues],

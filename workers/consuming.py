@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import threading
+import time
 from typing import Protocol
 
 import celery
+import celery.worker.consumer
 from celery import signals
 
 from storage import queues
@@ -15,6 +17,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 """How often an idle worker looks for work that no ticket told it of."""
+
+REFUSED_S = 1.0
 
 
 class Server(Protocol):
@@ -27,6 +31,15 @@ class Server(Protocol):
     def look_by_itself(self, every_s: float) -> None:
         """Serve now and then without a ticket, until told to stop."""
         ...
+
+
+class Consumer(celery.worker.consumer.Consumer):  # type: ignore[misc]
+    """Celery's. To a store that refuses it, being full or without a replica, it comes back once a second."""
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Told of what the store said instead of letting this connect."""
+        super().on_connection_error_before_connected(exc)
+        time.sleep(REFUSED_S)
 
 
 def consume(
@@ -54,6 +67,7 @@ def consume(
         signals.worker_ready.connect(ready, weak=False)
         worker = app.Worker(
             # Threads, one of them: fork breaks CUDA; solo loses work at shutdown and doubles it when the broker restarts.
+            consumer_cls=Consumer,
             pool="threads",
             concurrency=1,
             without_gossip=True,

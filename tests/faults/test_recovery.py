@@ -4,9 +4,11 @@ import contextlib
 import signal
 import time
 
+import pytest
+
 from storage import connections, keys
 from tests.conftest import eventually
-from tests.faults.conftest import Victim
+from tests.faults.conftest import WORKERS, Victim
 from tests.service.test_batches import line, made, over, read, rows
 from tests.sse import reading
 
@@ -68,6 +70,28 @@ def test_a_worker_told_to_end_finishes_what_it_runs(victim: Victim, tiny: str) -
     victim.signal(running_on(victim, id_), signal.SIGTERM)
     found = victim.alice.finished(id_)
     assert (found["status"], found["attempts"]) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "relent"),
+    [
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 9", "REPLICAOF NO ONE"),
+    ],
+    ids=["no replica", "no memory", "no primary any more"],
+)
+def test_a_store_that_refuses_writes_ends_no_worker(victim: Victim, tiny: str, refuse: str, relent: str) -> None:
+    pids, told = [victim.pid(name) for name in WORKERS], [victim.listening(name) for name in WORKERS]
+    with contextlib.closing(connections.connect(victim.stack.store)) as connection:
+        connection.execute_command(*refuse.split())
+        try:
+            connection.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            eventually(lambda: all("consumer: Cannot connect" in said() for said in told))
+        finally:
+            connection.execute_command(*relent.split())
+    assert victim.alice.finished(victim.alice.enqueue(tiny))["status"] == "succeeded"
+    assert [victim.pid(name) for name in WORKERS] == pids, "what they have loaded is loaded still"
 
 
 def test_tickets_that_vanish_are_replaced(victim: Victim, tiny: str) -> None:

@@ -27,7 +27,11 @@ def run(
         }  # fmt: skip
         environment = fault_environment(data, **SLEEPERS, **settings)
         with embedded.running(stack_options.Options.from_environment(environment)) as stack:
-            return trial.tried(stack, lambda: faults(servers), clients=clients, settle_s=settle_s)
+            begun = {name: child.pid for name, child in stack.children.items()}
+            found = trial.tried(stack, lambda: faults(servers), clients=clients, settle_s=settle_s)
+            # A worker that was started again has all its models to load.
+            found.violations += [f"ended: {name}" for name, pid in begun.items() if stack.children[name].pid != pid]
+            return found
 
 
 def main() -> None:
