@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from storage.contracts import edits
 from storage.contracts.geometry import Geometry, Size
@@ -19,10 +19,15 @@ _ASCII = b"ASCII\0\0\0"
 """How EXIF says that a user comment is ASCII."""
 
 
-def fitted(image: Image.Image, size: Size) -> Image.Image:
-    """The picture scaled to exactly this size. Callers choose a size of nearly the same aspect ratio."""
+def fitted(image: Image.Image, size: Size, *, in_shape: bool = False) -> Image.Image:
+    """The picture scaled to exactly this size, of nearly the same aspect ratio.
+
+    With `in_shape` of any: what does not fit is cut off on both sides.
+    """
     if image.size == (size.width, size.height):
         return image
+    if in_shape:
+        return ImageOps.fit(image, (size.width, size.height), Image.Resampling.LANCZOS)
     return image.resize((size.width, size.height), Image.Resampling.LANCZOS)
 
 

@@ -112,7 +112,9 @@ class Preparing:
             # What is kept must lie where it lay: picture and mask have the result's size.
             sizes = (geometry.render, *geometry.references[1:])
         lease.check()
-        fitted = [pictures.fitted(image, size) for image, size in zip(images, sizes, strict=True)]
+        fitted = [
+            pictures.fitted(image, size, in_shape=geometry.in_shape) for image, size in zip(images, sizes, strict=True)
+        ]
         job = base.Job.of(edit, references=fitted, mask=mask, size=geometry.render)
         if self._encodes_elsewhere(edit.model) and (encoded := self._encode(lease)):
             job = dataclasses.replace(job, encoded=encoded)
@@ -125,7 +127,7 @@ class Preparing:
         if abs(math.log(mask.original.ratio / original.ratio)) > MASK_TOLERANCE:
             message = f"mask_image must have the shape of input_image, {original}; got {mask.original}"
             raise errors.InvalidInputError(message, field="mask_image")
-        return pictures.fitted(mask.image, geometry.render)
+        return pictures.fitted(mask.image, geometry.render, in_shape=geometry.in_shape)
 
     def _bytes(self, picture: edits.Picture, field: str = "input_image") -> bytes:
         if isinstance(picture, edits.StoredPicture):

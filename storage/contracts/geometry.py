@@ -6,7 +6,7 @@ multiple of 16. Here every size is chosen before the pipeline sees it, so that i
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -16,6 +16,9 @@ from storage.contracts.values import Frozen
 
 SHORTEST_READ = 64
 """Pixels that a reference read in its own shape has on its shorter side at the least."""
+
+SHAPE_TOLERANCE = 0.1
+"""Of the logarithm of width over height: what is scaled to a size of another shape than this looks stretched."""
 
 MULTIPLE = 16
 """Latents are an eighth of the pixels and are read two by two."""
@@ -72,6 +75,9 @@ class Frame(Frozen):
     reference_pixels: Annotated[int, Field(ge=64 * 64)] | None = None
     longest_reference: Annotated[float, Field(ge=1)] = 20
     """How many times as long as wide a reference may be."""
+    in_shape: bool = False
+    """References are read at the result's size, what does not fit its shape cut off on both sides: for a model that learned
+    results of its reference's shape alone."""
     render_pixels: Annotated[int, Field(ge=64 * 64)] | None = None
     """Asked sizes of more pixels are rendered with so many and scaled; None renders whatever may be asked."""
     min_side: Annotated[int, Field(ge=MULTIPLE)] = 256
@@ -122,6 +128,8 @@ class Geometry:
     render: Size
     output: Size
     note: str
+    in_shape: bool = False
+    """Whether references are cropped to the shape of their size; otherwise that is nearly their own."""
 
     @property
     def cropped(self) -> bool:
@@ -140,14 +148,14 @@ def planned(frame: Frame, canvas: Canvas, originals: Sequence[Size], first: Size
     for original in originals:
         frame.check_reference(original)
     first = first or (originals[0] if originals else None)
-    references = tuple(_read(frame, original) for original in originals)
     render = output = _rendered(frame, canvas, first)
+    references = tuple(render if frame.in_shape else _read(frame, original) for original in originals)
     if canvas.size is not None:
         output = canvas.size
     elif canvas.as_input and first is not None:
         output = first
-    geometry = Geometry(references=references, render=render, output=output, note="")
-    return Geometry(references=references, render=render, output=output, note=_note(geometry, originals))
+    geometry = Geometry(references=references, render=render, output=output, note="", in_shape=frame.in_shape)
+    return replace(geometry, note=_note(geometry, originals))
 
 
 def _read(frame: Frame, original: Size) -> Size:
@@ -198,7 +206,9 @@ def _note(geometry: Geometry, originals: Sequence[Size]) -> str:
     done = []
     for number, (original, read) in enumerate(zip(originals, geometry.references, strict=True), 1):
         name = "input" if len(originals) == 1 else f"input {number}"
-        done.append(f"{name} as it is" if original == read else f"{name} {original} scaled to {read}")
+        is_cut = abs(math.log(original.ratio / read.ratio)) > SHAPE_TOLERANCE and geometry.in_shape
+        how = "cropped and scaled" if is_cut else "scaled"
+        done.append(f"{name} as it is" if original == read else f"{name} {original} {how} to {read}")
     if geometry.output != geometry.render:
         how = "cropped" if geometry.cropped else "scaled"
         done.append(f"rendered at {geometry.render}, {how} to {geometry.output}")

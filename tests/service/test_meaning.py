@@ -3,18 +3,18 @@
 A wrong packing of latents, a broken cache or a ruined precision shows here as a wrong edit, not as different noise.
 """
 
-import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import requests
-from PIL import Image
+from PIL import Image, ImageOps
 
 from infra import embedded
-from tests.conftest import PHOTOGRAPH, TENANTS, Tenant, encoded, running_stack
+from tests.conftest import PHOTOGRAPH, TENANTS, Tenant, data_uri, encoded, running_stack
 from training.examination import nearest, psnr
 from training.operations import NOTHING, OPERATIONS, Edit, Operation
 from training.pictures import Picture, as_array
@@ -46,11 +46,18 @@ def photograph_256() -> Image.Image:
 
 
 def _edited(tenant: Tenant, image: Image.Image, prompt: str, **more: object) -> Picture:
-    sent = f"data:image/png;base64,{base64.b64encode(encoded(image, 'PNG')).decode()}"
     asked = {"aspect_ratio": "match_input_image", "output_format": "png", "seed": 1, **more}
-    found = tenant.finished(tenant.enqueue(sent, model="flux-kontext-dev", prompt=prompt, **asked))
+    found = tenant.finished(tenant.enqueue(_sent(image), model="flux-kontext-dev", prompt=prompt, **asked))
     assert found["status"] == "succeeded", found
     assert found["weights"]["name"] == "kontext-mini"
+    return _downloaded(found)
+
+
+def _sent(image: Image.Image) -> str:
+    return data_uri(encoded(image, "PNG"))
+
+
+def _downloaded(found: dict[str, Any]) -> Picture:
     with Image.open(io.BytesIO(requests.get(found["result_url"], timeout=10).content)) as made:
         return as_array(made.convert("RGB"))
 
@@ -88,11 +95,28 @@ def test_two_operations_of_one_instruction_are_done(alice: Tenant, photograph_25
 
 
 def test_a_large_photograph_is_edited_small_and_that_is_said(alice: Tenant, photograph_256: Image.Image) -> None:
-    sent = f"data:image/jpeg;base64,{base64.b64encode(encoded(photograph_256.resize((1200, 900)), 'JPEG')).decode()}"
+    sent = data_uri(encoded(photograph_256.resize((1200, 900)), "JPEG"), "image/jpeg")
     found = alice.finished(alice.enqueue(sent, model="flux-kontext-dev", prompt="make it sepia", exact_size=True))
     assert (found["width"], found["height"]) == (1200, 900)
     assert found["receipt"]["rendered"] == "288x224"
     assert "288x224" in found["fit"]
+
+
+@pytest.mark.parametrize("shape", [{"aspect_ratio": "16:9"}, {"aspect_ratio": None, "width": 112, "height": 112}])
+def test_a_result_of_another_shape_is_made_of_the_middle(
+    alice: Tenant, photograph_256: Image.Image, shape: dict[str, object]
+) -> None:
+    shape = {name: value for name, value in shape.items() if value is not None}
+    found = alice.finished(
+        alice.enqueue(_sent(photograph_256), model="flux-kontext-dev", prompt="make it black and white",
+                      output_format="png", seed=1, **shape)
+    )  # fmt: skip
+    after = _downloaded(found)
+    height, width = after.shape[:2]
+    middle = as_array(ImageOps.fit(photograph_256, (width, height), Image.Resampling.LANCZOS))
+    (black_and_white,) = (operation for operation in OPERATIONS if operation.name == "black and white")
+    assert psnr(after, black_and_white.exact(middle)) > 20
+    assert ("cropped" in found["fit"]) == (width != height)
 
 
 def test_the_same_seed_gives_the_same_pixels(alice: Tenant, photograph_256: Image.Image) -> None:

@@ -117,3 +117,15 @@ def test_a_size_out_of_range_is_refused_by_name(size: str, field: str, sentence:
 def test_a_size_that_is_no_multiple_of_sixteen_is_refused_in_a_catalog() -> None:
     with pytest.raises(ValueError, match="1000x1000 is no multiple of 16"):
         Frame(sizes=("1000x1000",))
+
+
+@pytest.mark.parametrize(
+    ("canvas", "read", "note"),
+    [
+        (Canvas(ratio=16 / 9), "1392x752", "input 512x512 cropped and scaled to 1392x752"),
+        (Canvas(ratio=1), "1024x1024", "input 512x512 scaled to 1024x1024"),
+    ],
+)
+def test_a_model_that_knows_one_shape_reads_the_middle_of_a_picture(canvas: Canvas, read: str, note: str) -> None:
+    geometry = planned(KONTEXT.model_copy(update={"in_shape": True}), canvas, [_size("512x512")])
+    assert (geometry.references, geometry.render, geometry.note) == ((_size(read),), _size(read), note)
