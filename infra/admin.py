@@ -121,6 +121,10 @@ def _run(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
         print(f"{arguments.generation_id}: {'queued again' if arguments.command == 'retry' else 'taken off the list'}")
 
 
+def _keys(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
+    admin_keys.run(ledger, arguments, _settings(os.environ).read_catalog())
+
+
 def _pause(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
     name = arguments.name
     known = _settings(os.environ).read_catalog()
@@ -141,7 +145,7 @@ def _paused(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
 
 
 _BACKUP = {"backup": backup.save, "restore": backup.restore}
-_RUN = {"keys": admin_keys.run, "audit": admin_keys.run, "pause": _pause, "resume": _pause, "paused": _paused}
+_RUN = {"keys": _keys, "audit": _keys, "pause": _pause, "resume": _pause, "paused": _paused}
 
 
 if __name__ == "__main__":

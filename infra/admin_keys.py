@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from storage.contracts import access
+from storage.contracts import access, catalog
 from storage.ledger import access as ledger_access
 from storage.ledger import call
 
@@ -47,13 +47,17 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     commands.add_parser("audit", help="what was done to keys, and by whom")
 
 
-def run(ledger: call.Ledger, arguments: argparse.Namespace) -> None:
-    """Run one of them. Raises `errors.DarkroomError`."""
+def run(ledger: call.Ledger, arguments: argparse.Namespace, known: catalog.Catalog) -> None:
+    """Run one of them, and say which models are not `known`. Raises `errors.DarkroomError`."""
     if arguments.command == "audit":
         for entry in ledger.run(ledger_access.audit()):
             print(f"{_moment(entry.at_ms)}  {entry.action:<8} {entry.key_id}  {entry.tenant}  by {entry.by}")
     elif arguments.keys_command == "create":
-        key, token = access.issued(_asked(arguments), now_ms=_now_ms())
+        request = _asked(arguments)
+        for name in request.models:
+            if not known.has(name):
+                print(f"note: no model {name} in the catalog that DARKROOM_CATALOG names here", file=sys.stderr)
+        key, token = access.issued(request, now_ms=_now_ms())
         ledger.run(ledger_access.issue(key, by=BY))
         _show(key, token)
     elif arguments.keys_command == "rotate":
@@ -109,7 +113,9 @@ def _line(key: access.ApiKey) -> str:
     ends = "" if key.expires_ms is None else f"  until {_moment(key.expires_ms)}"
     used = "never used" if key.used_ms is None else f"used {_moment(key.used_ms)}"
     limits = key.rights.model_dump(exclude={"scopes"}, exclude_defaults=True)
-    told = "".join(f"  {name}={value}" for name, value in limits.items())
+    told = "".join(
+        f"  {name}={','.join(value) if isinstance(value, tuple) else value}" for name, value in limits.items()
+    )
     return f"{key.id}  {key.tenant}  {','.join(key.rights.scopes)}{told}  {used}{ends}  {key.label}".rstrip()
 
 

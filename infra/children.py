@@ -69,6 +69,7 @@ class Child:
 
     def _start(self) -> None:
         self._started = time.monotonic()
+        self._log_begins = self._log_file.stat().st_size if self._log_file and self._log_file.exists() else 0
         self._process = self.launched()
 
     def launched(self) -> Process:
@@ -132,5 +133,5 @@ class Child:
             self._process.wait()
 
     def last_words(self) -> str:
-        """The end of its log."""
-        return self.log_file.read_text(errors="replace")[-2000:]
+        """The end of what it has written to its log since it was started."""
+        return self.log_file.read_bytes()[self._log_begins :].decode(errors="replace")[-2000:]

@@ -273,6 +273,7 @@ def main() -> None:
     try:
         stack_options.without_proxy(os.environ)
         options = stack_options.Options.from_environment(os.environ)
+        print("Starting Valkey, an S3 server, the API, a worker and the housekeeping worker …", flush=True)
         with running(options) as stack:
             editing += [child for name, child in stack.children.items() if name.startswith("worker")]
             started()

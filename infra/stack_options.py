@@ -165,7 +165,7 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
     if "DARKROOM_API_KEYS" not in options.environment:
         # Whoever brings keys of their own wants no other to be valid.
         defaults["DARKROOM_API_KEY"] = kept["api_key"]
-    if "DARKROOM_MODELS" not in options.environment:
+    if not {"DARKROOM_MODELS", "DARKROOM_CATALOG"} & options.environment.keys():
         # The first edit of a stranger should not wait for a load.
         defaults["DARKROOM_PRELOAD"] = '["flux-kontext-dev"]'
     own = addresses(options, kept, options.through)

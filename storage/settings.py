@@ -98,7 +98,9 @@ class StoreSettings(BaseSettings):
     """Lines for people, or a JSON object for each."""
 
     catalog: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Further catalog files, separated by colons; a later one overrides single keys of an earlier one."""
+    """Further catalog files, separated by colons; a later one overrides single keys of an earlier one. `make up` has
+    `infra/catalog.embedded.toml`, whose small models a CPU runs; another value replaces it, and
+    `infra/catalog.embedded.toml:mine.toml` adds to it."""
 
     @field_validator("catalog", mode="before")
     @classmethod

@@ -217,10 +217,12 @@ class Manifest:
         self._append(entry)
 
     def write_csv(self, rows: Sequence[Row]) -> None:
-        """The manifest as a table, in the order of the rows."""
+        """The manifest as a table: rows of earlier batches, then these in their order."""
+        these = {row.digest for row in rows}
         with (self.folder / "manifest.csv").open("w", newline="") as lines:
             writer = csv.DictWriter(lines, COLUMNS, extrasaction="ignore")
             writer.writeheader()
+            writer.writerows(known for digest, known in self._known.items() if digest not in these)
             for row in rows:
                 writer.writerow(
                     {

@@ -203,7 +203,7 @@ def refusal(
             f"{name} on {gpu_type} needs {needs:.1f} GB of the machine's memory for streamed layers, and there are {host_gb:.1f}"
         )
     fitting = [(other.memory_gb, kind) for kind, other in known.gpu_types.items() if planned(wanted, other)]
-    nearest = f"the smallest that does is {min(fitting)[1]}" if fitting else "no listed GPU type does"
+    nearest = f"the smallest GPU that it fits is {min(fitting)[1]}" if fitting else "it fits no listed GPU type"
     return errors.ModelUnavailableError(
-        f"{name} needs {least.peak_gb:.1f} GB at the least and {gpu_type} has {gpu.memory_gb:g}; {nearest}"
+        f"{name} on {gpu_type} needs {least.peak_gb:.1f} GB at the least, and there are {gpu.memory_gb:g}; {nearest}"
     )

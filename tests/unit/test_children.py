@@ -40,3 +40,11 @@ def test_what_lives_is_left_alone(tmp_path: Path) -> None:
         assert not _restarted(child)
     finally:
         child.stop()
+
+
+def test_its_last_words_are_not_those_of_an_earlier_run(tmp_path: Path) -> None:
+    log = tmp_path / "failing.log"
+    log.write_text("what was wrong the last time\n")
+    child = Child("failing", ["sh", "-c", "echo what is wrong now; false"], {}, log)
+    eventually(lambda: not child.alive)
+    assert child.last_words() == "what is wrong now\n"

@@ -170,7 +170,7 @@ def test_what_fits_nowhere_is_refused_with_the_smallest_gpu_that_does(known: Cat
     tiny = known.gpu_types["rtx-4090"].model_copy(update={"memory_gb": 4})
     with_tiny = known.model_copy(update={"gpu_types": {**known.gpu_types, "tiny": tiny}})
     message = planning.refusal(with_tiny, "flux-2-dev", "tiny").message
-    assert message.endswith("and tiny has 4; the smallest that does is rtx-4090")
+    assert message.endswith("and there are 4; the smallest GPU that it fits is rtx-4090")
 
 
 def test_a_profile_is_a_version_of_its_model(known: Catalog) -> None:

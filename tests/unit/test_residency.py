@@ -156,7 +156,8 @@ def test_out_of_memory_while_loading_clears_the_device_and_tries_once_more(shelf
 
 def test_a_model_too_large_for_the_device_is_refused_with_the_sum(shelf: Shelf) -> None:
     with pytest.raises(
-        errors.ModelUnavailableError, match=r"a needs 14.0 GB at the least and cpu has 2; no listed GPU type does"
+        errors.ModelUnavailableError,
+        match=r"a on cpu needs 14.0 GB at the least, and there are 2; it fits no listed GPU type",
     ):
         shelf.residency(memory_gb=2).pipeline("a")
 

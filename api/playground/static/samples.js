@@ -44,7 +44,7 @@ export const DIALECTS = {
   fal: {
     label: "fal", ending: ({ output_format: format = "png" }) => format, path: ({ model, aliases }) => `/run/${aliases.find((one) => one.startsWith("fal-ai/")) ?? `fal-ai/${model}`}`, auth: "Key",
     body: ({ prompt, values, image }) => ({
-      prompt, ...(image ? { image_url: image } : {}), ...pick(jpeg(values), { aspect_ratio: "aspect_ratio", seed: "seed", guidance: "guidance_scale", ...STEPS, output_format: "output_format" }),
+      prompt, ...(image ? { image_url: image } : {}), output_format: "png", ...pick(jpeg(values), { aspect_ratio: "aspect_ratio", seed: "seed", guidance: "guidance_scale", ...STEPS, output_format: "output_format" }),
     }),
     result: ["images", 0, "url"],
   },

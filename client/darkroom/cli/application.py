@@ -54,7 +54,9 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except typer.exceptions.TyperException as exc:
-        code = _told(UsageError(f"{exc.format_message()} See darkroom --help."))
+        context = getattr(exc, "ctx", None)
+        command = context.command_path if context else "darkroom"
+        code = _told(UsageError(f"{exc.format_message()} See {command} --help."))
     except BrokenPipeError:
         # Whoever read has seen enough, `head` for one. Nothing more may be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,7 +87,8 @@ def _told(exc: Exception) -> int:
         cure = _CURES.get(exc.code, "")
         if not cure and exc.status >= 500 and exc.request_id:
             cure = f"the service's log has more under request_id {exc.request_id}"
-    err.print(f"[bold red]darkroom:[/] {escape(str(exc))}", markup=True, soft_wrap=True)
+    message = f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)
+    err.print(f"[bold red]darkroom:[/] {escape(message)}", markup=True, soft_wrap=True)
     if cure:
         err.print(f"  {cure}", style="dim", markup=False, soft_wrap=True)
     return code

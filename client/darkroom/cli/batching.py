@@ -63,7 +63,9 @@ def batch(
         printing.as_json({"rows": len(rows), "outcomes": outcomes, "manifest": str(out / batches.MANIFEST)})
     else:
         told = ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items()))
-        printing.out.print(f"{len(rows)} rows: {told}; see {out / 'manifest.csv'}", markup=False)
+        printing.out.print(
+            f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}: {told}; see {out / 'manifest.csv'}", markup=False
+        )
     sys.stdout.flush()
     if set(outcomes) != {"succeeded"}:
         raise typer.Exit(FAILED)

@@ -33,7 +33,12 @@ def add_to(application: typer.Typer) -> None:
 
 def edit(
     context: typer.Context,
-    image: Annotated[str, typer.Argument(help="A file or an http(s) URL; - makes a picture from text alone.")],
+    image: Annotated[
+        str,
+        typer.Argument(
+            help="A file or an http(s) URL; - makes a picture from text alone, with models that can: those of FLUX.2."
+        ),
+    ],
     prompt: Annotated[str, typer.Argument(help="The instruction.")],
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="File or folder to save to, - for standard output; default: here.")
@@ -268,6 +273,8 @@ def erase(
     if bool(generation_ids) == everything:
         raise UsageError("name generations, or --everything")
     what = "everything that this tenant has" if everything else f"{len(generation_ids or [])} generation(s)"
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("erase asks before it does anything, and there is no terminal; --yes does it without")
     if not yes and not typer.confirm(f"Erase {what}? It cannot be brought back", err=True):
         raise typer.Exit(1)
     with service_of(context).open() as client:

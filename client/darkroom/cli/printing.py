@@ -48,9 +48,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def drawn_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """The same, to be printed or refreshed."""
+    rows = list(rows)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawn.add_column(column, overflow="ellipsis", no_wrap=True)
+    for place, column in enumerate(columns):
+        # The first is what other commands are given.
+        width = max((len(str(row[0])) for row in rows), default=0) if place == 0 else None
+        drawn.add_column(column, overflow="ellipsis", no_wrap=True, min_width=width)
     for row in rows:
         drawn.add_row(*(one if isinstance(one, Text) else escape("" if one is None else str(one)) for one in row))
     return drawn

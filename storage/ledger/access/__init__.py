@@ -106,7 +106,7 @@ BYTES_AT_ONCE_MS = 60_000
 
 def pace(key_id: str, per_minute: int, generations: int) -> Call[access.Pace]:
     """Count generations that a key asks for. Raises `errors.TooManyRequestsError` when decoded, where they come too soon."""
-    message = f"This API key may ask for {per_minute} generations in a minute"
+    message = f"This API key may ask for {per_minute} generation{'' if per_minute == 1 else 's'} in a minute"
 
     def decode(reply: Sequence[int]) -> access.Pace:
         wait_ms, left, full_ms = reply
