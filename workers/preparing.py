@@ -113,7 +113,8 @@ class Preparing:
             sizes = (geometry.render, *geometry.references[1:])
         lease.check()
         fitted = [
-            pictures.fitted(image, size, in_shape=geometry.in_shape) for image, size in zip(images, sizes, strict=True)
+            pictures.fitted(image, size, in_shape=is_cut)
+            for image, size, is_cut in zip(images, sizes, geometry.cut, strict=True)
         ]
         job = base.Job.of(edit, references=fitted, mask=mask, size=geometry.render)
         if self._encodes_elsewhere(edit.model) and (encoded := self._encode(lease)):
@@ -127,7 +128,7 @@ class Preparing:
         if abs(math.log(mask.original.ratio / original.ratio)) > MASK_TOLERANCE:
             message = f"mask_image must have the shape of input_image, {original}; got {mask.original}"
             raise errors.InvalidInputError(message, field="mask_image")
-        return pictures.fitted(mask.image, geometry.render, in_shape=geometry.in_shape)
+        return pictures.fitted(mask.image, geometry.render, in_shape=geometry.cut[0])
 
     def _bytes(self, picture: edits.Picture, field: str = "input_image") -> bytes:
         if isinstance(picture, edits.StoredPicture):

@@ -76,8 +76,8 @@ class Frame(Frozen):
     longest_reference: Annotated[float, Field(ge=1)] = 20
     """How many times as long as wide a reference may be."""
     in_shape: bool = False
-    """References are read at the result's size, what does not fit its shape cut off on both sides: for a model that learned
-    results of its reference's shape alone."""
+    """The first reference is read at the result's size, what does not fit its shape cut off on both sides: for a model that
+    learned results of its reference's shape alone."""
     render_pixels: Annotated[int, Field(ge=64 * 64)] | None = None
     """Asked sizes of more pixels are rendered with so many and scaled; None renders whatever may be asked."""
     min_side: Annotated[int, Field(ge=MULTIPLE)] = 256
@@ -128,8 +128,8 @@ class Geometry:
     render: Size
     output: Size
     note: str
-    in_shape: bool = False
-    """Whether references are cropped to the shape of their size; otherwise that is nearly their own."""
+    cut: tuple[bool, ...] = ()
+    """Which references are cropped to the shape of their size; that of the others is nearly their own."""
 
     @property
     def cropped(self) -> bool:
@@ -149,12 +149,14 @@ def planned(frame: Frame, canvas: Canvas, originals: Sequence[Size], first: Size
         frame.check_reference(original)
     first = first or (originals[0] if originals else None)
     render = output = _rendered(frame, canvas, first)
-    references = tuple(render if frame.in_shape else _read(frame, original) for original in originals)
+    # Several side by side are another picture than the first, and stay whole.
+    cut = tuple(frame.in_shape and original == first for original in originals)
+    read = (render if is_cut else _read(frame, original) for original, is_cut in zip(originals, cut, strict=True))
     if canvas.size is not None:
         output = canvas.size
     elif canvas.as_input and first is not None:
         output = first
-    geometry = Geometry(references=references, render=render, output=output, note="", in_shape=frame.in_shape)
+    geometry = Geometry(references=tuple(read), render=render, output=output, note="", cut=cut)
     return replace(geometry, note=_note(geometry, originals))
 
 
@@ -206,7 +208,7 @@ def _note(geometry: Geometry, originals: Sequence[Size]) -> str:
     done = []
     for number, (original, read) in enumerate(zip(originals, geometry.references, strict=True), 1):
         name = "input" if len(originals) == 1 else f"input {number}"
-        is_cut = abs(math.log(original.ratio / read.ratio)) > SHAPE_TOLERANCE and geometry.in_shape
+        is_cut = geometry.cut[number - 1] and abs(math.log(original.ratio / read.ratio)) > SHAPE_TOLERANCE
         how = "cropped and scaled" if is_cut else "scaled"
         done.append(f"{name} as it is" if original == read else f"{name} {original} {how} to {read}")
     if geometry.output != geometry.render:

@@ -50,7 +50,7 @@ def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
 ) -> None:
     port = free_port()
     with _up(tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEY="my-own-development-key") as process:
-        lines = "".join(_first_lines(process, 4))
+        lines = "".join(_first_lines(process, 5))
         assert f"ready at http://127.0.0.1:{port}" in lines
         assert "my-own-development-key" in lines
         assert str(tmp_path) in lines
@@ -73,7 +73,7 @@ def test_asked_twice_make_up_ends_before_what_is_being_edited(tmp_path: Path, ti
     with _up(
         tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEYS=json.dumps(TENANTS), DARKROOM_MODELS='["slower"]'
     ) as process:
-        _first_lines(process, 4)
+        _first_lines(process, 5)
         alice = Tenant(f"http://127.0.0.1:{port}", "alice", TENANTS["alice"])
         id_ = alice.enqueue(tiny, model="slower", num_inference_steps=50)
         eventually(lambda: (alice.get(f"/api/ai/queue/{id_}").json()["progress"] or {}).get("step"))
@@ -87,7 +87,7 @@ def test_asked_twice_make_up_ends_before_what_is_being_edited(tmp_path: Path, ti
 
 def test_should_the_stack_itself_be_killed_its_children_go_too(tmp_path: Path) -> None:
     with _up(tmp_path) as process:
-        _first_lines(process, 4)
+        _first_lines(process, 5)
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
     eventually(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family))
@@ -136,7 +136,7 @@ def test_weights_are_furnished_and_small_ones_of_an_earlier_edition_built_anew(t
     old.parent.mkdir(parents=True)
     old.write_text("{}")
     with _up(tmp_path, with_weights=False) as process:
-        _first_lines(process, 4)
+        _first_lines(process, 5)
         assert "PixtralProcessor" in old.read_text()
         assert {one.name for one in (tmp_path / "weights").iterdir()} >= {"small-flux2", "small-klein", "kontext-mini"}
 

@@ -255,7 +255,7 @@ def test_the_command_line_does_the_same(stack: embedded.Stack) -> None:
     made = darkroom_admin(stack, "keys", "create", "zeno", "--models", "quick, slow", "--expires-in-days", "1")
     zeno = Tenant(stack.url, "zeno", made.stdout.strip())
     assert zeno.get("/api/ai/models").status_code == 200
-    assert "models=('quick', 'slow')" in darkroom_admin(stack, "keys", "list", "zeno").stdout
+    assert "models=quick,slow" in darkroom_admin(stack, "keys", "list", "zeno").stdout
     rotated = darkroom_admin(stack, "keys", "rotate", _id(zeno), "--overlap-hours", "0").stdout.strip()
     eventually(lambda: zeno.get("/api/ai/models").status_code == 401)
     assert "revoked" in darkroom_admin(stack, "keys", "revoke", access.id_of(rotated) or "").stdout
