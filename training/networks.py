@@ -17,7 +17,7 @@ LATENT_CHANNELS = 32
 """As in FLUX.2. With 16, as in FLUX.1, the best linear map of eight by eight pixels keeps 22 to 25 dB of photographs this
 small; with 32 it keeps 26 to 28."""
 TEXT_WIDTH = 256
-POOLED_WIDTH = 128
+POOLED_WIDTH = 256
 CLIP_PIECES = 3_000
 TOKENS = 32
 """Tokens of the instruction that are read."""
@@ -128,9 +128,9 @@ def clip(pieces: int) -> CLIPTextModel:
             eos_token_id=1,
             pad_token_id=1,
             hidden_size=POOLED_WIDTH,
-            intermediate_size=256,
-            num_attention_heads=4,
-            num_hidden_layers=2,
+            intermediate_size=512,
+            num_attention_heads=8,
+            num_hidden_layers=4,
             projection_dim=POOLED_WIDTH,
             max_position_embeddings=77,
             hidden_act="gelu",
