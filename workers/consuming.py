@@ -19,6 +19,7 @@ LOOK_S = 5.0
 """How often an idle worker looks for work that no ticket told it of."""
 
 REFUSED_S = 1.0
+"""How long a store that refused the consumer is left alone."""
 
 
 class Server(Protocol):
@@ -66,8 +67,8 @@ def consume(
         signals.setup_logging.connect(lambda **_: None, weak=False)
         signals.worker_ready.connect(ready, weak=False)
         worker = app.Worker(
-            # Threads, one of them: fork breaks CUDA; solo loses work at shutdown and doubles it when the broker restarts.
             consumer_cls=Consumer,
+            # Threads, one of them: fork breaks CUDA; solo loses work at shutdown and doubles it when the broker restarts.
             pool="threads",
             concurrency=1,
             without_gossip=True,
