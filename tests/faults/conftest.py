@@ -98,11 +98,14 @@ class Victim:
             eventually(lambda: child.pid != pid or not child.alive)
         return pid
 
+    def await_workers(self) -> None:
+        """One that another test killed may still be on its way back."""
+        eventually(lambda: all(self.stack.children[worker].alive for worker in WORKERS))
+
     @contextmanager
     def no_worker_moves(self) -> Iterator[None]:
         """Both are stopped for as long as the block lasts."""
-        # One that another test killed may still be on its way back.
-        eventually(lambda: all(self.stack.children[worker].alive for worker in WORKERS))
+        self.await_workers()
         with ExitStack() as stopped:
             for worker in WORKERS:
                 stopped.callback(os.kill, self.signal(worker, signal.SIGSTOP), signal.SIGCONT)

@@ -67,9 +67,11 @@ def test_a_frozen_worker_that_wakes_up_late_changes_nothing(victim: Victim, tiny
 def test_a_worker_told_to_end_finishes_what_it_runs(victim: Victim, tiny: str) -> None:
     id_ = victim.alice.enqueue(tiny, model="slow")
     under_way(victim, id_)
-    victim.signal(running_on(victim, id_), signal.SIGTERM)
+    worker = running_on(victim, id_)
+    old = victim.signal(worker, signal.SIGTERM)
     found = victim.alice.finished(id_)
     assert (found["status"], found["attempts"]) == ("succeeded", 1)
+    eventually(lambda: victim.pid(worker) != old)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,7 @@ def test_a_worker_told_to_end_finishes_what_it_runs(victim: Victim, tiny: str) -
     ids=["no replica", "no memory", "no primary any more"],
 )
 def test_a_store_that_refuses_writes_ends_no_worker(victim: Victim, tiny: str, refuse: str, relent: str) -> None:
+    victim.await_workers()
     pids, told = [victim.pid(name) for name in WORKERS], [victim.listening(name) for name in WORKERS]
     with contextlib.closing(connections.connect(victim.stack.store)) as connection:
         connection.execute_command(*refuse.split())

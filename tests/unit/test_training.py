@@ -157,7 +157,6 @@ def test_the_encoders_learn_what_the_teacher_says_of_sentences_without_a_label()
     assert loss(sepia) + 1 < loss(red)
 
 
-@pytest.mark.usefixtures("few_words_of_wordnet")
 def test_sentences_of_like_length_are_read_together_with_the_same_outcome() -> None:
     clip = _shipped_encoders()["text_encoder"].eval()
     sentences = [
@@ -172,6 +171,7 @@ def test_sentences_of_like_length_are_read_together_with_the_same_outcome() -> N
         torch.testing.assert_close(words.pooled(clip, tokens), clip(tokens).pooler_output)
 
 
+@pytest.mark.usefixtures("few_words_of_wordnet")
 def test_clip_learns_alone_and_the_other_encoder_can_go_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
