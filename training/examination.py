@@ -20,6 +20,7 @@ from training import autoencoder, editor, networks, words
 from training.lessons import NATIVE
 from training.operations import OPERATIONS, Edit
 from training.pictures import Picture, as_array, as_image, grid, held_out
+from training.sentence_batches import Tokenizers
 from training.sentences.held_out import held_out_pairs, held_out_sentences, second_sentences
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def examine(folder: Path, *, second: bool = False) -> dict[str, Any]:
     vouched = [name for name, operation in tables.items() if operation.vouched]
     understood = words.understood(
         {"text_encoder": pipe.text_encoder, "text_encoder_2": pipe.text_encoder_2},
-        words.Tokenizers(pipe.tokenizer, pipe.tokenizer_2),
+        Tokenizers(pipe.tokenizer, pipe.tokenizer_2),
         [sentence for _, sentence, _ in sentences],
     )
     meant = [operation for _, _, operation in sentences]

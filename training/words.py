@@ -4,24 +4,22 @@ T5 is trained to give the same vector, the edit's, at every token and at padding
 a teacher, both also learn to choose as it does for altered sentences, which nobody has labelled.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
-from torch.utils.data import IterableDataset
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5EncoderModel
 
 from training import networks, teaching
 from training.checkpoints import Course, Limits, begun_anew
-from training.conditioning import conditioning, rows
-from training.lessons import prepared_ahead, steps_of_this_process
-from training.operations import EVERYTHING, Edit, Operation
-from training.sentences import teacher, wordnet
-from training.sentences.altered import altered, similar_words
+from training.conditioning import rows
+from training.losses import loss_of
+from training.operations import EVERYTHING, Operation
+from training.sentence_batches import SentenceBatches, Tokenizers
+from training.sentences import teacher
+from training.sentences.altered import similar_words
 from training.sentences.instructions import instruction
 
 SEED = 5
@@ -29,28 +27,6 @@ STEPS, STEPS_ANEW = 4_000, 5_200
 """From the shipped weights, and from random ones."""
 KEPT = 0.25
 """The share of the shipped weights in those that went on from them: what was understood before stays so."""
-SENTENCES, UNLABELLED = 128, 64
-"""In a batch: sentences with a label, and those that a teacher labels."""
-SHARPNESS = 5.0
-"""Of the choice between operations: the factor of the cosine. With more, vectors that are half of each of two are good enough."""
-LIKELY = 0.3
-"""What the teacher gives a share of this much is meant."""
-
-
-@dataclass(frozen=True)
-class Tokenizers:
-    """Of both encoders; made once, then read from the folder."""
-
-    clip: CLIPTokenizer
-    t5: PreTrainedTokenizerFast
-
-    def __call__(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token numbers: (sentences, the longest) for CLIP, which sees no padding, and (sentences, TOKENS) for T5, which does."""
-        first = self.clip(list(sentences), padding="longest", max_length=77, truncation=True, return_tensors="pt")
-        second = self.t5(
-            list(sentences), padding="max_length", max_length=networks.TOKENS, truncation=True, return_tensors="pt"
-        )
-        return first.input_ids, second.input_ids
 
 
 def tokenizers(folder: Path, *, anew: bool = False) -> Tokenizers:
@@ -104,58 +80,6 @@ def _begin_with_the_teacher(encoder: T5EncoderModel, tokenizer: PreTrainedTokeni
             embedding[number] = vector
 
 
-@dataclass(frozen=True)
-class SentenceBatch:
-    """A batch of sentences: token numbers of CLIP and T5, and what they mean: (sentences, operations) and (sentences, width).
-
-    The tokens of altered sentences come after those of the others.
-    """
-
-    clip: torch.Tensor
-    t5: torch.Tensor
-    operations: torch.Tensor
-    per_token: torch.Tensor
-    pooled: torch.Tensor
-    unlabelled: tuple[str, ...]
-
-
-class SentenceBatches(IterableDataset[SentenceBatch]):
-    """Batches from step `first` on; each depends on the seed and its number alone."""
-
-    def __init__(
-        self, tokenizers: Tokenizers, *, seed: int, first: int, similar: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
-        super().__init__()
-        self._tokenizers, self._seed, self._first, self._similar = tokenizers, seed, first, similar
-
-    def __iter__(self) -> Iterator[SentenceBatch]:
-        for step in steps_of_this_process(self._first):
-            rng = np.random.default_rng([self._seed, step])
-            labelled = [instruction(rng) for _ in range(SENTENCES)]
-            unlabelled = () if self._similar is None else (altered(rng, self._similar) for _ in range(UNLABELLED))
-            yield batched(self._tokenizers, labelled, tuple(unlabelled))
-
-    def ahead(self) -> Iterator[SentenceBatch]:
-        """The batches, prepared ahead in processes of their own."""
-        # Read before the processes begin, so that all have them.
-        wordnet.sentences()
-        wordnet.things()
-        return prepared_ahead(self)
-
-
-def batched(
-    tokenizers: Tokenizers, instructions: Sequence[tuple[str, Edit]], unlabelled: tuple[str, ...] = ()
-) -> SentenceBatch:
-    """A batch of some sentences."""
-    clip, t5 = tokenizers([*(sentence for sentence, _ in instructions), *unlabelled])
-    edits = [edit for _, edit in instructions]
-    per_token, pooled = (
-        torch.stack([conditioning(edit, width) for edit in edits])
-        for width in (networks.TEXT_WIDTH, networks.POOLED_WIDTH)
-    )
-    return SentenceBatch(clip, t5, teaching.shares(edits), per_token, pooled, unlabelled)
-
-
 def finished(folder: Path) -> Course:
     """The stage with averaged weights, for looking and for shipping."""
     stage = course(folder)
@@ -165,70 +89,6 @@ def finished(folder: Path) -> Course:
             for weight, old in zip(stage.networks[name].parameters(), before.parameters(), strict=True):
                 weight.data.lerp_(old.data.to(weight.device), KEPT)
     return stage
-
-
-def _coordinates(seen: torch.Tensor) -> torch.Tensor:
-    """How much of each operation is in vectors (..., width): (..., operations), 1 where there is nothing else."""
-    return seen @ rows(seen.shape[-1]).T.to(seen.device) / seen.shape[-1]
-
-
-def _choice(coordinates: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """How far vectors, by their coordinates (..., operations), are from choosing as `shares` does (..., operations)."""
-    logits = SHARPNESS * coordinates
-    return functional.cross_entropy(logits.flatten(0, -2), shares.expand(*logits.shape).flatten(0, -2))
-
-
-def _indecision(coordinates: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """How far vectors are from the likely operations alone: half of each of two would cancel both. Arguments are `_choice`'s."""
-    likely = (shares >= shares.amax(-1, keepdim=True).clamp(max=LIKELY)).float()
-    return (coordinates - functional.normalize(likely, dim=-1)).square().sum(-1).mean()
-
-
-def _everywhere(one: torch.Tensor, tokens: int) -> torch.Tensor:
-    return one[:, None].expand(-1, tokens, -1)
-
-
-_CHUNKS = 4
-"""Sentences of like length are read together; else padding would be more than half of the work."""
-
-
-def pooled(encoder: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """CLIP's pooled outputs of sentences (sentences, longest): (sentences, width)."""
-    lengths = (tokens == encoder.config.eos_token_id).int().argmax(1) + 1
-    order = lengths.argsort()
-    read = [encoder(tokens[part, : lengths[part].max()]).pooler_output for part in order.chunk(_CHUNKS)]
-    return torch.cat(read)[order.argsort()]
-
-
-def loss_of(
-    batch: SentenceBatch, encoders: Mapping[str, nn.Module], told_by: Callable[[Sequence[str]], torch.Tensor] | None
-) -> torch.Tensor:
-    """How far these encoders are from what the batch means; `told_by` gives the logits of sentences without a label."""
-    told = told_by(batch.unlabelled).softmax(-1) if told_by else None
-    losses = []
-    for name, encoder in encoders.items():
-        device = next(encoder.parameters()).device
-        with networks.bf16():
-            if name == "text_encoder":
-                meant, seen = batch.pooled, pooled(encoder, batch.clip.to(device)).float()[:, None]
-            else:
-                meant, seen = batch.per_token, encoder(batch.t5.to(device)).last_hidden_state.float()
-        losses.append(_loss(seen, meant.to(device), batch.operations.to(device), told))
-    return torch.stack(losses).sum()
-
-
-def _loss(seen: torch.Tensor, meant: torch.Tensor, shares: torch.Tensor, told: torch.Tensor | None) -> torch.Tensor:
-    """How far vectors (sentences, tokens, width) are from `meant` (sentences, width) and from choosing as `shares` and `told` do.
-
-    `shares` and `told` are (sentences, operations); the sentences of `told` come last, and have no vector that is meant.
-    """
-    count, tokens = len(shares), seen.shape[1]
-    loss = (seen[:count] - _everywhere(meant, tokens)).square().mean()
-    at = _coordinates(seen)
-    if told is not None:
-        loss = loss + _indecision(at[count:], _everywhere(told, tokens))
-        shares = torch.cat([shares, told])
-    return loss + _choice(at, _everywhere(shares, tokens))
 
 
 def train(folder: Path, limits: Limits) -> None:
