@@ -63,7 +63,7 @@ def _written(connection: redis.Redis, lines: Any) -> int:
     for entry in _entries(connection):
         _write(lines, entry)
         count += 1
-    # Whoever reads it knows by this that it is whole.
+    # By this a reader knows that it is whole.
     _write(lines, {"keys": count})
     return count
 

@@ -252,7 +252,7 @@ def _are_present(store: StoreSettings, workers: list[Child]) -> bool:
 
 
 def _stop(children: Mapping[str, Child]) -> None:
-    """In the reverse order of starting: whoever uses a store ends before it."""
+    """In the reverse order of starting: the users of a store end before it."""
     for child in reversed(list(children.values())):
         child.stop()
 

@@ -126,7 +126,7 @@ def of_process(name: str, number: int, environment: Mapping[str, str]) -> dict[s
 
 
 def tell_client(options: Options, url: str, key: str) -> None:
-    """Where the command line finds this stack, for whoever may read its folder."""
+    """Where the command line finds this stack, for users who may read its folder."""
     write_private(options.data_dir / "client.json", json.dumps({"url": url, "key": key}))
 
 
@@ -163,7 +163,7 @@ def environment(options: Options, port: int, kept: Mapping[str, str]) -> dict[st
         "S3_PUBLIC_ENDPOINT_URL": options.environment.get("S3_ENDPOINT_URL", f"http://{LOOPBACK}:{kept['s3_port']}"),
     }
     if "DARKROOM_API_KEYS" not in options.environment:
-        # Whoever brings keys of their own wants no other to be valid.
+        # A user with keys of their own wants no other to be valid.
         defaults["DARKROOM_API_KEY"] = kept["api_key"]
     if not {"DARKROOM_MODELS", "DARKROOM_CATALOG"} & options.environment.keys():
         # The first edit of a stranger should not wait for a load.

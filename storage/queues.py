@@ -45,7 +45,7 @@ def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:
     app.conf.update(
         broker_transport=f"{broker.__name__}:{'SentinelTransport' if sentinels else 'Transport'}",
         broker_use_ssl=_tls(settings),
-        # A broker that accepts pickle lets whoever can write to it run code in the worker.
+        # A broker that accepts pickle lets everybody who can write to it run code in the worker.
         task_serializer="json",
         accept_content=["json"],
         # The ledger remembers: a result backend and events would only turn 10 Redis commands a ticket into 24.

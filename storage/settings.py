@@ -1,4 +1,4 @@
-"""What the stores need to be told, read from the environment once by whoever starts a process.
+"""What the stores need to be told, read from the environment once when a process starts.
 
 A bad value stops the start naming the variable.
 """
@@ -79,8 +79,8 @@ class StoreSettings(BaseSettings):
     Pictures may always come from the object store."""
 
     metrics_port: Annotated[int | None, Field(ge=0, le=65535)] = None
-    """Port on which this process tells Prometheus its metrics, to whoever can reach it; by default it tells none. 0 is any that
-    is free, which the log names."""
+    """Port on which this process tells Prometheus its metrics, to everybody who can reach it; by default it tells none.
+    0 is any that is free, which the log names."""
 
     metrics_host: str = "127.0.0.1"
     """Address of that port."""

@@ -107,7 +107,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 
 @functools.cache
 def _weights() -> Path:
-    """What the embedded stack makes for itself, made by whoever needs it first, for all stacks of the run."""
+    """What the embedded stack makes for itself, made by the first process that needs it, for all stacks of the run."""
     if SHARED not in os.environ:
         # A program that is no test run, such as `tests.fuzz`.
         os.environ[SHARED] = tempfile.mkdtemp(prefix="darkroom-tests-")

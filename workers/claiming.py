@@ -77,7 +77,7 @@ class Claiming:
             claim = self._taken(wanted)
         if isinstance(claim, claims.Deferred):
             if has_ticket:
-                # It was meant for whoever has the model loaded.
+                # It was meant for a worker that has the model loaded.
                 time.sleep(PASS_ON_S)
                 self._pass_on(claim.queue)
             return None

@@ -23,7 +23,7 @@ REFUSED_S = 1.0
 
 
 class Server(Protocol):
-    """Whoever serves what tickets tell of: a conveyor, for one."""
+    """What serves the work that tickets announce: a conveyor, for one."""
 
     def serve(self) -> None:
         """Serve until nothing waits."""

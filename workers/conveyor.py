@@ -137,7 +137,7 @@ class Conveyor(Serving):
             except errors.GpuFaultError as exc:
                 self._end_faulty(lease, exc)
             except Exception:
-                # It is met again when it is edited; whoever was postponed with it is not to be forgotten.
+                # It is met again when it is edited; what was postponed with it is not to be forgotten.
                 log.exception("its model could not be loaded ahead")
 
     def _prepare(self, lease: Lease, entry: Entry) -> None:

@@ -32,7 +32,7 @@ class ObjectStore(Protocol):
 
 
 class Encoding(Serving):
-    """A worker of text encoders. What it takes it answers; should it die instead, whoever asked asks again.
+    """A worker of text encoders. What it takes it answers; should it die instead, the GPU worker asks again.
 
     A text encoder that takes longer than `stall_limit_s` for one edit's prompts hangs, or longer than `load_limit_s` to load
     (`loading_s` tells how long it has been), and the process is ended; so it is after a fault of the GPU. `pipeline` loads a
@@ -175,4 +175,4 @@ class Encoding(Serving):
         try:
             self._ledger.run(encodings.answer(wanted, why_not=why_not))
         except errors.StoreUnavailableError as exc:
-            log.warning("%s: whoever asked is not told: %s", wanted.id, exc)
+            log.warning("%s: the GPU worker is not told: %s", wanted.id, exc)

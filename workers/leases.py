@@ -236,7 +236,7 @@ class Keeper:
         self._end_process(EXIT_HANGING)
 
     def _end_loading(self) -> None:
-        """The same for a load. Whoever waits for it counts as one that took its worker down, or it would tour the fleet."""
+        """The same for a load. An edit that waits for it counts as one that took its worker down, or it would tour the fleet."""
         log.error("a model has been loading for more than %g s; ending this process", self._load_limit_s)
         for lease in self._held():
             if lease.phase is generations.Phase.LOADING:

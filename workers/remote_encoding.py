@@ -21,7 +21,7 @@ KEPT = 64
 """Prompts that are remembered. What becomes of one takes 4 to 16 MB, in the memory of the machine."""
 
 ASK_AGAIN_S = 5.0
-"""Whoever took a prompt may have died with it."""
+"""The worker that took a prompt may have died with it."""
 
 
 class ObjectStore(Protocol):

@@ -35,7 +35,7 @@ class Serving(abc.ABC):
         self._draining.set()
 
     def _wait_until_drained(self) -> None:
-        """Drain. Whoever is serving takes nothing more, but may be busy with what it has taken."""
+        """Drain. The serving thread takes nothing more, but may be busy with what it has taken."""
         self.drain()
         with self._serving:
             pass

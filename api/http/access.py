@@ -89,7 +89,7 @@ def _with(scope: access.Scope) -> Any:
 
 
 async def _holder(request: Request, resources: Resources, text: str) -> Holder | None:
-    """Whoever shows a browser token; None: it is no token."""
+    """The caller that a browser token stands for; None: it is no token."""
     if not text.startswith(TOKEN):
         return None
     holder = await resources.tokens.holder_of(text, request.headers.get("origin"))

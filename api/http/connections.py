@@ -104,7 +104,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 waiting[self] = None
 
         def pause_writing(self) -> None:
-            # Whoever does not read what was asked for would have it kept here for ever.
+            # For a client that does not read its answer, the answer would be kept here for ever.
             super().pause_writing()
             self._write_timer = self.loop.call_later(UNREAD_S, self.transport.abort)
 

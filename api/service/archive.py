@@ -52,7 +52,7 @@ class Archive:
         return archived
 
     async def restore(self, id_: str, tenant: str, *, is_going: bool = False) -> bool:
-        """Bring a generation and those of its request back to the ledger; whether any is there now, whoever brought it.
+        """Bring a generation and those of its request back to the ledger; whether any is there now.
 
         With `is_going` however much is there. Raises `errors.ObjectsUnavailableError`, `errors.StoreUnavailableError` and
         `errors.TooManyActiveError`.

@@ -98,7 +98,7 @@ class BatchRunner:
             if wait_s is not None:
                 return
         if now is not None:
-            # Something else is to be done with it: at once, by whoever comes.
+            # Something else is to be done with it: at once, by the next process that looks.
             await hold.step(cursor=0)
 
     async def _slice(

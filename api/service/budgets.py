@@ -9,7 +9,7 @@ MICRO = 1_000_000
 
 
 class Budgets:
-    """Budgets by tenant, in USD a month; whoever has none may spend what they like."""
+    """Budgets by tenant, in USD a month; a tenant without one may spend without limit."""
 
     def __init__(self, budgets: Mapping[str, float], known: catalog.Catalog) -> None:
         self._budgets = budgets

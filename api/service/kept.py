@@ -30,7 +30,7 @@ class Kept(Generic[T]):
             self._reading.add_done_callback(self._over)
         if self._value is not None and age_s <= self._stale_s:
             return self._value[1]
-        # Whoever hangs up does not take it away from the others.
+        # A caller that hangs up does not take it away from the others.
         return await asyncio.shield(self._reading)
 
     async def _renewed(self) -> T:

@@ -29,7 +29,7 @@ Purpose = Literal["events", "generation", "submit", "page"]
 `page`: a link that signs in once to the page that is served here."""
 
 SESSION_S = 12 * 3600
-"""How long whoever signed in by such a link stays signed in."""
+"""How long a sign-in by such a link lasts."""
 
 FOR_EVER = 2**62
 
@@ -59,7 +59,7 @@ class Token(Frozen):
 
 
 class Holder(Frozen):
-    """Whoever shows a token, and for whom."""
+    """The caller that a token stands for, and its tenant."""
 
     token: Token
     caller: access.Caller
@@ -137,7 +137,7 @@ class Tokens:
             scopes = tuple(scope for scope in caller.rights.scopes if scope != "admin")
             rights = caller.rights.model_copy(update={"scopes": scopes})
             return Holder(token=token, caller=caller.model_copy(update={"until": token.until, "rights": rights}))
-        # Whoever has another page's token is a stranger.
+        # A token of another page's is not valid here.
         rights = caller.rights.model_copy(update={"unfiltered": False})
         return Holder(
             token=token, caller=caller.model_copy(update={"token_id": token.id, "until": token.until, "rights": rights})

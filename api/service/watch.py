@@ -107,7 +107,7 @@ class Hub:
 
     async def _step(self) -> None:
         if self._cursor is None or await self._log.gap(self._cursor):
-            # Whoever subscribed before this cursor was known may have missed something, and is asked to resume.
+            # A subscriber from before this cursor was known may have missed something, and is asked to resume.
             self._cursor = await self._log.latest()
             self.close()
         while not connections.is_cancelled() and (batch := await self._log.follow(self._cursor, BLOCK_MS, BATCH)):

@@ -1,4 +1,4 @@
-"""Calls of webhooks' receivers: one at a time for whoever wants to know, in threads of their own."""
+"""Calls of webhooks' receivers: one at a time for each caller, in threads of their own."""
 
 import asyncio
 import time

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 SHARE = webhooks.Share(most=8, few=2, busy=AT_ONCE // 2)
-"""Webhooks of one tenant that are called at the same time. Whoever's receivers are slow leaves room for the others."""
+"""Webhooks of one tenant that are called at the same time. A tenant whose receivers are slow leaves room for the others."""
 HELD_S = 60
 """How long nobody else calls what is being called, beyond the time that the call itself may take."""
 GOODBYE_S = 5
@@ -85,7 +85,7 @@ class Delivery:
                     pass
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
-            # What is not answered soon is called again by whoever is there when it is held no more.
+            # What is not answered soon is called again by any process once its hold has run out.
             if self._calling:
                 await asyncio.wait(self._calling, timeout=GOODBYE_S)
             for task in self._calling:

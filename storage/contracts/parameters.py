@@ -164,7 +164,7 @@ def request_model(name: str, parameters: Mapping[str, Parameter]) -> type[BaseMo
 def sentence_of(
     exc: ValidationError, parameters: Mapping[str, Parameter], values: Mapping[str, Any]
 ) -> errors.InvalidInputError:
-    """What is wrong, for whoever sent it: field, value and what is allowed."""
+    """What is wrong, for the caller: field, value and what is allowed."""
     first = exc.errors(include_url=False)[0]
     field = str(first["loc"][0])
     if field not in values:

@@ -176,7 +176,7 @@ def between(stack: embedded.Stack) -> Iterator[Proxy]:
 @contextlib.contextmanager
 def _editing(stack: embedded.Stack, proxy: Proxy, folder: Path, prompt: str) -> Iterator["subprocess.Popen[str]"]:
     command = [COMMAND, "edit", str(PHOTOGRAPH), prompt, "-m", "slower", "--steps", "50"]
-    # Whoever runs the tests in the background has Ctrl-C ignored, which processes inherit.
+    # Tests that run in the background have Ctrl-C ignored, which processes inherit.
     with subprocess.Popen(
         ["env", "--default-signal=INT", *command],
         env=_environment(stack, DARKROOM_URL=f"http://127.0.0.1:{proxy.port}"),

@@ -168,7 +168,7 @@ def test_a_client_that_hangs_up_cancels_its_edit(olga: Tenant) -> None:
     eventually(lambda: olga.get("/api/ai/queue?status=cancelled&model=slow").json()["count"] == before + 1)
 
 
-def test_whoever_leaves_a_stream_cancels_every_picture_of_it(olga: Tenant, tiny: str) -> None:
+def test_leaving_a_stream_cancels_every_picture_of_it(olga: Tenant, tiny: str) -> None:
     def cancelled() -> int:
         return int(olga.get("/api/ai/queue?status=cancelled&model=slow").json()["count"])
 

@@ -222,7 +222,9 @@ def test_a_tenant_reads_what_became_of_a_webhook_and_has_it_called_once_more(
         assert alice.post(f"/api/ai/webhooks/{id_}/redeliver").status_code == 404
         assert ruth.post(f"/api/ai/webhooks/{id_}/redeliver").status_code == 202
         third = eventually(lambda: len(received) == 3 and received[2])
-        assert third.headers["webhook-id"] == received[0].headers["webhook-id"], "whoever has had it may pass over it"
+        assert third.headers["webhook-id"] == received[0].headers["webhook-id"], (
+            "a receiver that has had it may pass over it"
+        )
         eventually(lambda: len(_calls(ruth, id_)) == 3)
     without = ruth.post("/v2/quick/runsync", {"input": asked(photograph)}).json()["id"]
     plain = without.removeprefix("sync-").removesuffix("-u1")

@@ -229,7 +229,7 @@ def test_a_mask_is_painted_over_the_picture_and_sent(open_page: Opened, stack: e
     after = page.locator(".brush").bounding_box()
     assert before
     assert after
-    # Whoever moves it by keys sees where it is.
+    # A user who moves it by keys sees where it is.
     assert after["x"] - before["x"] == pytest.approx(0.02 * box["width"], abs=1)
     use.click()
     page.get_by_role("button", name="Change the mask").click()

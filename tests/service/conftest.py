@@ -28,7 +28,7 @@ def darkroom_admin(stack: embedded.Stack, *arguments: str, **changes: str) -> su
 
 @pytest.fixture(scope="session")
 def operator(stack: embedded.Stack) -> Tenant:
-    """Whoever has a key with the scope `admin`, which the command line makes."""
+    """A caller whose key has the scope `admin`, which the command line makes."""
     made = darkroom_admin(stack, "keys", "create", "operators", "--scopes", "admin")
     assert made.returncode == 0, made.stderr
     return Tenant(stack.url, "operators", made.stdout.strip())

@@ -52,7 +52,7 @@ def test_models_asked_for_in_turn_are_loaded_far_less_often_than_in_turn(
     assert _loads(stack) <= 4, "at most a tenth of the loads of first come, first served"
 
 
-def test_whoever_has_waited_long_enough_is_served_even_if_that_means_a_load(
+def test_an_edit_that_has_waited_long_enough_is_served_even_if_that_means_a_load(
     started: Callable[[float], embedded.Stack], tiny: str
 ) -> None:
     stack = started(0)

@@ -1,4 +1,4 @@
-"""What is erased is gone: from the ledger, the object store, the event log, and from whoever asks for it again."""
+"""What is erased is gone: from the ledger, the object store, the event log, and from what is answered to its idempotency key."""
 
 import contextlib
 import json

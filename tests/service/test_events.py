@@ -51,7 +51,7 @@ def test_a_cancellation_has_a_name_of_its_own(alice: Tenant, tiny: str) -> None:
         assert COMPLETED not in [event["event"] for event in stream.of(id_)]
 
 
-def test_whoever_subscribes_after_completion_is_still_told(alice: Tenant, tiny: str) -> None:
+def test_a_subscriber_after_completion_is_still_told(alice: Tenant, tiny: str) -> None:
     id_ = alice.enqueue(tiny)
     alice.finished(id_)
     with reading(alice) as stream:

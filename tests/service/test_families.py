@@ -254,7 +254,7 @@ def _bytes(uri: str) -> bytes:
     return base64.b64decode(uri.partition(",")[2])
 
 
-def test_whoever_waits_for_a_model_sees_it_being_loaded(alice: Tenant, tiny: str) -> None:
+def test_a_model_that_is_waited_for_is_seen_being_loaded(alice: Tenant, tiny: str) -> None:
     id_ = alice.enqueue(tiny, model="bulky")
 
     def loading() -> int | None:

@@ -53,7 +53,7 @@ def test_a_key_is_shown_once_and_kept_as_a_digest_alone(operator: Tenant, stack:
     assert secret not in kept + told
 
 
-def test_only_whoever_has_its_secret_uses_a_key(operator: Tenant, make: Make, stack: embedded.Stack) -> None:
+def test_only_its_secret_gives_the_use_of_a_key(operator: Tenant, make: Make, stack: embedded.Stack) -> None:
     zoe = make("zoe")
     bare = f"{access.PREFIX}{_id(zoe)}_{'A' * 32}"
     forged = Tenant(stack.url, "zoe", bare + access._checksum(bare))

@@ -163,7 +163,7 @@ def test_a_body_that_stalls_or_drips_is_refused(guarded: Tenant, every_s: float 
     assert seconds < 5
 
 
-def test_whoever_is_refused_before_the_body_has_come_reads_why_and_may_ask_again(guarded: Tenant) -> None:
+def test_a_client_refused_before_the_body_has_come_reads_why_and_may_ask_again(guarded: Tenant) -> None:
     connection = _connected(guarded)
     head = b"POST /api/ai/queue HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer nobody\r\nContent-Length: 3000000\r\n\r\n"
     connection.sendall(head + b"x" * 1000)
@@ -202,7 +202,7 @@ def test_a_head_without_end_behind_a_long_answer_is_cut_off(guarded: Tenant, tin
     assert time.monotonic() - began < 2
 
 
-def test_whoever_waits_long_for_an_answer_is_not_cut_off(guarded: Tenant, tiny: str) -> None:
+def test_a_client_that_waits_long_for_an_answer_is_not_cut_off(guarded: Tenant, tiny: str) -> None:
     waiting = guarded.enqueue(tiny, model="slower", num_inference_steps=20)
     assert guarded.get(f"/api/ai/queue/{waiting}?wait=30").json()["status"] == "succeeded"
 

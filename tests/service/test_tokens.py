@@ -100,7 +100,7 @@ def test_a_page_names_no_server_and_finds_nothing_by_anothers_idempotency_key(
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
 
 
-def test_what_the_last_edit_paid_for_is_told_again_to_whoever_repeats_it(token: Token, tiny: str) -> None:
+def test_what_the_last_edit_paid_for_is_told_again_when_it_is_repeated(token: Token, tiny: str) -> None:
     page, body = token("submit", edits=1), {"model": "quick", "prompt": "x", "input_image": tiny}
     first, again = (page.post("/api/ai/queue", body, headers={"Idempotency-Key": "once"}) for _ in "12")
     assert again.status_code == 200

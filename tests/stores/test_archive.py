@@ -1,4 +1,4 @@
-"""Finished generations leave Redis for the object store, whoever dies on the way, and come back to be changed."""
+"""Finished generations leave Redis for the object store, whichever process dies on the way, and come back to be changed."""
 
 import asyncio
 import contextlib
@@ -315,7 +315,7 @@ def test_bytes_are_counted_while_a_record_is_here(desk: Desk, objects: Objects, 
             ids.append(desk.accept(tenant, limits=most))
     assert 2 <= len(ids) < 10
     assert 10_000 < held() <= 20_000
-    # Over is not gone: whoever cancels in a loop fills nothing.
+    # Over is not gone: cancelling in a loop fills nothing.
     for id_ in ids:
         desk.run(records.cancel(id_, tenant))
     assert held() > 10_000

@@ -1,4 +1,4 @@
-"""How a batch moves on in the ledger, whoever works on it and whatever is asked of it meanwhile."""
+"""How a batch moves on in the ledger, whichever process works on it and whatever is asked of it meanwhile."""
 
 import asyncio
 import contextlib
@@ -151,7 +151,7 @@ def test_half_of_what_a_tenant_may_have_is_left_to_others(office: Office) -> Non
     assert len(office.submitter.submitted) == 12
 
 
-def test_whoever_waits_for_the_last_generation_is_called_by_its_end(office: Office) -> None:
+def test_what_waits_for_the_last_generation_is_called_by_its_end(office: Office) -> None:
     id_ = office.create(2)
     while office.work():
         pass
@@ -192,7 +192,7 @@ def test_a_cancelled_batch_ends_with_every_line_counted_once(office: Office, whe
     assert asyncio.run(office.batches.change(id_, "alice", "cancel"))
     assert not asyncio.run(office.batches.change(id_, "alice", "cancel")), "it is being cancelled"
     if held is not None:
-        # Whoever is in the middle of submitting submits nothing more.
+        # A process in the middle of submitting submits nothing more.
         asyncio.run(office.runner._work(held))
     found = office.to_the_end(id_)
     assert (found.succeeded, found.cancelled, found.failed) == ((0, 9, 0) if when == "before" else (2, 7, 0))
@@ -448,7 +448,7 @@ def test_a_manifest_that_is_written_over_by_an_older_one_is_written_anew(
 
     monkeypatch.setattr(office.runner._objects, "put", retried_meanwhile)
     office.work()
-    assert status() == "failed", "of whoever was paused"
+    assert status() == "failed", "of a tenant that was paused"
     assert office.work()
     assert status() == "succeeded"
     assert not office.work()

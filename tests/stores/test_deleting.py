@@ -112,7 +112,7 @@ def test_what_a_dead_archiver_left_is_not_deleted_under_the_next_one(
 
 
 def _moved_at_once(desk: Desk, objects: Objects, id_: str) -> None:
-    """As some minutes later, when whoever moved it before may not any more."""
+    """As some minutes later, when the process that moved it before may not any more."""
     desk.connection.zadd(keys.ARCHIVING, {id_: 1}, xx=True)
     moved(desk, objects)
 

@@ -1,4 +1,4 @@
-"""Prompts that are encoded by another worker: whoever dies, hangs or refuses, the edit goes on."""
+"""Prompts that are encoded by another worker: should one die, hang or refuse, the edit goes on."""
 
 import sys
 import threading
@@ -112,7 +112,7 @@ def _in_background(remote: RemoteEncoding, lease: Lease) -> tuple[threading.Thre
     return thread, found
 
 
-def test_prompts_are_encoded_by_whoever_takes_them_and_deleted_once_fetched(
+def test_prompts_are_encoded_by_the_worker_that_takes_them_and_deleted_once_fetched(
     desk: Desk, asking: Asking, serving: Serving, store: Store
 ) -> None:
     lease, encoder = _lease(desk), TextEncoder()
@@ -158,7 +158,7 @@ def test_what_its_worker_no_longer_holds_is_passed_over(desk: Desk) -> None:
     assert not desk.run(encodings.ask(cancelled, REGION)), "nor is it asked for again"
 
 
-def test_whoever_took_a_prompt_may_die_with_it(
+def test_a_worker_that_took_a_prompt_may_die_with_it(
     desk: Desk, asking: Asking, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_encoding, "ASK_AGAIN_S", 0.3)
@@ -280,7 +280,7 @@ def test_a_text_encoder_that_runs_out_of_memory_is_tried_at_once_with_less(desk:
     assert (encoder.read, relieved) == (["make it blue"], ["quick"])
 
 
-def test_whoever_is_cancelled_stops_asking(desk: Desk, asking: Asking) -> None:
+def test_a_cancelled_edit_stops_asking(desk: Desk, asking: Asking) -> None:
     lease = _lease(desk)
     lease.stop()
     with pytest.raises(errors.CancelledError):

@@ -148,7 +148,7 @@ def test_a_thousand_that_come_at_once_keep_their_order(desk: Desk) -> None:
     assert [desk.claim().id for _ in ids] == ids
 
 
-def test_the_position_counts_whoever_will_be_served_before(desk: Desk) -> None:
+def test_the_position_counts_what_will_be_served_before(desk: Desk) -> None:
     ids = [desk.accept("alice") for _ in range(4)] + [desk.accept("bob") for _ in range(2)] + [desk.accept("carol")]
     tenants = ["alice"] * 4 + ["bob"] * 2 + ["carol"]
     foretold = {id_: desk.read(id_, tenant).position for id_, tenant in zip(ids, tenants, strict=True)}

@@ -23,7 +23,7 @@ def due(desk: Desk, held_ms: int = 60_000) -> list[tuple[str, str, int]]:
     return [(one.id, one.moment, one.tries) for one in desk.run(webhooks.due(held_ms=held_ms))]
 
 
-def test_a_webhook_is_due_at_its_moments_and_held_by_whoever_takes_it(desk: Desk) -> None:
+def test_a_webhook_is_due_at_its_moments_and_held_by_the_process_that_takes_it(desk: Desk) -> None:
     id_ = accepted(desk)
     assert due(desk) == []
     claim = desk.claim()
@@ -57,7 +57,7 @@ def test_what_is_not_taken_is_due_again_and_what_is_done_is_not(desk: Desk) -> N
     assert due(desk, held_ms=0) == []
 
 
-def test_whoever_dies_while_calling_leaves_it_to_another(desk: Desk) -> None:
+def test_a_process_that_dies_while_calling_leaves_it_to_another(desk: Desk) -> None:
     accepted(desk)
     desk.claim()
     assert due(desk, held_ms=20) == [("one", "start", 0)]

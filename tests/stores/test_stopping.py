@@ -22,7 +22,9 @@ def _listeners(desk: Desk) -> int:
     return int(desk.connection.pubsub_numsub(keys.STOPPED)[0][1])  # type: ignore[index]
 
 
-def test_whoever_runs_a_generation_is_told_at_once_that_it_is_cancelled(desk: Desk, settings: StoreSettings) -> None:
+def test_the_worker_that_runs_a_generation_is_told_at_once_that_it_is_cancelled(
+    desk: Desk, settings: StoreSettings
+) -> None:
     told = threading.Event()
     others = _listeners(desk)
     running = desk.accept()

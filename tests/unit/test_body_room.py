@@ -97,7 +97,7 @@ async def test_what_is_accepted_counts_no_more_while_its_client_waits(app: Readi
     await _begun(limit, MOST, is_declared=False)
 
 
-async def test_whoever_is_cancelled_gives_its_room_back(app: Reading, limit: BodyLimit) -> None:
+async def test_a_cancelled_request_gives_its_room_back(app: Reading, limit: BodyLimit) -> None:
     first = _begun(limit, MOST, is_declared=True)
     await app.is_whole.wait()
     first.cancel()

@@ -1,4 +1,4 @@
-"""Whoever waits for an answer is told when its process stops, in words that a program knows."""
+"""A client that waits for an answer is told when the server stops, in words that a program knows."""
 
 import asyncio
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ async def test_nothing_ends_before() -> None:
     assert await hangups.unless_hung_up(request, soon()) == "over"
 
 
-async def test_whoever_waits_hears_of_it_when_the_server_was_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_waiting_client_hears_of_it_when_the_server_was_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "LOOK_S", 0.0)
     told = iter([False, True])
     state = SimpleNamespace(is_stopping=lambda: next(told), stopping=asyncio.Event())

@@ -63,7 +63,7 @@ async def test_a_fault_is_told_to_all_who_wait_and_tried_again() -> None:
     assert await kept.get() == 2
 
 
-async def test_whoever_hangs_up_takes_it_from_nobody() -> None:
+async def test_a_caller_that_hangs_up_takes_it_from_nobody() -> None:
     source = Source()
     source.let.clear()
     kept = Kept(source.read)

@@ -62,7 +62,7 @@ async def test_a_tenant_alone_has_many_turns_at_a_time(crowd: Crowd) -> None:
     assert crowd.at_work == ["alice"] * turns.ALONE
 
 
-async def test_whoever_is_at_work_is_here_however_long_that_takes(crowd: Crowd, clock: Clock) -> None:
+async def test_a_tenant_at_work_is_here_however_long_that_takes(crowd: Crowd, clock: Clock) -> None:
     crowd.comes("alice")
     await _settled()
     clock.now += 2 * turns.HERE_S
@@ -93,7 +93,7 @@ async def test_beside_others_a_flood_is_worked_on_one_request_at_a_time(crowd: C
     assert crowd.at_work == ["mallory"]
     crowd.comes("alice")
     await _settled()
-    assert crowd.at_work == ["mallory", "alice"], "whoever does not flood does not wait for the flood"
+    assert crowd.at_work == ["mallory", "alice"], "a tenant that does not flood does not wait for the flood"
     crowd.ends("mallory")
     await _settled()
     assert crowd.at_work == ["alice", "mallory"]

@@ -1,4 +1,4 @@
-"""Whoever waits for events hears of everything, whatever happens to the log's reader."""
+"""A subscriber hears of everything, whatever happens to the log's reader."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def test_records_are_looked_at_again_when_nothing_is_heard() -> None:
         assert [await anext(happenings) for _ in range(3)] == [None] * 3
 
 
-async def test_whoever_waits_for_an_ending_hears_of_it_after_subscribers_were_dropped() -> None:
+async def test_what_waits_for_an_ending_hears_of_it_after_subscribers_were_dropped() -> None:
     looks: asyncio.Queue[None] = asyncio.Queue()
 
     class Desk:

@@ -67,7 +67,7 @@ async def test_subscribers_get_their_tenants_events_in_order() -> None:
             assert (await his.next(5)).cursor == "1-2"  # type: ignore[union-attr]
 
 
-async def test_a_burst_does_not_drop_whoever_keeps_up() -> None:
+async def test_a_burst_does_not_drop_a_subscriber_that_keeps_up() -> None:
     async with Following() as following:
         with following.hub.subscribe("alice") as subscription:
             following.log.entries += [_event(number) for number in range(1, 20 * BUFFER)]
@@ -77,7 +77,7 @@ async def test_a_burst_does_not_drop_whoever_keeps_up() -> None:
                 assert event.generation_id == str(number)
 
 
-async def test_whoever_does_not_read_is_dropped_and_the_others_are_not() -> None:
+async def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_are_not() -> None:
     async with Following() as following:
         with following.hub.subscribe("alice") as idle, following.hub.subscribe("alice") as busy:
             for number in range(1, BUFFER + BATCH):

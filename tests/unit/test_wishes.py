@@ -20,7 +20,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
 
 @dataclass
 class Ledger:
-    """A ledger that has only these, for whoever can do something about them."""
+    """A ledger that has only these, for processes that can do something about them."""
 
     wishes: dict[str, presence.Wish]
     until_ms: int = 1
@@ -106,7 +106,7 @@ def test_a_failure_is_counted_and_tried_again_when_somebody_asks(shelf: Shelf) -
     assert residency.state("a")["state"] == "warm"
 
 
-def test_what_cannot_be_loaded_is_told_by_its_state_but_a_fault_of_the_gpu_to_whoever_ends_the_process(
+def test_what_cannot_be_loaded_is_told_by_its_state_but_a_fault_of_the_gpu_to_what_ends_the_process(
     shelf: Shelf,
 ) -> None:
     residency = shelf.residency()

@@ -146,7 +146,7 @@ def resolver() -> Callable[..., Any]:
         name = host.rstrip(".").lower()
         asked[name] = asked.get(name, 0) + 1
         if name == REBINDING:
-            # Public for whoever checks, internal for whoever asks again to dial.
+            # Public where it is checked, internal where it is resolved again to dial.
             return real([PUBLIC, "127.0.0.1"][(asked[name] - 1) % 2], port, type=socket.SOCK_STREAM)
         if name in NAMES:
             return [entry for one in NAMES[name] for entry in real(one, port, type=socket.SOCK_STREAM)]

@@ -116,7 +116,7 @@ def _weights(one: generations.Generation, model: catalog.Model | None) -> dict[s
 
 
 def erased(what: Erased) -> dict[str, Any]:
-    """What was deleted, for whoever must show that it was."""
+    """What was deleted, for a caller who must prove it."""
     told = {"generations": what.generations, "events": what.events, "objects": what.objects}
     return {"status": "success", "effect": "erased", "erased": told}
 

@@ -209,7 +209,7 @@ async def edit_and_wait(
     wanted = envelope.response_format(body.fields)
     submission = await _submission(request, body, resources, caller, idempotency_key, late=False)
     accepted = await base.submitted(request, resources, submission, caller, names=NATIVE)
-    # Whoever hangs up with a key may come back with it, and then wants the edit.
+    # A client that hangs up may send its idempotency key again, and then wants the edit.
     views = await base.finished(request, resources, accepted, caller.tenant, keep=idempotency_key is not None)
     images = [await _image(view, wanted) for view in views]
     return JSONResponse(answers.blocking(views, images))

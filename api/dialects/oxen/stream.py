@@ -53,7 +53,7 @@ class Stream:
 
     tenant: str
     is_allowed: Callable[[], Awaitable[bool]]
-    """Whether whoever reads this still may: a key can be revoked."""
+    """Whether the subscriber may still read: a key can be revoked."""
     since: str | None
     replay_s: float
     wants: Filter

@@ -54,7 +54,7 @@ async def list_(
 async def read_secrets(resources: ResourcesDep, caller: Caller) -> Response:
     """What this tenant's webhooks are signed with (Standard Webhooks): the present secret, and after a change the one before.
 
-    Not for keys that read alone: whoever knows it can write such messages.
+    Not for keys that read alone: those who know the secret can forge such messages.
     """
     caller.check("submit")
     return JSONResponse(_told(await resources.webhook_secrets.of(caller.tenant)))

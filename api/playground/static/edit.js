@@ -103,7 +103,7 @@ function Workbench({ session, id, models }) {
     }
     if (!started.length) return;
     stage.current?.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth" });
-    // Whoever looks at another view meanwhile stays there.
+    // A user who looks at another view meanwhile stays there.
     if (!/^#\/(?!edit)/.test(location.hash)) location.hash = started.length === 1 ? `#/edit/${started[0].key}` : "#/edit";
   };
 

@@ -12,7 +12,7 @@ export function MaskPainter({ picture, mask, onDone, onCancel }) {
   const [isPainted, setPainted] = useState(false);
   const last = useRef(null);
   const cursor = useRef({ x: 0.5, y: 0.5 });
-  // Where the brush is, for whoever moves it by keys.
+  // Where the brush is, for a user who moves it by keys.
   const [brush, setBrush] = useState(null);
 
   useEffect(() => { dialog.current.showModal(); }, []);

@@ -58,7 +58,7 @@ def main() -> None:
         command = context.command_path if context else "darkroom"
         code = _told(UsageError(f"{exc.format_message()} See {command} --help."))
     except BrokenPipeError:
-        # Whoever read has seen enough, `head` for one. Nothing more may be written at exit.
+        # The reader of the pipe has seen enough, `head` for one. Nothing more may be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (faults.DarkroomError, UsageError, OSError, TypeError, ValueError) as exc:

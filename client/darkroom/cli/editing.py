@@ -124,7 +124,7 @@ def _edited(client: Client, *arguments: Any, **named: Any) -> Picture:
 def _noted_interrupt() -> Iterator[Callable[[], None]]:
     """Ctrl-C within the block is noted, and raised by the call that is given; a second one is raised at once.
 
-    Whoever stopped between a request and its answer would not know what there is to cancel.
+    A user who stopped between a request and its answer would not know what there is to cancel.
     """
     is_interrupted = False
 

@@ -13,7 +13,7 @@ import platformdirs
 URL, KEY, PROFILE = "DARKROOM_URL", "DARKROOM_API_KEY", "DARKROOM_PROFILE"
 DEFAULT_URL = "http://127.0.0.1:8000"
 LOCAL = "client.json"
-"""Below a stack's data folder: its address and key, for whoever may read the folder."""
+"""Below a stack's data folder: its address and key, for users who may read the folder."""
 
 
 class ConfigurationError(Exception):

@@ -2,7 +2,7 @@
 
 A record lies at `records/<tenant>/<id>.json`, but is known there only by the tenant's index in Redis, which says so from the
 moment that the record leaves. All generations of a request go together, since one's webhook speaks for all. What is written is
-listed as expired beforehand, so that nothing is left behind by whoever dies; every step may be repeated.
+listed as expired beforehand, so that nothing is left behind by a process that dies; every step may be repeated.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 -- Requests that are over for long enough to leave for the object store: all of a request, or none.
 -- What is going to be written there is listed to be deleted in a while: nobody else moves it until then, `archived` takes that
--- back, and nothing is left behind should whoever writes it die.
+-- back, and nothing is left behind should its writer die.
 -- ARGV: 1 ms since the end, 2 ms that they wait for others to go with, 3 how many records go at a time, 4 ms that moving them may
 --       take, 5... keys of objects that will tell what goes when
 -- Returns {{tenant, inputs or '', when those go or '', how many use them, {{stamp, when its result goes or '', when it is erased

@@ -7,7 +7,7 @@
 local asked = cjson.decode(ARGV[1])
 local at, moved, tenants = now_ms(), {}, {}
 
--- Whether what was written is not being deleted: whoever deletes it holds it, too.
+-- Whether what was written is not being deleted: its deletion holds it, too.
 local function is_held(key)
   local due = redis.call('ZSCORE', KEY.expiring, key)
   return due and integer(due) == asked.held and tonumber(due) > at

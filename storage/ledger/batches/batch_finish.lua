@@ -4,7 +4,7 @@
 local key, at = KEY.batch .. ARGV[1], now_ms()
 local batch = named(redis.call('HGETALL', key))
 if batch.held ~= ARGV[2] then
-  -- Its manifest may just have been written over by an older one: whoever works on it, or somebody, writes it anew.
+  -- Its manifest may just have been written over by an older one: the process that works on it, or the next, writes it anew.
   if batch.phase then redis.call('HSET', key, 'overwritten', 1) end
   if batch.phase == 'over' then batch_woken(ARGV[1]) end
   return 0

@@ -6,7 +6,7 @@ if redis.call('HGET', KEY.batch .. ARGV[1], 'tenant') ~= ARGV[2] then return 0 e
 redis.call('DEL', KEY.batch .. ARGV[1], KEY.batch_lines .. ARGV[1])
 redis.call('ZREM', KEY.batches .. ARGV[2], ARGV[1])
 redis.call('ZREM', KEY.batch_turns, ARGV[1])
--- Whoever forgets it deletes them. One that is just writing its manifest may be later.
+-- The caller deletes them. One that is just writing its manifest may be later.
 redis.call('ZADD', KEY.expiring, integer(now_ms() + LATE_MS), ARGV[3])
 webhook_gone(ARGV[2], ARGV[1] .. '/batch')
 return 1

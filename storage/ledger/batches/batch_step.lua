@@ -1,4 +1,4 @@
--- Whoever holds a batch got on with it: holds it on, or leaves it.
+-- The process that holds a batch got on with it: holds it on, or leaves it.
 -- ARGV: 1 id, 2 until when it is held, 3 the phase that was worked on, 4 its next line, 5 the phase that follows now or '',
 --       6 ms it is held on, or 7 ms until somebody is to go on, the other being ''
 -- Returns {until when it is held or '', record as a flat list}, or false when it is held no more

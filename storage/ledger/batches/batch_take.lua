@@ -1,4 +1,4 @@
--- A batch that is to be worked on, held for a while by whoever does.
+-- A batch that is to be worked on, held for a while by the caller.
 -- ARGV: 1 ms it is held
 -- Returns {until when it is held, record as a flat list} | false
 local at = now_ms()

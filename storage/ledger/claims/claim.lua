@@ -96,7 +96,7 @@ local function take(queue)
   redis.call('ZADD', KEY.leases, integer(at + tonumber(ARGV[4])), record.id)
   emit('media_generation_started', record, 'processing', { 'attempts', attempts })
   local waited = integer(math.max(0, at - tonumber(record.queued_ms or record.created_ms)))
-  -- A reply ends at the first nil: what is damaged comes whole, and is refused by whoever reads it.
+  -- A reply ends at the first nil: what is damaged comes whole, and is refused where it is read.
   return { record.id, tenant, token, attempts, record.execution_limit_s or '', record.submission or record.edit or '', waited, queue,
     record.trace or '' }
 end

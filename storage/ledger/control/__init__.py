@@ -19,7 +19,7 @@ def resume(kind: Kind, name: str) -> Call[bool]:
 
 
 def barrier() -> Call[int]:
-    """Written so that whoever waits for replicas waits for all that was written before."""
+    """Written so that a wait for replicas covers all that was written before."""
     return Call(script="barrier", arguments=(), decode=int)
 
 

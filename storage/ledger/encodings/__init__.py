@@ -13,7 +13,7 @@ from storage.contracts import edits, generations, submissions
 from storage.ledger.call import Call
 
 ENCODINGS_KEPT_S = 120.0
-"""How long encoded prompts stay in the object store if whoever asked for them does not delete them."""
+"""How long encoded prompts stay in the object store if the worker that asked for them does not delete them."""
 
 
 def prefix_of(tenant: str, id_: str, token: int) -> str:

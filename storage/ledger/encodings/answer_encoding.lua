@@ -1,4 +1,4 @@
--- Tells whoever asked that its prompts are encoded, or that they cannot be.
+-- Tells the GPU worker that its prompts are encoded, or that they cannot be.
 -- ARGV: 1 id, 2 token, 3 why not or ''
 local key = KEY.encoded .. ARGV[1] .. '/' .. ARGV[2]
 redis.call('RPUSH', key, ARGV[3])

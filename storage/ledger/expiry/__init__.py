@@ -53,7 +53,7 @@ def expired(*, hold_s: float = HOLD_S) -> Call[Expired | None]:
 
 
 def is_held(entry: Expired) -> Call[bool]:
-    """Whether it is still to be deleted, by whoever asks: a retry may have given it more time."""
+    """Whether it is still to be deleted: a retry may have given it more time."""
     return Call(script="is_held", arguments=(entry.prefix, entry.until), decode=bool)
 
 

@@ -1,4 +1,4 @@
--- Whether a prefix is still to be deleted, by whoever held it until then.
+-- Whether a prefix is still to be deleted by the caller, which held it until then.
 -- What a move left of a record that is here stays until it is archived, which writes over it, or erased.
 -- ARGV: 1 prefix, 2 until when it is held
 local id = string.match(ARGV[1], '^records/.+/([%w-]+)')

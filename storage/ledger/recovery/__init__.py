@@ -63,7 +63,7 @@ TENANTS_LOOKED_AT = 200
 
 
 def standing() -> Call[Standing]:
-    """How things stand, for whoever watches the service."""
+    """How things stand, for monitoring."""
 
     def decode(reply: list[Any]) -> Standing:
         counts, queues = reply

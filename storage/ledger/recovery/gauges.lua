@@ -1,4 +1,4 @@
--- How things stand in all, for whoever watches the service.
+-- How things stand in all, for monitoring.
 -- ARGV: 1 tenants that are looked at on each queue
 -- Returns {count, how much, ...}, then {queue, queued, ms that the first of a tenant has waited at the most, ...}
 local at = now_ms()

@@ -1,5 +1,5 @@
 -- A webhook was called: it is done with, or due again later. What became due anew meanwhile stays as it is.
--- ARGV: 1 id, 2 moment, 3 ms until it is due again or -1 for never, 4 what the other side answered, for whoever looks,
+-- ARGV: 1 id, 2 moment, 3 ms until it is due again or -1 for never, 4 what the receiver answered, for display,
 --       5 until when it was held, 6 ms that the call took, 7 tenant
 -- Returns 1, or 0 when it was held no more
 local LOGGED = 1000

@@ -1,4 +1,4 @@
--- Webhooks that are due, held for a while by whoever calls them now. Tenants take turns, one webhook each: what it costs grows with
+-- Webhooks that are due, held for a while by the caller, which delivers them. Tenants take turns, one webhook each: what it costs grows with
 -- the tenants that have some due, not with how many they have.
 -- ARGV: 1 ms they are held, 2 how many at the most, 3 how many of one tenant at the most, 4 how many of one tenant once the caller
 --       calls more than ARGV[5], 5 that, 6... a tenant for each that the caller is calling already
@@ -28,7 +28,7 @@ local function take(tenant)
     local moments, before, completed, tried = unpack(
       redis.call('HMGET', key, 'webhook_moments', 'callback_moments', 'completed_ms', 'tries_start'))
     if redis.call('EXISTS', key) == 0 then
-      -- It is archived, or gone: whoever calls it finds out.
+      -- It is archived, or gone: its delivery finds out.
       redis.call('ZADD', queue, held, member)
       found[#found + 1] = { moment, 0, held, { 'id', id, 'tenant', tenant } }
       return true
