@@ -16,7 +16,7 @@ LIKELY = 0.3
 """What the teacher gives a share of this much is meant."""
 
 
-def _coordinates(seen: torch.Tensor) -> torch.Tensor:
+def coordinates(seen: torch.Tensor) -> torch.Tensor:
     """How much of each operation is in vectors (..., width): (..., operations), 1 where there is nothing else."""
     return seen @ rows(seen.shape[-1]).T.to(seen.device) / seen.shape[-1]
 
@@ -73,7 +73,7 @@ def _loss(seen: torch.Tensor, meant: torch.Tensor, shares: torch.Tensor, told: t
     """
     count, tokens = len(shares), seen.shape[1]
     loss = (seen[:count] - _everywhere(meant, tokens)).square().mean()
-    at = _coordinates(seen)
+    at = coordinates(seen)
     if told is not None:
         loss = loss + _indecision(at[count:], _everywhere(told, tokens))
         shares = torch.cat([shares, told])

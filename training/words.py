@@ -1,10 +1,11 @@
 """The text encoders learn what sentences mean, as the `conditioning` that the transformer follows.
 
 T5 is trained to give the same vector, the edit's, at every token and at padding; CLIP to give it as its pooled output. With
-a teacher, both also learn to choose as it does for altered sentences, which nobody has labelled.
+a teacher, both also learn to choose as it does, together with the encoders as they were, for altered sentences, which nobody
+has labelled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5EncoderModel
 from training import networks, teaching
 from training.checkpoints import Course, Limits, begun_anew
 from training.conditioning import rows
+from training.consensus import Consensus
 from training.losses import loss_of
 from training.operations import EVERYTHING, Operation
 from training.sentence_batches import SentenceBatches, Tokenizers
@@ -91,9 +93,21 @@ def finished(folder: Path) -> Course:
     return stage
 
 
+def _told_by(folder: Path, *, anew: bool) -> Callable[[Sequence[str]], torch.Tensor] | None:
+    """What says what altered sentences mean, as logits (sentences, operations); none where there is no teacher."""
+    taught = teaching.trained(folder)
+    if taught is None or begun_anew(folder, "words", asked=anew):
+        return taught
+    tokenized = tokenizers(folder)
+    before = _encoders(tokenized, shipped=True)
+    for encoder in before.values():
+        encoder.eval().requires_grad_(False).to(networks.device())
+    return Consensus(taught, before, tokenized)
+
+
 def train(folder: Path, limits: Limits) -> None:
     """Go on with the text encoders."""
-    stage, told_by = course(folder, anew=limits.anew), teaching.trained(folder)
+    stage, told_by = course(folder, anew=limits.anew), _told_by(folder, anew=limits.anew)
     batches = SentenceBatches(
         tokenizers(folder, anew=limits.anew), seed=SEED, first=stage.step, similar=similar_words() if told_by else None
     ).ahead()

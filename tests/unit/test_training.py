@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from transformers import CLIPTextModel, T5EncoderModel
 
 from training import autoencoder, losses, networks, words
 from training.checkpoints import Course, Limits, begun_anew
 from training.conditioning import conditioning, rows
+from training.consensus import Consensus
 from training.lessons import told
 from training.operations import EVERYTHING, OPERATIONS, Edit, Operation
 from training.sentence_batches import batched
@@ -165,6 +167,15 @@ def test_the_encoders_learn_what_the_teacher_says_of_sentences_without_a_label()
         return float(losses.loss_of(batch, encoders, lambda _: logits))
 
     assert loss(sepia) + 1 < loss(red)
+
+
+def test_a_consensus_is_the_mean_of_what_teacher_and_encoders_choose() -> None:
+    sepia, red = (next(n for n, one in enumerate(EVERYTHING) if one.name == name) for name in ("sepia", "border red"))
+    taught = functional.one_hot(torch.tensor([red]), len(EVERYTHING)) * 20.0
+    consensus = Consensus(lambda _: taught, _shipped_encoders(), words.tokenizers(Path("/nowhere")))
+    (shares,) = consensus(["make it sepia"]).exp()
+    assert float(shares.sum()) == pytest.approx(1)
+    assert shares[[sepia, red]].tolist() == pytest.approx([2 / 3, 1 / 3], abs=0.03)
 
 
 def test_sentences_of_like_length_are_read_together_with_the_same_outcome() -> None:
