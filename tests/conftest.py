@@ -27,7 +27,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from infra import embedded, stack_options
-from storage import connections, garbage, keys
+from storage import connections, keys
 from tests import scheduling, web
 from tests.forking import ForkedChild
 
@@ -77,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    garbage.settle()
+    gc.freeze()
     gc.enable()
 
 

@@ -22,8 +22,12 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("client") / "client"
     # A build leaves files beside what it builds.
     shutil.copytree(CLIENT, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
-    pip = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--quiet", "--no-compile"]
-    subprocess.run([*pip, "--disable-pip-version-check", str(source)], check=True, capture_output=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    wheels = tmp_path_factory.mktemp("wheel")
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    install = [*pip, "--python", str(folder), "install", "--no-compile", str(next(wheels.iterdir()))]
+    subprocess.run(install, check=True, capture_output=True)
     return folder / "bin"
 
 

@@ -32,6 +32,7 @@ def _wheel(project: Path, folder: Path) -> zipfile.ZipFile:
         "--quiet",
         "--disable-pip-version-check",
         "--no-deps",
+        "--no-build-isolation",
         "-w",
         str(folder),
     ]

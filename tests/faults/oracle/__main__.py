@@ -63,6 +63,7 @@ def run(
             while time.monotonic() < until:
                 for name in ("worker-1", "worker-2"):
                     injector.freeze_worker(name, 4.5)
+            proxies["objects"].delay(0)
         else:
             injector.run(until, stopping)
         for submitter in submitters:
