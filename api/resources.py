@@ -39,6 +39,7 @@ from api.webhooks.pings import Pings
 from storage import connections, provenance, queues
 from storage.contracts import catalog, errors
 from storage.events import EventLog
+from storage.gate import Gate
 from storage.ledger import records
 from storage.ledger.execution import FAULTS, AsyncRedisLedger, Replicas, unavailable
 from storage.metrics import served
@@ -143,6 +144,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
             send_ticket=tickets.send,
             limits=_limits(settings),
             own_key=signatures.own_key,
+            refuses=Gate(settings.fetchable).refuses,
             budgets=budgets,
             retention=Retention(settings.retention_days),
             pacing=pacing,

@@ -14,23 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote
 
 import httpcore
 
 from storage import addresses
+from storage.gate import Gate, RefusedError, parts_of
 
-PORTS = frozenset({80, 443})
 CONNECT_S = 5.0
 _KEPT = "/%:@!$&'()*+,;=~?-._"
 """What stands in a path or query as it is."""
 WRITTEN_AT_ONCE = 64 * 1024
 CONNECTIONS = 64
 """At the same time; as many names may be looked up, for a slow resolver must not hold up the rest."""
-
-
-class RefusedError(Exception):
-    """This address may not be dialled."""
 
 
 class UnansweredError(Exception):
@@ -98,8 +94,8 @@ class TimedStream(httpcore.NetworkStream):
 class GuardedBackend(httpcore.NetworkBackend):
     """The seam where every connection is made."""
 
-    def __init__(self, allowed: Iterable[tuple[str, int]]) -> None:
-        self._allowed = frozenset(allowed)
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._sockets = httpcore.SyncBackend()
         self.until = threading.local()
         """`deadline` (`time.monotonic`) of what this thread fetches now."""
@@ -114,19 +110,16 @@ class GuardedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         """Dial a checked address. Raises `RefusedError`, `NoPublicAddressError` and httpcore's connect errors."""
-        address = host if (host, port) in self._allowed else self._checked(host, port, timeout or CONNECT_S)
+        address = host if self._gate.allows(host, port) else self._checked(host, port, timeout or CONNECT_S)
         stream = self._sockets.connect_tcp(address, port, timeout, local_address, socket_options)
         return TimedStream(stream, self.until.deadline)
 
     def _checked(self, host: str, port: int, timeout: float) -> str:
-        if port not in PORTS:
-            raise RefusedError("port")
-        literal = _literal(host)
-        candidates = [literal] if literal else self._resolve(host, port, timeout)
+        if literal := self._gate.literal(host, port):
+            return str(literal)
+        candidates = self._resolve(host, port, timeout)
         if candidates and all(addresses.is_public(address) for address in candidates):
             return str(candidates[0])
-        if literal:
-            raise RefusedError("address")
         raise NoPublicAddressError
 
     def connect_unix_socket(
@@ -136,21 +129,11 @@ class GuardedBackend(httpcore.NetworkBackend):
         raise RefusedError("unix socket")
 
     def _resolve(self, host: str, port: int, timeout: float) -> list[addresses.Address]:
-        last = host.rstrip(".").rsplit(".", 1)[-1]
-        if last.isdecimal() or last.lower().startswith("0x"):
-            raise RefusedError("numeric host")  # 0x7f.1 and the like: resolvers read them as addresses
         lookup = self._resolver.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
             return [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in lookup.result(timeout)]
         except (OSError, TimeoutError, UnicodeError) as exc:
             raise NoPublicAddressError from exc
-
-
-def _literal(host: str) -> addresses.Address | None:
-    try:
-        return ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return None
 
 
 class Outside:
@@ -164,8 +147,7 @@ class Outside:
         known = ssl.create_default_context()
         if authority is not None:
             known.load_verify_locations(authority)
-        pairs = [pair.rpartition(":") for pair in allowed]
-        self._backend = GuardedBackend((host, int(port)) for host, _, port in pairs)
+        self._backend = GuardedBackend(Gate(allowed))
         self._pool = httpcore.ConnectionPool(
             ssl_context=known, network_backend=self._backend, max_connections=CONNECTIONS, max_keepalive_connections=0
         )
@@ -208,9 +190,7 @@ class Outside:
         max_bytes: int,
         deadline: float,
     ) -> Answer:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or "@" in parts.netloc or not parts.hostname:
-            raise RefusedError("url")
+        parts = parts_of(url)
         if not url.isascii():
             parts = _in_ascii(parts)
             url = parts.geturl()

@@ -108,6 +108,15 @@ class StoreSettings(BaseSettings):
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
     @property
+    def fetchable(self) -> tuple[str, ...]:
+        """`host:port` of what pictures are fetched from even where it is private: what is allowed, and the object store."""
+        store = self.s3_public_endpoint_url or self.s3_endpoint_url
+        if store is None:
+            return self.fetch_allowed
+        parts = urlsplit(store)
+        return (*self.fetch_allowed, f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}")
+
+    @property
     def has_redis_tls(self) -> bool:
         """Whether Redis is reached by TLS."""
         return self.redis_url.get_secret_value().startswith("rediss")

@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from storage.outside import NoPublicAddressError, Outside, RefusedError, TooLongError, UnansweredError
+from storage.gate import RefusedError
+from storage.outside import NoPublicAddressError, Outside, TooLongError, UnansweredError
 
 log = logging.getLogger(__name__)
 

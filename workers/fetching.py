@@ -11,7 +11,8 @@ from urllib.parse import urljoin
 
 from storage import pictures
 from storage.contracts import errors
-from storage.outside import Outside, RefusedError, TooLongError, UnansweredError
+from storage.gate import RefusedError
+from storage.outside import Outside, TooLongError, UnansweredError
 
 REDIRECTS = 3
 HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity"}

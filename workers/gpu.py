@@ -7,7 +7,6 @@ import contextlib
 import os
 import statistics
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 import celery
 
@@ -86,9 +85,9 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         )
         keeper = stack.enter_context(contextlib.closing(_keeper(settings, RedisLedger(beats), residency)))
         stack.enter_context(contextlib.closing(StopListener(connection, keeper.stop)))
-        store = settings.s3_public_endpoint_url or settings.s3_endpoint_url
-        allowed = (*settings.fetch_allowed, *((_host_and_port(store),) if store else ()))
-        fetcher = Fetcher(limit_s=settings.fetch_limit_s, allowed=allowed, authority=settings.store_authority)
+        fetcher = Fetcher(
+            limit_s=settings.fetch_limit_s, allowed=settings.fetchable, authority=settings.store_authority
+        )
         stack.callback(fetcher.close)
         decoders = stack.enter_context(contextlib.closing(_decoders(settings)))
         delivery = Delivery(limit_s=settings.fetch_limit_s, allowed=settings.fetch_allowed)
@@ -226,11 +225,6 @@ def _keeper(settings: GpuSettings, ledger: RedisLedger, residency: Residency) ->
         load_limit_s=settings.load_limit_s,
         loading_s=lambda: residency.loading_s,
     )
-
-
-def _host_and_port(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 if __name__ == "__main__":

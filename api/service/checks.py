@@ -4,11 +4,16 @@ Numbers keep the ranges that their dialect documents.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from storage.contracts import catalog, errors, submissions
+from storage.contracts import catalog, edits, errors, submissions
 
 NOT_UPSAMPLED = "{} runs prompts as they are; its operator can offer more (docs/models.md)"
+NOT_FETCHED = (
+    "this address may not be fetched: it must be public, on port 80 or 443 and without a user's name,"
+    " or be one that the operator allows (DARKROOM_FETCH_ALLOWED)"
+)
 NOT_ALLOWED = "the operator of this service does not allow this key to switch the filters off"
 
 
@@ -59,6 +64,14 @@ def check(
     if not edit.filtered and not may_be_unfiltered:
         raise errors.InvalidInputError(f"{names.filters}: {NOT_ALLOWED}", field=names.filters)
     idempotency_key(submission.idempotency_key)
+
+
+def addresses(edit: edits.Edit, refuses: Callable[[str], bool], names: Names) -> None:
+    """Whether pictures may be fetched from where they are, as far as their URLs say. Raises `errors.InvalidInputError`."""
+    named = [(names.image, picture) for picture in edit.references] + [(names.mask, edit.mask)]
+    for field, picture in named:
+        if isinstance(picture, edits.RemotePicture) and refuses(picture.url):
+            raise errors.InvalidInputError(f"{field}: {NOT_FETCHED}", field=field)
 
 
 def idempotency_key(key: str | None) -> None:

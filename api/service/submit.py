@@ -65,11 +65,15 @@ class Submitter:
         send_ticket: Callable[[str], None],
         limits: records.Limits,
         own_key: Callable[[str, str], str | None],
+        refuses: Callable[[str], bool],
         budgets: Budgets,
         retention: Retention,
         pacing: Pacing,
     ) -> None:
-        """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves."""
+        """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves.
+
+        `refuses` says of other URLs whether they may not be fetched.
+        """
         self._known = known
         self._ledger = ledger
         self._archive = archive
@@ -78,6 +82,7 @@ class Submitter:
         self._send_ticket = send_ticket
         self._limits = limits
         self._own_key = own_key
+        self._refuses = refuses
         self._budgets = budgets
         self._retention = retention
         self._pacing = pacing
@@ -101,6 +106,8 @@ class Submitter:
         """
         tenant = caller.tenant
         checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
+        edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
+        checks.addresses(edit, self._refuses, names)
         allowed = rights.applied(submission, caller.rights, self._known)
         route = await self._router.route(allowed)
         # Not its pins: what was asked for is what is recorded, and compared when it is sent again.
@@ -110,7 +117,6 @@ class Submitter:
             submission = rights.of_token(submission, caller.token_id)
         fingerprint = await self._fingerprint(submission)
         submission = self._retention.applied(submission, caller)
-        edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
         seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
         before = expiry.Acceptance.of(submission, tenant, ids[0]) if ids else None
         ids = ids or [str(uuid.uuid4()) for _ in range(submission.count)]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from storage.outside import NoPublicAddressError, Outside, RefusedError, TooLongError, UnansweredError
+from storage.gate import RefusedError
+from storage.outside import NoPublicAddressError, Outside, TooLongError, UnansweredError
 
 AT_ONCE = 32
 MAX_ANSWER_BYTES = 65_536

@@ -103,7 +103,7 @@ def test_a_batch_is_cancelled(run: Run, tmp_path: Path) -> None:  # noqa: F811
 
 
 def test_what_failed_is_queued_again(run: Run, tmp_path: Path) -> None:  # noqa: F811
-    rows = _rows(tmp_path, {"custom_id": "away", "image": "http://127.0.0.1:9/x.png"})
+    rows = _rows(tmp_path, {"custom_id": "away", "image": "http://127.0.0.1:1/x.png"})
     batch = _submitted(run, rows)
     done = run("batches", "save", str(batch["batch_id"]), "-o", "out")
     assert (done.returncode, "1: 1 failed" in done.stdout) == (1, True)

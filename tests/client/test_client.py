@@ -49,7 +49,7 @@ async def test_coroutines_have_the_same(waiting: darkroom.AsyncClient) -> None:
 
 def test_what_fails_and_what_is_cancelled_is_told_apart(client: darkroom.Client, tiny: str) -> None:
     with pytest.raises(darkroom.EditFailedError, match="input_unreachable"):
-        client.edit("http://127.0.0.1:9/x.png", "x", model="quick")
+        client.edit("http://127.0.0.1:1/x.png", "x", model="quick")
     accepted = client.enqueue(tiny, "x", model="slower", num_inference_steps=40)
     assert client.cancel(accepted.ids[0])
     assert not client.cancel(accepted.ids[0])
@@ -91,7 +91,7 @@ def test_lists_filter_by_group_and_words_and_go_on_over_pages(client: darkroom.C
 
 
 def test_a_failed_generation_is_retried_and_a_good_one_replayed(client: darkroom.Client, tiny: str) -> None:
-    failed = client.wait(client.enqueue("http://127.0.0.1:9/x.png", "x", model="quick").ids[0])
+    failed = client.wait(client.enqueue("http://127.0.0.1:1/x.png", "x", model="quick").ids[0])
     assert client.retry(failed.id).status in ("queued", "processing", "failed")
     good = client.edit(tiny, "x", model="quick", seed=3)
     again = client.picture(client.replay(good.generation.id).ids[0])

@@ -102,7 +102,7 @@ def test_programs_get_json_and_the_picture_goes_to_standard_output(
         (("edit", "nowhere.png", "x"), 2, "nowhere.png"),
         (("edit", "{photo}", "x", "-m", "nope"), 3, "darkroom models"),
         (("edit", "{photo}", "x", "-m", "quick", "--seed", "-1"), 3, "seed"),
-        (("edit", "http://127.0.0.1:9/x.png", "x", "-m", "quick"), 1, "input_unreachable"),
+        (("edit", "http://127.0.0.1:1/x.png", "x", "-m", "quick"), 1, "input_unreachable"),
         (("get", "nope"), 3, "could not be found"),
         (("get", "../models"), 3, "resource_not_found"),
         (("probe", "nope"), 2, "nope is no model here"),
@@ -317,7 +317,7 @@ def test_a_batch_that_is_killed_goes_on_and_runs_nothing_twice(
 def test_rows_that_fail_are_told_and_run_again_when_asked_for(run: Run, tmp_path: Path) -> None:
     rows = [
         {"custom_id": "good", "image": str(PHOTOGRAPH), "prompt": "x"},
-        {"custom_id": "bad", "image": "http://127.0.0.1:9/x.png", "prompt": "x"},
+        {"custom_id": "bad", "image": "http://127.0.0.1:1/x.png", "prompt": "x"},
         {"custom_id": "worse", "image": str(PHOTOGRAPH), "prompt": "x", "seed": -1},
     ]
     file = tmp_path / "edits.jsonl"

@@ -73,7 +73,7 @@ def test_what_goes_wrong_says_what_and_where(script: Script) -> None:
         const nobody = new Darkroom({ url: "http://127.0.0.1:9", key: "x" });
         told([
           await caught(() => service.submit({ image: photograph, prompt: "x", model: "quick", seed: -1 })),
-          await caught(() => service.edit({ image: "http://127.0.0.1:9/x.png", prompt: "x", model: "quick" })),
+          await caught(() => service.edit({ image: "http://127.0.0.1:1/x.png", prompt: "x", model: "quick" })),
           await caught(() => new Darkroom({ url: service.url, key: "nobody" }).list()),
           await caught(() => nobody.json("POST", "/")),
         ]);

@@ -55,7 +55,7 @@ def test_a_task_that_is_not_there(bella: Tenant, ruth: Tenant, tiny: str) -> Non
 def test_a_moderated_request_and_a_failed_one(bella: Tenant, tiny: str) -> None:
     task = ask(bella, "flux-kontext-dev", prompt="child porn", input_image=tiny).json()
     assert polled(bella, task["polling_url"])["status"] == "Request Moderated"
-    task = ask(bella, "flux-kontext-dev", prompt=PROMPT, input_image="http://127.0.0.1:9/x.png").json()
+    task = ask(bella, "flux-kontext-dev", prompt=PROMPT, input_image="http://127.0.0.1:1/x.png").json()
     failed = polled(bella, task["polling_url"])
     assert (failed["status"], failed["details"]["error_code"]) == ("Error", "input_unreachable")
 

@@ -147,7 +147,7 @@ def test_an_upload_of_another_tenant_cannot_be_used(rita: Tenant, bella: Tenant)
     own = rita.post("/v1/predictions", {"version": "quick", "input": {"prompt": PROMPT, "input_image": link}})
     assert rita.finished(own.json()["id"])["status"] == "succeeded"
     other = bella.post("/v1/predictions", {"version": "quick", "input": {"prompt": PROMPT, "input_image": link}})
-    assert bella.finished(other.json()["id"])["error_code"] == "input_unreachable"
+    assert (other.status_code, other.json()["invalid_fields"][0]["field"]) == (422, "input_image")
 
 
 @pytest.fixture

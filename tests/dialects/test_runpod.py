@@ -151,7 +151,7 @@ def test_what_is_done_cannot_be_retried(ruth: Tenant, photograph: str) -> None:
 
 
 def test_a_failed_job_is_retried_under_its_id(ruth: Tenant) -> None:
-    job = ruth.post("/v2/quick/runsync", {"input": {"prompt": PROMPT, "image": "http://127.0.0.1:9/x.png"}}).json()
+    job = ruth.post("/v2/quick/runsync", {"input": {"prompt": PROMPT, "image": "http://127.0.0.1:1/x.png"}}).json()
     assert (job["status"], job["error_code"]) == ("FAILED", "input_unreachable")
     assert ruth.post(f"/v2/quick/retry/{job['id']}").json() == {"id": job["id"], "status": "IN_QUEUE"}
     assert ruth.get(f"/v2/quick/status-sync/{job['id']}").json()["status"] == "FAILED"
@@ -250,7 +250,7 @@ def test_what_stands_beside_an_input_that_is_wrapped_twice_counts(
 
 def test_the_call_for_a_retried_job_is_another_one(ruth: Tenant, hooks: tuple[str, Receiving]) -> None:
     url, receiving = hooks
-    body = {"input": {"prompt": PROMPT, "image": "http://127.0.0.1:9/x.png"}, "webhook": url}
+    body = {"input": {"prompt": PROMPT, "image": "http://127.0.0.1:1/x.png"}, "webhook": url}
     with receiving() as received:
         job = ruth.post("/v2/quick/run", body).json()
         eventually(lambda: len(received) == 1)

@@ -195,7 +195,7 @@ def test_a_batchs_key_is_as_long_as_others_may_be(carol: Tenant, tiny: str) -> N
 
 
 def test_what_failed_is_retried_under_the_same_ids(carol: Tenant, tiny: str) -> None:
-    gone = "http://127.0.0.1:9/none.png"
+    gone = "http://127.0.0.1:1/none.png"
     batch = made(carol, [line("good", tiny), line("gone", gone)])
     done = over(carol, batch["batch_id"])
     assert (done["counts"]["succeeded"], done["counts"]["failed"]) == (1, 1)

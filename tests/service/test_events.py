@@ -39,7 +39,7 @@ def test_a_failure_is_told_with_its_reason(alice: Tenant) -> None:
         id_ = alice.enqueue("http://127.0.0.1:1/a.png")
         data = stream.wait_for(COMPLETED, id_)["data"]
     assert data["status"] == "failed"
-    assert data["error"] == "input_image: this address may not be fetched"
+    assert data["error"] == "input_image: the URL could not be fetched"
     assert "url" not in data
 
 

@@ -99,7 +99,7 @@ def test_a_key_uses_the_models_and_gpu_types_that_it_may(make: Make, tiny: str) 
 
 def test_a_key_retries_what_it_may_run_alone(make: Make) -> None:
     full, limited = make("zoe"), make("zoe", models=["slow"])
-    failed = full.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": "http://127.0.0.1:9/x.png"})
+    failed = full.post("/api/ai/queue", {"model": "quick", "prompt": "x", "input_image": "http://127.0.0.1:1/x.png"})
     id_ = failed.json()["generations"][0]["generation_id"]
     assert full.finished(id_)["status"] == "failed"
     assert limited.post(f"/api/ai/queue/{id_}/retry").status_code == 403

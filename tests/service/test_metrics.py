@@ -51,7 +51,7 @@ def test_an_edit_leaves_its_traces(stack: embedded.Stack, told: Told, alice: Ten
     succeeded, unreachable = ended("succeeded"), ended("input_unreachable")
     computed = told.value("worker-1", "darkroom_edit_phase_seconds_count", phase="execute", **edited)
     alice.finished(alice.enqueue(tiny))
-    alice.finished(alice.enqueue("http://127.0.0.1:9/none.png"))
+    alice.finished(alice.enqueue("http://127.0.0.1:1/none.png"))
     assert answered() == requests_before + 2
     eventually(lambda: (ended("succeeded"), ended("input_unreachable")) == (succeeded + 1, unreachable + 1))
     assert told.value("worker-1", "darkroom_edit_phase_seconds_count", phase="execute", **edited) == computed + 1

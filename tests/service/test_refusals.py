@@ -218,9 +218,35 @@ class TestUrls:
         assert found["result_url"] is None
         eventually(lambda: _objects(stack) <= before)
 
-    def test_a_private_one_is_refused(self, alice: Tenant) -> None:
-        found = alice.finished(alice.enqueue("http://localhost:6379/"))
+    @pytest.mark.parametrize("field", ["input_image", "mask_image"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://10.0.0.7/a.png",
+            "https://169.254.169.254/latest",
+            "http://[::1]/a.png",
+            "http://[::ffff:10.0.0.7]/a.png",
+            "http://0x7f.1/a.png",
+            "http://2130706433/a.png",
+            "http://example.com:6379/",
+            "https://user@example.com/a.png",
+            "http://example.com:eighty/a.png",
+            "http:///a.png",
+        ],
+    )
+    def test_one_that_may_not_be_fetched_is_refused_at_once(
+        self, alice: Tenant, tiny: str, field: str, url: str
+    ) -> None:
+        body = {"model": "quick", "prompt": "x", "input_image": tiny, field: url}
+        answer = alice.post("/api/ai/queue", body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["field"]) == (400, "invalid_input", field)
+        assert "must be public, on port 80 or 443" in error["message"]
+
+    def test_a_name_that_leads_inside_is_found_when_it_is_fetched(self, alice: Tenant) -> None:
+        found = alice.finished(alice.enqueue("http://localhost/a.png"))
         assert (found["status"], found["error_code"]) == ("failed", "input_unreachable")
+        assert "leads to no public address" in found["error_message"]
 
 
 def test_late_validation_makes_a_failed_generation_as_oxen_does(alice: Tenant, tiny: str) -> None:

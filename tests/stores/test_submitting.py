@@ -69,7 +69,8 @@ def submitting(desk: Desk, store: Store, settings: StoreSettings) -> Submitting:
         ledger, known = Async(desk), settings.read_catalog()
         return Submitter(
             known=known, ledger=ledger, archive=Archive(ledger, store, max_bytes=None), objects=store, router=Router(),
-            send_ticket=lambda queue: None, limits=limits(), own_key=lambda url, tenant: None, budgets=Budgets({}, known),
+            send_ticket=lambda queue: None, limits=limits(), own_key=lambda url, tenant: None, refuses=lambda url: False,
+            budgets=Budgets({}, known),
             retention=Retention(days), pacing=Pacing(ledger),
         )  # fmt: skip
 
