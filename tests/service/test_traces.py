@@ -63,7 +63,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, collector: tuple[int, Collec
     with running_stack(
         tmp_path_factory.mktemp("traced"),
         DARKROOM_TRACES_ENDPOINT=f"http://127.0.0.1:{port}/v1/traces",
-        DARKROOM_FETCH_ALLOWED=f'["127.0.0.1:{port}"]',
+        DARKROOM_FETCH_ALLOWED=f'["127.0.0.1:{port}", "127.0.0.1:1"]',
         DARKROOM_MODELS='["flux-kontext-dev", "quick"]',
         OTEL_BSP_SCHEDULE_DELAY="100",
     ) as one:
@@ -115,7 +115,7 @@ def test_one_trace_leads_from_the_request_to_the_webhook(
 def test_what_went_wrong_is_in_the_trace_by_its_code(stack: embedded.Stack, collector: tuple[int, Collector]) -> None:
     _, received = collector
     alice = Tenant(stack.url, "alice", TENANTS["alice"])
-    edit = {"model": "quick", "prompt": "make it blue", "input_image": f"http://127.0.0.1:{web.free_port()}/gone.png"}
+    edit = {"model": "quick", "prompt": "make it blue", "input_image": "http://127.0.0.1:1/gone.png"}
     answer = alice.post("/api/ai/queue", edit)
     id_ = answer.json()["generations"][0]["generation_id"]
     assert alice.finished(id_)["status"] == "failed"
