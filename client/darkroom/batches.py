@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.jsonl"
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 COLUMNS = ("custom_id", "image", "status", "file", "generation_id", "seed", "cost_usd", "error")
+FAULTS = 20
+"""Of a table that are named at once."""
 AFTER_OUTAGE_S = 5.0
 OUTAGES = frozenset({429, 502, 503, 504})
 
@@ -62,7 +64,8 @@ def place_of(custom_id: str) -> str:
 
 
 def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
-    """The rows of a .csv or .jsonl file or of a folder. Raises `ValueError` naming the line that is wrong."""
+    """The rows of a .csv or .jsonl file or of a folder. Raises `ValueError` naming what is wrong, a line each."""
+    faults: list[str] = []
     if source.is_dir():
         files = sorted(one for one in source.iterdir() if one.suffix.lower() in PICTURES)
         raw: list[dict[str, Any]] = [{"custom_id": one.stem, "image": str(one)} for one in files]
@@ -77,24 +80,35 @@ def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
                 for row in csv.DictReader(lines)
             ]
     elif source.suffix.lower() in (".jsonl", ".ndjson"):
-        raw = [
-            _parsed(source, number, line)
-            # What else `splitlines` takes for the end of one may stand in a prompt.
-            for number, line in enumerate(source.read_text("utf-8-sig").split("\n"), 1)
-            if line.strip()
-        ]
+        raw = []
+        # What else `splitlines` takes for the end of one may stand in a prompt.
+        for number, line in enumerate(source.read_text("utf-8-sig").split("\n"), 1):
+            with _noted(faults):
+                raw += [_parsed(source, number, line)] if line.strip() else []
     else:
         raise ValueError(f"{source}: a batch is a .csv or .jsonl file, or a folder of pictures")
-    rows = [_row(source, number, {**_known(defaults), **row}) for number, row in enumerate(raw, 1)]
-    counts = Counter(row.custom_id for row in rows)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise ValueError(f"{source}: custom_id {twice[0]!r} stands there twice")
-    places = Counter(row.place for row in rows)
-    shared = next((row for row in rows if places[row.place] > 1), None)
-    if shared is not None:
-        raise ValueError(f"{source}: several rows would be saved as {shared.place}; give each an `out` of its own")
+    rows = []
+    for number, row in enumerate(raw, 1):
+        with _noted(faults):
+            rows.append(_row(source, number, {**_known(defaults), **row}))
+    twice = [name for name, count in Counter(row.custom_id for row in rows).items() if count > 1]
+    faults += [f"{source}: custom_id {name!r} stands there twice" for name in twice]
+    places = Counter(row.place for row in rows if row.custom_id not in twice)
+    shared = [place for place, count in places.items() if count > 1]
+    faults += [f"{source}: several rows would be saved as {place}; give each an `out` of its own" for place in shared]
+    if faults:
+        more = [f"... and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
+        raise ValueError("\n".join(faults[:FAULTS] + more))
     return rows
+
+
+@contextmanager
+def _noted(faults: list[str]) -> Iterator[None]:
+    """Note what is wrong with a row, and go on with the next."""
+    try:
+        yield
+    except ValueError as exc:
+        faults.append(str(exc))
 
 
 def replaced(rows: Sequence[Row], folder: Path) -> Path | None:

@@ -356,6 +356,21 @@ def test_a_table_that_is_wrong_is_refused_before_anything_runs(
     assert said in " ".join(done.stderr.split())
 
 
+def test_every_row_of_a_table_that_is_wrong_is_named(run: Run, tmp_path: Path) -> None:
+    rows = [
+        '{"custom_id": "a"}',
+        '{"prompt": "x"',
+        '{"custom_id": "a", "prompt": "x"}',
+        '{"image": "none.png", "prompt": "x"}',
+    ]
+    (tmp_path / "edits.jsonl").write_text("\n".join([*rows, *['{"image": "none.png"}'] * 30]))
+    done = run("batch", "edits.jsonl", "-o", "out", "-m", "quick")
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    for fault in ("row 1: prompt is missing", "line 2:", "there is no file none.png", "... and 13 more"):
+        assert fault in said
+
+
 def test_a_folder_is_a_batch_of_its_pictures(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
