@@ -35,6 +35,16 @@ def _choose(page: Page, file: Path = PHOTOGRAPH) -> None:
     page.get_by_alt_text(re.compile("^Picture 1")).wait_for()
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "notes.jpg"])
+def test_a_file_that_is_no_picture_is_refused_when_it_is_chosen(open_page: Opened, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("only text")
+    page = open_page()
+    page.locator("#picker").set_input_files([PHOTOGRAPH, tmp_path / name])
+    expect(page.get_by_role("alert")).to_contain_text(f"{name} cannot be edited")
+    expect(page.get_by_alt_text(re.compile("^Picture"))).to_have_count(1)
+    expect(page.get_by_alt_text("Picture 1: astronaut.jpg")).to_be_visible()
+
+
 def _facts(page: Page) -> dict[str, str]:
     return {
         row.locator("dt").inner_text(): row.locator("dd").inner_text() for row in page.locator(".facts > div").all()

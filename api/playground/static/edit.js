@@ -143,7 +143,7 @@ function Workbench({ session, id, models }) {
 
   return html`<div class="workbench">
     <form class="panel" onSubmit=${submit} onKeyDown=${(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); }}>
-      <${Inputs} pictures=${pictures} most=${most} takesMask=${takesMask} mask=${mask} onMask=${() => setPainting(true)}
+      <${Inputs} pictures=${pictures} most=${most} takesMask=${takesMask} mask=${mask} onMask=${() => setPainting(true)} onFault=${(message) => setFault({ message })}
         onChange=${(next) => { setPictures(next); if (next[0] !== pictures[0]) setMask(null); }} />
       ${mask ? html`<p class="quiet row">${takesMask ? "A mask is painted." : "This model takes no mask; the painted one is not sent."} <button type="button" class="small" onClick=${() => setMask(null)}>Without it</button></p>` : null}
       <div class="field prompt-field">

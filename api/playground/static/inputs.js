@@ -14,10 +14,14 @@ export async function sample() {
   return ofFile(new File([await answer.blob()], "astronaut.jpg", { type: "image/jpeg" }));
 }
 
-export function Inputs({ pictures, most, onChange, mask, onMask, takesMask }) {
+const NO_PICTURE = "cannot be edited: choose a PNG, JPEG, WebP or GIF picture";
+
+export function Inputs({ pictures, most, onChange, onFault, mask, onMask, takesMask }) {
   const [isOver, setOver] = useState(false);
   const picker = useRef(null), camera = useRef(null);
   const add = (files) => {
+    const other = [...files].find((file) => !file.type.startsWith("image/"));
+    if (other) onFault(`${other.name} ${NO_PICTURE}`);
     const found = [...files].filter((file) => file.type.startsWith("image/")).map(ofFile);
     if (found.length) onChange(most === 1 ? found.slice(0, 1) : [...pictures, ...found].slice(0, most));
   };
@@ -36,12 +40,17 @@ export function Inputs({ pictures, most, onChange, mask, onMask, takesMask }) {
   const over = (event) => { event.preventDefault(); setOver(event.type === "dragover"); };
   const pick = (event) => { add(event.target.files); event.target.value = ""; };
   const useSample = async () => onChange([await sample()]);
+  const remove = (picture) => onChange(pictures.filter((one) => one !== picture));
+  const refuse = (picture) => {
+    remove(picture);
+    onFault(`${picture.name} ${NO_PICTURE}`);
+  };
   const isFull = pictures.length >= most;
   return html`<section class=${`inputs ${isOver ? "over" : ""}`} aria-label="Pictures" onDrop=${drop} onDragOver=${over} onDragLeave=${over}>
     <input ref=${picker} id="picker" type="file" accept="image/png,image/jpeg,image/webp,image/gif" multiple hidden onChange=${pick} />
     <input ref=${camera} type="file" accept="image/*" capture="environment" hidden onChange=${pick} />
     ${pictures.length ? html`<ol class="pictures">${pictures.map((picture, index) => html`<${Thumbnail} key=${picture.number} picture=${picture} index=${index}
-        count=${pictures.length} onMove=${(to, from = index) => onChange(moved(pictures, from, to))} onRemove=${() => onChange(pictures.filter((one) => one !== picture))} />`)}</ol>`
+        count=${pictures.length} onMove=${(to, from = index) => onChange(moved(pictures, from, to))} onRemove=${() => remove(picture)} onBroken=${picture.file ? () => refuse(picture) : null} />`)}</ol>`
     : html`<p class="drop">Drop a picture here, or paste one</p>`}
     <div class="row">
       <button type="button" class="small" disabled=${isFull && most > 1} onClick=${() => picker.current.click()}>${pictures.length ? (most === 1 ? "Replace" : "Add") : "Choose a file"}</button>
@@ -59,7 +68,7 @@ function moved(pictures, from, to) {
   return order;
 }
 
-function Thumbnail({ picture, index, count, onMove, onRemove }) {
+function Thumbnail({ picture, index, count, onMove, onRemove, onBroken }) {
   const start = (event) => event.dataTransfer.setData("text/plain", String(index));
   const drop = (event) => {
     const from = event.dataTransfer.getData("text/plain");
@@ -70,7 +79,7 @@ function Thumbnail({ picture, index, count, onMove, onRemove }) {
   };
   const several = count > 1;
   return html`<li draggable=${several} onDragStart=${start} onDrop=${drop} onDragOver=${(event) => event.preventDefault()}>
-    <img src=${picture.shown} alt=${`Picture ${index + 1}: ${picture.name}`} />
+    <img src=${picture.shown} alt=${`Picture ${index + 1}: ${picture.name}`} onError=${onBroken} />
     ${several ? html`<button type="button" class="plain" aria-label=${`Move picture ${index + 1} before`} disabled=${index === 0} onClick=${() => onMove(index - 1)}>‹</button>
       <button type="button" class="plain" aria-label=${`Move picture ${index + 1} behind`} disabled=${index === count - 1} onClick=${() => onMove(index + 1)}>›</button>` : null}
     <button type="button" class="plain remove" aria-label=${`Remove picture ${index + 1}`} onClick=${onRemove}>×</button>
