@@ -13,6 +13,17 @@ SURE = 10.0
 """The factor of a text encoder's coordinates in the logits of its choice."""
 
 
+def read(
+    encoders: Mapping[str, nn.Module], tokenizers: Tokenizers, sentences: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The coordinates of what each encoder makes of sentences, (sentences, operations): T5's and CLIP's."""
+    clip, t5 = (tokens.to(next(encoders["text_encoder"].parameters()).device) for tokens in tokenizers(sentences))
+    return (
+        coordinates(encoders["text_encoder_2"](t5).last_hidden_state.mean(1)),
+        coordinates(pooled(encoders["text_encoder"], clip)),
+    )
+
+
 @dataclass(frozen=True)
 class Consensus:
     """The mean of what each gives every operation."""
@@ -27,10 +38,6 @@ class Consensus:
     def __call__(self, sentences: Sequence[str]) -> torch.Tensor:
         """Logits: (sentences, operations)."""
         told = self.teacher(sentences)
-        clip, t5 = (tokens.to(told.device) for tokens in self.tokenizers(sentences))
-        seen = (
-            pooled(self.encoders["text_encoder"], clip),
-            self.encoders["text_encoder_2"](t5).last_hidden_state.mean(1),
-        )
-        shares = [told.softmax(-1), *((SURE * coordinates(vectors)).softmax(-1) for vectors in seen)]
+        seen = read(self.encoders, self.tokenizers, sentences)
+        shares = [told.softmax(-1), *((SURE * one.to(told.device)).softmax(-1) for one in seen)]
         return torch.stack(shares).mean(0).log()

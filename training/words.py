@@ -15,8 +15,7 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5EncoderModel
 
 from training import networks, teaching
 from training.checkpoints import Course, Limits, begun_anew
-from training.conditioning import rows
-from training.consensus import Consensus
+from training.consensus import Consensus, read
 from training.losses import loss_of
 from training.operations import EVERYTHING, Operation
 from training.sentence_batches import SentenceBatches, Tokenizers
@@ -121,12 +120,7 @@ def understood(
     encoders: Mapping[str, nn.Module], tokenizers: Tokenizers, sentences: Sequence[str]
 ) -> tuple[list[Operation], list[Operation]]:
     """The operation nearest to what each encoder makes of each sentence: T5's and CLIP's."""
-    clip, t5 = (tokens.to(next(encoders["text_encoder"].parameters()).device) for tokens in tokenizers(sentences))
-    seen = (
-        encoders["text_encoder_2"](t5).last_hidden_state.mean(1),
-        encoders["text_encoder"](clip).pooler_output,
-    )
     by_t5, by_clip = (
-        [EVERYTHING[place] for place in (vectors.cpu() @ rows(vectors.shape[-1]).T).argmax(1)] for vectors in seen
+        [EVERYTHING[place] for place in one.argmax(1).tolist()] for one in read(encoders, tokenizers, sentences)
     )
     return by_t5, by_clip
