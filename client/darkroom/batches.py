@@ -66,31 +66,11 @@ def place_of(custom_id: str) -> str:
 def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
     """The rows of a .csv or .jsonl file or of a folder. Raises `ValueError` naming what is wrong, a line each."""
     faults: list[str] = []
-    if source.is_dir():
-        files = sorted(one for one in source.iterdir() if one.suffix.lower() in PICTURES)
-        raw: list[dict[str, Any]] = [{"custom_id": one.stem, "image": str(one)} for one in files]
-        names = [row["custom_id"] for row in raw]
-        for row, file in zip(raw, files, strict=True):
-            if names.count(row["custom_id"]) > 1:
-                row["custom_id"] = file.name
-    elif source.suffix.lower() == ".csv":
-        with source.open(newline="", encoding="utf-8-sig") as lines:
-            raw = [
-                {name: _value(name, text) for name, text in row.items() if name and text}
-                for row in csv.DictReader(lines)
-            ]
-    elif source.suffix.lower() in (".jsonl", ".ndjson"):
-        raw = []
-        # What else `splitlines` takes for the end of one may stand in a prompt.
-        for number, line in enumerate(source.read_text("utf-8-sig").split("\n"), 1):
-            with _noted(faults):
-                raw += [_parsed(source, number, line)] if line.strip() else []
-    else:
-        raise ValueError(f"{source}: a batch is a .csv or .jsonl file, or a folder of pictures")
     rows = []
-    for number, row in enumerate(raw, 1):
-        with _noted(faults):
-            rows.append(_row(source, number, {**_known(defaults), **row}))
+    for number, values in enumerate(_read(source, faults), 1):
+        if values is not None:
+            with _noted(faults):
+                rows.append(_row(source, number, {**_known(defaults), **values}))
     twice = [name for name, count in Counter(row.custom_id for row in rows).items() if count > 1]
     faults += [f"{source}: custom_id {name!r} stands there twice" for name in twice]
     places = Counter(row.place for row in rows if row.custom_id not in twice)
@@ -100,6 +80,30 @@ def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
         more = [f"... and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
         raise ValueError("\n".join(faults[:FAULTS] + more))
     return rows
+
+
+def _read(source: Path, faults: list[str]) -> Sequence[Mapping[str, Any] | None]:
+    """What a table or a folder has, in its order; None in the place of a line that cannot be read, which `faults` then names."""
+    if source.is_dir():
+        files = sorted(one for one in source.iterdir() if one.suffix.lower() in PICTURES)
+        stems = Counter(one.stem for one in files)
+        return [{"custom_id": one.name if stems[one.stem] > 1 else one.stem, "image": str(one)} for one in files]
+    if source.suffix.lower() == ".csv":
+        with source.open(newline="", encoding="utf-8-sig") as lines:
+            return [
+                {name: _value(name, text) for name, text in row.items() if name and text}
+                for row in csv.DictReader(lines)
+            ]
+    if source.suffix.lower() not in (".jsonl", ".ndjson"):
+        raise ValueError(f"{source}: a batch is a .csv or .jsonl file, or a folder of pictures")
+    read: list[dict[str, Any] | None] = []
+    # What else `splitlines` takes for the end of one may stand in a prompt.
+    for number, line in enumerate(source.read_text("utf-8-sig").split("\n"), 1):
+        if line.strip():
+            read.append(None)
+            with _noted(faults):
+                read[-1] = _parsed(source, number, line)
+    return read
 
 
 @contextmanager
