@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from infra.children import Child
+from storage.signals import SignalEvent
 from workers.settings import GpuSettings
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def run(environment: Mapping[str, str], stopping: threading.Event, hurry: thread
 def main() -> None:
     """Run until SIGTERM or SIGINT; a second one is passed on, and has workers hand back what they hold."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    stopping, hurry = threading.Event(), threading.Event()
+    stopping, hurry = SignalEvent(), SignalEvent()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hurry.set() if stopping.is_set() else stopping.set())
     try:

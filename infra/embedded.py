@@ -36,6 +36,7 @@ from storage.ledger import presence
 from storage.ledger.execution import RedisLedger
 from storage.objects import Objects
 from storage.settings import StoreSettings, reason
+from storage.signals import SignalEvent
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +262,7 @@ def main() -> None:
     """Run a stack until Ctrl-C or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    stopping, editing = threading.Event(), list[Child]()
+    stopping, editing = SignalEvent(), list[Child]()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if stopping.is_set():

@@ -18,6 +18,7 @@ from storage.ledger.archive import lapses
 from storage.ledger.execution import RedisLedger, Replicas
 from storage.metrics import registry, served
 from storage.objects import Objects
+from storage.signals import SignalEvent
 from workers.archiving import Archiver
 from workers.metrics import HousekeepingMetrics, ServiceCollector
 from workers.presence import announced, start
@@ -205,7 +206,7 @@ class Housekeeping:
 def run_housekeeping(settings: WorkerSettings) -> None:
     """Sweep until SIGTERM or SIGINT."""
     known = settings.read_catalog()
-    stopping = threading.Event()
+    stopping = SignalEvent()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     known_queues = queues.queues_of_catalog(known)
