@@ -129,6 +129,7 @@ class Child:
         try:
             self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
+            log.warning("%s did not end within %g s, and is killed", self.name, grace_s)
             self._process.kill()
             self._process.wait()
 

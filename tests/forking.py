@@ -6,6 +6,7 @@ the oracle's among them.
 """
 
 import ctypes
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.children import Child, Process
+from infra.children import GRACE_S, Child, Process
 
 _PR_SET_PDEATHSIG = 1
 """As in linux/prctl.h."""
@@ -42,6 +43,7 @@ class _Forked:
         # A daemon is ended with this process where nobody stopped it.
         self._process = context.Process(target=_run, args=(module, dict(environment), log_file), daemon=True)
         self._process.start()
+        self._log_file = log_file
         assert self._process.pid is not None
         self.pid = self._process.pid
 
@@ -50,6 +52,12 @@ class _Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
+        if self._process.exitcode is None and timeout == GRACE_S:
+            # Nothing that a test does takes so long: it hangs.
+            os.kill(self.pid, signal.SIGUSR1)
+            self._process.join(1)
+            self._process.kill()
+            raise AssertionError(f"it does not end: {self._log_file.read_text()[-8000:]}")
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return self._process.exitcode
@@ -73,6 +81,7 @@ def _run(module: str, environment: Mapping[str, str], log_file: Path) -> None:
             stream.flush()
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
+    faulthandler.register(signal.SIGUSR1, file=2)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module]
