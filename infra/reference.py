@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from api.http import errors as http_errors
 from api.metrics import ApiMetrics
 from api.settings import ApiSettings
+from storage import setting_names
 from storage.contracts import errors, parameters
 from storage.ledger import recovery
 from storage.metrics import Certificates
@@ -36,6 +37,14 @@ _PROCESSES = (
 )
 
 
+_OTHERS = (
+    *("DARKROOM_DATA_DIR", "DARKROOM_WORKERS", "DARKROOM_TEXT_ENCODERS", "DARKROOM_GPUS"),
+    *("DARKROOM_CONFIG", "DARKROOM_REFERENCE_PAGES"),
+    *("DARKROOM_URL", "DARKROOM_CONFIG_FILE", "DARKROOM_PROFILE"),
+)
+"""Of `make up` and each GPU's workers; of compose and make; of the clients."""
+
+
 def main() -> None:
     """Write the pages."""
     for name, page in PAGES.items():
@@ -47,16 +56,27 @@ def settings() -> str:
     lines = [
         "# Settings", "",
         "Environment variables, read once when a process starts; a value that is not allowed stops the start and names the",
-        "variable. Lists and objects are JSON. Made from the code by `python -m infra.reference`.",
+        "variable. Lists and objects are JSON. One whose name begins with `DARKROOM_` and is not known is told of when a process",
+        "starts. Made from the code by `python -m infra.reference`.",
     ]  # fmt: skip
     for title, kind, base in _PROCESSES:
         lines += ["", f"## {title}", "", "| variable | default | |", "|---|---|---|"]
         inherited = base.model_fields if base else {}
         for name, field in kind.model_fields.items():
             if name not in inherited:
-                variable = str(field.validation_alias or f"DARKROOM_{name.upper()}")
+                variable = _variable(name, field)
                 lines.append(f"| `{variable}` | {_default(field)} | {_bounded(field)} |")
     return "\n".join(lines) + "\n"
+
+
+def _variable(name: str, field: FieldInfo) -> str:
+    return str(field.validation_alias or f"{setting_names.PREFIX}{name.upper()}")
+
+
+def variables() -> str:
+    """The names of all that begin with our prefix, a line each."""
+    names = {_variable(name, field) for _, kind, _ in _PROCESSES for name, field in kind.model_fields.items()}
+    return "\n".join(sorted(name for name in names.union(_OTHERS) if name.startswith(setting_names.PREFIX))) + "\n"
 
 
 def _default(field: FieldInfo) -> str:
@@ -214,6 +234,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings,
     "errors.md": error_codes,
     "parameters.md": model_parameters,
+    "../storage/setting_names.txt": variables,
 }
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storage.contracts.catalog import Catalog
@@ -18,11 +19,23 @@ from storage.sentinels import Sentinels, sentinels_of
 
 
 def reason(exc: ValueError) -> str:
-    """Why settings do not fit, by the variable's name."""
+    """Why settings do not fit, by the variable's name; their values may be secrets."""
+    if isinstance(exc, ValidationError):
+        return "; ".join(map(_told, exc.errors(include_url=False, include_context=False, include_input=False)))
     unread = re.match(r'error parsing value for field "(\w+)"', str(exc))
     if not unread:
         return str(exc)
     return f'DARKROOM_{unread[1].upper()} must be JSON: a list is such as ["one", "two"], a table such as {{"one": 1}}'
+
+
+def _told(error: ErrorDetails) -> str:
+    """One of the things that do not fit."""
+    sentence = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return sentence
+    name, *inside = map(str, error["loc"])
+    variable = name if name.isupper() else f"DARKROOM_{name.upper()}"
+    return f"{'.'.join([variable, *inside])}: {sentence[0].lower()}{sentence[1:]}"
 
 
 class StoreSettings(BaseSettings):

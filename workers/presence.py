@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import redis
 
-from storage import fleet, logs
+from storage import fleet, logs, setting_names
 from storage.settings import reason
 from workers.settings import WorkerSettings
 
@@ -69,6 +69,7 @@ def start(kind: type[Settings], run: Callable[[Settings], None]) -> None:
     try:
         settings = kind()
         logs.configure(settings)
+        setting_names.warn(os.environ)
         run(settings)
     except ValueError as exc:
         sys.exit(f"darkroom worker: {reason(exc)}")

@@ -128,6 +128,8 @@ def test_every_pod_is_unprivileged_and_every_selector_finds_its_pods(chart: helm
     manifests = rendered(chart, VALUES[name])
     for pod in pods(manifests).values():
         assert pod["securityContext"]["runAsNonRoot"]
+        # Else another's service of the name "darkroom" would set DARKROOM_PORT.
+        assert pod["enableServiceLinks"] is False
         assert pod["automountServiceAccountToken"] is False
         assert all(one["securityContext"] == UNPRIVILEGED for one in pod["containers"])
         volumes = {one["name"] for one in pod["volumes"]} | {"data"}

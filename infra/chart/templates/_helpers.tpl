@@ -59,6 +59,8 @@ env:
 {{- define "darkroom.pod" -}}
 {{- $root := index . 0 -}}
 automountServiceAccountToken: false
+# A service called "darkroom" would set DARKROOM_PORT.
+enableServiceLinks: false
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}

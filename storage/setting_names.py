@@ -1,0 +1,33 @@
+"""The names of all settings, so that a misspelt one is told of: nothing else would notice it."""
+
+import difflib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+PREFIX = "DARKROOM_"
+NAMES = frozenset((Path(__file__).parent / "setting_names.txt").read_text().split())
+"""Of every process, the embedded stack, compose and the clients; written by `python -m infra.reference`."""
+
+_SERVICE = "_SERVICE_HOST"
+"""The end of a variable that Kubernetes sets in a pod for each service of its namespace, beside others that begin alike."""
+
+
+def warn(variables: Iterable[str]) -> None:
+    """Log what `unknown` says."""
+    for sentence in unknown(variables):
+        log.warning("%s", sentence)
+
+
+def unknown(variables: Iterable[str]) -> list[str]:
+    """A sentence for each environment variable that has our prefix and is no setting."""
+    ours = sorted(name for name in variables if name.startswith(PREFIX))
+    services = tuple(name.removesuffix(_SERVICE) + "_" for name in ours if name.endswith(_SERVICE))
+    return [_told(name) for name in ours if name not in NAMES and not name.startswith(services)]
+
+
+def _told(name: str) -> str:
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.85)
+    return f"{name} is not a setting, and has no effect" + (f"; did you mean {near[0]}?" if near else "")
