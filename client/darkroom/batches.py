@@ -1,4 +1,4 @@
-"""Many edits: rows, a manifest of what became of each, and running those that are open.
+"""Many edits: a manifest of what became of each row, and running those that are open.
 
 The manifest is written after each step, a line a time, so that a process that dies anywhere can go on. A row's idempotency key
 is made of the manifest's own id, the row and its attempt: submitting it twice runs it once.
@@ -6,170 +6,28 @@ is made of the manifest's own id, the row and its attempt: submitting it twice r
 
 import asyncio
 import csv
-import hashlib
 import json
 import logging
-import math
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from darkroom.asynchronous import AsyncClient
 from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError, UnreachableError
-from darkroom.inputs import is_url
 from darkroom.shapes import Picture
+from darkroom.tables import Row
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 COLUMNS = ("custom_id", "image", "status", "file", "generation_id", "seed", "cost_usd", "error")
-FAULTS = 20
-"""Of a table that are named at once."""
 AFTER_OUTAGE_S = 5.0
 OUTAGES = frozenset({429, 502, 503, 504})
 
 Done = Callable[[str], None]
 """Told each row's outcome."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """An edit: its name in the manifest, its picture (a path, a URL, or None), its parameters, and where its result goes."""
-
-    custom_id: str
-    image: str | None
-    parameters: Mapping[str, Any] = field(repr=False)
-    out: str | None = None
-
-    @property
-    def place(self) -> str:
-        """Where its result goes, in the folder; without an ending that of the result is added."""
-        return self.out or place_of(self.custom_id)
-
-    @property
-    def digest(self) -> str:
-        """What makes it this row: its content, not its place."""
-        content = json.dumps([self.custom_id, self.image, self.parameters], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:24]
-
-
-def place_of(custom_id: str) -> str:
-    """A file's name for a row of this name."""
-    return "".join(char if char.isalnum() or char in "-_." else "_" for char in custom_id).lstrip(".") or "_"
-
-
-def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
-    """The rows of a .csv or .jsonl file or of a folder. Raises `ValueError` naming what is wrong, a line each."""
-    faults: list[str] = []
-    rows = []
-    for number, values in enumerate(_read(source, faults), 1):
-        if values is not None:
-            with _noted(faults):
-                rows.append(_row(source, number, {**_known(defaults), **values}))
-    twice = [name for name, count in Counter(row.custom_id for row in rows).items() if count > 1]
-    faults += [f"{source}: custom_id {name!r} stands there twice" for name in twice]
-    places = Counter(row.place for row in rows if row.custom_id not in twice)
-    shared = [place for place, count in places.items() if count > 1]
-    faults += [f"{source}: several rows would be saved as {place}; give each an `out` of its own" for place in shared]
-    if faults:
-        more = [f"... and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
-        raise ValueError("\n".join(faults[:FAULTS] + more))
-    return rows
-
-
-def _read(source: Path, faults: list[str]) -> Sequence[Mapping[str, Any] | None]:
-    """What a table or a folder has, in its order; None in the place of a line that cannot be read, which `faults` then names."""
-    if source.is_dir():
-        files = sorted(one for one in source.iterdir() if one.suffix.lower() in PICTURES)
-        stems = Counter(one.stem for one in files)
-        return [{"custom_id": one.name if stems[one.stem] > 1 else one.stem, "image": str(one)} for one in files]
-    if source.suffix.lower() == ".csv":
-        with source.open(newline="", encoding="utf-8-sig") as lines:
-            return [
-                {name: _value(name, text) for name, text in row.items() if name and text}
-                for row in csv.DictReader(lines)
-            ]
-    if source.suffix.lower() not in (".jsonl", ".ndjson"):
-        raise ValueError(f"{source}: a batch is a .csv or .jsonl file, or a folder of pictures")
-    read: list[dict[str, Any] | None] = []
-    # What else `splitlines` takes for the end of one may stand in a prompt.
-    for number, line in enumerate(source.read_text("utf-8-sig").split("\n"), 1):
-        if line.strip():
-            read.append(None)
-            with _noted(faults):
-                read[-1] = _parsed(source, number, line)
-    return read
-
-
-@contextmanager
-def _noted(faults: list[str]) -> Iterator[None]:
-    """Note what is wrong with a row, and go on with the next."""
-    try:
-        yield
-    except ValueError as exc:
-        faults.append(str(exc))
-
-
-def replaced(rows: Sequence[Row], folder: Path) -> Path | None:
-    """A picture of a row's that a result saved in this folder could replace."""
-    images = {Path(row.image).resolve() for row in rows if row.image is not None and not is_url(row.image)}
-    for row in rows:
-        endings = ("",) if row.out else sorted(PICTURES)
-        for target in ((folder / f"{row.place}{ending}").resolve() for ending in endings):
-            if target in images:
-                return target
-    return None
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-TEXTS = frozenset({"custom_id", "prompt", "image", "input_image", "out", "group", "negative_prompt", "model"})
-
-
-def _value(name: str, text: str) -> Any:
-    """A cell: a number or a boolean where it is one and its column may be, text otherwise."""
-    if name in TEXTS:
-        return text
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    is_plain = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
-    return value if is_plain else text
-
-
-def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as exc:
-        raise ValueError(f"{source}, line {number}: {exc}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{source}, line {number}: a row is an object")  # noqa: TRY004  (as every other fault of a file)
-    return row
-
-
-def _row(source: Path, number: int, values: dict[str, Any]) -> Row:
-    image, out = values.pop("image", values.pop("input_image", None)), values.pop("out", None)
-    if values.get("num_generations", 1) != 1:
-        raise ValueError(f"{source}, row {number}: num_generations: a row makes one picture; give each a row")
-    custom_id = str(values.pop("custom_id", number))
-    if not values.get("prompt"):
-        raise ValueError(f"{source}, row {number}: prompt is missing; --prompt gives one to all")
-    if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
-        folder = source if source.is_dir() else source.parent
-        path = Path(image).expanduser()
-        file = next((one for one in (path, folder / path) if one.is_file()), None)
-        if file is None:
-            raise ValueError(f"{source}, row {number}: there is no file {image}")
-        image = str(file)
-    return Row(custom_id=custom_id, image=image, parameters=values, out=None if out is None else str(out))
 
 
 class Manifest:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from darkroom import inputs
-from darkroom.batches import Done, Row, place_of, saved
+from darkroom.batches import Done, saved
 from darkroom.synchronous import Client
+from darkroom.tables import Row, place_of
 
 OVER = frozenset({"completed", "cancelled"})
 """States of a batch of which nothing more comes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from darkroom import Client, RefusedError, batches, handover
+from darkroom import Client, RefusedError, batches, handover, tables
 from infra import embedded
 from tests.client.test_command_line import Run, run  # noqa: F401  (a fixture)
 from tests.conftest import PHOTOGRAPH, TENANTS, eventually
@@ -128,7 +128,7 @@ def test_a_manifest_is_not_there_before_the_end(stack: embedded.Stack) -> None:
 
 
 def test_the_table_of_a_folder_has_what_earlier_batches_left_there(tmp_path: Path) -> None:
-    rows = [batches.Row(custom_id=name, image=None, parameters={"prompt": name}) for name in ("first", "second")]
+    rows = [tables.Row(custom_id=name, image=None, parameters={"prompt": name}) for name in ("first", "second")]
     for row in rows:
         with batches.Manifest.opened(tmp_path) as manifest:
             manifest.note(row, status="succeeded")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import darkroom
-from darkroom import answers, batches, inputs, twin
+from darkroom import answers, inputs, tables, twin
 from darkroom.shapes import Event
 
 PNG = b"\x89PNG the rest"
@@ -103,7 +103,7 @@ def test_a_line_of_a_batch_ends_where_a_file_ends_it(tmp_path: Path) -> None:
     prompts = ["one\u2028line", "next\x85line"]
     lines = "\r\n".join(json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts)
     file.write_bytes(b"\xef\xbb\xbf" + lines.encode())
-    assert [row.parameters["prompt"] for row in batches.rows_of(file, {})] == prompts
+    assert [row.parameters["prompt"] for row in tables.rows_of(file, {})] == prompts
 
 
 async def test_what_is_followed_after_a_retry_is_the_retry(monkeypatch: pytest.MonkeyPatch) -> None:

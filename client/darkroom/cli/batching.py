@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from darkroom import batches
+from darkroom import batches, tables
 from darkroom.asynchronous import AsyncClient
 from darkroom.cli import options, printing
 from darkroom.cli.options import Json, UsageError, service_of
@@ -40,12 +40,12 @@ def batch(
     A row has `image` and `prompt`, and any of `custom_id`, `model`, `out` and the model's parameters. Results, and
     `manifest.jsonl`, which says what became of each row, go to the folder; a `manifest.csv` is written at the end.
     """
-    rows = batches.rows_of(source, {"prompt": prompt, "model": model, **options.parameters(settings or [])})
+    rows = tables.rows_of(source, {"prompt": prompt, "model": model, **options.parameters(settings or [])})
     if not rows:
         raise UsageError(f"{source} has no edits")
     if source.is_dir() and out.resolve() == source.resolve():
         raise UsageError(f"--out: {out} is the folder of the pictures; results would be edited by the next run")
-    if (picture := batches.replaced(rows, out)) is not None:
+    if (picture := tables.replaced(rows, out)) is not None:
         raise UsageError(f"--out: a result could be saved over {picture}")
     url, key, _ = service_of(context).credentials()
     out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def batch(
 
 
 async def _run(
-    url: str, key: str, rows: list[batches.Row], manifest: batches.Manifest, concurrency: int, done: batches.Done
+    url: str, key: str, rows: list[tables.Row], manifest: batches.Manifest, concurrency: int, done: batches.Done
 ) -> None:
     async with AsyncClient(url, key) as client:
         await batches.run(client, rows, manifest, concurrency=concurrency, done=done)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from darkroom import batches, handover
+from darkroom import handover, tables
 from darkroom.cli import options, printing
 from darkroom.cli.account import moment
 from darkroom.cli.options import Json, UsageError, service_of
@@ -44,7 +44,7 @@ def submit(
     json: Json = False,
 ) -> None:
     """Hand edits to the service and leave. A row has the fields that `batch` knows, but no `out`."""
-    rows = batches.rows_of(source, {"prompt": prompt, "model": model, **options.parameters(settings or [])})
+    rows = tables.rows_of(source, {"prompt": prompt, "model": model, **options.parameters(settings or [])})
     if not rows:
         raise UsageError(f"{source} has no edits")
     with service_of(context).open() as client:
