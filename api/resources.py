@@ -135,6 +135,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
             confirm=ledger.confirm,
         )
         pacing = Pacing(ledger)
+        refuses = Gate(settings.fetchable).refuses
         submitter = Submitter(
             known=known,
             ledger=ledger,
@@ -144,13 +145,13 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
             send_ticket=tickets.send,
             limits=_limits(settings),
             own_key=signatures.own_key,
-            refuses=Gate(settings.fetchable).refuses,
+            refuses=refuses,
             budgets=budgets,
             retention=Retention(settings.retention_days),
             pacing=pacing,
         )
         turns = Turns()
-        kept_batches = Batches(ledger, objects)
+        kept_batches = Batches(ledger, objects, refuses)
         yield Resources(
             settings=settings,
             catalog=known,

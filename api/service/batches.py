@@ -4,12 +4,13 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
 from pydantic import TypeAdapter
 
+from api.service import checks
 from storage.contracts import access, batches, edits, errors, submissions
 from storage.ledger import batches as ledger_batches
 from storage.ledger import call, expiry
@@ -45,9 +46,11 @@ class ObjectStore(Protocol):
 class Batches:
     """Batches of a tenant."""
 
-    def __init__(self, ledger: call.AsyncLedger, objects: ObjectStore) -> None:
+    def __init__(self, ledger: call.AsyncLedger, objects: ObjectStore, refuses: Callable[[str], bool]) -> None:
+        """`refuses` says of a URL whether it may not be called."""
         self._ledger = ledger
         self._objects = objects
+        self._refuses = refuses
 
     async def create(
         self,
@@ -62,8 +65,10 @@ class Batches:
         """Accept a batch of which at least one line is an edit.
 
         Raises `errors.IdempotencyConflictError`, `errors.TooManyActiveError`, `errors.StoreUnavailableError` and
-        `errors.ObjectsUnavailableError`.
+        `errors.ObjectsUnavailableError`, and `errors.InvalidInputError` for a webhook that may not be called.
         """
+        if webhook is not None:
+            checks.called(webhook.url, checks.NATIVE.webhook, self._refuses)
         id_, tenant = str(uuid.uuid4()), caller.tenant
         folder = batches.folder_of(tenant, id_)
         # Should this process die before the ledger knows it, somebody deletes what was stored.

@@ -14,6 +14,7 @@ NOT_FETCHED = (
     "this address may not be fetched: it must be public, on port 80 or 443 and without a user's name,"
     " or be one that the operator allows (DARKROOM_FETCH_ALLOWED)"
 )
+NOT_CALLED = NOT_FETCHED.replace("fetched", "called")
 NOT_ALLOWED = "the operator of this service does not allow this key to switch the filters off"
 
 
@@ -27,6 +28,7 @@ class Names:
     upsampling: str = catalog.UPSAMPLING
     size: str | None = None
     filters: str = "disable_safety_checker"
+    webhook: str = "webhook_url"
 
     def translated(self, text: str) -> str:
         """A sentence that calls fields as the native API does, as workers' are, in these names."""
@@ -66,12 +68,25 @@ def check(
     idempotency_key(submission.idempotency_key)
 
 
-def addresses(edit: edits.Edit, refuses: Callable[[str], bool], names: Names) -> None:
-    """Whether pictures may be fetched from where they are, as far as their URLs say. Raises `errors.InvalidInputError`."""
+def addresses(
+    edit: edits.Edit, webhook: submissions.Webhook | None, refuses: Callable[[str], bool], names: Names
+) -> None:
+    """Whether pictures may be fetched from where they are and the webhook be called, as far as their URLs say.
+
+    Raises `errors.InvalidInputError`.
+    """
     named = [(names.image, picture) for picture in edit.references] + [(names.mask, edit.mask)]
     for field, picture in named:
         if isinstance(picture, edits.RemotePicture) and refuses(picture.url):
             raise errors.InvalidInputError(f"{field}: {NOT_FETCHED}", field=field)
+    if webhook is not None:
+        called(webhook.url, names.webhook, refuses)
+
+
+def called(url: str, field: str, refuses: Callable[[str], bool]) -> None:
+    """Whether a webhook may be called, as far as its URL says. Raises `errors.InvalidInputError`."""
+    if refuses(url):
+        raise errors.InvalidInputError(f"{field}: {NOT_CALLED}", field=field)
 
 
 def idempotency_key(key: str | None) -> None:

@@ -107,7 +107,7 @@ class Submitter:
         tenant = caller.tenant
         checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
-        checks.addresses(edit, self._refuses, names)
+        checks.addresses(edit, submission.webhook, self._refuses, names)
         allowed = rights.applied(submission, caller.rights, self._known)
         route = await self._router.route(allowed)
         # Not its pins: what was asked for is what is recorded, and compared when it is sent again.

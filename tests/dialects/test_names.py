@@ -12,6 +12,14 @@ from tests.conftest import Tenant, data_uri, encoded, eventually
 WRONG = data_uri(b"only text")
 UNREACHABLE = "http://127.0.0.1:1/picture.png"
 PRIVATE = "http://10.0.0.7/picture.png"
+WEBHOOKS = {
+    "native": "webhook_url",
+    "runpod": "webhook",
+    "replicate": "webhook",
+    "fal": "fal_webhook",
+    "bfl": "webhook_url",
+}
+"""What those that have one call it."""
 PICTURE = data_uri(encoded(Image.new("RGB", (96, 64), "red"), "PNG"))
 MASK = data_uri(encoded(Image.new("RGBA", (32, 64), (0, 0, 0, 0)), "PNG"))
 """Of another shape than the picture."""
@@ -92,6 +100,22 @@ def test_a_picture_that_is_refused_is_called_as_it_was_sent(iris: Tenant, name: 
     own = {dialect.image, dialect.image.removesuffix("s")}
     assert sentence.partition(" ")[0].rstrip(":") in own or name == "nim", sentence
     assert field in (*own, None)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.7/", "http://localhost:9000/", "http://2130706433/", "https://a@example.com/"]
+)
+@pytest.mark.parametrize("name", WEBHOOKS)
+def test_a_webhook_that_may_never_be_called_is_refused_at_once(iris: Tenant, name: str, url: str) -> None:
+    dialect, field = DIALECTS[name], WEBHOOKS[name]
+    body = dialect.body(**{dialect.image: PICTURE})
+    path = {"native": "/api/ai/queue", "runpod": "/v2/quick/run", "fal": "/fal-ai/quick"}.get(name, dialect.path)
+    # Beside the input, or in fal's query.
+    told = {} if name == "fal" else {field: url}
+    answer = iris.post(path, {**body, **told}, params={field: url} if name == "fal" else {})
+    assert 400 <= answer.status_code < 500, answer.text
+    sentence, _ = _why(iris, name, answer)
+    assert sentence.startswith(f"{field}: this address may not be called"), sentence
 
 
 @pytest.mark.parametrize("name", [name for name in DIALECTS if name != "nim"])

@@ -49,7 +49,7 @@ class Face:
         self.reader = Reader(
             ledger=ledger, archive=self.archive, known=known, objects=self.objects, signatures=Signatures(b"s")
         )
-        self.eraser = Eraser(ledger, self.archive, Batches(ledger, self.objects), self.objects)
+        self.eraser = Eraser(ledger, self.archive, Batches(ledger, self.objects, lambda url: False), self.objects)
 
     def read(self, id_: str, tenant: str) -> generations.Generation:
         return asyncio.run(self.reader.one(id_, tenant)).generation

@@ -76,7 +76,7 @@ class Office:
         reader = Reader(ledger=ledger, archive=archive, known=known, objects=store, signatures=Signatures(b"s"))
         self.desk, self.objects = desk, objects
         self.submitter, self.keys = Submitter(desk), Keys()
-        self.batches = Batches(ledger, store)
+        self.batches = Batches(ledger, store, lambda url: False)
         self.runner = BatchRunner(
             ledger=ledger, objects=store, submitter=self.submitter, archive=archive, reader=reader, keys=self.keys,  # type: ignore[arg-type]
             turns=Turns(), max_active=10,

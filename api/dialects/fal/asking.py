@@ -96,6 +96,7 @@ NAMES = Names(
     upsampling="enable_prompt_expansion",
     size="image_size",
     filters="enable_safety_checker",
+    webhook="fal_webhook",
 )
 
 

@@ -17,7 +17,7 @@ FORMATS: dict[str, edits.OutputFormat] = {"webp": "webp", "jpg": "jpeg", "png": 
 NUMBERED = ("input_image", *(f"input_image_{number}" for number in range(1, 9)))
 PICTURES = (NUMBERED, "input_images", "image", "images")
 """Models call their pictures differently; some clients send them by all of these names."""
-NAMES = Names(image="input_image", guidance="guidance", upsampling="prompt_upsampling")
+NAMES = Names(image="input_image", guidance="guidance", upsampling="prompt_upsampling", webhook="webhook")
 WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
 LONGEST_WAIT_S = 60
 _UNITS = {"s": 1, "m": 60, "h": 3600}

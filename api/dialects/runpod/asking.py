@@ -14,7 +14,7 @@ from storage.contracts import catalog, edits, errors, submissions
 from storage.contracts.geometry import Canvas
 
 PICTURES = ("image", "images")
-NAMES = Names(size="size", filters="enable_safety_checker")
+NAMES = Names(size="size", filters="enable_safety_checker", webhook="webhook")
 Ratio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21", "match_input_image"]
 LONGEST_MS = 604_800_000
 
