@@ -8,41 +8,28 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
 
-from api import playground
-from api.dialects import bfl, fal, forge, nim, openai, oxen, replicate, runpod
-from api.dialects.base import Dialect
+from api import faults, playground
 from api.http import downloads, remarks, thumbnails, uploads
 from api.http import errors as http_errors
 from api.http.access import own_url
-from api.http.hangups import HUNG_UP, HungUpError
 from api.http.metering import Metered
 from api.http.middleware import BodyLimit, RequestIds, SafeHeaders
 from api.http.tracing import TRACE_ID, Traced
-from api.http.turns import TakingTurns, hold_refusal
+from api.http.turns import TakingTurns
 from api.metrics import ApiMetrics
 from api.resources import Resources, open_resources
 from api.settings import ApiSettings
+from api.spoken import DIALECTS
 from api.webhooks.delivery import Delivery
 from storage import garbage
 from storage.contracts import errors
 from storage.metrics import Certificates, registry
-
-_SPOKEN = (
-    oxen.DIALECT, runpod.DIALECT, nim.DIALECT, replicate.DIALECT, bfl.DIALECT, fal.DIALECT, openai.DIALECT, forge.DIALECT,
-)  # fmt: skip
-"""Where two have a route for the same path, the earlier one answers: Replicate's models have more parts than Forge's."""
-
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _SPOKEN}
-"""Every wire API that is spoken here, by name; a route's tag is that name."""
 
 ANSWER_HEADERS = (
     "ETag", "Retry-After", "Location", "Content-Disposition", "Content-Range", "Accept-Ranges", "Idempotent-Replayed",
@@ -91,7 +78,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     middleware = [
         Middleware(Metered, metrics=metrics),
         *([Middleware(Traced)] if settings.traces_endpoint else []),
-        Middleware(RequestIds, fault=_fault),
+        Middleware(RequestIds, fault=faults.unforeseen),
         Middleware(SafeHeaders),
         _body_limit(settings),
         Middleware(TakingTurns),
@@ -130,10 +117,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_api_route("/health/live", _live, summary="The process answers", tags=["health"])
     unready: dict[int | str, dict[str, Any]] = {503: {"description": "A store does not answer"}}
     app.add_api_route("/health/ready", _ready, summary="The stores answer too", tags=["health"], responses=unready)
-    app.add_exception_handler(errors.DarkroomError, _known_fault)
-    app.add_exception_handler(HungUpError, _hung_up)
-    app.add_exception_handler(RequestValidationError, _bad_parameter)
-    app.add_exception_handler(HTTPException, _http_fault)
+    for kind, answer in faults.HANDLERS.items():
+        app.add_exception_handler(kind, answer)
     return app
 
 
@@ -190,48 +175,3 @@ async def _live() -> dict[str, str]:
 async def _ready(request: Request) -> dict[str, str]:
     await request.app.state.resources.check()
     return {"status": "ready"}
-
-
-def _problem(request: Request, error: errors.DarkroomError) -> Response:
-    """An error in the words of the route's dialect, or of the native API where it has none."""
-    tags = getattr(request.scope.get("route"), "tags", None) or ["oxen"]
-    return DIALECTS.get(str(tags[0]), oxen.DIALECT).problem(request, error)
-
-
-async def _known_fault(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, errors.DarkroomError)  # noqa: S101  (registered for this class only)
-    if isinstance(exc, errors.TransientError):
-        log.warning("%s %r: %s", request.method, request.url.path, exc)
-    if isinstance(exc, errors.TooManyRequestsError | errors.TooManyActiveError):
-        await hold_refusal(request)
-    return _problem(request, exc)
-
-
-async def _hung_up(request: Request, exc: Exception) -> Response:
-    return Response(status_code=HUNG_UP)
-
-
-async def _bad_parameter(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, RequestValidationError)  # noqa: S101  (registered for this class only)
-    first = exc.errors()[0]
-    # The first is where it stands: in the query, a header or the body.
-    field = ".".join(map(str, first["loc"][1:])) or "body"
-    return _problem(
-        request, errors.InvalidInputError(f"{field}: {first['msg']}; got {str(first.get('input'))[:80]!r}", field=field)
-    )
-
-
-async def _http_fault(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)  # noqa: S101  (registered for this class only)
-    if exc.status_code == 404:
-        return _problem(request, errors.NotFoundError(f"There is no route {request.method} {request.url.path}"))
-    error = errors.InvalidInputError(f"{exc.detail}")
-    answer = _problem(request, error)
-    answer.status_code = exc.status_code
-    answer.headers.update(exc.headers or {})
-    return answer
-
-
-async def _fault(scope: Scope, receive: Receive, send: Send) -> None:
-    request = Request(scope, receive)
-    await _problem(request, errors.InternalError("Something went wrong on our side"))(scope, receive, send)

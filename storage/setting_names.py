@@ -1,9 +1,10 @@
 """The names of all settings, so that a misspelt one is told of: nothing else would notice it."""
 
-import difflib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+
+from storage.contracts.parameters import meant
 
 log = logging.getLogger(__name__)
 
@@ -29,5 +30,4 @@ def unknown(variables: Iterable[str]) -> list[str]:
 
 
 def _told(name: str) -> str:
-    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.85)
-    return f"{name} is not a setting, and has no effect" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{name} is not a setting{meant(name, NAMES)}, and has no effect"

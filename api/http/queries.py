@@ -6,7 +6,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 
-from storage.contracts import errors
+from storage.contracts import errors, parameters
 
 
 def _declared(dependant: Dependant) -> Iterator[str]:
@@ -24,5 +24,7 @@ async def known_only(request: Request) -> None:
     known = frozenset(_declared(route.dependant))
     unknown = sorted(sent - known)
     if unknown:
-        allowed = f"allowed: {', '.join(sorted(known))}" if known else "this route takes none"
-        raise errors.InvalidInputError(f"{unknown[0]} is not a known query parameter; {allowed}", field=unknown[0])
+        name, names = unknown[0], sorted(known)
+        allowed = f"allowed: {', '.join(names)}" if known else "this route takes none"
+        message = f"{name} is not a known query parameter{parameters.meant(name, names)}; {allowed}"
+        raise errors.InvalidInputError(message, field=name)

@@ -1,5 +1,6 @@
 """Parameters of requests, declared as data: one declaration validates, explains and is served as JSON schema."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -60,12 +61,19 @@ def not_blank(value: str) -> str:
     return value
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """What is said of a name that is like a known one; nothing where none is."""
+    near = difflib.get_close_matches(name[:80], list(known), n=1, cutoff=0.8)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:
     """Raises `errors.InvalidInputError` for the first field that nobody knows, with those that are known."""
     unknown = sorted(set(values) - set(known))
     if unknown:
-        message = f"{unknown[0][:80]} is not a known parameter; allowed: {', '.join(sorted(known))}"
-        raise errors.InvalidInputError(message, field=unknown[0])
+        name, allowed = unknown[0], sorted(known)
+        message = f"{name[:80]} is not a known parameter{meant(name, allowed)}; allowed: {', '.join(allowed)}"
+        raise errors.InvalidInputError(message, field=name)
 
 
 Checked = TypeVar("Checked", bound=BaseModel)

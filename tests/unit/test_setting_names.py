@@ -14,7 +14,7 @@ def test_a_misspelt_setting_is_told_of_with_the_one_that_was_meant(caplog: pytes
     with caplog.at_level(logging.WARNING):
         setting_names.warn({"DARKROOM_LEASES_S": "30", "DARKROOM_LEASE_S": "30", "DARKROOM_ZEBRA": "1", "PATH": "/bin"})
     assert caplog.messages == [
-        "DARKROOM_LEASES_S is not a setting, and has no effect; did you mean DARKROOM_LEASE_S?",
+        "DARKROOM_LEASES_S is not a setting (did you mean DARKROOM_LEASE_S?), and has no effect",
         "DARKROOM_ZEBRA is not a setting, and has no effect",
     ]
 

@@ -72,6 +72,8 @@ async def submission_of(
     if body.textual:
         own = {field: parameters.typed(value, model.parameters.get(field)) for field, value in own.items()}
         fields = {**fields, **_lists(fields)}
+    if not late:
+        parameters.refuse_unknown(fields, {*model.parameters, *envelope.NAMES})
     envelope.response_format(fields)
     parent = envelope.string(fields, "parent_generation_id") if "parent_generation_id" in fields else None
     references = [await _result_of(parent, tenant, reader)] if parent else []

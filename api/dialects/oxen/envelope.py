@@ -36,11 +36,12 @@ def response_format(fields: Mapping[str, Any]) -> ResponseFormat:
 
 def string(fields: Mapping[str, Any], name: str) -> str:
     """A field that must be there. Raises `errors.InvalidInputError`."""
-    value = fields.get(name)
-    if value is None or value == "":
+    if name not in fields:
         raise errors.InvalidInputError(f"{name} is required", field=name)
-    if not isinstance(value, str) or len(value) > 200:
-        raise errors.InvalidInputError(f"{name} must be a string of at most 200 characters", field=name)
+    value = fields[name]
+    if not isinstance(value, str) or not 1 <= len(value) <= 200:
+        message = f"{name} must be a string of 1 to 200 characters; got {parameters.shown(value)}"
+        raise errors.InvalidInputError(message, field=name)
     return value
 
 

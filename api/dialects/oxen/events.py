@@ -1,5 +1,6 @@
 """The route of the event stream; how it is framed is in `stream`."""
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -8,7 +9,9 @@ from starlette.responses import Response
 
 from api.dialects.oxen import contract, stream
 from api.http.access import ResourcesDep, WatchingCaller
-from storage.contracts import errors, events
+from storage.contracts import errors, events, parameters
+
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
@@ -23,6 +26,9 @@ async def stream_events(
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> Response:
     """Server-sent events of this key's generations, or of those that a browser token (`?token=`) is for."""
+    if generation_id is not None and not _ID.fullmatch(generation_id):
+        message = f"generation_id must be one that an enqueue answered with; got {parameters.shown(generation_id)}"
+        raise errors.InvalidInputError(message, field="generation_id")
     cursor = last_event_id or since
     if cursor:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
+from pydantic import AfterValidator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -36,13 +37,19 @@ POLL_AGAIN_S, LONGEST_AGAIN_S = 1, 30
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
 
+def _page(after: str | None) -> str | None:
+    if after is not None and not (after.isascii() and after.isdecimal() and len(after) <= 16):
+        raise ValueError("must be the `next` of the page before")
+    return after
+
+
 @router.post("/api/ai/queue", openapi_extra=contract.ENQUEUE, responses=contract.ENQUEUED)
 async def enqueue(
     request: Request,
     resources: ResourcesDep,
     caller: SubmittingCaller,
     idempotency_key: IdempotencyKey = None,
-    validate: Annotated[str, Query(pattern="^(early|late)$")] = "early",
+    validate: Literal["early", "late"] = "early",
 ) -> Response:
     """Enqueue one to four generations of an edit."""
     body = await bodies.read(request, files=envelope.PICTURES)
@@ -93,7 +100,7 @@ async def list_generations(
     repo: str | None = None,
     folder: str | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    after: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None,
+    after: Annotated[str | None, AfterValidator(_page)] = None,
 ) -> Response:
     """List generations, newest first: the unfinished ones, or with `status` those in it. `next` is the next page's `after`."""
     if repo or folder or media_type not in (None, "image"):

@@ -1,20 +1,23 @@
 """The native API beside the queue: models, what they take and cost, workers, a month's use, content credentials."""
 
 import dataclasses
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import AfterValidator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.dialects.oxen import account, contract, models
+from api.dialects.oxen.parameters import edit_of
 from api.http import bodies
 from api.http.access import Caller, ResourcesDep, Tenant
 from api.resources import Resources
 from api.service import forecast, route
 from api.service.budgets import month as month_now
 from storage.contracts import errors, parameters
-from storage.contracts.geometry import Canvas, Size
+from storage.contracts.geometry import Canvas
 from storage.ledger import recovery, usage
 
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
@@ -45,11 +48,17 @@ async def read_fleet(resources: ResourcesDep, tenant: Tenant) -> Response:
     return JSONResponse({"workers": workers, "text_encoders": encoders, "queued": waiting})
 
 
+def _month(month: str | None) -> str | None:
+    if month is not None and not re.fullmatch("[0-9]{4}-(0[1-9]|1[0-2])", month):
+        raise ValueError("must be a year and a month such as 2026-11")
+    return month
+
+
 @router.get("/api/ai/usage", responses=contract.USAGE)
 async def read_usage(
     resources: ResourcesDep,
     caller: Caller,
-    month: Annotated[str | None, Query(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")] = None,
+    month: Annotated[str | None, AfterValidator(_month)] = None,
 ) -> Response:
     """What this key's tenant used in a month (`2026-11`, by UTC; by default the present one), by model, and the key's budget."""
     month = month or month_now()
@@ -107,9 +116,9 @@ async def estimate_edit(
     tenant: Tenant,
     gpu_type: str | None = None,
     region: str | None = None,
-    num_inference_steps: Annotated[int | None, Query(ge=1, le=200)] = None,
-    width: Annotated[int | None, Query(ge=16, le=8192)] = None,
-    height: Annotated[int | None, Query(ge=16, le=8192)] = None,
+    num_inference_steps: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
     references: Annotated[int | None, Query(ge=0, le=16)] = None,
     upsampled: bool = False,
     profile: Literal["exact", "fast"] | None = None,
@@ -121,7 +130,16 @@ async def estimate_edit(
     route.check(pins, name, resources.catalog)
     steps = num_inference_steps or model.usual_steps
     count = model.min_references if references is None else references
-    canvas = Canvas(size=Size(width=width, height=height)) if width and height else Canvas()
+    sent = {"num_inference_steps": num_inference_steps, "width": width, "height": height}
+    # As an edit of it is checked.
+    edit = edit_of(
+        name,
+        model,
+        {"prompt": "-", **{field: value for field, value in sent.items() if value is not None}},
+        references=count,
+        masked=False,
+    )
+    canvas = edit.canvas if width is not None else Canvas()
     ask = forecast.ask_of(model, canvas, steps, count, upsampled=upsampled)
     targets = [
         dataclasses.asdict(await resources.forecasts.expected(target, ask))
