@@ -125,9 +125,13 @@ class ApiSettings(StoreSettings):
 
     @model_validator(mode="after")
     def _tenants(self) -> "ApiSettings":
-        keys = [key.get_secret_value() for key in (*self.api_keys.values(), self.api_key) if key is not None]
-        if any(len(key) < SHORTEST_KEY for key in keys):
-            raise ValueError(f"DARKROOM_API_KEY and DARKROOM_API_KEYS: a key has at least {SHORTEST_KEY} characters")
+        named = {f"DARKROOM_API_KEYS: that of {tenant}": key for tenant, key in self.api_keys.items()}
+        if self.api_key is not None:
+            named["DARKROOM_API_KEY"] = self.api_key
+        keys = [key.get_secret_value() for key in named.values()]
+        for name, key in zip(named, keys, strict=True):
+            if len(key) < SHORTEST_KEY:
+                raise ValueError(f"{name} is too short: a key has at least {SHORTEST_KEY} characters")
         for tenant in (*self.api_keys, *self.budgets, *self.retention_days, *filter(None, [self.nim_tenant])):
             if not access.TENANT.fullmatch(tenant):
                 raise ValueError(f"a tenant's name is 1 to 64 of A-Z a-z 0-9 . _ -; got {tenant!r}")

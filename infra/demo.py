@@ -26,8 +26,9 @@ def main() -> None:
     # It edits with the key that a stack makes for itself.
     environment.pop("DARKROOM_API_KEYS", None)
     try:
-        print("Starting Valkey, an S3 server, the API, a worker and the housekeeping worker …", flush=True)
-        with embedded.running(stack_options.Options.from_environment(environment)) as stack:
+        options = stack_options.Options.from_environment(environment)
+        print(f"Starting {embedded.parts(options)} …", flush=True)
+        with embedded.running(options) as stack:
             print(f"Ready at {stack.url}\n", flush=True)
             _edit(stack)
         print("\nEverything that was started is stopped. `make up` keeps it running.")

@@ -41,6 +41,8 @@ from storage.signals import SignalEvent
 log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
+SILENT_S = 15.0
+"""Of a start, before it is told what is waited for."""
 SMALL_MODELS = ("small-flux2", "small-klein", "small-klein-kv")
 """Written once by `workers.pipelines.small`; to import it here would bring torch along."""
 SMALL_EDITION = "2"
@@ -76,7 +78,10 @@ jemalloc 1.07."""
 @contextlib.contextmanager
 def running(options: stack_options.Options, start: type[Child] = Child) -> Iterator[Stack]:
     """Start a stack, each process by `start`, and stop it when the block ends. Raises `stack_options.StartError`."""
-    options.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        options.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise stack_options.StartError(f"DARKROOM_DATA_DIR: no folder can be made there: {exc}") from None
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_locked(options.data_dir))
         kept = stack_options.keep(options)
@@ -111,7 +116,7 @@ def running(options: stack_options.Options, start: type[Child] = Child) -> Itera
         store = stack_options.store_settings(
             {**environment, **stack_options.addresses(options, kept, lambda port: port)}
         )
-        _wait("the stores", children, lambda: _stores_answer(store))
+        _wait("the stores", children, lambda: _unanswered(store))
         if "DARKROOM_WEIGHTS_DIR" not in options.environment:
             furnish(options.data_dir, environment)
         modules = {
@@ -125,8 +130,10 @@ def running(options: stack_options.Options, start: type[Child] = Child) -> Itera
             for number, (name, module) in enumerate(modules.items())
         )
         url = stack_options.url(environment, port)
-        _wait("the API", children, lambda: _api_answers(url))
-        _wait("the workers", children, lambda: _are_present(store, workers))
+        _wait("the API", children, lambda: "" if _api_answers(url) else f"{url}/health/ready")
+        _wait(
+            "the workers", children, lambda: "" if _are_present(store, workers) else f"see {options.data_dir / 'logs'}"
+        )
         if "DARKROOM_API_KEY" in environment:
             stack_options.tell_client(options, url, environment["DARKROOM_API_KEY"])
         log.info("ready: %s", ", ".join(f"{child.name} {child.pid}" for child in (api, *workers)))
@@ -209,25 +216,35 @@ def _run_once(environment: Mapping[str, str], log_file: Path, module: str, *argu
         raise stack_options.StartError(f"{module} failed; see {log_file}")
 
 
-def _wait(what: str, children: Mapping[str, Child], ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while not ready():
+def _wait(what: str, children: Mapping[str, Child], missing: Callable[[], str]) -> None:
+    """Until nothing is missing. Raises `stack_options.StartError`."""
+    begun, is_told = time.monotonic(), False
+    while reason := missing():
         for child in children.values():
             if not child.alive:
                 raise stack_options.StartError(f"{child.name} ended while {what} started:\n{child.last_words()}")
-        if time.monotonic() > deadline:
-            raise stack_options.StartError(f"{what} did not get ready within {START_LIMIT_S:g} s")
+        waited_s = time.monotonic() - begun
+        if waited_s > START_LIMIT_S:
+            raise stack_options.StartError(f"{what} did not get ready within {START_LIMIT_S:g} s: {reason}")
+        if waited_s > SILENT_S and not is_told:
+            is_told = True
+            log.info("waiting for %s: %s", what, reason)
         time.sleep(0.1)
 
 
-def _stores_answer(store: StoreSettings) -> bool:
+def _unanswered(store: StoreSettings) -> str:
+    """Which store does not answer, and what it says instead; nothing once both do."""
     try:
         with contextlib.closing(connections.connect(store)) as connection:
             connection.ping()
-        Objects(store).ensure_bucket()
-    except (redis.RedisError, errors.ObjectsUnavailableError):
-        return False
-    return True
+    except redis.RedisError as exc:
+        return f"REDIS_URL: {exc}"
+    try:
+        with contextlib.closing(Objects(store)) as objects:
+            objects.ensure_bucket()
+    except errors.ObjectsUnavailableError as exc:
+        return f"S3_ENDPOINT_URL: {exc}"
+    return ""
 
 
 def _api_answers(url: str) -> bool:
@@ -275,7 +292,7 @@ def main() -> None:
         stack_options.without_proxy(os.environ)
         options = stack_options.Options.from_environment(os.environ)
         setting_names.warn(os.environ)
-        print("Starting Valkey, an S3 server, the API, a worker and the housekeeping worker …", flush=True)
+        print(f"Starting {parts(options)} …", flush=True)
         with running(options) as stack:
             editing += [child for name, child in stack.children.items() if name.startswith("worker")]
             started()
@@ -286,6 +303,8 @@ def main() -> None:
             print(f"  logs  {options.data_dir / 'logs'}")
             if stack.api_key:
                 print(f"For clients: export DARKROOM_API_KEY={stack.api_key}")
+            if options.port != stack_options.DEFAULT_PORT:
+                print(f"             export DARKROOM_URL={stack.url}")
             print("Stop with Ctrl-C.", flush=True)
             stack.watch(stopping)
             print("Stopping when running edits are finished. Ctrl-C again puts them back into the queue.", flush=True)
@@ -295,6 +314,14 @@ def main() -> None:
         sys.exit(f"darkroom: {reason(exc)}")
     except KeyboardInterrupt:
         sys.exit("darkroom: stopped while starting")
+
+
+def parts(options: stack_options.Options) -> str:
+    """The processes of a stack, in words."""
+    stores = {"REDIS_URL": "Valkey", "S3_ENDPOINT_URL": "an S3 server"}
+    own = [name for variable, name in stores.items() if variable not in options.environment]
+    workers = "a worker" if options.workers == 1 else f"{options.workers} workers"
+    return ", ".join([*own, "the API", workers]) + " and the housekeeping worker"
 
 
 def _page(stack: Stack) -> str:

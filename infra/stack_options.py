@@ -17,6 +17,7 @@ from storage.settings import StoreSettings
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+DEFAULT_PORT = 8000
 STORE_PORTS = ("valkey_port", "s3_port")
 KEPT = "stack.json"
 """Below the data folder: ports and secrets that survive a restart."""
@@ -49,7 +50,7 @@ class Options:
             return int(text)
 
         return cls(
-            port=number("DARKROOM_PORT", "8000", 0, 65535),
+            port=number("DARKROOM_PORT", str(DEFAULT_PORT), 0, 65535),
             workers=number("DARKROOM_WORKERS", "1", 1, 64),
             text_encoders=number("DARKROOM_TEXT_ENCODERS", "0", 0, 16),
             data_dir=Path(environment.get("DARKROOM_DATA_DIR", ".data")).absolute(),

@@ -170,5 +170,6 @@ class StoreSettings(BaseSettings):
                 tables.append(tomllib.loads(file.read_text()))
                 parsed = merge(tables)
             except (OSError, ValueError) as exc:
-                raise ValueError(f"{file}: {exc}") from exc
+                told = f"DARKROOM_CATALOG: {file}" if file in self.catalog else str(file)
+                raise ValueError(f"{told}: {exc}") from exc
         return parsed

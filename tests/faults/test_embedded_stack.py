@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -147,9 +148,26 @@ def test_a_folder_in_use_is_said_to_be(stack: embedded.Stack) -> None:
 
 def test_a_bad_setting_stops_the_start_naming_it(tmp_path: Path) -> None:
     assert "lease_s" in _complaint(tmp_path, DARKROOM_LEASE_S="soon").lower()
-    said = _complaint(tmp_path / "other", DARKROOM_FETCH_ALLOWED="localhost:80")
-    assert "DARKROOM_FETCH_ALLOWED must be JSON" in said
-    assert "Traceback" not in said
+    for said in (
+        _complaint(tmp_path / "other", DARKROOM_FETCH_ALLOWED="localhost:80"),
+        _complaint(tmp_path / "another", DARKROOM_DATA_DIR="/proc/no/folder"),
+    ):
+        assert re.match("darkroom: DARKROOM_(FETCH_ALLOWED must be JSON|DATA_DIR: no folder can be made there)", said)
+        assert "Traceback" not in said
+
+
+def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(embedded, "START_LIMIT_S", 0.2)
+    options = stack_options.Options.from_environment(
+        {"DARKROOM_DATA_DIR": str(tmp_path), "REDIS_URL": "redis://:a-secret@127.0.0.1:1/0"}
+    )
+    assert "Valkey" not in embedded.parts(options)
+    with (
+        pytest.raises(stack_options.StartError, match=r"REDIS_URL: .*127\.0\.0\.1:1") as refused,
+        embedded.running(options),
+    ):
+        pass
+    assert "a-secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["eight", "70000", "-1"])
