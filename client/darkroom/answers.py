@@ -19,7 +19,9 @@ BUSY = frozenset({429, 502, 503, 504})
 def checked_key(api_key: str) -> str:
     """The key. Raises `ValueError` for what no key has."""
     key = api_key.strip()
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
+    if not key:
+        raise ValueError("the API key is empty")
+    if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError("an API key has letters, digits and signs of ASCII, and no spaces")
     return key
 

@@ -129,20 +129,21 @@ def _value(name: str, text: str) -> Any:
 def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as exc:
-        raise ValueError(f"{source}, line {number}: {exc}") from None
+    except json.JSONDecodeError as exc:
+        raise ValueError(f"{source}, line {number}, column {exc.colno}: {exc.msg}") from None
     if not isinstance(row, dict):
         raise ValueError(f"{source}, line {number}: a row is an object")  # noqa: TRY004  (as every other fault of a file)
     return row
 
 
 def _row(source: Path, number: int, values: dict[str, Any]) -> Row:
+    names = ", ".join(values)
     image, out = values.pop("image", values.pop("input_image", None)), values.pop("out", None)
     if values.get("num_generations", 1) != 1:
         raise ValueError(f"{source}, row {number}: num_generations: a row makes one picture; give each a row")
     custom_id = str(values.pop("custom_id", number))
     if not values.get("prompt"):
-        raise ValueError(f"{source}, row {number}: prompt is missing; --prompt gives one to all")
+        raise ValueError(f"{source}, row {number}: prompt is missing, there are {names}; --prompt gives one to all")
     if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
         folder = source if source.is_dir() else source.parent
         path = Path(image).expanduser()

@@ -367,7 +367,12 @@ def test_every_row_of_a_table_that_is_wrong_is_named(run: Run, tmp_path: Path) -
     done = run("batch", "edits.jsonl", "-o", "out", "-m", "quick")
     assert done.returncode == 2
     said = " ".join(done.stderr.split())
-    for fault in ("row 1: prompt is missing", "line 2:", "row 4: there is no file none.png", "... and 13 more"):
+    for fault in (
+        "row 1: prompt is missing",
+        "line 2, column 15:",
+        "row 4: there is no file none.png",
+        "... and 13 more",
+    ):
         assert fault in said
     assert "row 2:" not in said, "its line was named"
 
