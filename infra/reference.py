@@ -37,12 +37,18 @@ _PROCESSES = (
 )
 
 
-_OTHERS = (
-    *("DARKROOM_DATA_DIR", "DARKROOM_WORKERS", "DARKROOM_TEXT_ENCODERS", "DARKROOM_GPUS"),
-    *("DARKROOM_CONFIG", "DARKROOM_REFERENCE_PAGES"),
-    *("DARKROOM_URL", "DARKROOM_CONFIG_FILE", "DARKROOM_PROFILE"),
-)
-"""Of `make up` and each GPU's workers; of compose and make; of the clients."""
+_OTHERS = {
+    "DARKROOM_DATA_DIR": (".data", "`make up`: where its stores, weights, logs and keys are"),
+    "DARKROOM_WORKERS": ("1", "`make up`: GPU workers, 1 to 64"),
+    "DARKROOM_TEXT_ENCODERS": ("0", "`make up` and `python -m infra.each_gpu`: workers that only encode prompts"),
+    "DARKROOM_GPUS": ("", "`python -m infra.each_gpu`: the GPUs that get a worker, instead of all"),
+    "DARKROOM_CONFIG": ("./config", "Compose: the folder that containers see as `/config`"),
+    "DARKROOM_REFERENCE_PAGES": ("", "`make test`: pages of client samples that are run"),
+    "DARKROOM_URL": ("http://127.0.0.1:8000", "The command line: the service's address"),
+    "DARKROOM_PROFILE": ("", "The command line: which of the profiles that `darkroom login` kept"),
+    "DARKROOM_CONFIG_FILE": ("", "The command line: where it keeps them"),
+}
+"""Of what is no process of a service, by name: the default, and what it is."""
 
 
 def main() -> None:
@@ -66,6 +72,10 @@ def settings() -> str:
             if name not in inherited:
                 variable = _variable(name, field)
                 lines.append(f"| `{variable}` | {_default(field)} | {_bounded(field)} |")
+    lines += ["", "## Around them", "", "| variable | default | |", "|---|---|---|"]
+    lines += [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {told} |" for name, (default, told) in _OTHERS.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

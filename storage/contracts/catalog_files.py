@@ -50,8 +50,11 @@ def _extended(name: str, models: Mapping[str, Any]) -> dict[str, Any]:
         return own
     if base not in models or {"extends", "version_of"} & set(models[base]):
         raise ValueError(f"catalog: models.{name}.extends: {base!r} is no model that stands by itself")
-    # A fine-tune is like its base, but not the same: names are not inherited.
-    return _overlay({key: value for key, value in models[base].items() if key not in ("aliases", "version")}, own)
+    # A fine-tune is like its base, but not the same: names are not inherited, nor what is said of the base's own weights.
+    inherited = {key: value for key, value in models[base].items() if key not in ("aliases", "version")}
+    if "source" in own.get("weights", {}):
+        inherited["weights"] = {key: value for key, value in inherited["weights"].items() if key != "note"}
+    return _overlay(inherited, own)
 
 
 def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

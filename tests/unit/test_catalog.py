@@ -201,6 +201,15 @@ def test_a_later_file_overrides_single_keys() -> None:
     assert merged.model("m").weights.source == "x"
 
 
+def test_what_is_said_of_the_weights_of_a_model_is_not_said_of_a_fine_tunes() -> None:
+    stand_in = {"models": {"m": {"weights": {"note": "a stand-in"}}}}
+    tuned = {"extends": "m", "weights": {"source": "my/tune"}}
+    with_lora = {"extends": "m", "weights": {"lora": "my/lora"}}
+    known = catalog_files.merge([*_tables(), stand_in, {"models": {"tuned": tuned, "with-lora": with_lora}}])
+    notes = {name: known.models[name].weights.note for name in ("m", "tuned", "with-lora")}
+    assert notes == {"m": "a stand-in", "tuned": None, "with-lora": "a stand-in"}
+
+
 def test_a_fine_tune_extends_a_model() -> None:
     tuned = {"models": {"tuned": {"extends": "m", "weights": {"source": "my/tune"}}}}
     merged = catalog_files.merge([*_tables(), tuned])

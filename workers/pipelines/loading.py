@@ -82,7 +82,13 @@ def _read(
     common: dict[str, Any] = {"local_files_only": folder is not None}
     if folder is None:
         common["revision"] = weights.revision
-    index, commit = diffusers.DiffusionPipeline.load_config(where, return_commit_hash=True, **common)
+    try:
+        index, commit = diffusers.DiffusionPipeline.load_config(where, return_commit_hash=True, **common)
+    except OSError as exc:
+        if folder is not None:
+            raise
+        told = f"there is no folder {where} below DARKROOM_WEIGHTS_DIR, and from the hub: {_sentence(exc, None)}"
+        raise errors.ModelUnavailableError(told) from exc
     if folder is None:
         # All parts are of the commit that the index is of, whatever is pushed meanwhile.
         common["revision"] = commit or weights.revision

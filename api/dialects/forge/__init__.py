@@ -35,6 +35,7 @@ DIALECT = Dialect(
     aim=(
         "export FORGE_API_BASE={url}",
         "export FORGE_API_KEY=<key>",
-        'curl "$FORGE_API_BASE/v1/models/black-forest-labs-flux-2-dev/reliability" -H "Authorization: Bearer $FORGE_API_KEY"',
+        'curl "$FORGE_API_BASE/v1/inference/flux-kontext-dev" -H "Authorization: Bearer $FORGE_API_KEY" '
+        """-H "Content-Type: application/json" -d '{"prompt": "…", "image": "https://…"}'""",
     ),
 )

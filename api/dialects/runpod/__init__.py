@@ -15,7 +15,7 @@ DIALECT = Dialect(
     wording=wording,
     aim=(
         "export RUNPOD_ENDPOINT_BASE_URL={url}/v2",
-        "export RUNPOD_API_KEY=<key>",
+        'runpod.api_key = "<key>"',
         'runpod.Endpoint("black-forest-labs-flux-1-kontext-dev").run_sync({"input": {…}})',
     ),
 )
