@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from api.dialects.oxen import contract
 from api.http import errors as http_errors
 from api.metrics import ApiMetrics
 from api.settings import ApiSettings
@@ -148,9 +149,16 @@ def model_parameters() -> str:
         alike.setdefault("\n".join(_rows(model.parameters)), []).append(name)
     lines = [
         "# Parameters of models", "",
-        "What a native request may have beside the [fields of every model](api.md). A catalog of your own may declare others.",
+        "What a native request may have beside `model`, its pictures (`input_image`, `mask_image`) and `response_format`. A",
+        "catalog of your own may declare others, as that of `make up` does for small sizes: `GET /api/ai/models/{id}` tells what",
+        "a running service takes.",
         "Made from the shipped catalog by `python -m infra.reference`.",
     ]  # fmt: skip
+    lines += ["", "## Every model", "", "| parameter | values | default | |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {_schema(one)} | {_told(one.get('default'))} | {_sentence(one['description'])} |"
+        for name, one in contract.FIELDS.items()
+    ]
     for rows, names in alike.items():
         listed = ", ".join(f"`{name}`" for name in names)
         lines += [
@@ -166,10 +174,30 @@ def model_parameters() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _told(default: object) -> str:
+    return "" if default is None else f"`{json.dumps(default)}`"
+
+
+def _schema(one: Mapping[str, Any]) -> str:
+    """The values of a field, by its JSON schema."""
+    if "oneOf" in one:
+        return " or ".join(map(_schema, one["oneOf"]))
+    if "items" in one:
+        return f"list of {_schema(one['items'])}"
+    if "enum" in one:
+        return ", ".join(f"`{choice}`" for choice in one["enum"])
+    low = f"> {one['exclusiveMinimum']}" if "exclusiveMinimum" in one else ""
+    low = f"≥ {one['minimum']}" if "minimum" in one else low
+    high = f"≤ {one['maximum']}" if "maximum" in one else ""
+    least, most = one.get("minLength"), one.get("maxLength")
+    length = f"{f'{least} to' if least else 'at most'} {most} characters" if most else ""
+    return ", ".join(filter(None, (one["type"], low, high, length)))
+
+
 def _rows(declared: Mapping[str, parameters.Parameter]) -> Iterator[str]:
     for name, one in declared.items():
-        default = "" if one.default is None else f"`{json.dumps(one.default)}`"
-        yield f"| `{name}` | {_values(one)} | {'required' if one.required else default} | {_sentence(one.description)} |"
+        default = "required" if one.required else _told(one.default)
+        yield f"| `{name}` | {_values(one)} | {default} | {_sentence(one.description)} |"
 
 
 def _values(one: parameters.Parameter) -> str:

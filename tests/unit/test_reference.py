@@ -2,6 +2,7 @@
 
 import pytest
 
+from api.dialects.oxen import contract, envelope
 from infra import reference
 
 
@@ -16,3 +17,8 @@ def test_every_setting_says_what_it_does() -> None:
         line for line in reference.settings().splitlines() if line.startswith("| `") and line.split(" | ")[2] == " |"
     ]
     assert empty == []
+
+
+def test_openapi_names_every_field_of_an_edit() -> None:
+    others = {"model", "input_image", "mask_image", "response_format"}
+    assert contract.FIELDS.keys() | others == envelope.NAMES

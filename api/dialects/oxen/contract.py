@@ -4,7 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.dialects.oxen import key_shapes, model_shapes, shapes
+from api.dialects.oxen import envelope, key_shapes, model_shapes, shapes
+from api.http.pictures import MAX_URL
+from storage.contracts import submissions
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -96,9 +98,15 @@ def _request(properties: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-_COUNT = {"num_generations": {"type": "integer", "minimum": 1, "maximum": 4, "default": 1}}
-_COMMON = {
-    "target_namespace": {"type": "string"},
+FIELDS: dict[str, dict[str, Any]] = {
+    "num_generations": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": envelope.MAX_GENERATIONS,
+        "default": 1,
+        "description": "How many pictures of different seeds",
+    },
+    "target_namespace": {"type": "string", "maxLength": 200, "description": "Told again; a filter of the list"},
     "gpu_type": {
         "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         "description": "Run on this GPU type alone, or on the first of several that has a worker",
@@ -111,10 +119,34 @@ _COMMON = {
         "default": False,
         "description": "Everything about it is erased ten minutes after its end",
     },
-    "custom_id": {"type": "string", "maxLength": 200, "description": "Yours, told again with the generation"},
-    "metadata": {"type": "object", "description": "Yours, told again: at most 16 plain values"},
-    "group": {"type": "string", "maxLength": 200, "description": "Names what belongs together; a filter of the list"},
-    "webhook_url": {"type": "string", "description": "Called once all generations of the request are over"},
+    "priority": {
+        "type": "string",
+        "enum": list(submissions.PRIORITIES),
+        "default": "normal",
+        "description": "Its place among the tenant's own",
+    },
+    "custom_id": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 200,
+        "description": "Yours, told again with the generation",
+    },
+    "metadata": {
+        "type": "object",
+        "description": f"Yours, told again: at most {envelope.MAX_METADATA} plain values of at most 500 characters",
+    },
+    "group": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 200,
+        "description": "Names what belongs together; a filter of the list",
+    },
+    "webhook_url": {
+        "type": "string",
+        "format": "uri",
+        "maxLength": MAX_URL,
+        "description": "Called once all generations of the request are over",
+    },
     "webhook_events": {
         "type": "array",
         "items": {"type": "string", "enum": ["started", "completed"]},
@@ -131,6 +163,7 @@ _COMMON = {
     "queue_ttl": {"type": "number", "minimum": 1, "description": "Seconds to wait for a worker at the most"},
     "execution_timeout": {"type": "number", "minimum": 1, "description": "Seconds to run at the most"},
 }
+"""Of an edit, whatever its model: what is no picture, and how an answer is formed."""
 
 BATCH = {
     "requestBody": {
@@ -139,7 +172,5 @@ BATCH = {
         "content": {"application/jsonl": {"schema": {"type": "string"}}},
     }
 }
-ENQUEUE = _request({**_COUNT, **_COMMON, "response_format": {"type": "string", "enum": ["url"], "default": "url"}})
-EDIT = _request(
-    {**_COUNT, **_COMMON, "response_format": {"type": "string", "enum": ["url", "b64_json"], "default": "url"}}
-)
+ENQUEUE = _request({**FIELDS, "response_format": {"type": "string", "enum": ["url"], "default": "url"}})
+EDIT = _request({**FIELDS, "response_format": {"type": "string", "enum": ["url", "b64_json"], "default": "url"}})
