@@ -27,6 +27,8 @@ _PAIRED = 0.25
 _MIXED, _MIXED_PAIRS, _CONTRARY = 0.5, 0.8, 0.3
 """Shares of edits, and of those of two operations, that the encoders are not sure of; of these, in which T5 means something else
 altogether."""
+_T5_ASTRAY = 0.6
+"""Share of edits in which T5 means another one altogether, whatever CLIP means."""
 _CLIP_MIXED, _CLIP_ADDED, _CLIP_UNEVEN = 0.4, 0.22, 0.55
 """Of another meaning CLIP says so much at the most; less where both could be done, or it would be a request for both, and more
 where it is one of the two that are meant.
@@ -95,17 +97,20 @@ def _most_of_clip(edit: Edit, other: Edit) -> float:
 def told(rng: np.random.Generator, edit: Edit) -> tuple[torch.Tensor, torch.Tensor]:
     """What both encoders may say of an edit, for each token (TEXT_WIDTH,) and pooled (POOLED_WIDTH,).
 
-    Both may mix another meaning into it, the same one; pooled, the edit's has the larger share, or all of it where the other
-    is one of its two operations.
+    Both may mix another meaning into it, the same one, or T5 mean another one alone; pooled, the edit's has the larger share, or
+    all of it where the other is one of its two operations.
     """
     other, shares = _other(rng, edit), np.zeros(2)
     if rng.random() < (_MIXED_PAIRS if len(edit.operations) > 1 else _MIXED):
         of_t5 = 1.0 if rng.random() < _CONTRARY else rng.random()
         shares = np.array([of_t5, rng.uniform(0, _most_of_clip(edit, other))])
+    others = [other, other]
+    if rng.random() < _T5_ASTRAY:
+        others[0], shares[0] = _other(rng, edit), 1.0
     vectors = []
-    for share, width in zip(shares.tolist(), (TEXT_WIDTH, POOLED_WIDTH), strict=True):
+    for meaning, share, width in zip(others, shares.tolist(), (TEXT_WIDTH, POOLED_WIDTH), strict=True):
         noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), width).astype(np.float32))
-        meant = (1 - share) * conditioning(edit, width) + share * conditioning(other, width)
+        meant = (1 - share) * conditioning(edit, width) + share * conditioning(meaning, width)
         vectors.append(normalised(normalised(meant) + noise))
     return vectors[0], vectors[1]
 

@@ -1,6 +1,8 @@
 """A misspelt setting is told of; names that others use are passed over."""
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -8,6 +10,8 @@ from pydantic import ValidationError
 from storage import setting_names
 from storage.settings import StoreSettings, reason
 from workers.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_misspelt_setting_is_told_of_with_the_one_that_was_meant(caplog: pytest.LogCaptureFixture) -> None:
@@ -44,3 +48,11 @@ def test_a_secret_that_does_not_fit_is_not_told() -> None:
         StoreSettings(REDIS_URL={"secret": "swordfish"})  # type: ignore[arg-type]
     assert reason(refused.value).startswith("REDIS_URL: ")
     assert "swordfish" not in reason(refused.value)
+
+
+def test_every_setting_that_a_page_or_a_manifest_names_is_known() -> None:
+    files = [ROOT / "README.md", ROOT / ".env.example", ROOT / "docker-compose.yml", *(ROOT / "docs").glob("*.md")]
+    files += [file for folder in ("chart", "docker") for file in (ROOT / "infra" / folder).rglob("*") if file.is_file()]
+    named = {name for file in files for name in re.findall(r"DARKROOM_[A-Z0-9_]*[A-Z0-9]", file.read_text())}
+    assert len(named) > 50
+    assert setting_names.unknown(named) == []
