@@ -301,10 +301,10 @@ def main() -> None:
             print(f"  key   {stack.api_key or 'as DARKROOM_API_KEYS has them'}")
             print(f"  data  {options.data_dir}")
             print(f"  logs  {options.data_dir / 'logs'}")
-            if stack.api_key:
-                print(f"For clients: export DARKROOM_API_KEY={stack.api_key}")
-            if options.port != stack_options.DEFAULT_PORT:
-                print(f"             export DARKROOM_URL={stack.url}")
+            told = {"DARKROOM_API_KEY": stack.api_key} if stack.api_key else {}
+            told |= {"DARKROOM_URL": stack.url} if options.port != stack_options.DEFAULT_PORT else {}
+            if told:
+                print("For clients: export", *(f"{name}={value}" for name, value in told.items()))
             print("Stop with Ctrl-C.", flush=True)
             stack.watch(stopping)
             print("Stopping when running edits are finished. Ctrl-C again puts them back into the queue.", flush=True)

@@ -272,16 +272,13 @@ def test_each_model_has_its_own_defaults(ruth: Tenant, photograph: str) -> None:
 
 
 def test_a_webhook_into_our_own_network_is_not_called(stack: embedded.Stack, ruth: Tenant, photograph: str) -> None:
-    port = web.free_port()
-    with web.receiving(port, iter([200])) as received:
-        hook = f"http://127.0.0.1:{port}/"
-        job = ruth.post("/v2/quick/runsync", {"input": asked(photograph), "webhook": hook}).json()
-        assert job["status"] == "COMPLETED"
-        record = keys.GENERATION + job["id"].removeprefix("sync-").removesuffix("-u1")
-        with contextlib.closing(connections.connect(stack.store)) as connection:
-            told = eventually(lambda: connection.hget(record, "called_completed"))
-    assert received == []
-    assert told.startswith("the address may not be called")
+    # Only who looks the name up knows where it leads.
+    job = ruth.post("/v2/quick/runsync", {"input": asked(photograph), "webhook": "http://localhost/hook"}).json()
+    assert job["status"] == "COMPLETED"
+    record = keys.GENERATION + job["id"].removeprefix("sync-").removesuffix("-u1")
+    with contextlib.closing(connections.connect(stack.store)) as connection:
+        told = eventually(lambda: connection.hget(record, "called_completed"))
+    assert told == "its host's name leads to no public address"
 
 
 @pytest.fixture

@@ -51,9 +51,9 @@ def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
 ) -> None:
     port = free_port()
     with _up(tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEY="my-own-development-key") as process:
-        lines = "".join(_first_lines(process, 5))
+        lines = "".join(_first_lines(process, 7))
         assert f"ready at http://127.0.0.1:{port}" in lines
-        assert "my-own-development-key" in lines
+        assert f"export DARKROOM_API_KEY=my-own-development-key DARKROOM_URL=http://127.0.0.1:{port}\n" in lines
         assert str(tmp_path) in lines
         family = psutil.Process(process.pid).children(recursive=True)
         listening = [conn for child in family for conn in child.net_connections() if conn.status == psutil.CONN_LISTEN]
@@ -74,7 +74,7 @@ def test_asked_twice_make_up_ends_before_what_is_being_edited(tmp_path: Path, ti
     with _up(
         tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEYS=json.dumps(TENANTS), DARKROOM_MODELS='["slower"]'
     ) as process:
-        _first_lines(process, 5)
+        _first_lines(process, 6)
         alice = Tenant(f"http://127.0.0.1:{port}", "alice", TENANTS["alice"])
         id_ = alice.enqueue(tiny, model="slower", num_inference_steps=50)
         eventually(lambda: (alice.get(f"/api/ai/queue/{id_}").json()["progress"] or {}).get("step"))
