@@ -225,7 +225,7 @@ def test_where_t5_says_another_thing_clip_says_the_edit() -> None:
         says = [vector @ rows(len(vector)).T / len(vector) for vector in told(rng, Edit((meant,)))]
         t5 += EVERYTHING[int(says[0].argmax())] is meant
         clip += EVERYTHING[int(says[1].argmax())] is meant
-    assert 0.5 * 600 < t5 < 0.8 * 600
+    assert 0.15 * 600 < t5 < 0.4 * 600
     assert clip > 0.97 * 600
 
 
