@@ -1,5 +1,6 @@
 """The names of all settings, so that a misspelt one is told of: nothing else would notice it."""
 
+import functools
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,11 +10,14 @@ from storage.contracts.parameters import meant
 log = logging.getLogger(__name__)
 
 PREFIX = "DARKROOM_"
-NAMES = frozenset((Path(__file__).parent / "setting_names.txt").read_text().split())
-"""Of every process, the embedded stack, compose and the clients; written by `python -m infra.reference`."""
-
 _SERVICE = "_SERVICE_HOST"
 """The end of a variable that Kubernetes sets in a pod for each service of its namespace, beside others that begin alike."""
+
+
+@functools.cache
+def names() -> frozenset[str]:
+    """Of every process, the embedded stack, compose and the clients; written by `python -m infra.reference`."""
+    return frozenset((Path(__file__).parent / "setting_names.txt").read_text().split())
 
 
 def warn(variables: Iterable[str]) -> None:
@@ -26,8 +30,8 @@ def unknown(variables: Iterable[str]) -> list[str]:
     """A sentence for each environment variable that has our prefix and is no setting."""
     ours = sorted(name for name in variables if name.startswith(PREFIX))
     services = tuple(name.removesuffix(_SERVICE) + "_" for name in ours if name.endswith(_SERVICE))
-    return [_told(name) for name in ours if name not in NAMES and not name.startswith(services)]
+    return [_told(name) for name in ours if name not in names() and not name.startswith(services)]
 
 
 def _told(name: str) -> str:
-    return f"{name} is not a setting{meant(name, NAMES)}, and has no effect"
+    return f"{name} is not a setting{meant(name, names())}, and has no effect"
