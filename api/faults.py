@@ -45,9 +45,8 @@ async def _bad_parameter(request: Request, exc: Exception) -> Response:
     where, *names = map(str, first["loc"])
     # Beside a query's name stands which of its types was tried.
     names = names if where == "body" else names[:1]
-    reasons = [
-        one["msg"].removeprefix("Value error, ") for one in exc.errors() if [*map(str, one["loc"])][1:2] == names[:1]
-    ]
+    same = [one for one in exc.errors() if one["loc"][: len(names) + 1] == first["loc"][: len(names) + 1]]
+    reasons = [one["msg"].removeprefix("Value error, ") for one in same]
     field = ".".join(names) or "body"
     message = f"{field}: {' or '.join(dict.fromkeys(reasons))}; got {str(first.get('input'))[:80]!r}"
     return _problem(request, errors.InvalidInputError(message, field=field))

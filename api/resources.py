@@ -135,7 +135,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
             confirm=ledger.confirm,
         )
         pacing = Pacing(ledger)
-        refuses = Gate(settings.fetchable).refuses
+        refuses_webhook = Gate(settings.fetch_allowed).refuses
         submitter = Submitter(
             known=known,
             ledger=ledger,
@@ -145,13 +145,14 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
             send_ticket=tickets.send,
             limits=_limits(settings),
             own_key=signatures.own_key,
-            refuses=refuses,
+            refuses=Gate(settings.fetchable).refuses,
+            refuses_webhook=refuses_webhook,
             budgets=budgets,
             retention=Retention(settings.retention_days),
             pacing=pacing,
         )
         turns = Turns()
-        kept_batches = Batches(ledger, objects, refuses)
+        kept_batches = Batches(ledger, objects, refuses_webhook)
         yield Resources(
             settings=settings,
             catalog=known,

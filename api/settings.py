@@ -125,7 +125,8 @@ class ApiSettings(StoreSettings):
 
     @model_validator(mode="after")
     def _tenants(self) -> "ApiSettings":
-        named = {f"DARKROOM_API_KEYS: that of {tenant}": key for tenant, key in self.api_keys.items()}
+        # Not by their tenants: somebody may have swapped both.
+        named = {f"DARKROOM_API_KEYS: number {place}": key for place, key in enumerate(self.api_keys.values(), 1)}
         if self.api_key is not None:
             named["DARKROOM_API_KEY"] = self.api_key
         keys = [key.get_secret_value() for key in named.values()]

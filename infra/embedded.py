@@ -219,16 +219,16 @@ def _run_once(environment: Mapping[str, str], log_file: Path, module: str, *argu
 def _wait(what: str, children: Mapping[str, Child], missing: Callable[[], str]) -> None:
     """Until nothing is missing. Raises `stack_options.StartError`."""
     begun, is_told = time.monotonic(), False
-    while reason := missing():
+    while what_is_missing := missing():
         for child in children.values():
             if not child.alive:
                 raise stack_options.StartError(f"{child.name} ended while {what} started:\n{child.last_words()}")
         waited_s = time.monotonic() - begun
         if waited_s > START_LIMIT_S:
-            raise stack_options.StartError(f"{what} did not get ready within {START_LIMIT_S:g} s: {reason}")
+            raise stack_options.StartError(f"{what} did not get ready within {START_LIMIT_S:g} s: {what_is_missing}")
         if waited_s > SILENT_S and not is_told:
             is_told = True
-            log.info("waiting for %s: %s", what, reason)
+            log.info("waiting for %s: %s", what, what_is_missing)
         time.sleep(0.1)
 
 
@@ -238,12 +238,12 @@ def _unanswered(store: StoreSettings) -> str:
         with contextlib.closing(connections.connect(store)) as connection:
             connection.ping()
     except redis.RedisError as exc:
-        return f"REDIS_URL: {exc}"
+        return f"Redis (REDIS_URL): {exc}"
     try:
         with contextlib.closing(Objects(store)) as objects:
             objects.ensure_bucket()
     except errors.ObjectsUnavailableError as exc:
-        return f"S3_ENDPOINT_URL: {exc}"
+        return f"the object store (S3_ENDPOINT_URL): {exc}"
     return ""
 
 
@@ -302,7 +302,8 @@ def main() -> None:
             print(f"  data  {options.data_dir}")
             print(f"  logs  {options.data_dir / 'logs'}")
             told = {"DARKROOM_API_KEY": stack.api_key} if stack.api_key else {}
-            told |= {"DARKROOM_URL": stack.url} if options.port != stack_options.DEFAULT_PORT else {}
+            if stack.url != stack_options.url({}, stack_options.DEFAULT_PORT):
+                told["DARKROOM_URL"] = stack.url
             if told:
                 print("For clients: export", *(f"{name}={value}" for name, value in told.items()))
             print("Stop with Ctrl-C.", flush=True)
@@ -321,7 +322,8 @@ def parts(options: stack_options.Options) -> str:
     stores = {"REDIS_URL": "Valkey", "S3_ENDPOINT_URL": "an S3 server"}
     own = [name for variable, name in stores.items() if variable not in options.environment]
     workers = "a worker" if options.workers == 1 else f"{options.workers} workers"
-    return ", ".join([*own, "the API", workers]) + " and the housekeeping worker"
+    encoders = [f"{options.text_encoders} text encoders"] if options.text_encoders else []
+    return ", ".join([*own, "the API", workers, *encoders]) + " and the housekeeping worker"
 
 
 def _page(stack: Stack) -> str:

@@ -49,7 +49,7 @@ _OTHERS = {
     "DARKROOM_PROFILE": ("", "The command line: which of the profiles that `darkroom login` kept"),
     "DARKROOM_CONFIG_FILE": ("", "The command line: where it keeps them"),
 }
-"""Of what is no process of a service, by name: the default, and what it is."""
+"""Variables that no process of a service reads: the default, and what each is for."""
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def settings() -> str:
             if name not in inherited:
                 variable = _variable(name, field)
                 lines.append(f"| `{variable}` | {_default(field)} | {_bounded(field)} |")
-    lines += ["", "## Around them", "", "| variable | default | |", "|---|---|---|"]
+    lines += ["", "## Make, compose and clients", "", "| variable | default | |", "|---|---|---|"]
     lines += [
         f"| `{name}` | {f'`{default}`' if default else ''} | {told} |" for name, (default, told) in _OTHERS.items()
     ]

@@ -20,11 +20,11 @@ class Gate:
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         """`allowed` are `host:port` pairs that may be private."""
         pairs = [pair.rpartition(":") for pair in allowed]
-        self._allowed = frozenset((host, int(port)) for host, _, port in pairs)
+        self._allowed = frozenset((host.strip("[]"), int(port)) for host, _, port in pairs)
 
     def allows(self, host: str, port: int) -> bool:
         """Whether the operator allows this one, wherever it leads."""
-        return (host, port) in self._allowed
+        return (host.strip("[]"), port) in self._allowed
 
     def literal(self, host: str, port: int) -> addresses.Address | None:
         """The public address that a host is written as; None where it is a name. Raises `RefusedError`."""
@@ -47,8 +47,7 @@ class Gate:
         try:
             parts = parts_of(url)
             host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
-            written = f"[{host}]" if ":" in host else host
-            if not self.allows(written, port):
+            if not self.allows(host, port):
                 self.literal(host, port)
         except (RefusedError, ValueError):
             return True

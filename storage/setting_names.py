@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ log = logging.getLogger(__name__)
 
 PREFIX = "DARKROOM_"
 _SERVICE = "_SERVICE_HOST"
-"""The end of a variable that Kubernetes sets in a pod for each service of its namespace, beside others that begin alike."""
+_OF_SERVICE = r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+"""Ends of variables that Kubernetes sets in a pod for each service of its namespace."""
 
 
 @functools.cache
@@ -29,8 +31,9 @@ def warn(variables: Iterable[str]) -> None:
 def unknown(variables: Iterable[str]) -> list[str]:
     """A sentence for each environment variable that has our prefix and is no setting."""
     ours = sorted(name for name in variables if name.startswith(PREFIX))
-    services = tuple(name.removesuffix(_SERVICE) + "_" for name in ours if name.endswith(_SERVICE))
-    return [_told(name) for name in ours if name not in names() and not name.startswith(services)]
+    services = [re.escape(name.removesuffix(_SERVICE)) for name in ours if name.endswith(_SERVICE)]
+    of_services = re.compile(f"({'|'.join(services)}){_OF_SERVICE}")
+    return [_told(name) for name in ours if name not in names() and not (services and of_services.fullmatch(name))]
 
 
 def _told(name: str) -> str:

@@ -28,7 +28,7 @@ class SignalEvent(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         """Until it is set, or for so many seconds; whether it is set."""
         try:
-            self._told.get(timeout=timeout)
+            self._told.get(timeout=None if timeout is None else max(timeout, 0))
         except queue.Empty:
             return self._is_set
         # For the next who waits.

@@ -68,19 +68,12 @@ def check(
     idempotency_key(submission.idempotency_key)
 
 
-def addresses(
-    edit: edits.Edit, webhook: submissions.Webhook | None, refuses: Callable[[str], bool], names: Names
-) -> None:
-    """Whether pictures may be fetched from where they are and the webhook be called, as far as their URLs say.
-
-    Raises `errors.InvalidInputError`.
-    """
+def addresses(edit: edits.Edit, refuses: Callable[[str], bool], names: Names) -> None:
+    """Whether pictures may be fetched from where they are, as far as their URLs say. Raises `errors.InvalidInputError`."""
     named = [(names.image, picture) for picture in edit.references] + [(names.mask, edit.mask)]
     for field, picture in named:
         if isinstance(picture, edits.RemotePicture) and refuses(picture.url):
             raise errors.InvalidInputError(f"{field}: {NOT_FETCHED}", field=field)
-    if webhook is not None:
-        called(webhook.url, names.webhook, refuses)
 
 
 def called(url: str, field: str, refuses: Callable[[str], bool]) -> None:

@@ -66,13 +66,14 @@ class Submitter:
         limits: records.Limits,
         own_key: Callable[[str, str], str | None],
         refuses: Callable[[str], bool],
+        refuses_webhook: Callable[[str], bool],
         budgets: Budgets,
         retention: Retention,
         pacing: Pacing,
     ) -> None:
         """`own_key` says which object of a tenant a URL of ours leads to: such a picture is not fetched from ourselves.
 
-        `refuses` says of other URLs whether they may not be fetched.
+        `refuses` says of other URLs whether they may not be fetched, `refuses_webhook` whether they may not be called.
         """
         self._known = known
         self._ledger = ledger
@@ -83,9 +84,19 @@ class Submitter:
         self._limits = limits
         self._own_key = own_key
         self._refuses = refuses
+        self._refuses_webhook = refuses_webhook
         self._budgets = budgets
         self._retention = retention
         self._pacing = pacing
+
+    def check_addresses(
+        self, submission: submissions.Submission, tenant: str, *, names: checks.Names = checks.NATIVE
+    ) -> None:
+        """Whether its URLs may be fetched and called, as far as they say. Raises `errors.InvalidInputError`."""
+        edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
+        checks.addresses(edit, self._refuses, names)
+        if submission.webhook is not None:
+            checks.called(submission.webhook.url, names.webhook, self._refuses_webhook)
 
     async def submit(
         self,
@@ -107,7 +118,9 @@ class Submitter:
         tenant = caller.tenant
         checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
         edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
-        checks.addresses(edit, submission.webhook, self._refuses, names)
+        if not ids:
+            # Lines of a batch were looked at when it came.
+            self.check_addresses(submission, tenant, names=names)
         allowed = rights.applied(submission, caller.rights, self._known)
         route = await self._router.route(allowed)
         # Not its pins: what was asked for is what is recorded, and compared when it is sent again.

@@ -52,8 +52,9 @@ def _extended(name: str, models: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"catalog: models.{name}.extends: {base!r} is no model that stands by itself")
     # A fine-tune is like its base, but not the same: names are not inherited, nor what is said of the base's own weights.
     inherited = {key: value for key, value in models[base].items() if key not in ("aliases", "version")}
-    if "source" in own.get("weights", {}):
-        inherited["weights"] = {key: value for key, value in inherited["weights"].items() if key != "note"}
+    weights, its_own = inherited.get("weights"), own.get("weights")
+    if isinstance(weights, Mapping) and isinstance(its_own, Mapping) and "source" in its_own:
+        inherited["weights"] = {key: value for key, value in weights.items() if key != "note"}
     return _overlay(inherited, own)
 
 

@@ -163,7 +163,7 @@ def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, 
     )
     assert "Valkey" not in embedded.parts(options)
     with (
-        pytest.raises(stack_options.StartError, match=r"REDIS_URL: .*127\.0\.0\.1:1") as refused,
+        pytest.raises(stack_options.StartError, match=r"Redis \(REDIS_URL\): .*127\.0\.0\.1:1") as refused,
         embedded.running(options),
     ):
         pass

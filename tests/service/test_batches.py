@@ -63,6 +63,7 @@ def rows(batch: dict[str, Any]) -> list[dict[str, Any]]:
 def test_every_line_is_answered_for_and_runs_once(carol: Tenant, tiny: str) -> None:
     good = [line(f"row {number}", tiny, seed=number, metadata={"n": number}) for number in range(30)]
     bad = [
+        line("inside", tiny, webhook_url="http://10.0.0.7/"), line("private", "http://10.0.0.7/a.png"),
         "{not json", "[1]", line(None, tiny), line("row 3", tiny), line("steps", tiny, num_inference_steps=10**6),
         line("nothing", tiny, model="nothing"), line("unknown", tiny, colour="red"), line("many", tiny, num_generations=2),
         line("no picture", "data:image/png;base64,AAAA"),
@@ -71,19 +72,20 @@ def test_every_line_is_answered_for_and_runs_once(carol: Tenant, tiny: str) -> N
     told = {one["custom_id"]: one for one in batch["lines"]}
     assert [told[f"row {number}"]["status"] for number in range(30)] == ["accepted"] * 30
     refused = [one for one in batch["lines"] if one["status"] == "refused"]
-    assert [one["line"] for one in refused] == list(range(31, 40))
+    assert [one["line"] for one in refused] == list(range(31, 42))
     assert [one["error"]["field"] for one in refused] == [
-        None, None, "custom_id", "custom_id", "num_inference_steps", "model", "colour", "num_generations", "input_image",
+        "webhook_url", "input_image", None, None, "custom_id", "custom_id", "num_inference_steps", "model", "colour",
+        "num_generations", "input_image",
     ]  # fmt: skip
-    assert told["line 34: row 3"]["error"]["message"].startswith("custom_id")
+    assert told["line 36: row 3"]["error"]["message"].startswith("custom_id")
     done = over(carol, batch["batch_id"])
     assert done["status"] == "completed"
     assert done["counts"] == {
-        "total": 39, "refused": 9, "waiting": 0, "unfinished": 0, "succeeded": 30, "failed": 0, "cancelled": 0
+        "total": 41, "refused": 11, "waiting": 0, "unfinished": 0, "succeeded": 30, "failed": 0, "cancelled": 0
     }  # fmt: skip
     found = rows(done)
     assert [one["custom_id"] for one in found] == [one["custom_id"] for one in batch["lines"]]
-    assert Counter(one["status"] for one in found) == {"succeeded": 30, "refused": 9}
+    assert Counter(one["status"] for one in found) == {"succeeded": 30, "refused": 11}
     for one in found[:30]:
         assert one["generation_id"] == told[one["custom_id"]]["generation_id"]
         assert f"row {one['seed']}" == one["custom_id"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import infra
 import storage
 from api.dialects.oxen.parameters import edit_of
 from storage.contracts import catalog, catalog_files, errors, planning, results
@@ -199,6 +200,13 @@ def test_a_later_file_overrides_single_keys() -> None:
     merged = catalog_files.merge([*_tables(), {"models": {"m": {"weights": {"name": "mine"}}}}])
     assert merged.model("m").weights.name == "mine"
     assert merged.model("m").weights.source == "x"
+
+
+def test_every_stand_in_says_that_it_is_one() -> None:
+    embedded = StoreSettings(catalog=(Path(infra.__file__).parent / "catalog.embedded.toml",)).read_catalog()
+    notes = {name: model.weights.note for name, model in embedded.models.items() if model.weights.memory is not None}
+    assert len(notes) > 5
+    assert [name for name, note in notes.items() if "stand-in" not in (note or "")] == []
 
 
 def test_what_is_said_of_the_weights_of_a_model_is_not_said_of_a_fine_tunes() -> None:

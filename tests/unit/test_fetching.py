@@ -10,6 +10,7 @@ import pytest
 
 from storage import outside
 from storage.contracts import errors
+from storage.gate import Gate
 from tests import web
 from workers import fetching
 
@@ -27,6 +28,15 @@ def test_a_url_that_leads_inside_is_refused_without_saying_what_is_there(url: st
     with pytest.raises(errors.InputUnreachableError, match="this address may not be fetched"):
         fetcher.fetch(url)
     fetcher.close()
+
+
+@pytest.mark.parametrize("allowed", ["fd00::5:9000", "[fd00::5]:9000"])
+def test_an_address_of_version_6_is_allowed_with_brackets_and_without(allowed: str) -> None:
+    gate = Gate([allowed])
+    assert not gate.refuses("http://[fd00::5]:9000/hook")
+    assert gate.refuses("http://[fd00::6]:9000/hook")
+    # As who dials it says it.
+    assert gate.allows("fd00::5", 9000)
 
 
 @pytest.mark.parametrize("name", ["localhost", "nobody.invalid"])

@@ -27,6 +27,8 @@ def test_what_kubernetes_sets_for_a_service_is_passed_over() -> None:
     service = ("DARKROOM_API_SERVICE_HOST", "DARKROOM_API_SERVICE_PORT_HTTP", "DARKROOM_API_PORT_80_TCP_ADDR")
     assert setting_names.unknown(service) == []
     assert len(setting_names.unknown(service[1:])) == 2
+    # One that is called "darkroom" hides no other.
+    assert len(setting_names.unknown(("DARKROOM_SERVICE_HOST", "DARKROOM_PORT_80_TCP", "DARKROOM_LEASES_S"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ async def _submission(
             "num_generations must be 1 in a batch: a line is one edit", field="num_generations"
         )
     checks.check(submission, resources.catalog, names=checks.NATIVE, may_be_unfiltered=caller.rights.unfiltered)
+    resources.submitter.check_addresses(submission, caller.tenant)
     rights.applied(submission, caller.rights, resources.catalog)
     return submission
 

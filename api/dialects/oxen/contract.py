@@ -106,7 +106,12 @@ FIELDS: dict[str, dict[str, Any]] = {
         "default": 1,
         "description": "How many pictures of different seeds",
     },
-    "target_namespace": {"type": "string", "maxLength": 200, "description": "Told again; a filter of the list"},
+    "target_namespace": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 200,
+        "description": "Told again; a filter of the list",
+    },
     "gpu_type": {
         "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         "description": "Run on this GPU type alone, or on the first of several that has a worker",

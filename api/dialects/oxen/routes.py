@@ -131,15 +131,11 @@ async def estimate_edit(
     steps = num_inference_steps or model.usual_steps
     count = model.min_references if references is None else references
     sent = {"num_inference_steps": num_inference_steps, "width": width, "height": height}
-    # As an edit of it is checked.
-    edit = edit_of(
-        name,
-        model,
-        {"prompt": "-", **{field: value for field, value in sent.items() if value is not None}},
-        references=count,
-        masked=False,
-    )
-    canvas = edit.canvas if width is not None else Canvas()
+    given, canvas = {field: value for field, value in sent.items() if value is not None}, Canvas()
+    if given:
+        # As an edit's are checked.
+        edit = edit_of(name, model, {"prompt": "-", **given}, references=count, masked=False)
+        canvas = edit.canvas if width is not None else canvas
     ask = forecast.ask_of(model, canvas, steps, count, upsampled=upsampled)
     targets = [
         dataclasses.asdict(await resources.forecasts.expected(target, ask))
