@@ -51,7 +51,7 @@ def rows_of(source: Path, defaults: Mapping[str, Any]) -> list[Row]:
     for number, values in enumerate(_read(source, faults), 1):
         if values is not None:
             with _noted(faults):
-                rows.append(_row(source, number, {**_known(defaults), **values}))
+                rows.append(_row(source, number, {**_known(defaults), **values}, columns=", ".join(values)))
     twice = [name for name, count in Counter(row.custom_id for row in rows).items() if count > 1]
     faults += [f"{source}: custom_id {name!r} stands there twice" for name in twice]
     places = Counter(row.place for row in rows if row.custom_id not in twice)
@@ -131,19 +131,22 @@ def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as exc:
         raise ValueError(f"{source}, line {number}, column {exc.colno}: {exc.msg}") from None
+    except ValueError as exc:
+        raise ValueError(f"{source}, line {number}: {exc}") from None
     if not isinstance(row, dict):
         raise ValueError(f"{source}, line {number}: a row is an object")  # noqa: TRY004  (as every other fault of a file)
     return row
 
 
-def _row(source: Path, number: int, values: dict[str, Any]) -> Row:
-    names = ", ".join(values)
+def _row(source: Path, number: int, values: dict[str, Any], *, columns: str) -> Row:
     image, out = values.pop("image", values.pop("input_image", None)), values.pop("out", None)
     if values.get("num_generations", 1) != 1:
         raise ValueError(f"{source}, row {number}: num_generations: a row makes one picture; give each a row")
     custom_id = str(values.pop("custom_id", number))
     if not values.get("prompt"):
-        raise ValueError(f"{source}, row {number}: prompt is missing, there are {names}; --prompt gives one to all")
+        raise ValueError(
+            f"{source}, row {number}: prompt is missing beside {columns or 'nothing'}; --prompt gives one to all"
+        )
     if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
         folder = source if source.is_dir() else source.parent
         path = Path(image).expanduser()

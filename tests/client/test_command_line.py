@@ -338,7 +338,9 @@ def test_rows_that_fail_are_told_and_run_again_when_asked_for(run: Run, tmp_path
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"image": "x.png"}', "row 1: prompt is missing"),
+        ('{"promt": "warm", "image": "x.png"}', "row 1: prompt is missing beside promt, image; --prompt"),
+        ("{}", "row 1: prompt is missing beside nothing; --prompt"),
+        (f'{{"prompt": "x", "seed": {"9" * 5000}}}', "line 1: Exceeds the limit"),
         ('{"image": "nowhere.png", "prompt": "x"}', "there is no file nowhere.png"),
         ('{"prompt": "x"', "line 1"),
         ("[]", "a row is an object"),
