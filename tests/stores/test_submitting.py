@@ -70,6 +70,7 @@ def submitting(desk: Desk, store: Store, settings: StoreSettings) -> Submitting:
         return Submitter(
             known=known, ledger=ledger, archive=Archive(ledger, store, max_bytes=None), objects=store, router=Router(),
             send_ticket=lambda queue: None, limits=limits(), own_key=lambda url, tenant: None, refuses=lambda url: False,
+            refuses_webhook=lambda url: False,
             budgets=Budgets({}, known),
             retention=Retention(days), pacing=Pacing(ledger),
         )  # fmt: skip
