@@ -40,12 +40,13 @@ async def _hung_up(request: Request, exc: Exception) -> Response:
 
 async def _bad_parameter(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)  # noqa: S101  (registered for this class only)
-    first = exc.errors()[0]
+    wrong = exc.errors()
+    first = wrong[0]
     # The first is where it stands: in the query, a header or the body.
     where, *names = map(str, first["loc"])
     # Beside a query's name stands which of its types was tried.
     names = names if where == "body" else names[:1]
-    same = [one for one in exc.errors() if one["loc"][: len(names) + 1] == first["loc"][: len(names) + 1]]
+    same = [one for one in wrong if one["loc"][: len(names) + 1] == first["loc"][: len(names) + 1]]
     reasons = [one["msg"].removeprefix("Value error, ") for one in same]
     field = ".".join(names) or "body"
     message = f"{field}: {' or '.join(dict.fromkeys(reasons))}; got {str(first.get('input'))[:80]!r}"

@@ -186,9 +186,9 @@ def _schema(one: Mapping[str, Any]) -> str:
         return f"list of {_schema(one['items'])}"
     if "enum" in one:
         return ", ".join(f"`{choice}`" for choice in one["enum"])
-    low = f"> {one['exclusiveMinimum']}" if "exclusiveMinimum" in one else ""
-    low = f"≥ {one['minimum']}" if "minimum" in one else low
-    high = f"≤ {one['maximum']}" if "maximum" in one else ""
+    low = f"> {one['exclusiveMinimum']:.10g}" if "exclusiveMinimum" in one else ""
+    low = f"≥ {one['minimum']:.10g}" if "minimum" in one else low
+    high = f"≤ {one['maximum']:.10g}" if "maximum" in one else ""
     least, most = one.get("minLength"), one.get("maxLength")
     length = f"{f'{least} to' if least else 'at most'} {most} characters" if most else ""
     return ", ".join(filter(None, (one["type"], low, high, length)))
@@ -197,17 +197,7 @@ def _schema(one: Mapping[str, Any]) -> str:
 def _rows(declared: Mapping[str, parameters.Parameter]) -> Iterator[str]:
     for name, one in declared.items():
         default = "required" if one.required else _told(one.default)
-        yield f"| `{name}` | {_values(one)} | {default} | {_sentence(one.description)} |"
-
-
-def _values(one: parameters.Parameter) -> str:
-    if one.choices:
-        return ", ".join(f"`{choice}`" for choice in one.choices)
-    low = f"> {one.exclusive_minimum:.10g}" if one.exclusive_minimum is not None else ""
-    low = f"≥ {one.minimum:.10g}" if one.minimum is not None else low
-    high = f"≤ {one.maximum:.10g}" if one.maximum is not None else ""
-    length = f"at most {one.max_length} characters" if one.max_length is not None else ""
-    return ", ".join(filter(None, (one.type, low, high, length)))
+        yield f"| `{name}` | {_schema(parameters.schema_of(one))} | {default} | {_sentence(one.description)} |"
 
 
 def _sentence(text: str) -> str:

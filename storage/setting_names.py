@@ -3,7 +3,7 @@
 import functools
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from storage.contracts.parameters import meant
@@ -11,9 +11,8 @@ from storage.contracts.parameters import meant
 log = logging.getLogger(__name__)
 
 PREFIX = "DARKROOM_"
-_SERVICE = "_SERVICE_HOST"
-_OF_SERVICE = r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-"""Ends of variables that Kubernetes sets in a pod for each service of its namespace."""
+_OF_SERVICE = re.compile(r"(\w+?)_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+"""A variable that Kubernetes sets in a pod for a service of its namespace; its name comes first."""
 
 
 @functools.cache
@@ -31,9 +30,12 @@ def warn(variables: Iterable[str]) -> None:
 def unknown(variables: Iterable[str]) -> list[str]:
     """A sentence for each environment variable that has our prefix and is no setting."""
     ours = sorted(name for name in variables if name.startswith(PREFIX))
-    services = [re.escape(name.removesuffix(_SERVICE)) for name in ours if name.endswith(_SERVICE)]
-    of_services = re.compile(f"({'|'.join(services)}){_OF_SERVICE}")
-    return [_told(name) for name in ours if name not in names() and not (services and of_services.fullmatch(name))]
+    return [_told(name) for name in ours if name not in names() and not _is_of_service(name, ours)]
+
+
+def _is_of_service(name: str, variables: Sequence[str]) -> bool:
+    match = _OF_SERVICE.fullmatch(name)
+    return match is not None and f"{match[1]}_SERVICE_HOST" in variables
 
 
 def _told(name: str) -> str:

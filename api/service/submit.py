@@ -89,14 +89,17 @@ class Submitter:
         self._retention = retention
         self._pacing = pacing
 
-    def check_addresses(
-        self, submission: submissions.Submission, tenant: str, *, names: checks.Names = checks.NATIVE
-    ) -> None:
-        """Whether its URLs may be fetched and called, as far as they say. Raises `errors.InvalidInputError`."""
-        edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
+    def check_addresses(self, submission: submissions.Submission, tenant: str) -> None:
+        """Whether a native submission's URLs may be fetched and called, as far as they say. Raises `errors.InvalidInputError`."""
+        self._check_addresses(self._with_own_pictures(submission, tenant), submission.webhook, checks.NATIVE)
+
+    def _with_own_pictures(self, submission: submissions.Submission, tenant: str) -> edits.Edit:
+        return submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
+
+    def _check_addresses(self, edit: edits.Edit, webhook: submissions.Webhook | None, names: checks.Names) -> None:
         checks.addresses(edit, self._refuses, names)
-        if submission.webhook is not None:
-            checks.called(submission.webhook.url, names.webhook, self._refuses_webhook)
+        if webhook is not None:
+            checks.called(webhook.url, names.webhook, self._refuses_webhook)
 
     async def submit(
         self,
@@ -117,10 +120,10 @@ class Submitter:
         """
         tenant = caller.tenant
         checks.check(submission, self._known, names=names, may_be_unfiltered=caller.rights.unfiltered)
-        edit = submission.edit.with_pictures(lambda picture: self._own(picture, tenant))
+        edit = self._with_own_pictures(submission, tenant)
         if not ids:
             # Lines of a batch were looked at when it came.
-            self.check_addresses(submission, tenant, names=names)
+            self._check_addresses(edit, submission.webhook, names)
         allowed = rights.applied(submission, caller.rights, self._known)
         route = await self._router.route(allowed)
         # Not its pins: what was asked for is what is recorded, and compared when it is sent again.
