@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CONNECTIONS = 32
+"""boto3 keeps open."""
+
 SIGNED_AGAIN_S = 300
 _GONE = "The picture is no longer kept"
 LONGEST_SIGNATURE_S = int(results.RESULT_LIFETIME.total_seconds())
@@ -194,7 +197,7 @@ def _client(settings: StoreSettings, endpoint_url: str | None) -> "S3Client":
             connect_timeout=2,
             read_timeout=20,
             retries={"mode": "standard", "total_max_attempts": 3},
-            max_pool_connections=quick_objects.CONNECTIONS,
+            max_pool_connections=CONNECTIONS,
             # Look-alikes of S3 do not all know the newer checksums, and TLS and the signature already protect the body.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

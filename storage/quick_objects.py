@@ -6,6 +6,7 @@ failed, so nothing but speed depends on this.
 
 import os
 import ssl
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 SMALL = 1024 * 1024
 """Larger objects are boto3's: their time goes into the network, and a retry is worth more."""
 
-CONNECTIONS = 32
 KEPT_S = 20.0
 """Seconds an unused connection is kept."""
 
@@ -39,11 +39,10 @@ class QuickObjects:
         self._bucket_url = bucket_url
         self._region = region
         self._credentials = credentials
-        self._connections = httpcore.ConnectionPool(
-            ssl_context=None if authority is None else ssl.create_default_context(cafile=authority),
-            max_connections=CONNECTIONS,
-            keepalive_expiry=KEPT_S,
-        )
+        self._ssl_context = None if authority is None else ssl.create_default_context(cafile=authority)
+        # A connection for each thread: they would wait for one another at a pool's lock.
+        self._of_thread = threading.local()
+        self._pools: list[httpcore.ConnectionPool] = []
 
     def put(self, key: str, body: bytes, content_type: str) -> bool:
         """Whether it was stored. One that is not small never is."""
@@ -59,7 +58,7 @@ class QuickObjects:
         request = AWSRequest(method=method, url=f"{self._bucket_url}/{quote(key)}", data=body, headers=headers)
         S3SigV4Auth(self._credentials, "s3", self._region).add_auth(request)
         try:
-            answer = self._connections.request(
+            answer = self._connection().request(
                 method,
                 str(request.url),
                 headers=tuple(request.headers.items()),
@@ -74,7 +73,17 @@ class QuickObjects:
 
     def close(self) -> None:
         """Close connections."""
-        self._connections.close()
+        for pool in self._pools:
+            pool.close()
+
+    def _connection(self) -> httpcore.ConnectionPool:
+        """This thread's, in the pool that opens it anew where it ended."""
+        if not hasattr(self._of_thread, "pool"):
+            self._of_thread.pool = httpcore.ConnectionPool(
+                ssl_context=self._ssl_context, max_connections=1, keepalive_expiry=KEPT_S
+            )
+            self._pools.append(self._of_thread.pool)
+        return self._of_thread.pool  # type: ignore[no-any-return]
 
 
 def opened(settings: StoreSettings, credentials: "Credentials | None") -> QuickObjects | None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+import random
 import re
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -55,7 +55,8 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         sent = Headers(scope=scope).get(REQUEST_ID, "")
-        id_ = sent if _SENT_ID.fullmatch(sent) else uuid.uuid4().hex
+        # No secret; reading the system's random numbers would hand the interpreter to another thread.
+        id_ = sent if _SENT_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
         has_begun = False
 

@@ -63,7 +63,7 @@ async def store(resources: Resources, caller: access.Caller, data: bytes, field:
 
 
 async def _stored(resources: Resources, key: str, picture: bodies.CheckedPicture) -> Upload:
-    await resources.ledger.run(expiry.keep(key, seconds=LIFETIME_S))
+    await resources.ledger.run(expiry.keep([key], seconds=LIFETIME_S))
     await resources.objects.put(key, picture.data, picture.header.content_type)
     return Upload(
         key=key, content_type=picture.header.content_type, size=len(picture.data), created_at=datetime.now(UTC)

@@ -76,7 +76,7 @@ class Batches:
         for number, line in enumerate(lines):
             # An object store may take its time for all of them.
             if time.monotonic() - known_at > ORPHANS_S / 2:
-                await self._ledger.run(expiry.keep(folder, seconds=ORPHANS_S))
+                await self._ledger.run(expiry.keep([folder], seconds=ORPHANS_S))
                 known_at = time.monotonic()
             kept.append(await self._with_kept_pictures(line, folder, number))
         await self._objects.put(f"{folder}lines.jsonl", jsonl(kept), "application/jsonl")

@@ -3,11 +3,9 @@
 import asyncio
 from typing import Protocol
 
+from api.service.reservations import ORPHANS_S
 from storage.contracts import edits, errors
 from storage.ledger import call, expiry
-
-ORPHANS_S = 3600
-"""After which pictures are deleted that were stored for a submission which was never recorded."""
 
 
 class ObjectStore(Protocol):
@@ -30,12 +28,12 @@ class Inputs:
         self._ledger = ledger
         self._objects = objects
 
-    async def announce(self, prefix: str, *, accepted_as: expiry.Acceptance | None) -> bool:
+    async def announce(self, prefix: str, *, accepted_as: expiry.Acceptance) -> bool:
         """Have what will be stored below a prefix deleted, should this process die before the ledger knows it.
 
         False: it was accepted before, `accepted_as` says under which names, and has its pictures, or none any more.
         """
-        return await self._ledger.run(expiry.keep(prefix, seconds=ORPHANS_S, unless=accepted_as))
+        return await self._ledger.run(expiry.keep([prefix], seconds=ORPHANS_S, unless=accepted_as))
 
     async def store(self, edit: edits.Edit, prefix: str) -> edits.Edit:
         """The edit with its pictures stored. Raises `errors.ObjectsUnavailableError` and `errors.NotFoundError`."""

@@ -7,7 +7,7 @@ for a submission that was not accepted is removed again.
 import asyncio
 import contextlib
 import logging
-import secrets
+import random
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from api.service.archive import Archive
 from api.service.budgets import Budgets, month
 from api.service.inputs import Inputs, ObjectStore, are_to_be_stored
 from api.service.pacing import Pacing, sent_bytes
+from api.service.reservations import Reservations, place_of
 from api.service.retention import Retention
 from storage import traces
 from storage.contracts import access, catalog, edits, errors, queue_names, submissions
@@ -79,6 +80,7 @@ class Submitter:
         self._ledger = ledger
         self._archive = archive
         self._inputs = Inputs(ledger, objects)
+        self._reservations = Reservations(ledger)
         self._router = router
         self._send_ticket = send_ticket
         self._limits = limits
@@ -133,11 +135,15 @@ class Submitter:
             submission = rights.of_token(submission, caller.token_id)
         fingerprint = await self._fingerprint(submission)
         submission = self._retention.applied(submission, caller)
-        seed = submission.seed if submission.seed is not None else secrets.randbelow(edits.MAX_SEED + 1)
+        seed = submission.seed if submission.seed is not None else random.randint(0, edits.MAX_SEED)  # noqa: S311  (no secret)
         before = expiry.Acceptance.of(submission, tenant, ids[0]) if ids else None
-        ids = ids or [str(uuid.uuid4()) for _ in range(submission.count)]
-        prefix = f"inputs/{tenant}/{ids[0]}/"
-        stored = are_to_be_stored(edit) and await self._inputs.announce(prefix, accepted_as=before)
+        stored = are_to_be_stored(edit)
+        if not ids:
+            first = await self._reservations.take(tenant) if stored else str(uuid.uuid4())
+            ids = [first, *(str(uuid.uuid4()) for _ in range(submission.count - 1))]
+        prefix = place_of(tenant, ids[0])
+        if before is not None:
+            stored = stored and await self._inputs.announce(prefix, accepted_as=before)
         try:
             if stored:
                 edit = await self._inputs.store(edit, prefix)

@@ -439,7 +439,7 @@ def _due(desk: Desk, prefix: str) -> list[expiry.Expired]:
 
 
 def test_one_deletes_at_a_time_and_another_once_its_hold_is_over(desk: Desk) -> None:
-    desk.run(expiry.keep("inputs/alice/1/", seconds=0))
+    desk.run(expiry.keep(["inputs/alice/1/"], seconds=0))
     # A hold is known by its end, and this one's is another even if both begin in one millisecond.
     first = desk.run(expiry.expired(hold_s=2 * expiry.HOLD_S))
     assert first is not None

@@ -1,8 +1,10 @@
 """Small objects go over a plain connection; whatever goes wrong there, they are stored and fetched all the same."""
 
 import contextlib
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpcore
@@ -66,7 +68,7 @@ def test_what_goes_wrong_there_is_done_again_by_boto3(
 ) -> None:
     broken: Any = Broken(status)
     assert objects._quick is not None
-    monkeypatch.setattr(objects._quick, "_connections", broken)
+    monkeypatch.setattr(objects._quick, "_connection", lambda: broken)
     objects.put(key, BODY, "image/png")
     assert objects.get(key) == BODY
     assert broken.asked == 2
@@ -117,3 +119,20 @@ def test_of_a_store_that_knows_no_ranges_the_part_is_cut_out(
     assert objects._quick is not None
     monkeypatch.setattr(objects._quick, "get", lambda key, headers: bytes(range(100)))
     assert objects.get(key, range(10, 20)) == bytes(range(10, 20))
+
+
+def test_each_thread_has_a_connection_of_its_own_and_all_are_closed(stack: embedded.Stack, key: str) -> None:
+    objects = Objects(stack.store)
+    assert objects._quick is not None
+    met = threading.Barrier(3)
+
+    def put(n: int) -> None:
+        met.wait(timeout=10)
+        objects.put(f"{key}{n}", BODY, "image/png")
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(put, range(3)))
+    pools = objects._quick._pools
+    assert [len(pool.connections) for pool in pools] == [1, 1, 1]
+    objects.close()
+    assert [len(pool.connections) for pool in pools] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""What a batch's line is accepted as, when it is submitted again because nobody knows whether it was."""
+"""Pictures of a submission that is not accepted go; what a batch's line is accepted as when it is submitted again."""
 
 import asyncio
 import contextlib
@@ -65,10 +65,10 @@ def store(objects: Objects) -> Store:
 
 @pytest.fixture
 def submitting(desk: Desk, store: Store, settings: StoreSettings) -> Submitting:
-    def one(**days: float) -> Submitter:
+    def one(objects: Store = store, **days: float) -> Submitter:
         ledger, known = Async(desk), settings.read_catalog()
         return Submitter(
-            known=known, ledger=ledger, archive=Archive(ledger, store, max_bytes=None), objects=store, router=Router(),
+            known=known, ledger=ledger, archive=Archive(ledger, store, max_bytes=None), objects=objects, router=Router(),
             send_ticket=lambda queue: None, limits=limits(), own_key=lambda url, tenant: None, refuses=lambda url: False,
             refuses_webhook=lambda url: False,
             budgets=Budgets({}, known),
@@ -129,6 +129,35 @@ def test_pictures_of_what_was_never_accepted_go_within_an_hour(
     with pytest.raises(errors.ObjectsUnavailableError):
         asyncio.run(submitting().submit(_line(), CALLER, ids=IDS))
     assert 0 < (_due_ms(desk) or 0) - desk.now_ms() <= 3_600_000
+
+
+class Watched(Store):
+    """Notes which prefixes the ledger is to have deleted when a picture comes."""
+
+    def __init__(self, objects: Objects, desk: Desk) -> None:
+        super().__init__(objects)
+        self._desk = desk
+        self.known: list[bool] = []
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        due_ms = self._desk.connection.zscore(keys.EXPIRING, key.removesuffix("0"))
+        self.known.append(due_ms is not None and 0 < due_ms - self._desk.now_ms() <= 3_600_000)
+        await super().put(key, body, content_type)
+
+
+@pytest.mark.parametrize("ids", [(), IDS])
+def test_a_picture_is_stored_only_where_it_would_be_deleted_if_this_process_died(
+    desk: Desk, objects: Objects, settings: StoreSettings, submitting: Submitting, ids: tuple[str, ...]
+) -> None:
+    watched = Watched(objects, desk)
+    submitter = submitting(objects=watched)
+
+    async def submit_some() -> None:
+        for _ in range(1 if ids else 5):
+            await submitter.submit(_line().model_copy(update={"idempotency_key": None}), CALLER, ids=ids)
+
+    asyncio.run(submit_some())
+    assert watched.known == [True] * (1 if ids else 5)
 
 
 @pytest.mark.parametrize("is_archived", [False, True])

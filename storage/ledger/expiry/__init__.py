@@ -1,5 +1,6 @@
 """When stored objects are deleted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from storage.contracts import submissions
@@ -23,13 +24,13 @@ class Acceptance:
         return cls(request=f"{tenant}:{submission.idempotency_key or ''}", batch=submission.batch or "", id=id_)
 
 
-def keep(prefix: str, *, seconds: float, unless: Acceptance | None = None) -> Call[bool]:
-    """Have the objects below a prefix deleted after a while, or later where that is known already.
+def keep(prefixes: Sequence[str], *, seconds: float, unless: Acceptance | None = None) -> Call[bool]:
+    """Have the objects below each prefix deleted after a while, or later where that is known already.
 
     False, and nothing changes, where what they are for was accepted before.
     """
     known = (unless.request, unless.batch, unless.id) if unless else ("", "", "")
-    return Call(script="keep", arguments=(prefix, int(seconds * 1000), *known), decode=bool)
+    return Call(script="keep", arguments=(int(seconds * 1000), *known, *prefixes), decode=bool)
 
 
 @dataclass(frozen=True, kw_only=True)
