@@ -19,7 +19,7 @@ demo: .venv/.embedded  ## set up, edit a photograph through the whole service, s
 	$(BIN)/python -m infra.demo
 
 up: .venv/.embedded  ## set up, start the service on this machine, run until Ctrl-C
-	$(BIN)/python -m infra.embedded
+	$(BIN)/python -m infra.up
 
 test: check  ## set up, check, run the tests, a few side by side
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

