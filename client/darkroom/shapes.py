@@ -2,6 +2,7 @@
 
 import base64
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -132,8 +133,16 @@ class Picture:
     content_type: str
 
     def save(self, path: str | Path) -> Path:
-        """Write the file; its format is the one that was asked for, whatever the name says."""
+        """Write the file; its format is the one that was asked for. Warns where the name says another."""
         target = Path(path)
+        formats = {".webp": "webp", ".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+        kind, named = (
+            self.content_type.removeprefix("image/").replace("jpeg", "jpg"),
+            formats.get(target.suffix.lower()),
+        )
+        if named not in (None, kind):
+            message = f"{target.name} holds a {kind} picture; ask for output_format={named!r} or name it .{kind}"
+            warnings.warn(message, stacklevel=2)
         target.write_bytes(self.data)
         return target
 

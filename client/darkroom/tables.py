@@ -71,9 +71,13 @@ def _read(source: Path, faults: list[str]) -> Sequence[Mapping[str, Any] | None]
         return [{"custom_id": one.name if stems[one.stem] > 1 else one.stem, "image": str(one)} for one in files]
     if source.suffix.lower() == ".csv":
         with source.open(newline="", encoding="utf-8-sig") as lines:
+            # Spreadsheets write semicolons where a comma is the decimal point.
+            names = lines.readline()
+            lines.seek(0)
+            delimiter = ";" if names.count(";") > names.count(",") else ","
             return [
                 {name: _value(name, text) for name, text in row.items() if name and text}
-                for row in csv.DictReader(lines)
+                for row in csv.DictReader(lines, delimiter=delimiter)
             ]
     if source.suffix.lower() not in (".jsonl", ".ndjson"):
         raise ValueError(f"{source}: a batch is a .csv or .jsonl file, or a folder of pictures")

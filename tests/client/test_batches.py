@@ -65,6 +65,7 @@ def test_saving_goes_on_where_it_was_stopped(run: Run, tmp_path: Path) -> None: 
     assert run("batches", "save", str(batch["batch_id"]), "-o", "out").returncode == 0
     assert (out / "0.webp").read_bytes() == b"what is there stays"
     assert (out / "1.webp").stat().st_size > 100
+    assert "nothing had failed" in run("batches", "retry", str(batch["batch_id"])).stdout
 
 
 def test_results_are_saved_beside_nothing_else(run: Run, tmp_path: Path) -> None:  # noqa: F811
@@ -107,7 +108,8 @@ def test_what_failed_is_queued_again(run: Run, tmp_path: Path) -> None:  # noqa:
     batch = _submitted(run, rows)
     done = run("batches", "save", str(batch["batch_id"]), "-o", "out")
     assert (done.returncode, "1: 1 failed" in done.stdout) == (1, True)
-    assert run("batches", "retry", str(batch["batch_id"])).returncode == 0
+    again = run("batches", "retry", str(batch["batch_id"]))
+    assert (again.returncode, "1 queued again" in again.stdout) == (0, True)
     assert _status(run, batch) == "running"
     eventually(lambda: _status(run, batch) == "completed")
 

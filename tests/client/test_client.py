@@ -37,6 +37,8 @@ def test_an_edit_is_one_call_and_keeps_the_inputs_shape(client: darkroom.Client,
     assert seen[-1] == "media_generation_completed"
     assert picture.generation.seed == 7
     assert picture.save(tmp_path / "a.webp").read_bytes() == picture.data
+    with pytest.warns(UserWarning, match=r"a\.png holds a webp picture; ask for output_format='png' or name it \.webp"):
+        assert picture.save(tmp_path / "a.png").read_bytes() == picture.data
     assert "<img" in picture._repr_mimebundle_()["text/html"]
 
 

@@ -173,3 +173,11 @@ async def test_a_model_that_loads_long_is_waited_for() -> None:
         client._http = httpx.AsyncClient(base_url=client.url, transport=httpx.MockTransport(answer), timeout=30)
         await client.start("flux-2-dev")
     assert asked[0].extensions["timeout"]["read"] > 600, "as long as the service waits"
+
+
+@pytest.mark.parametrize("lines", ["custom_id,prompt\na,blue; sky\n", "custom_id;prompt\na;blue, sky\n"])
+def test_a_table_of_a_spreadsheet_may_have_semicolons_or_commas(tmp_path: Path, lines: str) -> None:
+    file = tmp_path / "edits.csv"
+    file.write_text(lines)
+    (row,) = tables.rows_of(file, {})
+    assert (row.custom_id, row.parameters["prompt"]) == ("a", "blue, sky" if ";p" in lines else "blue; sky")

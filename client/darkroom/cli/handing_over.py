@@ -93,8 +93,14 @@ def cancel(context: typer.Context, batch_id: BatchId, json: Json = False) -> Non
 def retry(context: typer.Context, batch_id: BatchId, json: Json = False) -> None:
     """Queue again what failed, under the same generation ids."""
     with service_of(context).open() as client:
+        before = client.ask("GET", f"/api/ai/batches/{batch_id}")
         batch = client.ask("POST", f"/api/ai/batches/{batch_id}/retry")
-    printing.as_json(batch) if json else _tell(batch)
+    if json:
+        printing.as_json(batch)
+        return
+    _tell(batch)
+    failed = before["counts"]["failed"]
+    printing.out.print(f"{failed} queued again" if failed else "nothing had failed, so nothing is queued again")
 
 
 @group.command("save")
