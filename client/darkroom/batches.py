@@ -78,6 +78,10 @@ class Manifest:
         """How a row stands."""
         return str(self._known.get(row.digest, {}).get("status", "open"))
 
+    def reason(self, row: Row) -> str:
+        """Why it came to nothing."""
+        return str(self._known.get(row.digest, {}).get("error") or "no reason was given")
+
     def idempotency_key(self, row: Row) -> str:
         """The same for the same row and attempt."""
         return f"{self.id}-{row.digest}-{self._known.get(row.digest, {}).get('attempt', 0)}"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from darkroom.inputs import is_url
@@ -142,10 +142,18 @@ def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
     return row
 
 
+def _leads_out(out: str) -> bool:
+    """Whether a path leads out of the folder it is laid into, on any system."""
+    path = PureWindowsPath(out)
+    return bool(path.anchor) or ".." in path.parts
+
+
 def _row(source: Path, number: int, values: dict[str, Any], *, columns: str) -> Row:
     image, out = values.pop("image", values.pop("input_image", None)), values.pop("out", None)
     if values.get("num_generations", 1) != 1:
         raise ValueError(f"{source}, row {number}: num_generations: a row makes one picture; give each a row")
+    if out is not None and _leads_out(str(out)):
+        raise ValueError(f"{source}, row {number}: out must be a path inside the folder of results; got {out}")
     custom_id = str(values.pop("custom_id", number))
     if not values.get("prompt"):
         raise ValueError(

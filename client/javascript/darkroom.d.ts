@@ -61,6 +61,7 @@ export function randomId(): string;
 export class Darkroom {
   constructor(options: { url?: string; key: string; fetch?: typeof fetch; timeoutMs?: number });
   submit(request: EditRequest, options?: Options): Promise<Accepted>;
+  /** Aborting cancels the edit, unless it has an `idempotencyKey`. */
   edit(request: EditRequest, options?: Options & { onEvent?: (event: DarkroomEvent) => void }): Promise<Generation>;
   follow(id: string, options?: { since?: string; signal?: AbortSignal }): AsyncGenerator<DarkroomEvent>;
   events(options?: {

@@ -175,6 +175,17 @@ async def test_a_model_that_loads_long_is_waited_for() -> None:
     assert asked[0].extensions["timeout"]["read"] > 600, "as long as the service waits"
 
 
+@pytest.mark.parametrize("out", ["../a.png", "/tmp/a.png", "b/../../a.png", "..\\a.png", "C:\\a.png", "C:a.png"])
+def test_a_row_saves_its_result_nowhere_but_in_the_folder(tmp_path: Path, out: str) -> None:
+    file = tmp_path / "edits.jsonl"
+    file.write_text(json.dumps({"prompt": "x", "out": out}))
+    with pytest.raises(ValueError, match="row 1: out must be a path inside the folder of results; got ") as refused:
+        tables.rows_of(file, {})
+    assert str(refused.value).endswith(out)
+    file.write_text(json.dumps({"prompt": "x", "out": "b/..a.png"}))
+    assert tables.rows_of(file, {})[0].out == "b/..a.png"
+
+
 @pytest.mark.parametrize("lines", ["custom_id,prompt\na,blue; sky\n", "custom_id;prompt\na;blue, sky\n"])
 def test_a_table_of_a_spreadsheet_may_have_semicolons_or_commas(tmp_path: Path, lines: str) -> None:
     file = tmp_path / "edits.csv"

@@ -100,6 +100,22 @@ def test_an_edit_is_aborted_listed_and_erased(script: Script) -> None:
     assert told == {"ended": "AbortError", "cancelled": [True, False], "found": True, "erased": 1}
 
 
+def test_an_edit_that_nobody_waits_for_any_more_is_cancelled_unless_it_has_a_key(script: Script) -> None:
+    told = script("""
+        const request = { image: photograph, prompt: "x", model: "slow", num_inference_steps: 40 };
+        const left = async (options) => {
+          const abort = new AbortController();
+          let id;
+          const onEvent = ({ data }) => { id ??= data.generation_id; abort.abort(); };
+          const ended = await service.edit(request, { onEvent, signal: abort.signal, ...options }).catch((error) => error.name);
+          const { status } = await service.wait(id);
+          return [ended, status];
+        };
+        told([await left({}), await left({ idempotencyKey: `left-${Date.now()}` })]);
+    """)
+    assert told == [["AbortError", "cancelled"], ["AbortError", "succeeded"]]
+
+
 @pytest.fixture
 def proxy(stack: embedded.Stack) -> Iterator[Proxy]:
     with contextlib.closing(Proxy(int(stack.url.rpartition(":")[2]))) as one:

@@ -108,12 +108,22 @@ export class Darkroom {
     return { ids: answer.generations.map((one) => one.generation_id), cursor: answer.cursor };
   }
 
-  /** Edit a picture and wait for it: the generation, whose `result_url` downloads the result. Throws `EditError`. */
+  /**
+   * Edit a picture and wait for it: the generation, whose `result_url` downloads the result. Throws `EditError`. Aborting cancels
+   * the edit, unless it has an `idempotencyKey`.
+   */
   async edit(request, { onEvent, ...options } = {}) {
     if ((request.num_generations ?? 1) !== 1) throw new TypeError("edit makes one picture; submit makes several, each with an id");
     const { ids, cursor } = await this.submit(request, options);
-    for await (const event of this.follow(ids[0], { since: cursor, signal: options.signal })) onEvent?.(event);
-    const generation = await this.wait(ids[0], options);
+    let generation;
+    try {
+      for await (const event of this.follow(ids[0], { since: cursor, signal: options.signal })) onEvent?.(event);
+      generation = await this.wait(ids[0], options);
+    } catch (error) {
+      // Who has an idempotency key may ask for it again.
+      if (options.signal?.aborted && !options.idempotencyKey) this.cancel(ids[0]).catch(() => {});
+      throw error;
+    }
     if (generation.status !== "succeeded") throw new EditError(generation);
     return generation;
   }

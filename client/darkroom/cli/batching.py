@@ -15,6 +15,8 @@ from darkroom.cli.options import Json, UsageError, service_of
 from darkroom.cli.progress import of_many
 
 FAILED = 1
+TOLD = 20
+"""Rows of which it is told why they came to nothing; the manifest has all."""
 
 
 def add_to(application: typer.Typer) -> None:
@@ -62,6 +64,8 @@ def batch(
     if json:
         printing.as_json({"rows": len(rows), "outcomes": outcomes, "manifest": str(out / batches.MANIFEST)})
     else:
+        for row in [row for row in rows if manifest.outcome(row) not in ("succeeded", "open")][:TOLD]:
+            printing.err.print(f"{row.custom_id}: {manifest.outcome(row)}: {manifest.reason(row)}", markup=False)
         told = ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items()))
         printing.out.print(
             f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}: {told}; see {out / 'manifest.csv'}", markup=False

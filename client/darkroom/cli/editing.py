@@ -88,6 +88,8 @@ def edit(
     saved = place.save(picture)
     if note := (picture.generation.raw.get("weights") or {}).get("note"):
         printing.note(f"Made by {picture.generation.raw['weights']['name']}. {note}")
+    if "cropped and scaled" in (fit := picture.generation.raw.get("fit") or ""):
+        printing.err.print(fit, markup=False)
     if json:
         printing.as_json({**picture.generation.raw, "saved": saved})
     elif saved:
