@@ -105,6 +105,9 @@ class Preparing:
             whole, size = _side_by_side(model, images[apart:], originals[apart:])
             images, originals = [*images[:apart], whole], [*originals[:apart], size]
         geometry = planned(model.frame, edit.canvas, originals, decoded[0].original if decoded else None)
+        if len(decoded) > len(images):
+            together = f"{len(decoded) - apart} pictures side by side as one"
+            geometry = dataclasses.replace(geometry, note=f"{together}; {geometry.note}")
         sizes = geometry.references
         mask = None
         if edit.mask is not None:

@@ -44,7 +44,7 @@ async def authenticated(request: Request, resources: Resources) -> access.Caller
         await counted(request, resources, caller.tenant)
         return caller
     if holder.token.purpose != "session":
-        raise errors.UnauthenticatedError("This token is not for that")
+        raise errors.ForbiddenError(f"A token for {holder.token.purpose} is not for that; an API key is")
     return holder.caller
 
 
@@ -115,6 +115,20 @@ async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[obj
     return holder.caller
 
 
+async def _canceller(
+    request: Request, resources: ResourcesDep, generation_id: str, _: Annotated[object, BEARER]
+) -> access.Caller:
+    holder = await _holder(request, resources, shown(request))
+    if holder is None:
+        return await caller_of(request, resources)
+    if holder.token.purpose == "session":
+        return _checked(request, holder.caller)
+    if holder.token.purpose != "submit":
+        raise errors.ForbiddenError("This token is not for cancelling edits")
+    await resources.tokens.check_generation(holder, generation_id)
+    return holder.caller
+
+
 async def _viewer(request: Request, resources: ResourcesDep, generation_id: str, _: Annotated[object, BEARER]) -> str:
     holder = await _holder(request, resources, shown(request))
     if holder is None:
@@ -152,6 +166,8 @@ AdminCaller = Annotated[access.Caller, _with("admin")]
 """Who may make keys and end them."""
 SubmittingCaller = Annotated[access.Caller, Depends(_submitter)]
 """A key, or a browser token for submitting."""
+CancellingCaller = Annotated[access.Caller, Depends(_canceller)]
+"""A key, or the browser token by which the generation of the path was submitted."""
 ViewingTenant = Annotated[str, Depends(_viewer)]
 """Of a key, or of a browser token that may see the generation of the path."""
 WatchingCaller = Annotated[access.Caller, Depends(_watcher)]

@@ -82,7 +82,9 @@ async def _form(request: Request) -> Body:
                 if isinstance(value, UploadFile):
                     files[name] = (*files.get(name, ()), await value.read())
                 elif name in fields:
-                    raise errors.InvalidInputError(f"{name} was sent twice", field=name)
+                    raise errors.InvalidInputError(
+                        f"{name} was sent twice; a form has a list in one field, with commas between", field=name
+                    )
                 else:
                     fields[name] = value
     except HTTPException as exc:
@@ -101,6 +103,17 @@ class CheckedPicture:
 async def picture(data: bytes, name: str) -> CheckedPicture:
     """Check a picture that was sent as bytes. Raises `errors.InvalidInputError`."""
     return await _aside(len(data), lambda: CheckedPicture(data=data, header=pictures.inspect(data, name)))
+
+
+async def none(request: Request) -> None:
+    """For routes that take no body, as a dependency. Raises `errors.InvalidInputError` naming the fields that were sent."""
+    raw = (await request.body()).strip()
+    if raw in (b"", b"{}"):
+        return
+    fields = (
+        ", ".join(sorted(parsed(raw))[:5]) if "json" in request.headers.get("content-type", "") else "something else"
+    )
+    raise errors.InvalidInputError(f"This route takes no fields; got {fields}")
 
 
 def is_data_uri(text: str) -> bool:

@@ -78,7 +78,7 @@ def test_several_references(alice: Tenant, model: str, photograph: str, wide: st
 
 def test_kontext_reads_several_references_side_by_side(alice: Tenant, photograph: str, wide: str) -> None:
     found, _ = _made(alice, model="flux-kontext-dev", input_image=[photograph, wide], aspect_ratio="match_input_image")
-    assert found["fit"] == "input 1422x512 scaled to 192x80", "as high as the first"
+    assert found["fit"] == "2 pictures side by side as one; input 1422x512 scaled to 192x80", "as high as the first"
     assert (found["width"], found["height"]) == (128, 128), "the first one's shape"
 
 
@@ -112,7 +112,7 @@ def test_the_inputs_own_size_can_be_given_back(alice: Tenant, wide: str) -> None
         ({"negative_prompt": "red"}, "negative_prompt needs true_guidance above 1"),
         ({"true_guidance": 3}, "true_guidance above 1 needs a negative_prompt"),
         ({"strength": 0.5}, "strength is for edits with a mask_image"),
-        ({"parent_generation_id": "none"}, "The requested resource could not be found"),
+        ({"parent_generation_id": "none"}, "parent_generation_id: there is no generation 'none'"),
     ],
 )
 def test_what_does_not_belong_together_is_refused_by_name(
@@ -185,6 +185,20 @@ def test_a_replay_gives_the_same_pixels(alice: Tenant, photograph: str) -> None:
     data = requests.get(replayed["result_url"], timeout=10).content
     assert Image.open(io.BytesIO(data)).tobytes() == picture.tobytes()
     alice.delete(f"/api/ai/queue/{found['generation_id']}")
+
+
+@pytest.mark.parametrize("route", ["replay", "retry"])
+def test_what_is_run_again_is_run_as_it_was(alice: Tenant, tiny: str, route: str) -> None:
+    id_ = alice.enqueue(tiny)
+    alice.finished(id_)
+    answer = alice.post(f"/api/ai/queue/{id_}/{route}", {"seed": 99, "prompt": "another"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        400,
+        "This route takes no fields; got prompt, seed",
+    )
+    raw = requests.post(f"{alice.url}/api/ai/queue/{id_}/{route}", b"seed=99", headers=alice.headers, timeout=30)
+    assert (raw.status_code, raw.json()["error"]["message"]) == (400, "This route takes no fields; got something else")
+    assert alice.post(f"/api/ai/queue/{id_}/{route}", {}).status_code == (200 if route == "replay" else 400)
 
 
 def test_what_was_refused_cannot_be_replayed(alice: Tenant, tiny: str) -> None:

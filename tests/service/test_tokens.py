@@ -86,6 +86,21 @@ def test_a_page_submits_as_many_edits_as_it_may_and_sees_those(owner: Tenant, to
     assert page.post("/api/ai/queue", body).json()["error"]["message"] == "This token has no edits left"
 
 
+def test_a_page_cancels_what_it_submitted_and_erases_nothing(owner: Tenant, token: Token, tiny: str) -> None:
+    page = token("submit", edits=2)
+    mine, others = page.enqueue(tiny, model="slower"), owner.enqueue(tiny, model="slower")
+    assert page.delete(f"/api/ai/queue/{others}").status_code == 404
+    erased = page.delete(f"/api/ai/queue/{mine}?erase=true")
+    assert (erased.status_code, erased.json()["error"]["code"]) == (403, "forbidden")
+    assert page.delete(f"/api/ai/queue/{mine}").json()["effect"] == "cancelled"
+    assert owner.get(f"/api/ai/queue/{others}").json()["status"] != "cancelled"
+    viewer = token("generation", generation_id=others)
+    refused = viewer.delete(f"/api/ai/queue/{others}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+    assert page.get("/api/ai/queue").status_code == 403, "an API key is for that"
+    owner.delete(f"/api/ai/queue/{others}")
+
+
 def test_a_page_names_no_server_and_finds_nothing_by_anothers_idempotency_key(
     owner: Tenant, token: Token, tiny: str
 ) -> None:
@@ -198,6 +213,7 @@ def test_a_key_gives_away_no_more_than_it_has(make: Make, alice: Tenant, tiny: s
 TAKEN = {
     "GET /api/events",
     "GET /api/ai/queue/{generation_id}",
+    "DELETE /api/ai/queue/{generation_id}",
     "POST /api/ai/queue",
     "POST /api/ai/images/edit",
     "POST /api/ai/images/generate",

@@ -13,7 +13,7 @@ from workers.decoding import pixels
 from workers.decoding.pool import Decoded
 from workers.filters import Filters, WordFilter
 from workers.leases import Lease
-from workers.preparing import Preparing
+from workers.preparing import Prepared, Preparing
 
 SHAPES = {"red": (64, 64), "lime": (96, 64), "blue": (64, 96), "mask": (64, 64)}
 
@@ -39,6 +39,10 @@ class Decoder:
 
 
 def _given(*colours: str, masked: bool) -> list[Image.Image]:
+    return list(_prepared(*colours, masked=masked).job.references)
+
+
+def _prepared(*colours: str, masked: bool) -> Prepared:
     edit = edits.Edit(
         model="flux-kontext-dev",
         prompt="x",
@@ -57,7 +61,7 @@ def _given(*colours: str, masked: bool) -> list[Image.Image]:
     )
     prepared = preparing.prepare(Lease(claim))
     assert prepared.geometry.render == Size(width=1024, height=1024)
-    return list(prepared.job.references)
+    return prepared
 
 
 RED, LIME, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -72,6 +76,12 @@ def test_several_stand_side_by_side_for_a_model_that_reads_one() -> None:
     (whole,) = _given("red", "red", masked=False)
     assert whole.width > whole.height
     assert _ends(whole) == [RED, RED]
+
+
+def test_a_result_says_that_several_were_read_as_one() -> None:
+    assert _prepared("red", "lime", masked=False).geometry.note.startswith("2 pictures side by side as one; input ")
+    assert "side by side" not in _prepared("red", "lime", masked=True).geometry.note
+    assert "side by side" not in _prepared("red", masked=False).geometry.note
 
 
 @pytest.mark.parametrize(("others", "seen"), [(["lime"], [LIME, LIME]), (["lime", "blue"], [LIME, BLUE])])

@@ -148,8 +148,17 @@ def _model_of(fields: Mapping[str, Any], known: catalog.Catalog) -> str:
     return name
 
 
+def no_parent(id_: str) -> errors.NotFoundError:
+    """There is no generation of this id to build on."""
+    message = f"parent_generation_id: there is no generation {parameters.shown(id_)}"
+    return errors.NotFoundError(message, field="parent_generation_id")
+
+
 async def _result_of(id_: str, tenant: str, reader: Reader) -> edits.Picture:
-    parent = await reader.one(id_, tenant)
+    try:
+        parent = await reader.one(id_, tenant)
+    except errors.NotFoundError:
+        raise no_parent(id_) from None
     if parent.result is None:
         status = parent.generation.status
         message = f"parent_generation_id: that generation is {status}; only a succeeded one has a result"

@@ -118,7 +118,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "region": {"type": "string", "description": "Run in this region alone"},
     "max_cost_usd": {"type": "number", "exclusiveMinimum": 0, "description": "Run only where it costs no more"},
-    "deadline": {"type": "number", "minimum": 1, "description": "Seconds from now after which it is over"},
+    "deadline": {
+        "type": "number",
+        "minimum": 1,
+        "description": "Seconds from now after which it is over; up to both limits below together",
+    },
     "no_store": {
         "type": "boolean",
         "default": False,
@@ -165,8 +169,16 @@ FIELDS: dict[str, dict[str, Any]] = {
         "description": "How it computes; models list what they offer",
     },
     "parent_generation_id": {"type": "string", "description": "Its result is the first input"},
-    "queue_ttl": {"type": "number", "minimum": 1, "description": "Seconds to wait for a worker at the most"},
-    "execution_timeout": {"type": "number", "minimum": 1, "description": "Seconds to run at the most"},
+    "queue_ttl": {
+        "type": "number",
+        "minimum": 1,
+        "description": "Seconds to wait for a worker at the most; up to `DARKROOM_QUEUE_TTL_S`, a day",
+    },
+    "execution_timeout": {
+        "type": "number",
+        "minimum": 1,
+        "description": "Seconds to run at the most; up to `DARKROOM_EXECUTION_LIMIT_S`, ten minutes",
+    },
 }
 """Of an edit, whatever its model: what is no picture, and how an answer is formed."""
 

@@ -122,10 +122,13 @@ EVENTS: Mapping[str, submissions.Moment] = {"started": "start", "completed": "co
 
 def webhook(fields: Mapping[str, Any], base_url: str) -> submissions.Webhook | None:
     """A webhook, if one is asked for. Raises `errors.InvalidInputError`."""
-    events = fields.get("webhook_events", ["completed"])
-    events = events.split(",") if isinstance(events, str) else events
+    sent = fields.get("webhook_events", ["completed"])
+    events = sent.split(",") if isinstance(sent, str) else sent
     if not isinstance(events, list) or not events or not all(isinstance(one, str) and one in EVENTS for one in events):
-        message = f"webhook_events must be a list of {', '.join(EVENTS)}; got {parameters.shown(events)}"
+        known = ", ".join(EVENTS)
+        message = (
+            f"webhook_events must be a list of {known}; in a form, with commas between; got {parameters.shown(sent)}"
+        )
         raise errors.InvalidInputError(message, field="webhook_events")
     moments = tuple(moment for event, moment in EVENTS.items() if event in events)
     return base.webhook_of(fields.get("webhook_url"), "webhook_url", "oxen", base=base_url, moments=moments)
@@ -138,5 +141,5 @@ def count(fields: Mapping[str, Any], *, textual: bool) -> int:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_GENERATIONS:
         return value
-    message = f"num_generations must be an integer between 1 and {MAX_GENERATIONS}"
+    message = f"num_generations must be an integer between 1 and {MAX_GENERATIONS}; got {parameters.shown(value)}"
     raise errors.InvalidInputError(message, field="num_generations")

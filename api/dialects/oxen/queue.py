@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from pydantic import AfterValidator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,6 +17,7 @@ from api.dialects.oxen import answers, asking, contract, envelope
 from api.http import bodies
 from api.http.access import (
     Caller,
+    CancellingCaller,
     IdempotencyKey,
     ResourcesDep,
     SubmittingCaller,
@@ -33,6 +34,8 @@ from storage.contracts import access, errors, generations, submissions
 
 POLL_AGAIN_S, LONGEST_AGAIN_S = 1, 30
 """Suggested to pollers of what is not terminal yet, at the least and at the most."""
+
+NO_BODY = Depends(bodies.none)
 
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
@@ -82,7 +85,10 @@ async def _submission(
 ) -> submissions.Submission:
     parent = body.fields.get("parent_generation_id")
     if parent:
-        await resources.tokens.check_own(caller, str(parent))
+        try:
+            await resources.tokens.check_own(caller, str(parent))
+        except errors.NotFoundError:
+            raise asking.no_parent(str(parent)) from None
     return await asking.of_request(request, body, resources, caller, idempotency_key=idempotency_key, late=late)
 
 
@@ -158,7 +164,7 @@ def _again_s(eta_ms: int | None) -> int:
     return POLL_AGAIN_S if eta_ms is None else max(POLL_AGAIN_S, min(LONGEST_AGAIN_S, eta_ms // 2000))
 
 
-@router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
+@router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED, dependencies=[NO_BODY])
 async def replay(
     generation_id: str,
     request: Request,
@@ -173,7 +179,7 @@ async def replay(
     return _accepted(accepted, answers.accepted(accepted), idempotency_key)
 
 
-@router.post("/api/ai/queue/{generation_id}/retry", responses=contract.POLLED)
+@router.post("/api/ai/queue/{generation_id}/retry", responses=contract.POLLED, dependencies=[NO_BODY])
 async def retry(request: Request, generation_id: str, resources: ResourcesDep, caller: Caller) -> Response:
     """Queue a failed generation again, under the same id."""
     await resources.submitter.retry(generation_id, caller)
@@ -183,16 +189,18 @@ async def retry(request: Request, generation_id: str, resources: ResourcesDep, c
 
 @router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)
 async def cancel_generation(
-    generation_id: str, resources: ResourcesDep, tenant: Tenant, erase: bool = False
+    generation_id: str, resources: ResourcesDep, caller: CancellingCaller, erase: bool = False
 ) -> Response:
     """Cancel a queued or processing generation, or with `erase` forget any: record, prompt, pictures and events.
 
     On a terminal one cancelling has no effect, which `effect` says.
     """
     if erase:
-        erased = await resources.eraser.one(generation_id, tenant)
+        if caller.token_id is not None:
+            raise errors.ForbiddenError("A token for submitting may cancel its edits, not erase them")
+        erased = await resources.eraser.one(generation_id, caller.tenant)
         return JSONResponse(answers.erased(erased) | {"generation_id": generation_id})
-    outcome = await resources.archive.cancel(generation_id, tenant)
+    outcome = await resources.archive.cancel(generation_id, caller.tenant)
     effect = "cancelled" if outcome == "cancelled" else "none"
     return JSONResponse({"status": "success", "generation_id": generation_id, "effect": effect})
 
