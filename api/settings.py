@@ -1,14 +1,17 @@
 """What the API needs to be told beyond the stores."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from storage.contracts import access
-from storage.settings import StoreSettings
+from storage.contracts.catalog import Catalog
+from storage.settings import StoreSettings, is_web_address
 
 SHORTEST_KEY = 16
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 class ApiSettings(StoreSettings):
@@ -116,6 +119,32 @@ class ApiSettings(StoreSettings):
 
     cors_origins: tuple[str, ...] = ()
     """Origins of web frontends that may call from a browser, as JSON."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _own_address(cls, value: str | None) -> str | None:
+        if value is not None and not is_web_address(value):
+            raise ValueError(f"must be an http(s) URL; got {value!r}")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"an origin is a scheme and a host such as https://shop.example, no path; got {origin!r}"
+                )
+        return value
+
+    def read_catalog(self) -> Catalog:
+        """As the stores' settings read it. Raises `ValueError`, also for a default model that it does not have."""
+        known = super().read_catalog()
+        if not known.has(self.default_model):
+            raise ValueError(
+                f"DARKROOM_DEFAULT_MODEL: the catalog has no {self.default_model!r}, but {', '.join(known.models)}"
+            )
+        return known
 
     @model_validator(mode="after")
     def _one_body_fits(self) -> "ApiSettings":

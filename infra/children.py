@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,13 @@ between fork and exec, where a process that has threads may find a lock held for
 def _tied(command: Sequence[str]) -> list[str]:
     """The command as it is run: should the stack be killed outright, it ends."""
     return [sys.executable, "-ISc", _TIED, *command] if sys.platform == "linux" else list(command)
+
+
+def _why(code: int | None) -> str:
+    """How a process ended, by its exit code; one of a signal is negative."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+    return f"signal {-(code or 0)}"
 
 
 class Process(Protocol):
@@ -104,6 +112,8 @@ class Child:
         if self.alive or (self._quick_deaths >= QUICK_DEATHS and age < REST_S):
             return
         self._quick_deaths += 1
+        ended = f"{self.name} ended ({_why(self._process.poll())})"
+        log.warning("%s and is started again; see %s", ended, self._log_file or "what it wrote")
         if self._quick_deaths >= QUICK_DEATHS:
             log.warning("%s keeps dying; see %s", self.name, self._log_file or "what it wrote")
         self._start()

@@ -18,6 +18,12 @@ from storage.contracts.catalog_files import merge
 from storage.sentinels import Sentinels, sentinels_of
 
 
+def is_web_address(text: str) -> bool:
+    """Whether a text is an http(s) URL of some host."""
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 def reason(exc: ValueError) -> str:
     """Why settings do not fit, by the variable's name; their values may be secrets."""
     if isinstance(exc, ValidationError):
@@ -114,6 +120,22 @@ class StoreSettings(BaseSettings):
     """Further catalog files, separated by colons; a later one overrides single keys of an earlier one. `make up` has
     `infra/catalog.embedded.toml`, whose small models a CPU runs; another value replaces it, and
     `infra/catalog.embedded.toml:mine.toml` adds to it."""
+
+    @field_validator("fetch_allowed")
+    @classmethod
+    def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            host, _, port = pair.rpartition(":")
+            if not host or "/" in pair or not port.isdecimal() or not 1 <= int(port) <= 65535:
+                raise ValueError(f"each is a host:port such as 10.0.0.5:80; got {pair!r}")
+        return value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not is_web_address(value):
+            raise ValueError(f"must be an http(s) URL; got {value!r}")
+        return value
 
     @field_validator("catalog", mode="before")
     @classmethod

@@ -173,13 +173,15 @@ def run_gpu_worker(settings: GpuSettings) -> None:
         # Looked at before a model is loaded: its plan depends on who encodes prompts.
         with contextlib.suppress(errors.StoreUnavailableError):
             others.look()
-        stack.enter_context(every(OTHERS_S, others.look))
+        stack.enter_context(every(OTHERS_S, "looking at the other workers", others.look))
         for model in preload:
             try:
                 conveyor.call_on_pipeline_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]
             except errors.DarkroomError as exc:
                 raise ValueError(f"DARKROOM_PRELOAD: {model}: {exc}") from exc
-        stack.enter_context(every(COOL_S, lambda: conveyor.call_on_pipeline_thread(residency.cool)))
+        stack.enter_context(
+            every(COOL_S, "unloading models that nobody uses", lambda: conveyor.call_on_pipeline_thread(residency.cool))
+        )
         wishes = Wishes(
             ledger=RedisLedger(connection),
             claimant=claimant,
@@ -188,7 +190,7 @@ def run_gpu_worker(settings: GpuSettings) -> None:
             is_busy=keeper.busy,
             on_pipeline=conveyor.call_on_pipeline_thread,
         )
-        stack.enter_context(every(WISHES_S, wishes.look))
+        stack.enter_context(every(WISHES_S, "looking for models to load ahead", wishes.look))
 
         def facts() -> dict[str, object]:
             states = {model: residency.state(model) for model in models}

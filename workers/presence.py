@@ -12,6 +12,7 @@ from typing import TypeVar
 import redis
 
 from storage import fleet, logs, setting_names
+from storage.contracts import errors
 from storage.settings import reason
 from workers.settings import WorkerSettings
 
@@ -21,20 +22,22 @@ Settings = TypeVar("Settings", bound=WorkerSettings)
 
 
 @contextlib.contextmanager
-def every(seconds: float, action: Callable[[], object]) -> Iterator[None]:
-    """Do something at once and then every so often, on a thread of its own, while the block runs."""
+def every(seconds: float, what: str, action: Callable[[], object]) -> Iterator[None]:
+    """Do something at once and then every so often, on a thread of its own, while the block runs; the log calls it `what`."""
     leaving = threading.Event()
 
     def run() -> None:
         while True:
             try:
                 action()
+            except (errors.TransientError, redis.RedisError) as exc:
+                log.warning("%s: %s; tried again in %g s", what, exc, seconds)
             except Exception:
-                log.exception("%s failed; it is tried again", thread.name)
+                log.exception("%s failed; tried again in %g s", what, seconds)
             if leaving.wait(seconds):
                 return
 
-    thread = threading.Thread(target=run, name="every", daemon=True)
+    thread = threading.Thread(target=run, name=what, daemon=True)
     thread.start()
     try:
         yield
@@ -52,7 +55,7 @@ def announced(connection: redis.Redis, name: str, facts: Callable[[], Mapping[st
             fleet.announce(connection, name, facts())
 
     try:
-        with every(fleet.ANNOUNCE_EVERY_S, say):
+        with every(fleet.ANNOUNCE_EVERY_S, "announcing this worker", say):
             yield
     finally:
         with contextlib.suppress(redis.RedisError):

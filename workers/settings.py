@@ -3,9 +3,9 @@
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from storage.settings import StoreSettings
 from workers.filters import WORDS_FILE
@@ -21,7 +21,7 @@ class WorkerSettings(StoreSettings):
     """How long a worker may be silent before its generation is given to another."""
 
     beat_s: Annotated[float, Field(gt=0)] = 2
-    """How often a lease is renewed: four beats may be lost before the lease is."""
+    """How often a lease is renewed, at least twice in its time: by default four beats may be lost before the lease is."""
 
     sweep_s: Annotated[float, Field(gt=0)] = 1
     """How often the housekeeping worker looks for lost leases and missing tickets."""
@@ -34,6 +34,14 @@ class WorkerSettings(StoreSettings):
 
     max_losses: Annotated[int, Field(ge=1)] = 2
     """How often a generation may take its worker down with it before it is parked, as `worker_lost` or `gpu_fault`."""
+
+    @model_validator(mode="after")
+    def _leases_are_renewed(self) -> Self:
+        if self.beat_s > self.lease_s / 2:
+            raise ValueError(
+                f"DARKROOM_BEAT_S: at most half of DARKROOM_LEASE_S, {self.lease_s / 2:g}; got {self.beat_s:g}"
+            )
+        return self
 
 
 class GpuSettings(WorkerSettings):

@@ -62,7 +62,7 @@ def run_text_encoder(settings: GpuSettings) -> None:
             )
         )
         stack.enter_context(served(counted.registry, settings))
-        stack.enter_context(every(STALL_S, encoding.check_stall))
+        stack.enter_context(every(STALL_S, "looking for a stalled text encoder", encoding.check_stall))
         for model in assignment.preload:
             try:
                 encoding.call_on_device_thread(lambda model=model: residency.pipeline(model))  # type: ignore[misc]

@@ -34,6 +34,14 @@ def test_the_first_deaths_are_mended_at_once_and_later_ones_after_a_rest_for_eve
         assert time.monotonic() - began > REST_S * 0.5
 
 
+def test_how_it_ended_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for command, why in (("kill -9 $$", "SIGKILL"), ("exit 3", "exit code 3")):
+        child = Child("worker-2", ["sh", "-c", command], {}, tmp_path / "worker-2.log")
+        eventually(lambda child=child: _restarted(child))  # type: ignore[misc]
+        child.stop()
+        assert f"worker-2 ended ({why}) and is started again; see {tmp_path}/worker-2.log" in caplog.messages
+
+
 def test_what_lives_is_left_alone(tmp_path: Path) -> None:
     child = Child("living", ["sleep", "60"], {}, tmp_path / "living.log")
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from api.settings import ApiSettings
 from storage import setting_names
 from storage.settings import StoreSettings, reason
 from workers.settings import WorkerSettings
@@ -37,12 +38,51 @@ def test_what_kubernetes_sets_for_a_service_is_passed_over() -> None:
         ({"lease_s": -1}, "DARKROOM_LEASE_S: input should be greater than 0"),
         ({"S3_BUCKET": "x"}, "S3_BUCKET: string should have at least 3 characters"),
         ({"log_level": "LOUD", "sweep_s": 0}, "DARKROOM_SWEEP_S: input should be greater than 0"),
+        ({"lease_s": 5, "beat_s": 3}, "DARKROOM_BEAT_S: at most half of DARKROOM_LEASE_S, 2.5; got 3"),
+        *(
+            (
+                {"fetch_allowed": [pair]},
+                f"DARKROOM_FETCH_ALLOWED: each is a host:port such as 10.0.0.5:80; got '{pair}'",
+            )
+            for pair in ("127.0.0.1", "127.0.0.1:99999", "http://127.0.0.1:9", ":80", "host:")
+        ),
+        ({"traces_endpoint": "nope"}, "DARKROOM_TRACES_ENDPOINT: must be an http(s) URL; got 'nope'"),
     ],
 )
 def test_what_does_not_fit_is_told_by_the_variables_name(settings: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError) as refused:
         WorkerSettings(**settings)  # type: ignore[arg-type]
-    assert told in reason(refused.value).split("; ")
+    assert told in reason(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"public_url": "nope/"}, "DARKROOM_PUBLIC_URL: must be an http(s) URL; got 'nope/'"),
+        *(
+            ({"cors_origins": [origin]}, f"a scheme and a host such as https://shop.example, no path; got '{origin}'")
+            for origin in ("localhost:9", "https://shop.example/", "https://")
+        ),
+    ],
+)
+def test_what_does_not_fit_the_api_is_told_too(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ApiSettings(**settings)  # type: ignore[arg-type]
+    assert reason(refused.value).endswith(told)
+
+
+def test_what_fits_is_taken() -> None:
+    origins = ("*", "https://shop.example", "http://127.0.0.1:8080", "capacitor://localhost")
+    settings = ApiSettings(
+        cors_origins=origins, public_url="https://edit.example/api", fetch_allowed=("[::1]:80", "minio:9000")
+    )
+    assert settings.cors_origins == origins
+    assert settings.read_catalog().has(settings.default_model)
+
+
+def test_a_default_model_is_one_of_the_catalogs() -> None:
+    with pytest.raises(ValueError, match=r"DARKROOM_DEFAULT_MODEL: the catalog has no 'nope', but .*flux-kontext-dev"):
+        ApiSettings(default_model="nope").read_catalog()
 
 
 def test_a_secret_that_does_not_fit_is_not_told() -> None:
