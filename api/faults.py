@@ -11,10 +11,11 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from api.dialects import oxen
+from api.http import queries
 from api.http.hangups import HUNG_UP, HungUpError
 from api.http.turns import hold_refusal
 from api.spoken import DIALECTS
-from storage.contracts import errors
+from storage.contracts import errors, parameters
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ async def _bad_parameter(request: Request, exc: Exception) -> Response:
     # Beside a query's name stands which of its types was tried.
     names = names if where == "body" else names[:1]
     same = [one for one in wrong if one["loc"][: len(names) + 1] == first["loc"][: len(names) + 1]]
-    reasons = [one["msg"].removeprefix("Value error, ") for one in same]
+    constraints = {one.alias: one.field_info.metadata for one in queries.declared(request.scope["route"].dependant)}
+    reasons = [parameters.sentence(one, constraints.get("".join(names), ())) for one in same]
     field = ".".join(names) or "body"
     message = f"{field}: {' or '.join(dict.fromkeys(reasons))}; got {str(first.get('input'))[:80]!r}"
     return _problem(request, errors.InvalidInputError(message, field=field))

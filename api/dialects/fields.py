@@ -152,4 +152,6 @@ def validated(kind: type[V], values: Mapping[str, Any]) -> V:
         first = exc.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "body"
         shown = parameters.shown(first.get("input"))
-        raise errors.InvalidInputError(f"{field}: {first['msg']}; got {shown}", field=field) from None
+        declared = kind.model_fields.get(field)
+        sentence = parameters.sentence(first, declared.metadata if declared else ())
+        raise errors.InvalidInputError(f"{field}: {sentence}; got {shown}", field=field) from None

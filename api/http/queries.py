@@ -1,6 +1,7 @@
 """Queries of strict routes: a parameter that the route does not know is refused."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
@@ -9,10 +10,11 @@ from starlette.requests import Request
 from storage.contracts import errors, parameters
 
 
-def _declared(dependant: Dependant) -> Iterator[str]:
-    yield from (parameter.alias for parameter in dependant.query_params)
+def declared(dependant: Dependant) -> Iterator[Any]:
+    """Parameters of a query that a route, or what it depends on, knows."""
+    yield from dependant.query_params
     for other in dependant.dependencies:
-        yield from _declared(other)
+        yield from declared(other)
 
 
 async def known_only(request: Request) -> None:
@@ -21,7 +23,7 @@ async def known_only(request: Request) -> None:
     if not sent:
         return
     route: APIRoute = request.scope["route"]
-    known = frozenset(_declared(route.dependant))
+    known = frozenset(one.alias for one in declared(route.dependant))
     unknown = sorted(sent - known)
     if unknown:
         name, names = unknown[0], sorted(known)

@@ -189,6 +189,20 @@ def sentence_of(
     return errors.InvalidInputError(f"{field} must be {_allowed(parameter)}; got {shown(value)}", field=field)
 
 
+OUT_OF_BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
+
+
+def sentence(error: Mapping[str, Any], constraints: Iterable[object]) -> str:
+    """What pydantic found wrong; of a number with two ends, both, of which it tells the one that was passed."""
+    names = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    ends = [
+        f"{words} {getattr(one, end):g}" for one in constraints for end, words in names.items() if hasattr(one, end)
+    ]
+    if error["type"] not in OUT_OF_BOUNDS or len(ends) != 2:
+        return str(error["msg"]).removeprefix("Value error, ")
+    return f"must be {' and '.join(ends)}"
+
+
 def _allowed(parameter: Parameter) -> str:
     if parameter.choices:
         return "one of " + ", ".join(parameter.choices)

@@ -166,6 +166,9 @@ class TestRefusedAtOnce:
         ("query", "told"),
         [
             ("queue?status=bogus", "status: .*'queued'.* or .*'all'.*; got 'bogus'"),
+            ("queue?limit=900", "limit: must be at least 1 and at most 200; got '900'"),
+            ("queue?limit=0", "limit: must be at least 1 and at most 200; got '0'"),
+            ("queue?limit=x", "limit: .*integer.*; got 'x'"),
             ("queue?after=bogus", "after: must be the `next` of the page before; got 'bogus'"),
             (
                 "queue?statsu=all",
@@ -180,6 +183,12 @@ class TestRefusedAtOnce:
         answer = alice.get(f"/api/ai/{query}")
         assert answer.status_code == 400
         assert re.fullmatch(told, answer.json()["error"]["message"]), answer.text
+
+    def test_a_number_of_a_body_is_told_with_its_range(self, alice: Tenant) -> None:
+        answer = alice.post("/api/ai/tokens", {"purpose": "submit", "edits": 10**9})
+        assert re.fullmatch(
+            "edits: must be at least 1 and at most 1000; got 1000000000", answer.json()["error"]["message"]
+        )
 
     @pytest.mark.parametrize("id_", ["null", "bogus", ""])
     def test_events_of_what_no_generation_is_called(self, alice: Tenant, id_: str) -> None:

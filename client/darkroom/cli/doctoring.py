@@ -48,9 +48,10 @@ def doctor(context: typer.Context, json: Json = False) -> None:
     examination.check("service", lambda: f"{url}, from {source}")
     with service.open() as client:
         if examination.check("reachable", lambda: _reachable(url)):
-            examination.check("stores", lambda: _ready(url))
+            are_there = examination.check("stores", lambda: _ready(url))
             examination.check("clock", lambda: _clock(url))
-            if examination.check("key", lambda: _key(client)):
+            # Keys are looked up in the stores.
+            if are_there and examination.check("key", lambda: _key(client)):
                 examination.check("workers", lambda: _workers(client))
     examination.check("version", lambda: f"client {_version()}")
     findings = examination.findings
