@@ -105,27 +105,28 @@ async def counted(request: Request, resources: Resources, tenant: str) -> None:
 
 
 async def _submitter(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> access.Caller:
-    holder = await _holder(request, resources, shown(request))
-    if holder is None:
-        return await caller_of(request, resources)
-    if holder.token.purpose == "session":
-        return _checked(request, holder.caller)
-    if holder.token.purpose != "submit":
-        raise errors.ForbiddenError("This token is not for submitting edits")
-    return holder.caller
+    return await _with_submit_token(request, resources, "submitting")
 
 
 async def _canceller(
     request: Request, resources: ResourcesDep, generation_id: str, _: Annotated[object, BEARER]
 ) -> access.Caller:
+    return await _with_submit_token(request, resources, "cancelling", generation_id)
+
+
+async def _with_submit_token(
+    request: Request, resources: Resources, doing: str, generation_id: str | None = None
+) -> access.Caller:
+    """A key's caller, or a submit token's: of one by which the generation was submitted, where one is named."""
     holder = await _holder(request, resources, shown(request))
     if holder is None:
         return await caller_of(request, resources)
     if holder.token.purpose == "session":
         return _checked(request, holder.caller)
     if holder.token.purpose != "submit":
-        raise errors.ForbiddenError("This token is not for cancelling edits")
-    await resources.tokens.check_generation(holder, generation_id)
+        raise errors.ForbiddenError(f"This token is not for {doing} edits")
+    if generation_id is not None:
+        await resources.tokens.check_generation(holder, generation_id)
     return holder.caller
 
 
