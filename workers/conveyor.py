@@ -5,7 +5,6 @@ publish.
 """
 
 import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TypeVar
 from storage.contracts import errors
 from workers import attempts
 from workers.attempts import EXIT_GPU_FAULT
+from workers.belt import SLOW, SLOW_REST_S, Belt
 from workers.claiming import Claiming
 from workers.finishing import Finishing, Stored
 from workers.leases import Keeper, Lease
@@ -35,7 +35,9 @@ DELIVERIES = 32
 """Results on their way to their callers' own buckets, off the belt: a slow bucket holds up other buckets at the worst."""
 
 PATIENCE_S = 1.0
-"""How long an input may take to arrive before the next generation is claimed beside it."""
+"""How long an input may take to arrive before it is slow: then it leaves its place on the belt to others."""
+IDLE_PATIENCE_S = 0.2
+"""How long an idle pipeline waits for an input before the next generation is claimed beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +66,16 @@ class Conveyor(Serving):
         super().__init__()
         self._phases = phases
         self._keeper = keeper
-        self._lookahead = Lookahead(look_ahead_s, most=IN_FLIGHT - 1, patience_s=PATIENCE_S)
+        self._lookahead = Lookahead(
+            look_ahead_s, most=IN_FLIGHT - 1, patience_s=PATIENCE_S, idle_patience_s=IDLE_PATIENCE_S
+        )
         self._order: Order[Lease] = Order(would_evict)
         self._end_process = end_process
-        self._preparers = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="prepare")
+        self._preparers = ThreadPoolExecutor(IN_FLIGHT + SLOW, thread_name_prefix="prepare")
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._finishers = ThreadPoolExecutor(2, thread_name_prefix="finish")
         self._deliverers = ThreadPoolExecutor(DELIVERIES, thread_name_prefix="deliver")
-        self._free = threading.BoundedSemaphore(IN_FLIGHT)
+        self._belt = Belt(IN_FLIGHT, patience_s=PATIENCE_S)
 
     def call_on_pipeline_thread(self, function: Callable[[], object]) -> None:
         """Run something where the pipeline runs, and wait for it: loading a model, for one. Raises what it raises.
@@ -109,12 +113,16 @@ class Conveyor(Serving):
 
     def _serve_next(self, *, has_ticket: bool) -> bool:
         """Put the next generation on the belt. Returns when the one after it should be claimed."""
-        self._free.acquire()
+        self._belt.take()
         lease = None if self._draining.is_set() else self._claim(has_ticket=has_ticket)
         if lease is None:
-            self._free.release()
+            self._belt.leave(None)
             return False
         edit = lease.claim.edit
+        if edit.is_fetched and self._belt.has_many_slow(lease.claim.tenant):
+            self._put_back(lease)  # others go first
+            return True
+        self._belt.begin(lease, lease.claim.tenant)
         entry = self._lookahead.claimed(edit.model, edit.steps, lease.claim.waited_ms / 1000)
         self._order.hold(lease, edit.model)
         # The model may be loading while the input is on its way.
@@ -147,6 +155,7 @@ class Conveyor(Serving):
             for ask_again in self._order.settle(lease):
                 self._pipeline.submit(ask_again)
         else:
+            self._belt.arrived(lease)
             entry.prepared()
             self._pipeline.submit(self._in_order, lease, entry, lambda: self._edit(prepared, entry))
 
@@ -180,7 +189,7 @@ class Conveyor(Serving):
         if stored is None:
             return
         if stored.is_to_be_delivered:
-            self._free.release()
+            self._belt.leave(stored.lease)
             self._deliverers.submit(self._publish, stored, on_belt=False)
         else:
             self._publish(stored, on_belt=True)
@@ -231,4 +240,11 @@ class Conveyor(Serving):
     def _let_go(self, lease: Lease, *, on_belt: bool) -> None:
         self._keeper.drop(lease)
         if on_belt:
-            self._free.release()
+            self._belt.leave(lease)
+
+    def _put_back(self, lease: Lease) -> None:
+        try:
+            self._phases.retrying.put_back(lease, SLOW_REST_S)
+        except errors.StoreUnavailableError as exc:
+            log.warning("%s: not put back, its lease will run out: %s", lease.claim.id, exc)
+        self._let_go(lease, on_belt=True)

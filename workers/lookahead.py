@@ -57,14 +57,21 @@ class Lookahead:
     """What is on the conveyor ahead of the pipeline. Thread-safe.
 
     At most `most` generations are prepared ahead, and no more than `look_ahead_s` seconds of the pipeline's work. An input that
-    takes longer than `patience_s` to arrive is not waited for: another generation is claimed beside it, and beside one that is
-    postponed for such an input.
+    takes longer than `patience_s` to arrive, or `idle_patience_s` while the pipeline has nothing to do, is not waited for:
+    another generation is claimed beside it, and beside one that is postponed for such an input.
     """
 
     def __init__(
-        self, look_ahead_s: float, *, most: int, patience_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        look_ahead_s: float,
+        *,
+        most: int,
+        patience_s: float,
+        idle_patience_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._look_ahead_s, self._most, self._patience_s, self._clock = look_ahead_s, most, patience_s, clock
+        self._idle_patience_s = patience_s if idle_patience_s is None else idle_patience_s
         self._entries: list[Entry] = []
         self._edit_s: dict[str, float] = {}
         self._prepare_s = 0.0
@@ -96,8 +103,10 @@ class Lookahead:
         """Seconds after which to ask again, unless something changes before; None: claim now."""
         now = self._clock()
         ahead, ask_again = [], FOREVER_S
+        is_idle = not any(entry.began_at is not None or entry.prepared_at is not None for entry in self._entries)
+        patience_s = self._idle_patience_s if is_idle else self._patience_s
         for entry in self._entries:
-            left = entry.claimed_at + self._patience_s - now
+            left = entry.claimed_at + patience_s - now
             is_ready = entry.prepared_at is not None and not entry.is_postponed
             if entry.began_at is None and (is_ready or left > 0):
                 ahead.append(entry)

@@ -61,7 +61,7 @@ def flood(kind: str, url: str, key: str, image: str, seconds: float, counted: Co
             "refused late": lambda: post("/api/ai/queue?validate=late", {**edit, "aspect_ratio": "no"}),
             "batches": lambda: http.post(
                 f"{url}/api/ai/batches?name={'n' * 200}", timeout=30, data="\n".join(
-                    json.dumps({**edit, "custom_id": str(n), "input_image": "http://192.0.2.1/a.png"}) for n in range(20)
+                    json.dumps({**edit, "custom_id": str(n), "input_image": "http://pictures.invalid/a.png"}) for n in range(20)
                 ),
             ),
             "tokens": lambda: post("/api/ai/tokens", {"purpose": "submit", "edits": 1}),

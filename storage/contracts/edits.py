@@ -134,6 +134,11 @@ class Edit(Frozen):
         return self.references if self.mask is None else (*self.references, self.mask)
 
     @property
+    def is_fetched(self) -> bool:
+        """Whether some picture is fetched from a server that its caller named."""
+        return any(isinstance(one, RemotePicture) for one in self.pictures)
+
+    @property
     def prompts(self) -> tuple[str, ...]:
         """What a text encoder reads: the prompt, and the negative one if there is any."""
         return (self.prompt,) if self.negative_prompt is None else (self.prompt, self.negative_prompt)

@@ -11,6 +11,7 @@ from opentelemetry.trace import INVALID_SPAN
 from storage.contracts import errors
 from tests.conftest import eventually
 from workers.attempts import EXIT_GPU_FAULT
+from workers.belt import SLOW_OF_TENANT
 from workers.conveyor import IN_FLIGHT, Conveyor
 
 
@@ -43,11 +44,13 @@ class Lease:
     model: str = "m"
     waited_ms: int = 0
     load_ms: int = 0
+    tenant: str = "plain"
 
     def __post_init__(self) -> None:
         self.claim = self.edit = self
         self.span = INVALID_SPAN
         self.id = str(self.number)
+        self.is_fetched = self.tenant != "plain"
 
 
 @dataclass
@@ -61,6 +64,8 @@ class Desk:
     finish_gate: threading.Event = field(default_factory=threading.Event)
     bucket_gate: threading.Event = field(default_factory=threading.Event)
     is_to_be_delivered: bool = False
+    tenant_of: Callable[[int], str] = lambda _: "plain"
+    put: list[int] = field(default_factory=list)
     log: list[tuple[str, int]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
@@ -72,7 +77,7 @@ class Desk:
         self.waiting -= 1
         number = sum(what == "claim" for what, _ in self.log)
         self.log.append(("claim", number))
-        return Lease(number, self.steps)
+        return Lease(number, self.steps, tenant=self.tenant_of(number))
 
     def edit(self, prepared: Prepared, on_step: Callable[[int], None]) -> Edited:
         self.log.append(("edit", prepared.lease.number))
@@ -94,6 +99,9 @@ class Desk:
 
     def give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
         self.given_up.append(error.code)
+
+    def put_back(self, lease: Lease, rest_s: float) -> None:
+        self.put.append(lease.number)
 
     # what it calls of the keeper
     def hand_back(self) -> None:
@@ -120,6 +128,7 @@ class Phases:
         self.finish_warming = lambda lease: None
         self.claim, self.prepare, self.edit = desk.claim, desk._prepare, desk.edit
         self.store, self.publish, self.give_up = desk.store, desk.publish, desk.give_up
+        self.put_back = desk.put_back
 
 
 @pytest.fixture
@@ -157,6 +166,32 @@ def test_nothing_is_claimed_before_the_running_edit_is_nearly_done(belt: Belt) -
     belt(desk, 0).serve()
     eventually(lambda: len(desk.dropped) == 2)
     assert desk.place("claim", 1) > desk.place("edited", 0) - 2
+
+
+def test_a_tenant_whose_pictures_do_not_come_holds_up_nobody_else(belt: Belt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.conveyor.PATIENCE_S", 0.1)
+    monkeypatch.setattr("workers.conveyor.IDLE_PATIENCE_S", 0.02)
+    given_up = threading.Event()
+
+    def prepare(lease: Lease) -> None:
+        if lease.tenant == "mallory":
+            given_up.wait(20)
+
+    # Turn by turn, as tenants are claimed.
+    desk = Desk(waiting=60, step_s=0.01, prepare=prepare, tenant_of=lambda n: "mallory" if n % 2 else "plain")
+    desk.finish_gate.set()
+    conveyor = belt(desk, 10)
+    serving = threading.Thread(target=conveyor.serve)
+    serving.start()
+    eventually(lambda: sum(what == "finish" for what, _ in desk.log) == 30)
+    serving.join(10)
+    assert SLOW_OF_TENANT <= 30 - len(desk.put) <= IN_FLIGHT, "so many of mallory's are waited for"
+    given_up.set()
+    eventually(lambda: len(desk.dropped) == 60)
+    assert all(number % 2 for number in desk.put)
+    desk.waiting = 2 * IN_FLIGHT
+    conveyor.serve()
+    eventually(lambda: len(desk.dropped) == 60 + 2 * IN_FLIGHT)
 
 
 def test_results_that_cannot_leave_stop_new_claims(belt: Belt) -> None:

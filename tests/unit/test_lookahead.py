@@ -55,6 +55,21 @@ def test_a_pipeline_with_nothing_to_do_is_given_something(clock: Clock) -> None:
     assert _claimable(_lookahead(clock))
 
 
+def test_an_idle_pipeline_waits_less_for_a_slow_input(clock: Clock) -> None:
+    lookahead = Lookahead(3.0, most=5, patience_s=1.0, idle_patience_s=0.2, clock=clock)
+    slow = lookahead.claimed("m", 4)
+    assert not _claimable(lookahead)
+    clock.now += 0.25
+    assert _claimable(lookahead)
+    running = lookahead.claimed("m", 4)
+    running.prepared()
+    running.begin()
+    assert not _claimable(lookahead), "a busy one waits as long as inputs take"
+    running.end()
+    assert _claimable(lookahead)
+    slow.end()
+
+
 @pytest.mark.parametrize(
     ("prepare_s", "edit_s", "ahead"), [(0.1, 10.0, 0), (0.8, 0.5, 2), (0.3, 0.5, 1), (0.9, 0.1, 5), (0.0, 0.5, 1)]
 )

@@ -158,9 +158,10 @@ def fail(
     return Call(script="fail", arguments=arguments, decode=lambda reply: reply)
 
 
-def release(claim: generations.Claim) -> Call[bool]:
-    """Hand it back without counting the attempt. False: it was lost already."""
-    return Call(script="release", arguments=(claim.id, claim.token, "", 0), decode=lambda reply: reply == "queued")
+def release(claim: generations.Claim, *, rest_s: float = 0) -> Call[bool]:
+    """Hand it back without counting the attempt, to be claimed again after a rest. False: it was lost already."""
+    arguments = (claim.id, claim.token, "", int(rest_s * 1000))
+    return Call(script="release", arguments=arguments, decode=lambda reply: reply == "queued")
 
 
 UNREADABLE_AT_MOST = 10
