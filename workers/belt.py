@@ -13,6 +13,9 @@ SLOW, SLOW_OF_TENANT = 16, 4
 SLOW_REST_S = 2.0
 """After which that is claimed again."""
 
+PUT_BACK_EVERY_S = 0.01
+"""Thousands of them would keep worker and store busy with nothing else."""
+
 
 class Belt:
     """So many places; beside them inputs that are slow. Thread-safe."""

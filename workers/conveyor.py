@@ -13,7 +13,7 @@ from typing import TypeVar
 from storage.contracts import errors
 from workers import attempts
 from workers.attempts import EXIT_GPU_FAULT
-from workers.belt import SLOW, SLOW_REST_S, Belt
+from workers.belt import PUT_BACK_EVERY_S, SLOW, SLOW_REST_S, Belt
 from workers.claiming import Claiming
 from workers.finishing import Finishing, Stored
 from workers.leases import Keeper, Lease
@@ -36,7 +36,7 @@ DELIVERIES = 32
 
 PATIENCE_S = 1.0
 """How long an input may take to arrive before it is slow: then it leaves its place on the belt to others."""
-IDLE_PATIENCE_S = 0.2
+IDLE_PATIENCE_S = 0.1
 """How long an idle pipeline waits for an input before the next generation is claimed beside it."""
 
 
@@ -121,7 +121,7 @@ class Conveyor(Serving):
         edit = lease.claim.edit
         if edit.is_fetched and self._belt.has_many_slow(lease.claim.tenant):
             self._put_back(lease)  # others go first
-            return True
+            return not self._draining.wait(PUT_BACK_EVERY_S)
         self._belt.begin(lease, lease.claim.tenant)
         entry = self._lookahead.claimed(edit.model, edit.steps, lease.claim.waited_ms / 1000)
         self._order.hold(lease, edit.model)
