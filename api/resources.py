@@ -104,7 +104,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
         objects = AsyncObjects(Objects(settings, observe=metrics.object_store))
         stack.callback(objects.close)
         known = settings.read_catalog()
-        tickets = TicketSender(queues.celery_app(settings, queues.queues_of_catalog(known)))
+        tickets = TicketSender(queues.celery_app(settings, known.queues))
         stack.callback(tickets.close)
         ledger = AsyncRedisLedger(connection, Replicas.of(settings))
         event_log = EventLog(connection, follower, confirm=ledger.confirm, replicas=settings.wait_replicas)

@@ -8,7 +8,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from storage.contracts import access
 from storage.contracts.catalog import Catalog
-from storage.settings import StoreSettings, is_web_address
+from storage.contracts.values import WebAddress
+from storage.settings import StoreSettings
 
 SHORTEST_KEY = 16
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
@@ -34,7 +35,7 @@ class ApiSettings(StoreSettings):
     """What webhooks and download links of this service are signed with, the same for all its API processes. By default it is
     derived from `S3_SECRET_ACCESS_KEY`."""
 
-    public_url: str | None = None
+    public_url: WebAddress | None = None
     """How clients reach this service, without a slash at the end; by default as each request came."""
 
     tls_certificate: Path | None = None
@@ -119,13 +120,6 @@ class ApiSettings(StoreSettings):
 
     cors_origins: tuple[str, ...] = ()
     """Origins of web frontends that may call from a browser, as JSON."""
-
-    @field_validator("public_url")
-    @classmethod
-    def _own_address(cls, value: str | None) -> str | None:
-        if value is not None and not is_web_address(value):
-            raise ValueError(f"must be an http(s) URL; got {value!r}")
-        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from infra import admin_keys, backup, certificates, stack_options
 from storage import connections
-from storage.contracts import catalog, errors, queue_names, submissions
+from storage.contracts import errors, submissions
 from storage.ledger import control, recovery
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
@@ -130,20 +130,13 @@ def _pause(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
     known = _settings(os.environ).read_catalog()
     if arguments.kind == "model" and (arguments.command == "pause" or known.has(name)):
         name = known.name_of(name)
-    if arguments.kind == "queue" and arguments.command == "pause" and not _is_queue(name, known):
+    if arguments.kind == "queue" and arguments.command == "pause" and name not in known.queues:
         sys.exit(
             f"darkroom-admin: {name} is no queue: edits.MODEL.GPU_TYPE, edits.MODEL.any or either with .REGION behind it"
         )
     change = control.pause if arguments.command == "pause" else control.resume
     told = "paused" if arguments.command == "pause" else "resumed"
     print(f"{arguments.kind} {name}: {told if ledger.run(change(arguments.kind, name)) else f'was {told} already'}")
-
-
-def _is_queue(name: str, known: catalog.Catalog) -> bool:
-    """Whether generations may wait on it: on a model's queue of any GPU type or of one of its own, in a region or in any."""
-    models = [model for model in known.models if queue_names.is_of_model(name, model)]
-    places = {queue_names.ANY_GPU, *known.gpu_types}
-    return any(queue_names.place_of(name, model).partition(".")[0] in places for model in models)
 
 
 def _paused(ledger: RedisLedger, arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import kombu
 from kombu.exceptions import KombuError
 
 from storage import broker, keys
-from storage.contracts import catalog, errors, queue_names
+from storage.contracts import errors, queue_names
 from storage.settings import StoreSettings
 
 TASK = "darkroom.serve"
@@ -25,16 +25,6 @@ def queues_of_worker(models: Iterable[str], gpu_type: str, region: str) -> tuple
     models = tuple(models)
     places = ((gpu_type, region), (queue_names.ANY_GPU, region), (gpu_type, None), (queue_names.ANY_GPU, None))
     return tuple(queue_names.of(model, *place) for place in places for model in models)
-
-
-def queues_of_catalog(known: catalog.Catalog) -> tuple[str, ...]:
-    """Every queue there can be."""
-    return tuple(
-        queue_names.of(name, gpu_type, region)
-        for name, model in known.models.items()
-        for gpu_type in (*model.gpu_types, queue_names.ANY_GPU)
-        for region in (*known.regions, None)
-    )
 
 
 def celery_app(settings: StoreSettings, queues: Iterable[str]) -> celery.Celery:

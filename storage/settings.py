@@ -15,13 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storage.contracts.catalog import Catalog
 from storage.contracts.catalog_files import merge
+from storage.contracts.values import WebAddress
 from storage.sentinels import Sentinels, sentinels_of
-
-
-def is_web_address(text: str) -> bool:
-    """Whether a text is an http(s) URL of some host."""
-    parts = urlsplit(text)
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def reason(exc: ValueError) -> str:
@@ -104,7 +99,7 @@ class StoreSettings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     """Address of that port."""
 
-    traces_endpoint: str | None = None
+    traces_endpoint: WebAddress | None = None
     """Where this process sends its traces, by OTLP over HTTP: `http://collector:4318/v1/traces`. By default it makes none."""
 
     traces_sampled: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -128,13 +123,6 @@ class StoreSettings(BaseSettings):
             host, _, port = pair.rpartition(":")
             if not host or "/" in pair or not port.isdecimal() or not 1 <= int(port) <= 65535:
                 raise ValueError(f"each is a host:port such as 10.0.0.5:80; got {pair!r}")
-        return value
-
-    @field_validator("traces_endpoint")
-    @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
-        if value is not None and not is_web_address(value):
-            raise ValueError(f"must be an http(s) URL; got {value!r}")
         return value
 
     @field_validator("catalog", mode="before")

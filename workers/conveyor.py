@@ -245,6 +245,6 @@ class Conveyor(Serving):
     def _put_back(self, lease: Lease) -> None:
         try:
             self._phases.retrying.put_back(lease, SLOW_REST_S)
-        except errors.StoreUnavailableError as exc:
-            log.warning("%s: not put back, its lease will run out: %s", lease.claim.id, exc)
+        except Exception:
+            log.exception("%s: could not be put back; its lease will run out", lease.claim.id)
         self._let_go(lease, on_belt=True)

@@ -209,7 +209,7 @@ def run_housekeeping(settings: WorkerSettings) -> None:
     stopping = SignalEvent()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    known_queues = queues.queues_of_catalog(known)
+    known_queues = known.queues
     app = queues.celery_app(settings, known_queues)
     with contextlib.closing(connections.connect(settings)) as connection:
         counted = HousekeepingMetrics(registry())

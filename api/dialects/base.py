@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -22,6 +21,7 @@ from api.service.read import ResultView
 from api.webhooks.delivery import BatchWording, Wording
 from storage.contracts import access, catalog, edits, errors, parameters, submissions
 from storage.contracts.geometry import Size
+from storage.contracts.values import is_web_address
 
 T = TypeVar("T")
 
@@ -194,17 +194,9 @@ def webhook_of(
     """A webhook that is asked for, if it is. Raises `errors.InvalidInputError`."""
     if url in (None, ""):
         return None
-    if not isinstance(url, str) or len(url) > MAX_URL or not _is_web_address(url):
+    if not isinstance(url, str) or len(url) > MAX_URL or not is_web_address(url):
         raise errors.InvalidInputError(f"{field} must be an http(s) URL of at most {MAX_URL} characters", field=field)
     return submissions.Webhook(url=url, dialect=dialect, moments=moments, base=base, secret=secret, note=note)
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
 
 
 def object_of(fields: Mapping[str, Any], field: str) -> dict[str, Any]:

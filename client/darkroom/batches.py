@@ -166,8 +166,7 @@ async def _one(client: AsyncClient, row: Row, manifest: Manifest) -> None:
 
 def saved(picture: Picture, folder: Path, place: str, *, has_ending: bool = False) -> str:
     """Store a result in a folder, whole or not at all; its file's name there. Raises `OSError` and `ValueError`."""
-    ending = picture.content_type.partition("/")[2].replace("jpeg", "jpg")
-    file = place if has_ending else f"{place}.{ending}"
+    file = place if has_ending else f"{place}.{picture.format}"
     target = folder / file
     target.parent.mkdir(parents=True, exist_ok=True)
     # Under another name first: a file that is there is whole.

@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+FORMATS = {".webp": "webp", ".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+"""Formats of results, by the ending of a file."""
+
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 TERMINAL_EVENTS = frozenset({"media_generation_completed", "media_generation_cancelled"})
 
@@ -132,16 +135,17 @@ class Picture:
     data: bytes = field(repr=False)
     content_type: str
 
+    @property
+    def format(self) -> str:
+        """Its format as `output_format` has it, and the ending of its file: `webp`, `jpg` or `png`."""
+        return self.content_type.removeprefix("image/").replace("jpeg", "jpg")
+
     def save(self, path: str | Path) -> Path:
         """Write the file; its format is the one that was asked for. Warns where the name says another."""
         target = Path(path)
-        formats = {".webp": "webp", ".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
-        kind, named = (
-            self.content_type.removeprefix("image/").replace("jpeg", "jpg"),
-            formats.get(target.suffix.lower()),
-        )
-        if named not in (None, kind):
-            message = f"{target.name} holds a {kind} picture; ask for output_format={named!r} or name it .{kind}"
+        named = FORMATS.get(target.suffix.lower(), self.format)
+        if named != self.format:
+            message = f"{target.name} holds a {self.format} picture; ask for output_format={named!r} or name it .{self.format}"
             warnings.warn(message, stacklevel=2)
         target.write_bytes(self.data)
         return target

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from storage.contracts import errors
+from storage.contracts import errors, queue_names
 from storage.contracts.geometry import Frame
 from storage.contracts.gpus import GpuType
 from storage.contracts.parameters import Declaration, Parameter, properties, shown
@@ -213,6 +213,16 @@ class Catalog(Frozen):
     @functools.cached_property
     def _names(self) -> dict[str, str]:
         return {alias.lower(): name for name, model in self.models.items() for alias in (name, *model.aliases)}
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue of edits there can be."""
+        return tuple(
+            queue_names.of(name, gpu_type, region)
+            for name, model in self.models.items()
+            for gpu_type in (*model.gpu_types, queue_names.ANY_GPU)
+            for region in (*self.regions, None)
+        )
 
     def has(self, name: str) -> bool:
         """Whether there is a model of this name or alias."""

@@ -17,11 +17,9 @@ from darkroom.cli import options, printing
 from darkroom.cli.options import Id, Json, UsageError, service_of
 from darkroom.cli.progress import EditProgress
 from darkroom.faults import CancelledError, EditFailedError
-from darkroom.shapes import Picture
+from darkroom.shapes import FORMATS, Picture
 from darkroom.synchronous import Client
 
-FORMATS = {".webp": "webp", ".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
-ENDINGS = {"image/webp": "webp", "image/jpeg": "jpg", "image/png": "png"}
 PANEL = "Editing"
 
 
@@ -199,7 +197,7 @@ class _Place:
         if self._is_standard:
             sys.stdout.buffer.write(picture.data)
             return None
-        name = f"{picture.generation.id}.{ENDINGS.get(picture.content_type, self.format)}"
+        name = f"{picture.generation.id}.{picture.format}"
         file = Path(name) if self._out is None else self._out / name if self._out.is_dir() else self._out
         try:
             return str(picture.save(file))
