@@ -65,6 +65,7 @@ class Desk:
     bucket_gate: threading.Event = field(default_factory=threading.Event)
     is_to_be_delivered: bool = False
     tenant_of: Callable[[int], str] = lambda _: "plain"
+    put_back_fails: bool = False
     put: list[int] = field(default_factory=list)
     log: list[tuple[str, int]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
@@ -102,6 +103,8 @@ class Desk:
 
     def put_back(self, lease: Lease, rest_s: float) -> None:
         self.put.append(lease.number)
+        if self.put_back_fails:
+            raise RuntimeError("no matter what")
 
     # what it calls of the keeper
     def hand_back(self) -> None:
@@ -168,7 +171,10 @@ def test_nothing_is_claimed_before_the_running_edit_is_nearly_done(belt: Belt) -
     assert desk.place("claim", 1) > desk.place("edited", 0) - 2
 
 
-def test_a_tenant_whose_pictures_do_not_come_holds_up_nobody_else(belt: Belt, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("put_back_fails", [False, True])
+def test_a_tenant_whose_pictures_do_not_come_holds_up_nobody_else(
+    belt: Belt, monkeypatch: pytest.MonkeyPatch, put_back_fails: bool
+) -> None:
     monkeypatch.setattr("workers.conveyor.PATIENCE_S", 0.1)
     monkeypatch.setattr("workers.conveyor.IDLE_PATIENCE_S", 0.02)
     given_up = threading.Event()
@@ -179,6 +185,7 @@ def test_a_tenant_whose_pictures_do_not_come_holds_up_nobody_else(belt: Belt, mo
 
     # Turn by turn, as tenants are claimed.
     desk = Desk(waiting=60, step_s=0.01, prepare=prepare, tenant_of=lambda n: "mallory" if n % 2 else "plain")
+    desk.put_back_fails = put_back_fails
     desk.finish_gate.set()
     conveyor = belt(desk, 10)
     serving = threading.Thread(target=conveyor.serve)
