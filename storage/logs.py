@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from storage.settings import StoreSettings
@@ -49,7 +50,12 @@ def configure(settings: StoreSettings) -> None:
     """Set up logging for this process."""
     handler = logging.StreamHandler(sys.stderr)
     renamed = {"asctime": "time", "levelname": "level", "name": "logger"}
-    handler.setFormatter(_Json(FORMAT, rename_fields=renamed) if settings.log_format == "json" else _Text(FORMAT))
+    handler.setFormatter(
+        # uvicorn gives each message a second time, with colours.
+        _Json(FORMAT, rename_fields=renamed, reserved_attrs=[*RESERVED_ATTRS, "color_message"])
+        if settings.log_format == "json"
+        else _Text(FORMAT)
+    )
     level = logging.getLevelNamesMapping()[settings.log_level]
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler])
     for name in OURS:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from storage.contracts import errors, generations
@@ -46,8 +46,10 @@ class Claiming:
         self._affinity_ms = int(affinity_s * 1000)
         self._defer_ms = int(defer_s * 1000)
 
-    def claim(self, *, has_ticket: bool = True) -> Lease | None:
+    def claim(self, *, has_ticket: bool = True, slow_tenants: Collection[str] = ()) -> Lease | None:
         """Take the next generation; None when nothing waits, or only work that is left to others for a moment.
+
+        What the `slow_tenants` have whose pictures are fetched is left to others as well.
 
         Raises `errors.StoreUnavailableError`.
         """
@@ -67,6 +69,7 @@ class Claiming:
             patience_ms=self._affinity_ms,
             deferred=sum(queue in deferred for queue in ordered),
             deferral_ms=self._defer_ms,
+            slow_tenants=slow_tenants,
         )
         claim = self._taken(wanted)
         while isinstance(claim, claims.Unreadable):

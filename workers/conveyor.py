@@ -13,7 +13,7 @@ from typing import TypeVar
 from storage.contracts import errors
 from workers import attempts
 from workers.attempts import EXIT_GPU_FAULT
-from workers.belt import PUT_BACK_EVERY_S, SLOW, SLOW_REST_S, Belt
+from workers.belt import SLOW, Belt
 from workers.claiming import Claiming
 from workers.finishing import Finishing, Stored
 from workers.leases import Keeper, Lease
@@ -34,10 +34,8 @@ IN_FLIGHT = 6
 DELIVERIES = 32
 """Results on their way to their callers' own buckets, off the belt: a slow bucket holds up other buckets at the worst."""
 
-PATIENCE_S = 1.0
-"""How long an input may take to arrive before it is slow: then it leaves its place on the belt to others."""
-IDLE_PATIENCE_S = 0.1
-"""How long an idle pipeline waits for an input before the next generation is claimed beside it."""
+PATIENCE_S, IDLE_PATIENCE_S = 1.0, 0.1
+"""How long a busy and an idle pipeline wait for an input before the next generation is claimed beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,8 @@ class Conveyor(Serving):
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._finishers = ThreadPoolExecutor(2, thread_name_prefix="finish")
         self._deliverers = ThreadPoolExecutor(DELIVERIES, thread_name_prefix="deliver")
-        self._belt = Belt(IN_FLIGHT, patience_s=PATIENCE_S)
+        self._belt = Belt(IN_FLIGHT)
+        self._left_to_others: frozenset[str] = frozenset()
 
     def call_on_pipeline_thread(self, function: Callable[[], object]) -> None:
         """Run something where the pipeline runs, and wait for it: loading a model, for one. Raises what it raises.
@@ -102,8 +101,9 @@ class Conveyor(Serving):
         self._deliverers.shutdown(wait=True)
 
     def _claim(self, *, has_ticket: bool) -> Lease | None:
+        self._left_to_others = self._belt.slow_tenants()
         try:
-            return self._phases.claiming.claim(has_ticket=has_ticket)
+            return self._phases.claiming.claim(has_ticket=has_ticket, slow_tenants=self._left_to_others)
         except errors.StoreUnavailableError as exc:
             log.warning("nothing claimed: %s", exc)
         except Exception:
@@ -117,13 +117,12 @@ class Conveyor(Serving):
         lease = None if self._draining.is_set() else self._claim(has_ticket=has_ticket)
         if lease is None:
             self._belt.leave(None)
-            return False
-        edit = lease.claim.edit
-        if edit.is_fetched and self._belt.has_many_slow(lease.claim.tenant):
-            self._put_back(lease)  # others go first
-            return not self._draining.wait(PUT_BACK_EVERY_S)
-        self._belt.begin(lease, lease.claim.tenant)
-        entry = self._lookahead.claimed(edit.model, edit.steps, lease.claim.waited_ms / 1000)
+            # Of somebody whose inputs have arrived meanwhile more may be claimed.
+            return bool(self._left_to_others - self._belt.slow_tenants())
+        edit, tenant = lease.claim.edit, lease.claim.tenant
+        is_slow = edit.is_fetched and self._belt.expects_slow(tenant)
+        entry = self._lookahead.claimed(edit.model, edit.steps, lease.claim.waited_ms / 1000, is_slow=is_slow)
+        self._belt.begin(lease, tenant)
         self._order.hold(lease, edit.model)
         # The model may be loading while the input is on its way.
         self._pipeline.submit(self._in_order, lease, entry, lambda: self._warm(lease))
@@ -158,6 +157,8 @@ class Conveyor(Serving):
             self._belt.arrived(lease)
             entry.prepared()
             self._pipeline.submit(self._in_order, lease, entry, lambda: self._edit(prepared, entry))
+        if lease.claim.tenant in self._left_to_others:
+            self.look_now()
 
     def _edit(self, prepared: Prepared, entry: Entry) -> None:
         lease = prepared.lease
@@ -241,10 +242,3 @@ class Conveyor(Serving):
         self._keeper.drop(lease)
         if on_belt:
             self._belt.leave(lease)
-
-    def _put_back(self, lease: Lease) -> None:
-        try:
-            self._phases.retrying.put_back(lease, SLOW_REST_S)
-        except Exception:
-            log.exception("%s: could not be put back; its lease will run out", lease.claim.id)
-        self._let_go(lease, on_belt=True)

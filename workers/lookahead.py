@@ -27,6 +27,7 @@ class Entry:
     def __init__(self, lookahead: "Lookahead", model: str, steps: int, claimed_at: float, queued_at: float) -> None:
         self._lookahead = lookahead
         self.model, self.steps, self.claimed_at, self.queued_at = model, steps, claimed_at, queued_at
+        self.is_slow = False
         self.prepared_at: float | None = None
         self.began_at: float | None = None
         self.remaining_s: float | None = None
@@ -58,7 +59,8 @@ class Lookahead:
 
     At most `most` generations are prepared ahead, and no more than `look_ahead_s` seconds of the pipeline's work. An input that
     takes longer than `patience_s` to arrive, or `idle_patience_s` while the pipeline has nothing to do, is not waited for:
-    another generation is claimed beside it, and beside one that is postponed for such an input.
+    another generation is claimed beside it, and beside one that is postponed for such an input. One that is expected to be late
+    is not waited for at all.
     """
 
     def __init__(
@@ -85,11 +87,12 @@ class Lookahead:
         with self._changed:
             return tuple(self._gaps)
 
-    def claimed(self, model: str, steps: int, waited_s: float = 0.0) -> Entry:
-        """A generation was claimed that had waited so long in the queue."""
+    def claimed(self, model: str, steps: int, waited_s: float = 0.0, *, is_slow: bool = False) -> Entry:
+        """A generation was claimed that had waited so long in the queue; `is_slow` when its input is expected to be late."""
         with self._changed:
             now = self._clock()
             entry = Entry(self, model, steps, now, now - waited_s)
+            entry.is_slow = is_slow
             self._entries.append(entry)
             return entry
 
@@ -106,7 +109,7 @@ class Lookahead:
         is_idle = not any(entry.began_at is not None or entry.prepared_at is not None for entry in self._entries)
         patience_s = self._idle_patience_s if is_idle else self._patience_s
         for entry in self._entries:
-            left = entry.claimed_at + patience_s - now
+            left = entry.claimed_at + (0.0 if entry.is_slow else patience_s) - now
             is_ready = entry.prepared_at is not None and not entry.is_postponed
             if entry.began_at is None and (is_ready or left > 0):
                 ahead.append(entry)

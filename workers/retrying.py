@@ -34,11 +34,6 @@ class Retrying:
         self._max_losses = max_losses
         self._rest_s = rest_s
 
-    def put_back(self, lease: Lease, rest_s: float) -> None:
-        """Have it claimed again after a rest; the attempt is not counted. Raises `errors.StoreUnavailableError`."""
-        log.info("%s is put back for %g s", lease.claim.id, rest_s)
-        self._ledger.run(claims.release(lease.claim, rest_s=rest_s))
-
     def give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
         """Record why an attempt ended; a transient reason queues it again while attempts are left."""
         claim = lease.claim

@@ -11,10 +11,12 @@ import dataclasses
 import json
 import multiprocessing
 import secrets
+import socket
 import statistics
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -35,15 +37,33 @@ BUDGET = 16 * 2**20
 LONG = "画" * 9_900
 """A prompt nearly as long as one may be, of characters of three bytes."""
 
-FLOODS = ("submit and cancel", "refused late", "batches", "tokens", "uploads", "retries and reads", "idempotency keys")
+FLOODS = (
+    "submit and cancel", "refused late", "batches", "pictures that never come", "tokens", "uploads", "retries and reads",
+    "idempotency keys",
+)  # fmt: skip
 
 
 Counted = Any
 """A queue of what kind of flood sent how often, how often it was taken, and how it was last refused."""
 
 
-def flood(kind: str, url: str, key: str, image: str, seconds: float, counted: Counted) -> None:
-    """Send until the time is over; how many were sent, and how many were taken."""
+@contextlib.contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that accepts connections and never answers, as `host:port`."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listening, contextlib.ExitStack() as accepted:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    accepted.enter_context(listening.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield "{}:{}".format(*listening.getsockname())
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def flood(kind: str, url: str, key: str, image: str, silent: str, seconds: float, counted: Counted) -> None:
+    """Send until the time is over; how many were sent, and how many were taken. `silent` is the `silent_server`."""
     sent = taken = 0
     refused = ""
     picture = base64.b64decode(image.partition(",")[2])
@@ -56,14 +76,17 @@ def flood(kind: str, url: str, key: str, image: str, seconds: float, counted: Co
         def post(path: str, body: Any = None, **more: Any) -> requests.Response:
             return http.post(url + path, json=body, timeout=30, **more)
 
+        def batch(picture_url: str, **changes: str) -> requests.Response:
+            lines = ({**edit, "custom_id": str(n), "input_image": picture_url, **changes} for n in range(20))
+            return http.post(
+                f"{url}/api/ai/batches?name={'n' * 200}", timeout=30, data="\n".join(map(json.dumps, lines))
+            )
+
         steps: dict[str, Callable[[], requests.Response]] = {
             "submit and cancel": lambda: post("/api/ai/queue", edit),
             "refused late": lambda: post("/api/ai/queue?validate=late", {**edit, "aspect_ratio": "no"}),
-            "batches": lambda: http.post(
-                f"{url}/api/ai/batches?name={'n' * 200}", timeout=30, data="\n".join(
-                    json.dumps({**edit, "custom_id": str(n), "input_image": "http://pictures.invalid/a.png"}) for n in range(20)
-                ),
-            ),
+            "batches": lambda: batch("http://pictures.invalid/a.png"),
+            "pictures that never come": lambda: batch(f"http://{silent}/a.png", prompt="x"),
             "tokens": lambda: post("/api/ai/tokens", {"purpose": "submit", "edits": 1}),
             "uploads": lambda: http.post(f"{url}/v1/files", files={"content": ("a.jpg", picture, "image/jpeg")}, timeout=30),
             "retries and reads": lambda: post(f"/api/ai/queue/{ids[-1] if ids else uuid.uuid4()}/retry"),
@@ -84,6 +107,8 @@ def flood(kind: str, url: str, key: str, image: str, seconds: float, counted: Co
             if answer.status_code == 429:
                 # As a hostile client does, which does not wait as long as it is told.
                 time.sleep(0.01)
+            if kind == "pictures that never come":
+                time.sleep(0.3)
     counted.put((kind, sent, taken, refused))
 
 
@@ -126,12 +151,12 @@ class Flooded:
     most: int
 
 
-def flooded(stack: embedded.Stack, at: embedded.Stack, asked: argparse.Namespace, image: str) -> Flooded:
+def flooded(stack: embedded.Stack, at: embedded.Stack, asked: argparse.Namespace, image: str, silent: str) -> Flooded:
     """Flood one service while an ordinary tenant uses a service, the same or another on the same machine."""
     hostile, good = made_key(at, asked.per_minute), stack.api_key or ""
     counted: Counted = multiprocessing.Queue()
     floods = [
-        multiprocessing.Process(target=flood, args=(kind, at.url, hostile, image, asked.seconds, counted))
+        multiprocessing.Process(target=flood, args=(kind, at.url, hostile, image, silent, asked.seconds, counted))
         for kind in FLOODS
     ]
     if at is not stack:
@@ -157,16 +182,19 @@ def flooded(stack: embedded.Stack, at: embedded.Stack, asked: argparse.Namespace
 
 
 def run(asked: argparse.Namespace, settings: dict[str, str], image: str) -> None:
-    with stacks.sleeping(**settings) as stack:
+    with contextlib.ExitStack() as entered:
+        silent = entered.enter_context(silent_server())
+        settings = {**settings, "DARKROOM_FETCH_ALLOWED": json.dumps([silent])}
+        stack = entered.enter_context(stacks.sleeping(**settings))
         ordinary(stack.url, stack.api_key or "", image, 3)
         alone = ordinary(stack.url, stack.api_key or "", image, max(10.0, asked.seconds / 4))
         with stacks.sleeping(**settings) as another:
             print("another service is flooded")
-            elsewhere = flooded(stack, another, asked, image)
+            elsewhere = flooded(stack, another, asked, image, silent)
         with contextlib.closing(connections.connect(stack.store)) as connection:
             before = used(connection)
         print("this service is flooded")
-        here = flooded(stack, stack, asked, image)
+        here = flooded(stack, stack, asked, image, silent)
     print(
         f"Redis: {before / 2**20:.1f} MiB before, {here.most / 2**20:.1f} at most; records may take {BUDGET / 2**20:.0f}"
     )

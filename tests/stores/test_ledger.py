@@ -205,14 +205,6 @@ def test_work_handed_back_is_not_blamed_and_goes_first(desk: Desk) -> None:
     assert again.token > claim.token
 
 
-def test_work_handed_back_may_rest(desk: Desk) -> None:
-    id_, other = desk.accept(), desk.accept()
-    assert desk.run(claims.release(desk.claim(), rest_s=60))
-    assert desk.claim().id == other
-    assert desk.run(claims.claim(claims.Claimant(worker="w"), 1000, [QUEUE])) is None
-    assert (desk.read(id_).status, desk.read(id_).attempts) == ("queued", 0)
-
-
 def test_a_queued_generation_is_cancelled_and_never_claimed(desk: Desk) -> None:
     id_ = desk.accept()
     assert desk.run(records.cancel(id_, "alice")) == "cancelled"

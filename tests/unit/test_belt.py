@@ -1,6 +1,7 @@
 """Inputs that are slow to arrive leave their places to others, and no tenant has many of them."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -22,7 +23,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def belt(clock: Clock) -> Belt:
-    return Belt(2, patience_s=0.1, aside=3, aside_of_tenant=2, clock=clock)
+    return Belt(2, slow_after_s=0.1, aside=3, aside_of_tenant=2, clock=clock)
 
 
 def _arriving(belt: Belt, *holders: str, tenant: str = "mallory") -> None:
@@ -81,19 +82,43 @@ def test_what_has_arrived_is_slow_no_more(belt: Belt, clock: Clock) -> None:
     belt.arrived("b")
     clock.now = 1
     assert not Taking(belt).has_one()
-    assert not belt.has_many_slow("mallory")
+    assert not belt.slow()
 
 
 def test_a_tenant_has_few_slow_ones_beside_others(belt: Belt, clock: Clock) -> None:
     _arriving(belt, "a", "b")
-    assert not belt.has_many_slow("mallory")
+    assert not belt.slow()
     clock.now = 1
-    assert belt.has_many_slow("mallory"), "on the belt"
+    assert belt.slow_tenants() == {"mallory"}, "on the belt"
     _arriving(belt, "c", tenant="bob")
-    assert belt.has_many_slow("mallory"), "on it and beside it"
-    assert not belt.has_many_slow("bob")
+    assert belt.slow_tenants() == {"mallory"}, "on it and beside it"
+    clock.now = 2
+    assert belt.slow() == {"mallory": 2, "bob": 1}
     belt.leave("a")
-    assert not belt.has_many_slow("mallory")
+    assert belt.slow() == {"mallory": 1, "bob": 1}
+    assert not belt.slow_tenants()
+
+
+@pytest.mark.parametrize("end", [Belt.arrived, Belt.leave], ids=["arrived", "never came"])
+@pytest.mark.parametrize("is_aside", [False, True], ids=["on the belt", "aside"])
+def test_after_a_slow_input_the_next_is_expected_to_be_slow(
+    belt: Belt, clock: Clock, end: Callable[[Belt, str], None], is_aside: bool
+) -> None:
+    _arriving(belt, "quick", tenant="bob")
+    belt.arrived("quick")
+    _arriving(belt, "slow")
+    assert not belt.expects_slow("mallory")
+    clock.now = 1
+    assert belt.expects_slow("mallory")
+    if is_aside:
+        _arriving(belt, "another", tenant="carol")
+        belt.leave("another")
+    end(belt, "slow")
+    clock.now = 60
+    assert belt.expects_slow("mallory")
+    assert not belt.expects_slow("bob")
+    clock.now = 62
+    assert not belt.expects_slow("mallory")
 
 
 def test_only_so_many_stand_aside(belt: Belt, clock: Clock) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,7 +12,7 @@ from storage.contracts import errors
 from tests.conftest import eventually
 from workers.attempts import EXIT_GPU_FAULT
 from workers.belt import SLOW_OF_TENANT
-from workers.conveyor import IN_FLIGHT, Conveyor
+from workers.conveyor import IDLE_PATIENCE_S, IN_FLIGHT, Conveyor
 
 
 @dataclass
@@ -64,21 +64,23 @@ class Desk:
     finish_gate: threading.Event = field(default_factory=threading.Event)
     bucket_gate: threading.Event = field(default_factory=threading.Event)
     is_to_be_delivered: bool = False
-    tenant_of: Callable[[int], str] = lambda _: "plain"
-    put_back_fails: bool = False
-    put: list[int] = field(default_factory=list)
+    fetched: int = 0
     log: list[tuple[str, int]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
 
     # what the conveyor calls of the use case
-    def claim(self, *, has_ticket: bool = True) -> Lease | None:
-        if not self.waiting:
-            return None
-        self.waiting -= 1
+    def claim(self, *, has_ticket: bool = True, slow_tenants: Collection[str] = ()) -> Lease | None:
         number = sum(what == "claim" for what, _ in self.log)
+        fetched = self.fetched and "mallory" not in slow_tenants
+        if not self.waiting and not fetched:
+            return None
+        # Turn by turn, as tenants are claimed.
+        is_fetched = bool(fetched) and (number % 2 == 1 or not self.waiting)
+        self.waiting -= not is_fetched
+        self.fetched -= is_fetched
         self.log.append(("claim", number))
-        return Lease(number, self.steps, tenant=self.tenant_of(number))
+        return Lease(number, self.steps, tenant="mallory" if is_fetched else "plain")
 
     def edit(self, prepared: Prepared, on_step: Callable[[int], None]) -> Edited:
         self.log.append(("edit", prepared.lease.number))
@@ -100,11 +102,6 @@ class Desk:
 
     def give_up(self, lease: Lease, error: errors.DarkroomError) -> None:
         self.given_up.append(error.code)
-
-    def put_back(self, lease: Lease, rest_s: float) -> None:
-        self.put.append(lease.number)
-        if self.put_back_fails:
-            raise RuntimeError("no matter what")
 
     # what it calls of the keeper
     def hand_back(self) -> None:
@@ -131,7 +128,6 @@ class Phases:
         self.finish_warming = lambda lease: None
         self.claim, self.prepare, self.edit = desk.claim, desk._prepare, desk.edit
         self.store, self.publish, self.give_up = desk.store, desk.publish, desk.give_up
-        self.put_back = desk.put_back
 
 
 @pytest.fixture
@@ -171,34 +167,38 @@ def test_nothing_is_claimed_before_the_running_edit_is_nearly_done(belt: Belt) -
     assert desk.place("claim", 1) > desk.place("edited", 0) - 2
 
 
-@pytest.mark.parametrize("put_back_fails", [False, True])
-def test_a_tenant_whose_pictures_do_not_come_holds_up_nobody_else(
-    belt: Belt, monkeypatch: pytest.MonkeyPatch, put_back_fails: bool
-) -> None:
-    monkeypatch.setattr("workers.conveyor.PATIENCE_S", 0.1)
-    monkeypatch.setattr("workers.conveyor.IDLE_PATIENCE_S", 0.02)
+def test_a_tenant_whose_pictures_do_not_come_holds_up_nobody_else(belt: Belt) -> None:
     given_up = threading.Event()
 
     def prepare(lease: Lease) -> None:
         if lease.tenant == "mallory":
             given_up.wait(20)
 
-    # Turn by turn, as tenants are claimed.
-    desk = Desk(waiting=60, step_s=0.01, prepare=prepare, tenant_of=lambda n: "mallory" if n % 2 else "plain")
-    desk.put_back_fails = put_back_fails
+    desk = Desk(waiting=30, fetched=30, step_s=0.01, prepare=prepare)
     desk.finish_gate.set()
     conveyor = belt(desk, 10)
-    serving = threading.Thread(target=conveyor.serve)
-    serving.start()
-    eventually(lambda: sum(what == "finish" for what, _ in desk.log) == 30)
-    serving.join(10)
-    assert SLOW_OF_TENANT <= 30 - len(desk.put) <= IN_FLIGHT, "so many of mallory's are waited for"
-    given_up.set()
-    eventually(lambda: len(desk.dropped) == 60)
-    assert all(number % 2 for number in desk.put)
-    desk.waiting = 2 * IN_FLIGHT
+    looking = threading.Thread(target=conveyor.look_by_itself, args=[600])
+    looking.start()
     conveyor.serve()
-    eventually(lambda: len(desk.dropped) == 60 + 2 * IN_FLIGHT)
+    eventually(lambda: sum(what == "finish" for what, _ in desk.log) == 30)
+    assert SLOW_OF_TENANT <= 30 - desk.fetched <= IN_FLIGHT, "so many of mallory's are waited for"
+    given_up.set()
+    # Without a ticket: those were spent.
+    eventually(lambda: len(desk.dropped) == 60)
+    conveyor.drain()
+    looking.join(5)
+    assert not looking.is_alive()
+
+
+def test_an_idle_pipeline_does_not_wait_for_the_next_picture_of_a_tenant_whose_pictures_are_slow(belt: Belt) -> None:
+    arrived, began = threading.Event(), time.monotonic()
+    desk = Desk(waiting=0, fetched=SLOW_OF_TENANT, steps=1, step_s=0, prepare=lambda lease: arrived.wait(20) and None)
+    desk.finish_gate.set()
+    belt(desk, 10).serve()
+    took_s = time.monotonic() - began
+    arrived.set()
+    assert desk.fetched == 0
+    assert IDLE_PATIENCE_S < took_s < (SLOW_OF_TENANT - 0.5) * IDLE_PATIENCE_S, "the first one's time alone"
 
 
 def test_results_that_cannot_leave_stop_new_claims(belt: Belt) -> None:

@@ -70,6 +70,14 @@ def test_an_idle_pipeline_waits_less_for_a_slow_input(clock: Clock) -> None:
     slow.end()
 
 
+def test_what_is_expected_to_be_late_is_not_waited_for(clock: Clock) -> None:
+    lookahead = _lookahead(clock)
+    late = lookahead.claimed("m", 4, is_slow=True)
+    assert _claimable(lookahead)
+    late.prepared()
+    assert not _claimable(lookahead), "it came, and is what the pipeline does next"
+
+
 @pytest.mark.parametrize(
     ("prepare_s", "edit_s", "ahead"), [(0.1, 10.0, 0), (0.8, 0.5, 2), (0.3, 0.5, 1), (0.9, 0.1, 5), (0.0, 0.5, 1)]
 )

@@ -1,7 +1,7 @@
 """What a worker does with a generation: claim it, renew its lease, publish its result, record its failure, hand it back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,12 +48,13 @@ def claim(
     deferred: int = 0,
     deferral_ms: int = 0,
     newest: int = edits.RECORD_VERSION,
+    slow_tenants: Collection[str] = (),
 ) -> Call[generations.Claim | Deferred | Unreadable | None]:
     """Take the next generation of the first of these queues that has one.
 
     Only the first `preferred` are served before one of the others in which somebody has waited longer than `patience_ms`.
     The last `deferred` are served only when somebody has waited there for `deferral_ms`. Records of a version beyond `newest` are
-    left to others.
+    left to others, and so is what the `slow_tenants` have whose pictures are fetched from a server that they named.
     """
 
     def decode(reply: list[Any] | None) -> generations.Claim | Deferred | Unreadable | None:
@@ -79,9 +80,10 @@ def claim(
 
     first = len(queues) if preferred is None else preferred
     who = (claimant.worker, claimant.gpu_type, claimant.region)
+    left = json.dumps([*slow_tenants])
     return Call(
         script="claim",
-        arguments=(*who, lease_ms, first, patience_ms, deferred, deferral_ms, newest, *queues),
+        arguments=(*who, lease_ms, first, patience_ms, deferred, deferral_ms, newest, left, *queues),
         decode=decode,
     )
 
@@ -158,10 +160,9 @@ def fail(
     return Call(script="fail", arguments=arguments, decode=lambda reply: reply)
 
 
-def release(claim: generations.Claim, *, rest_s: float = 0) -> Call[bool]:
-    """Hand it back without counting the attempt, to be claimed again after a rest. False: it was lost already."""
-    arguments = (claim.id, claim.token, "", int(rest_s * 1000))
-    return Call(script="release", arguments=arguments, decode=lambda reply: reply == "queued")
+def release(claim: generations.Claim) -> Call[bool]:
+    """Hand it back without counting the attempt. False: it was lost already."""
+    return Call(script="release", arguments=(claim.id, claim.token, "", 0), decode=lambda reply: reply == "queued")
 
 
 UNREADABLE_AT_MOST = 10

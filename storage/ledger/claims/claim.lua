@@ -1,13 +1,18 @@
 -- queued -> processing, for the generation whose turn it is: queue by queue, round robin over tenants, then priority and age.
 -- ARGV: 1 worker, 2 its GPU type, 3 its region, 4 lease in ms, 5 how many queues are preferred, 6 patience of the others in ms,
---       7 how many of the last queues are deferred, 8 for how long in ms, 9 the newest version of records that it reads, 10... queues
+--       7 how many of the last queues are deferred, 8 for how long in ms, 9 the newest version of records that it reads,
+--       10 JSON list of the tenants whose generations with fetched pictures are left to others, 11... queues
 -- Returns {id, tenant, token, attempts, execution_limit_s, submission, ms it waited, queue, trace}, or {'deferred', queue} when only deferred work
 -- waits, or false when nothing does.
-local FIRST = 10
--- Records too new for this worker that are passed over in all: a script must not block Redis for long (these take 5 ms).
-local PASSED_OVER = 2000
+local FIRST = 11
+-- Records too new for this worker that are passed over in all: a script must not block Redis for long (these take 5 ms); and of
+-- a tenant whose fetched pictures are slow.
+local PASSED_OVER, PASSED_OVER_OF_SLOW = 2000, 100
 local IDS, TENANTS = 100, 16
 local newest, passed_over, first = tonumber(ARGV[9]), 0, {}
+
+local is_slow = {}
+for _, tenant in ipairs(cjson.decode(ARGV[10])) do is_slow[tenant] = true end
 
 -- What an operator holds back.
 local paused = named(redis.call('HGETALL', KEY.paused))
@@ -24,6 +29,11 @@ local function is_paused(queue)
   return false
 end
 
+local function is_for_others(id, tenant)
+  local version, is_fetched = unpack(redis.call('HMGET', KEY.generation .. id, 'version', 'fetched'))
+  return tonumber(version or 1) > newest or is_fetched and is_slow[tenant]
+end
+
 -- The first of a tenant's waiting generations that this worker can read, or false. What a newer API wrote is left to newer workers.
 local function first_readable(queue, tenant)
   local pending = KEY.pending .. queue .. ':' .. tenant
@@ -31,9 +41,9 @@ local function first_readable(queue, tenant)
   first[pending] = false
   local from, ids = 0, redis.call('ZRANGE', pending, 0, 0)
   -- Whatever was passed over, everybody's first one is looked at.
-  while #ids > 0 and (from == 0 or passed_over < PASSED_OVER) do
+  while #ids > 0 and (from == 0 or passed_over < PASSED_OVER) and not (is_slow[tenant] and from > PASSED_OVER_OF_SLOW) do
     for _, id in ipairs(ids) do
-      if tonumber(redis.call('HGET', KEY.generation .. id, 'version') or 1) <= newest then
+      if not is_for_others(id, tenant) then
         first[pending] = id
         return id
       end

@@ -110,6 +110,7 @@ def create(
         "fingerprint": fingerprint,
         "token": token,
         "trace": trace or None,
+        "fetched": 1 if edit.is_fetched else None,
         "group": submission.group,
         "batch": submission.batch,
         "ignored": " ".join(submission.ignored) or None,

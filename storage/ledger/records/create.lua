@@ -2,7 +2,7 @@
 -- Accepts all generations of a request, or none. Safe to repeat: a known id changes nothing.
 -- ARGV: 1 the request as JSON {tenant, namespace, version, model, queue, priority, idempotency?, fingerprint?, fingerprints,
 --       max_active, max_queued, max_bytes?, max_tickets, queue_ttl_ms, execution_limit_s, deadline_ms?, keep_ms?, chain?, group?, batch?, ignored?, month, budget?, reserve?,
---       inputs?, webhook_moments?, token?, trace?, refused?: {code, message}, generations: [{id, submission, results}]}; `deadline_ms` counts from
+--       inputs?, webhook_moments?, token?, trace?, fetched?, refused?: {code, message}, generations: [{id, submission, results}]}; `deadline_ms` counts from
 --       now, `chain` names the queues it may wait on, `fingerprints` is the way fingerprints are made
 -- With `refused` the generations are recorded as failed at once, for callers that want to learn of bad parameters late.
 -- The one script that a full store refuses: without `allow-oom` it does not begin when there is no memory left.
@@ -70,7 +70,7 @@ for i, generation in ipairs(request.generations) do
     reserve = request.budget and not request.refused and request.reserve or nil,
     deadline_ms = request.deadline_ms and integer(at + request.deadline_ms) or nil,
     keep_ms = request.keep_ms and integer(request.keep_ms), idempotency = request.idempotency,
-    bytes = #generation.submission + RECORD_BYTES, trace = request.trace,
+    bytes = #generation.submission + RECORD_BYTES, trace = request.trace, fetched = request.fetched,
     -- The first one's webhook speaks for all.
     webhook_moments = i == 1 and request.webhook_moments or nil,
   }
