@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pydantic_core
+from fastapi import Depends
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -113,6 +114,9 @@ async def none(request: Request) -> None:
     are_named = len(raw) <= SMALL and "json" in request.headers.get("content-type", "")
     fields = ", ".join(sorted(parsed(raw))[:5]) if are_named else "something else"
     raise errors.InvalidInputError(f"This route takes no fields; got {fields}")
+
+
+NO_BODY = Depends(none)
 
 
 def is_data_uri(text: str) -> bool:

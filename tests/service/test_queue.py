@@ -253,6 +253,20 @@ def test_no_native_route_passes_over_a_query_parameter(alice: Tenant) -> None:
         assert refused.json()["error"]["field"] == "unheard_of"
 
 
+def test_no_native_route_without_a_body_passes_over_one(alice: Tenant) -> None:
+    paths = requests.get(f"{alice.url}/openapi.json", timeout=30).json()["paths"]
+    routes = [
+        path
+        for path, methods in paths.items()
+        if methods.get("post", {}).get("tags") == ["oxen"] and "requestBody" not in methods["post"]
+    ]
+    assert len(routes) >= 6
+    for path in routes:
+        answer = alice.post(re.sub(r"\{[^}]*\}", "quick", path), {"unheard_of": 1})
+        assert answer.status_code == 400, f"{path}: {answer.text}"
+        assert answer.json()["error"]["message"] == "This route takes no fields; got unheard_of"
+
+
 def test_priorities_have_names(alice: Tenant, tiny: str) -> None:
     body = {"model": "quick", "prompt": "x", "input_image": tiny}
     for priority in ("high", "normal", "low"):

@@ -99,14 +99,14 @@ async def read(batch_id: str, resources: ResourcesDep, tenant: Tenant) -> Respon
     return await _answer(batch_id, resources, tenant)
 
 
-@router.post("/{batch_id}/cancel", responses=contract.BATCH_READ)
+@router.post("/{batch_id}/cancel", responses=contract.BATCH_READ, dependencies=[bodies.NO_BODY])
 async def cancel(batch_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
     """Cancel what is not over; on a batch that is over this has no effect."""
     await resources.batches.change(batch_id, tenant, "cancel")
     return await _answer(batch_id, resources, tenant)
 
 
-@router.post("/{batch_id}/retry", responses=contract.BATCH_READ)
+@router.post("/{batch_id}/retry", responses=contract.BATCH_READ, dependencies=[bodies.NO_BODY])
 async def retry(batch_id: str, resources: ResourcesDep, caller: Caller) -> Response:
     """Queue again what failed, and not for its parameters, under the same generation ids."""
     await resources.batches.change(batch_id, caller.tenant, "retry")

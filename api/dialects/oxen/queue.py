@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Header, Query
 from pydantic import AfterValidator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -34,8 +34,6 @@ from storage.contracts import access, errors, generations, submissions
 
 POLL_AGAIN_S, LONGEST_AGAIN_S = 1, 30
 """Suggested to pollers of what is not terminal yet, at the least and at the most."""
-
-NO_BODY = Depends(bodies.none)
 
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
@@ -164,7 +162,7 @@ def _again_s(eta_ms: int | None) -> int:
     return POLL_AGAIN_S if eta_ms is None else max(POLL_AGAIN_S, min(LONGEST_AGAIN_S, eta_ms // 2000))
 
 
-@router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED, dependencies=[NO_BODY])
+@router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED, dependencies=[bodies.NO_BODY])
 async def replay(
     generation_id: str,
     request: Request,
@@ -179,7 +177,7 @@ async def replay(
     return _accepted(accepted, answers.accepted(accepted), idempotency_key)
 
 
-@router.post("/api/ai/queue/{generation_id}/retry", responses=contract.POLLED, dependencies=[NO_BODY])
+@router.post("/api/ai/queue/{generation_id}/retry", responses=contract.POLLED, dependencies=[bodies.NO_BODY])
 async def retry(request: Request, generation_id: str, resources: ResourcesDep, caller: Caller) -> Response:
     """Queue a failed generation again, under the same id."""
     await resources.submitter.retry(generation_id, caller)

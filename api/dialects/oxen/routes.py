@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api.dialects import fields
 from api.dialects.oxen import account, contract, models
 from api.dialects.oxen.parameters import edit_of
 from api.http import bodies
@@ -23,12 +24,20 @@ from storage.ledger import recovery, usage
 router = APIRouter(tags=["oxen"], responses=contract.PROBLEMS)
 
 
-@router.post("/api/ai/verify", responses=contract.VERIFIED)
+class Verification(fields.Fields):
+    """A picture whose content credentials are to be told: a file of a form, or a data URI."""
+
+    FORM = True
+
+    image: fields.Picture = None
+
+
+@router.post("/api/ai/verify", responses=contract.VERIFIED, openapi_extra=Verification.body())
 async def verify(request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
     """Tell what an uploaded picture's content credentials say, and whether it came from here."""
     body = await bodies.read(request, files=("image",))
     file = next(iter(body.files.get("image", ())), None)
-    value = body.fields.get("image")
+    value = Verification.check(body.fields).image
     if file is not None:
         picture = await bodies.picture(file, "image")
     elif isinstance(value, str) and bodies.is_data_uri(value):

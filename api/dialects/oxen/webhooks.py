@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base, fields
 from api.dialects.oxen import answers, contract
 from api.dialects.oxen.keys import Rotation
+from api.http import bodies
 from api.http.access import Caller, ResourcesDep, Tenant
 from api.http.hangups import unless_hung_up
 from api.service.read import Reader, ResultView
@@ -93,7 +94,9 @@ async def ping(request: Request, resources: ResourcesDep, tenant: Tenant) -> Res
     return JSONResponse(told)
 
 
-@router.post("/{generation_id}/redeliver", status_code=202, responses=contract.WEBHOOK_DUE)
+@router.post(
+    "/{generation_id}/redeliver", status_code=202, responses=contract.WEBHOOK_DUE, dependencies=[bodies.NO_BODY]
+)
 async def redeliver(generation_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
     """Call the webhook of a generation that is over once more, with all its tries."""
     await resources.archive.change(webhooks.redeliver(generation_id, tenant), generation_id, tenant)
