@@ -1,6 +1,7 @@
 """The client for everybody who writes no coroutines. Made from `asynchronous` by `python -m darkroom.twin`."""
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +16,16 @@ from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError
 from darkroom.inputs import Sources
 from darkroom.shapes import Accepted, Event, Generation, Picture
 
+log = logging.getLogger(__name__)
+
 LOADING_S = 660.0
 """How long a model may load while its start is waited for: a little longer than the service's own limit."""
 
 TRIES = 8
 """Of one request, and of one connection to the events before a generation is polled instead."""
 LONGEST_PAUSE_S = 10.0
+TOLD_S = 1.0
+"""From such a pause on the log tells what is waited for."""
 AGAIN_S = 0.5
 """Before a stream that ended is opened again."""
 POLL_S = 30.0
@@ -316,11 +321,17 @@ class Client:
                 )
                 if is_last or is_hopeless:
                     raise UnreachableError(where or self.url, answers.reason(exc)) from exc
-                pause_s = answers.pause_s(tried)
+                pause_s, why = answers.pause_s(tried), answers.reason(exc)
             else:
                 self._is_known = self._is_known or where is None
                 if is_last or answer.status_code not in answers.BUSY:
                     return answer
                 pause_s = max(answers.retry_after_s(answer) or 0, answers.pause_s(tried))
-            time.sleep(min(pause_s, LONGEST_PAUSE_S))
+                why = answers.fault_of(answer).message
+            pause_s = min(pause_s, LONGEST_PAUSE_S)
+            if pause_s >= TOLD_S:
+                log.warning(
+                    "%s: %s; asking again in %.0f s (%d of %d)", where or self.url, why, pause_s, tried, tries - 1
+                )
+            time.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
