@@ -50,6 +50,13 @@ def request_of(fields: Mapping[str, object], pictures: Mapping[str, Sources]) ->
     return {"data": {name: _text(value) for name, value in {**told, **urls}.items()}, "files": files}
 
 
+def either(one: "Sources", other: "Sources", *names: str) -> "Sources":
+    """What goes by two names. Raises `TypeError` where both are given."""
+    if one is not None and other is not None:
+        raise TypeError("{} and {} are the same; give one of them".format(*names))
+    return other if one is None else one
+
+
 def shaped(fields: Mapping[str, object], *, has_picture: bool) -> dict[str, object]:
     """Fields, with the input's shape where they say none and there is a picture."""
     says = {"aspect_ratio", "width", "height", "exact_size"} & fields.keys()

@@ -1,5 +1,6 @@
 """The client for everybody who writes no coroutines. Made from `asynchronous` by `python -m darkroom.twin`."""
 
+import contextlib
 import json
 import logging
 import time
@@ -12,7 +13,7 @@ import httpx
 import httpx_sse
 
 from darkroom import answers, inputs
-from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError, UnreachableError
+from darkroom.faults import ApiError, CancelledError, DarkroomError, EditFailedError, GoneError, UnreachableError
 from darkroom.inputs import Sources
 from darkroom.shapes import Accepted, Event, Generation, Picture
 
@@ -77,16 +78,23 @@ class Client:
     ) -> Picture:
         """Edit a picture and wait for the result, which keeps the input's shape unless the parameters say otherwise.
 
-        `parameters` are those of `enqueue`. `on_event` is called with each event as it comes. Raises `EditFailedError`,
-        `CancelledError`, and as `enqueue`.
+        `parameters` are those of `enqueue`. `on_event` is called with each event as it comes. What stops the waiting (a task
+        that is cancelled, a timeout, Ctrl-C) cancels the edit, unless it has an idempotency key, by which it may be asked for
+        again. Raises `EditFailedError`, `CancelledError`, and as `enqueue`.
         """
         if parameters.get("num_generations", 1) != 1:
             raise ValueError("edit makes one picture; enqueue makes several, each with an id")
         accepted = self.enqueue(image, prompt, idempotency_key=idempotency_key, **parameters)
-        for event in self.follow(accepted.ids[0], since=accepted.cursor):
-            if on_event is not None:
-                on_event(event)
-        return self.picture(accepted.ids[0])
+        try:
+            for event in self.follow(accepted.ids[0], since=accepted.cursor):
+                if on_event is not None:
+                    on_event(event)
+            return self.picture(accepted.ids[0])
+        except BaseException as exc:
+            if not isinstance(exc, Exception) and idempotency_key is None:
+                with contextlib.suppress(DarkroomError):
+                    self.cancel(accepted.ids[0], tries=1)
+            raise
 
     def enqueue(
         self,
@@ -100,10 +108,11 @@ class Client:
     ) -> Accepted:
         """Enqueue an edit, of one picture or of several, or with `image` None a picture from text alone.
 
-        A picture is a path, an http(s) URL, a data URI, bytes or Pillow's image. `parameters` are the model's
-        (docs/parameters.md) and those of every request (docs/api.md). Without an aspect ratio or a size the result has the
-        input's shape.
+        A picture is a path, an http(s) URL, a data URI, bytes or Pillow's image; so is the `mask` (`mask_image`), white where
+        the first is to be painted anew. `parameters` are the model's (docs/parameters.md) and those of every request
+        (docs/api.md). Without an aspect ratio or a size the result has the input's shape.
         """
+        mask = inputs.either(mask, parameters.pop("mask_image", None), "mask", "mask_image")
         fields = {"model": model, "prompt": prompt, **inputs.shaped(parameters, has_picture=image is not None)}
         request = inputs.request_of(fields, {"input_image": image, "mask_image": mask})
         return Accepted.of(self._submit("/api/ai/queue", idempotency_key, **request))
@@ -141,17 +150,19 @@ class Client:
 
     def picture(self, id_: str) -> Picture:
         """A generation's result, waited for. Raises `EditFailedError`, `CancelledError` and `GoneError`."""
-        generation = self.wait(id_)
+        return self.download(self.wait(id_))
+
+    def download(self, generation: Generation) -> Picture:
+        """The result of a generation that is over.
+
+        Raises `EditFailedError`, `CancelledError`, `GoneError`, and `ValueError` for one that is not over.
+        """
+        if not generation.is_over:
+            raise ValueError(f"{generation.id} has no result yet: it is {generation.status}")
         if generation.status == "cancelled":
             raise CancelledError(generation)
         if not generation.is_succeeded:
             raise EditFailedError(generation)
-        return self.download(generation)
-
-    def download(self, generation: Generation) -> Picture:
-        """The result of a generation that succeeded. Raises `GoneError`, and `ValueError` for one that never had any."""
-        if not generation.is_succeeded:
-            raise ValueError(f"{generation.id} has no result: it is {generation.status}")
         if generation.result_url is None:
             raise GoneError(generation)
         try:
@@ -241,9 +252,9 @@ class Client:
                 raise
         self.wait(id_)
 
-    def cancel(self, id_: str) -> bool:
+    def cancel(self, id_: str, *, tries: int = TRIES) -> bool:
         """Cancel a generation; False: it was over already."""
-        answer = self._json("DELETE", answers.path("/api/ai/queue/{}", id_))
+        answer = self._json("DELETE", answers.path("/api/ai/queue/{}", id_), tries=tries)
         return bool(answer["effect"] == "cancelled")
 
     def erase(self, id_: str) -> Mapping[str, int]:

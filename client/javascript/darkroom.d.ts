@@ -1,8 +1,11 @@
-export type Picture = string | Blob;
+/** A URL, a data URI, a Blob or bytes. */
+export type Picture = string | Blob | ArrayBuffer | ArrayBufferView;
 
 export interface EditRequest {
   prompt: string;
+  /** Or `input_image`, as the API has it. */
   image?: Picture | Picture[] | null;
+  /** Or `mask_image`: white where to paint anew. */
   mask?: Picture | null;
   model?: string;
   /** The model's parameters, and those of every request: docs/parameters.md, docs/api.md. */

@@ -94,11 +94,14 @@ export class Darkroom {
     this.timeoutMs = timeoutMs;
   }
 
-  /** Enqueue an edit; `image` is a URL, a data URI, a Blob or a list of them, the rest are the model's parameters. */
-  async submit({ image = null, mask = null, model = "flux-kontext-dev", ...parameters }, { idempotencyKey, signal } = {}) {
+  /**
+   * Enqueue an edit; `image` (`input_image`) is a URL, a data URI, a Blob, bytes or a list of them, `mask` (`mask_image`) one, white
+   * where to paint anew; the rest are the model's parameters.
+   */
+  async submit({ image = null, input_image = image, mask = null, mask_image = mask, model = "flux-kontext-dev", ...parameters }, { idempotencyKey, signal } = {}) {
     const shaped = ["aspect_ratio", "width", "height", "exact_size"].some((name) => name in parameters);
-    const fields = { model, ...((image || parameters.parent_generation_id) && !shaped ? { aspect_ratio: "match_input_image" } : {}), ...parameters };
-    const pictures = { input_image: image, mask_image: mask };
+    const pictures = { input_image: asBlobs(input_image), mask_image: asBlobs(mask_image) };
+    const fields = { model, ...((input_image || parameters.parent_generation_id) && !shaped ? { aspect_ratio: "match_input_image" } : {}), ...parameters };
     const sources = Object.values(present(pictures)).flat();
     const isUpload = sources.length > 0 && sources.every((one) => one instanceof Blob);
     // A form cannot hold files and URLs in an order: then files go as data URIs.
@@ -279,6 +282,9 @@ export class Darkroom {
 }
 
 const present = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== undefined));
+
+/** Pictures with bytes (a Buffer of Node, say) as Blobs. */
+const asBlobs = (pictures) => (Array.isArray(pictures) ? pictures.map(asBlobs) : pictures instanceof ArrayBuffer || ArrayBuffer.isView(pictures) ? new Blob([pictures]) : pictures);
 
 /** Pictures as JSON has them: files as data URIs. */
 async function plain(pictures) {

@@ -57,7 +57,7 @@ def test_what_fails_and_what_is_cancelled_is_told_apart(client: darkroom.Client,
     assert not client.cancel(accepted.ids[0])
     with pytest.raises(darkroom.CancelledError):
         client.picture(accepted.ids[0])
-    with pytest.raises(ValueError, match="cancelled"):
+    with pytest.raises(darkroom.CancelledError):
         client.download(client.generation(accepted.ids[0]))
     with pytest.raises(darkroom.RefusedError) as refused:
         client.enqueue(tiny, "x", model="quick", seed=-1)
@@ -150,3 +150,35 @@ def test_a_link_signs_a_page_in_once_with_what_its_key_may(client: darkroom.Clie
 def _pixels(data: bytes) -> bytes:
     with Image.open(io.BytesIO(data)) as image:
         return image.convert("RGB").tobytes()
+
+
+async def test_an_edit_that_nobody_waits_for_any_more_is_cancelled_unless_it_has_a_key(
+    waiting: darkroom.AsyncClient, tiny: str
+) -> None:
+    for key, ends in ((None, "cancelled"), ("kept", "succeeded")):
+        group = f"given up {ends}"
+        edit = waiting.edit(tiny, "x", model="slower", num_inference_steps=12, group=group, idempotency_key=key)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(edit, 0.5)
+        (one,) = [one async for one in waiting.generations(status="all", group=group)]
+        assert (await waiting.wait(one.id)).status == ends
+
+
+def test_ctrl_c_cancels_the_edit(client: darkroom.Client, tiny: str) -> None:
+    def interrupt(event: darkroom.Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.edit(tiny, "x", model="slower", num_inference_steps=40, group="interrupted", on_event=interrupt)
+    (one,) = client.generations(status="all", group="interrupted")
+    assert client.wait(one.id).status == "cancelled"
+
+
+def test_a_mask_goes_by_either_name(client: darkroom.Client, tiny: str) -> None:
+    with Image.open(PHOTOGRAPH) as photograph:
+        mask = Image.new("L", photograph.size, 255)
+    for name in ("mask", "mask_image"):
+        picture = client.edit(PHOTOGRAPH, "x", **{name: mask})
+        assert picture.generation.raw["mask_image"]
+    with pytest.raises(TypeError, match="mask and mask_image are the same"):
+        client.enqueue(tiny, "x", mask=mask, mask_image=mask)

@@ -67,6 +67,18 @@ def test_an_edit_is_one_call_with_a_blob_or_a_data_uri(script: Script) -> None:
     assert told["bytes"] > 0
 
 
+def test_bytes_are_pictures_too_and_pictures_go_by_the_apis_names(script: Script) -> None:
+    told = script("""
+        const buffer = Buffer.from(await photograph.arrayBuffer());
+        const plain = { prompt: "x", model: "quick", seed: 7 };
+        const made = [];
+        for (const image of [buffer, new Uint8Array(buffer), [buffer], await photograph.arrayBuffer()]) made.push(await service.edit({ image, ...plain }));
+        made.push(await service.edit({ input_image: photograph, ...plain }));
+        told(made.map((one) => [one.status, one.width / one.height]));
+    """)  # noqa: E501
+    assert told == [["succeeded", 1]] * 5
+
+
 def test_what_goes_wrong_says_what_and_where(script: Script) -> None:
     told = script("""
         const caught = async (run) => { try { await run(); } catch (error) { return [error.constructor.name, error.code, error.field, error.status]; } };
