@@ -85,13 +85,18 @@ def test_a_running_request_is_cancelled(client: fal_client.SyncClient, tiny: str
     handle.cancel()
     status = handle.status()
     assert isinstance(status, fal_client.Completed)
-    assert status.error_type == "cancelled"
+    assert status.error_type == "client_cancelled"
     with pytest.raises(FalClientHTTPError):
         handle.cancel()
     began = time.monotonic()
     with pytest.raises(FalClientHTTPError) as ended:
         handle.get()
-    assert ended.value.response.status_code == 422, "at 409 the client asks again, ten times"
+    assert ended.value.response.status_code == 499, "at 409 the client asks again, ten times"
+    assert (
+        ended.value.response.json()["error_type"]
+        == ended.value.response.headers["X-Fal-Error-Type"]
+        == "client_cancelled"
+    )
     assert time.monotonic() - began < 5
 
 
@@ -102,7 +107,7 @@ def test_a_request_that_waits_too_long_completes_with_an_error(faye: Tenant, tin
     ).json()
     assert faye.finished(made["request_id"])["status"] == "failed"
     status = requests.get(made["status_url"], headers=faye.headers, timeout=10)
-    assert (status.status_code, status.json()["error_type"]) == (200, "expired_in_queue")
+    assert (status.status_code, status.json()["error_type"]) == (200, "request_timeout")
     result = requests.get(made["response_url"], headers=faye.headers, timeout=10)
     assert (result.status_code, result.headers["X-Fal-Request-Timeout-Type"]) == (504, "user"), (
         "no client submits it anew"
@@ -120,16 +125,30 @@ def test_run_waits_for_the_result(client: fal_client.SyncClient, tiny: str) -> N
 def test_bad_input_is_told_by_name(client: fal_client.SyncClient, tiny: str) -> None:
     with pytest.raises(FalClientHTTPError) as refused:
         client.submit(APP, {"prompt": PROMPT, "image_url": tiny, "guidance_scale": 21})
-    assert refused.value.response.json()["detail"][0]["loc"] == ["body", "guidance_scale"]
+    answer = refused.value.response
+    assert (answer.status_code, answer.headers["X-Fal-Retryable"]) == (422, "false")
+    (fault,) = answer.json()["detail"]
+    assert fault.pop("msg").startswith("guidance_scale must be")
+    url = "https://docs.fal.ai/errors#value_error"
+    assert fault == {"loc": ["body", "guidance_scale"], "type": "value_error", "url": url}
 
 
 def test_a_filtered_request_completes_with_an_error(client: fal_client.SyncClient, tiny: str) -> None:
     handle = client.submit("fal-ai/quick", {"prompt": "child porn", "image_url": tiny})
-    with pytest.raises(FalClientHTTPError):
+    with pytest.raises(FalClientHTTPError) as ended:
         handle.get()
+    assert ended.value.response.json()["detail"][0]["type"] == "content_policy_violation"
     status = handle.status()
     assert isinstance(status, fal_client.Completed)
-    assert status.error_type == "content_filtered"
+    assert status.error_type == "content_policy_violation"
+
+
+def test_a_picture_that_cannot_be_fetched_is_told_in_fals_words(client: fal_client.SyncClient) -> None:
+    handle = client.submit("fal-ai/quick", {"prompt": PROMPT, "image_url": "http://127.0.0.1:1/a.png"})
+    with pytest.raises(FalClientHTTPError) as ended:
+        handle.get()
+    (fault,) = ended.value.response.json()["detail"]
+    assert (fault["loc"], fault["type"]) == (["body", "image_url"], "file_download_error")
 
 
 def test_a_webhook_is_verified_with_the_public_key(faye: Tenant, tiny: str, hooks: tuple[str, Receiving]) -> None:
@@ -164,7 +183,7 @@ def test_a_webhook_tells_why_there_is_no_picture(faye: Tenant, tiny: str, hooks:
     with receiving() as received:
         faye.post(f"/fal-ai/quick?fal_webhook={url}", {"prompt": "child porn", "image_url": tiny})
         (hook,) = eventually(lambda: received)
-    assert (hook.json["status"], hook.json["payload"]["detail"][0]["type"]) == ("ERROR", "content_filtered")
+    assert (hook.json["status"], hook.json["payload"]["detail"][0]["type"]) == ("ERROR", "content_policy_violation")
 
 
 def test_the_status_stream_ends_with_completed(faye: Tenant, tiny: str) -> None:

@@ -125,8 +125,9 @@ def test_models_are_listed_and_read(client: openai.OpenAI) -> None:
 
 def test_a_wrong_key_and_an_unknown_model(client: openai.OpenAI, olga: Tenant) -> None:
     stranger = openai.OpenAI(base_url=f"{olga.url}/v1", api_key="nobody", max_retries=0)
-    with pytest.raises(openai.AuthenticationError):
-        stranger.models.list()
+    with pytest.raises(openai.AuthenticationError) as wrong:
+        stranger.images.edit(image=encoded(Image.new("RGB", (8, 8)), "PNG"), prompt=PROMPT)
+    assert (wrong.value.code, wrong.value.type) == ("invalid_api_key", "invalid_request_error")
     stranger.close()
     with pytest.raises(openai.NotFoundError) as unknown:
         client.images.edit(model="gpt-4o", image=encoded(Image.new("RGB", (8, 8)), "PNG"), prompt=PROMPT)

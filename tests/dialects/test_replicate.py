@@ -103,6 +103,34 @@ def test_predictions_are_listed_page_by_page(client: Client, rita: Tenant, tiny:
     assert made.id in [one.id for one in page.results]
 
 
+def test_predictions_of_a_time_are_listed(client: Client, rita: Tenant, tiny: str) -> None:
+    first, second = (
+        client.predictions.create(version="quick", input={"prompt": "x", "input_image": tiny}) for _ in range(2)
+    )
+
+    def listed(**asked: str) -> list[str]:
+        answer = requests.get(f"{rita.url}/v1/predictions", asked, headers=rita.headers, timeout=10)
+        assert answer.status_code == 200, answer.text
+        found = [one["id"] for one in answer.json()["results"]]
+        return [name for name, made in (("first", first), ("second", second)) if made.id in found]
+
+    assert listed() == ["first", "second"]
+    at = str(second.created_at)
+    assert listed(created_after=at) == ["second"]
+    assert listed(created_before=at) == ["first"]
+    assert listed(created_after=at, created_before=at) == listed(source="web") == []
+    for wrong in ({"created_after": "yesterday"}, {"source": "api"}):
+        refused = requests.get(f"{rita.url}/v1/predictions", wrong, headers=rita.headers, timeout=10)
+        assert refused.status_code == 422
+        assert next(iter(wrong)) in refused.json()["detail"]
+
+
+def test_models_are_listed_with_their_owners(client: Client) -> None:
+    found = {f"{model.owner}/{model.name}" for model in client.models.list()}
+    assert {"black-forest-labs/FLUX.2-dev", "darkroom/quick"} <= found
+    assert all(client.models.get(name).latest_version for name in found)
+
+
 def test_a_version_that_was_handed_out_can_be_asked_for(client: Client, tiny: str) -> None:
     made = client.predictions.create(version="quick", input={"prompt": PROMPT, "input_image": tiny}, wait=True)
     again = client.run(f"darkroom/quick:{made.version}", input={"prompt": PROMPT, "input_image": tiny, "seed": 0})
@@ -196,7 +224,7 @@ def test_any_version_of_a_known_model_is_the_one_that_is_served(rita: Tenant, ti
 def test_a_version_without_its_model_says_what_can_be_done(rita: Tenant, tiny: str) -> None:
     refused = rita.post("/v1/predictions", {"version": "a" * 64, "input": {"prompt": PROMPT, "input_image": tiny}})
     assert refused.status_code == 404
-    assert "send owner/name:version or owner/name" in refused.json()["detail"]
+    assert "give them owner/name, or have the operator add the version" in refused.json()["detail"]
 
 
 def test_an_account_is_the_keys_tenant(client: Client, rita: Tenant) -> None:

@@ -27,7 +27,7 @@ def state(views: Sequence[ResultView], urls: Mapping[str, str], *, logs: bool) -
         return {**answer, "status": "IN_PROGRESS"}
     answer |= {"status": "COMPLETED", "metrics": {"inference_time": _seconds(views)}}
     failure = next((failure for view in views if (failure := view.failure(NAMES)) is not None), None)
-    return answer if failure is None else {**answer, "error": failure.message, "error_type": failure.code}
+    return answer if failure is None else {**answer, "error": failure.message, "error_type": _type(failure)}
 
 
 def _seconds(views: Sequence[ResultView]) -> float:
@@ -75,8 +75,48 @@ async def payload(views: Sequence[ResultView], own: str) -> dict[str, Any]:
     }
 
 
+ERRORS_PAGE = "https://docs.fal.ai/errors"
+
+_TYPES: Mapping[type[errors.DarkroomError], str] = {
+    errors.ContentFilteredError: "content_policy_violation",
+    errors.InputUnreachableError: "file_download_error",
+    errors.PayloadTooLargeError: "file_too_large",
+    errors.InvalidInputError: "value_error",
+}
+"""What fal calls faults of an input, by which clients tell them apart."""
+
+_REQUEST_TYPES: Mapping[type[errors.DarkroomError], str] = {
+    errors.CancelledError: "client_cancelled",
+    errors.ExpiredInQueueError: "request_timeout",
+    errors.TimedOutError: "request_timeout",
+    errors.DeadlineExceededError: "request_timeout",
+    errors.ModelUnavailableError: "runner_scheduling_failure",
+    errors.WorkerLostError: "runner_disconnected",
+    errors.GpuFaultError: "runner_server_error",
+    errors.OutOfMemoryError: "runner_server_error",
+}
+"""And what it calls those that an input has no part in; `internal_error` are all others."""
+
+CLIENT_CLOSED = 499
+
+
+def _type(error: errors.DarkroomError) -> str:
+    return _TYPES.get(type(error)) or _REQUEST_TYPES.get(type(error), "internal_error")
+
+
 def _detail(error: errors.DarkroomError) -> list[dict[str, Any]]:
-    return [{"loc": ["body", error.field or "prompt"], "msg": error.message, "type": error.code}]
+    kind = _type(error)
+    place = ["body", error.field] if error.field else ["body"]
+    return [{"loc": place, "msg": error.message, "type": kind, "url": f"{ERRORS_PAGE}#{kind}"}]
+
+
+def _told(error: errors.DarkroomError) -> dict[str, Any]:
+    """An error as an answer's body, and a webhook's payload."""
+    if type(error) in _TYPES:
+        return {"detail": _detail(error)}
+    if type(error) in _REQUEST_TYPES or http_errors.status(error) >= 500:
+        return {"detail": error.message, "error_type": _type(error)}
+    return {"detail": error.message}
 
 
 def problem(request: Request, error: errors.DarkroomError) -> Response:
@@ -89,6 +129,8 @@ def ended(error: errors.DarkroomError, id_: str) -> Response:
     status, headers = http_errors.status(error), {"x-fal-request-id": id_}
     if isinstance(error, errors.ExpiredInQueueError):
         headers["X-Fal-Request-Timeout-Type"] = "user"
+    elif isinstance(error, errors.CancelledError):
+        status = CLIENT_CLOSED
     elif status in (502, 503, 504):
         status = 500
     elif status in (408, 409, 429):
@@ -97,11 +139,12 @@ def ended(error: errors.DarkroomError, id_: str) -> Response:
 
 
 def _problem(error: errors.DarkroomError, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    body: dict[str, Any] = {"detail": error.message}
-    if status in (400, 422):
+    told = {"X-Fal-Retryable": "true" if isinstance(error, errors.TransientError) else "false"}
+    if type(error) in _TYPES and status == 400:
         status = 422
-        body = {"detail": _detail(error)}
-    return JSONResponse(body, status_code=status, headers={**http_errors.headers(error), **(headers or {})})
+    if "error_type" in (body := _told(error)):
+        told["X-Fal-Error-Type"] = body["error_type"]
+    return JSONResponse(body, status_code=status, headers={**http_errors.headers(error), **told, **(headers or {})})
 
 
 async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, keys: Sequence[bytes]) -> Message:
@@ -113,7 +156,7 @@ async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, 
     except errors.TransientError:
         raise
     except errors.DarkroomError as exc:
-        failure, content = exc, {"detail": _detail(exc)}
+        failure, content = exc, _told(exc)
     facts = {"request_id": view.id, "gateway_request_id": view.id, "payload": content}
     error = failure and failure.message
     body = json.dumps({**facts, "status": "ERROR" if failure else "OK", "error": error}).encode()

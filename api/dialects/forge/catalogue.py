@@ -92,6 +92,15 @@ def _iso(milliseconds: int | None) -> str | None:
     return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
 
 
+OWNER = "darkroom/"
+"""Of models without one, for clients whose models have owners."""
+
+
+def owned(name: str, resources: Resources) -> str:
+    """A model's name as `owner/name`: an alias of that form, or one that is taken for it."""
+    return next((one for one in resources.catalog.models[name].aliases if one.count("/") == 1), f"{OWNER}{name}")
+
+
 async def record_of(name: str, resources: Resources) -> dict[str, Any]:
     """A model with the fields of Forge's catalogue, and OpenAI's `object`, `created` and `owned_by`."""
     model = resources.catalog.models[name]

@@ -11,6 +11,7 @@ from api.dialects import base, fields
 from api.dialects.forge import asking, catalogue
 from api.http import bodies
 from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
+from api.resources import Resources
 from api.service.checks import NOT_UPSAMPLED
 from storage.contracts.catalog import UPSAMPLING
 
@@ -57,6 +58,7 @@ async def infer(
 
 @router.get("/models")
 async def list_models(
+    request: Request,
     resources: ResourcesDep,
     tenant: Tenant,
     search: Annotated[str, Query(max_length=200)] = "",
@@ -72,8 +74,27 @@ async def list_models(
         if (include_variants or model.version_of is None)
         and all(word in f"{name} {model.display_name} {model.summary}".lower() for word in words)
     ]
-    records = [await catalogue.record_of(name, resources) for name in named[offset : offset + limit]]
-    return JSONResponse({"object": "list", "data": records, "models": records, "total": len(named)})
+    page = named[offset : offset + limit]
+    records = [await catalogue.record_of(name, resources) for name in page]
+    owned = [_described(catalogue.owned(name, resources), name, request, resources) for name in page]
+    return JSONResponse(
+        {
+            "object": "list",
+            "data": records,
+            "models": records,
+            "total": len(named),
+            # As Replicate has a page.
+            "results": [{**record, **more} for record, more in zip(records, owned, strict=True)],
+            "previous": None,
+            "next": None,
+        }
+    )
+
+
+def _described(named: str, name: str, request: Request, resources: Resources) -> dict[str, Any]:
+    """What clients of other dialects read of a model that is asked for as `named`."""
+    model, own = resources.catalog.models[name], own_url(request, resources)
+    return {key: value for one in request.app.state.describing for key, value in one(named, name, model, own).items()}
 
 
 @router.get("/models/{slug:path}/inference-routes")
@@ -189,8 +210,7 @@ async def run_estimate(
 @router.get("/models/{slug:path}")
 async def read_model(slug: str, request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
     """One model, with what the clients of other dialects read of it."""
-    name = resources.catalog.name_of(slug)
-    record, own = await catalogue.record_of(name, resources), own_url(request, resources)
-    for describe in request.app.state.describing:
-        record |= describe(slug, name, resources.catalog.models[name], own)
-    return JSONResponse(record)
+    known = resources.catalog
+    name = known.name_of(slug if known.has(slug) else slug.removeprefix(catalogue.OWNER))
+    record = await catalogue.record_of(name, resources)
+    return JSONResponse({**record, **_described(slug, name, request, resources)})

@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -53,13 +53,15 @@ def usage(views: Sequence[ResultView]) -> dict[str, Any]:
 
 def body_of(error: errors.DarkroomError) -> dict[str, Any]:
     """An error as it stands in a body or an event."""
-    kind = "server_error"
-    if isinstance(error, errors.UnauthenticatedError):
-        kind = "authentication_error"
-    elif http_errors.status(error) < 500:
-        kind = "invalid_request_error"
-    code = "moderation_blocked" if isinstance(error, errors.ContentFilteredError) else error.code
-    return {"message": error.message, "type": kind, "param": error.field, "code": code}
+    kind = "invalid_request_error" if http_errors.status(error) < 500 else "server_error"
+    return {"message": error.message, "type": kind, "param": error.field, "code": _CODES.get(type(error), error.code)}
+
+
+_CODES: Mapping[type[errors.DarkroomError], str] = {
+    errors.ContentFilteredError: "moderation_blocked",
+    errors.UnauthenticatedError: "invalid_api_key",
+}
+"""Where OpenAI has another word, by which its users tell what to do."""
 
 
 def failed(error: errors.DarkroomError, request_id: str, *, retry: bool) -> Response:

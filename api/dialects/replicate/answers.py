@@ -189,7 +189,7 @@ async def wording(reader: Reader, view: ResultView, moment: submissions.Moment, 
     answer = prediction(views, webhook.base if webhook else "")
     if moment == "start" and answer["completed_at"] is not None:
         # The words of then: what came after has its own call.
-        answer |= {"status": "processing", "output": None, "completed_at": None, "metrics": {}}
+        answer |= {"status": "processing", "output": None, "error": None, "completed_at": None, "metrics": {}}
     body = json.dumps(answer).encode()
     signed = standard_webhook(keys, id_=view.generation.webhook_id(moment), body=body, now=time.time())
     return Message(body=body, headers=signed)

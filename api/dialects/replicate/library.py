@@ -41,8 +41,8 @@ def found(named: str, known: catalog.Catalog) -> Found:
             if answers.version_of(name) == plain:
                 return Found(name=name, alias=name)
         message = (
-            f"version: {plain} is none of this service; send owner/name:version or owner/name, "
-            "or have its operator add it to the aliases of a model"
+            f"version: {plain} is none of this service. Replicate's clients send the version alone where they are given "
+            "owner/name:version: give them owner/name, or have the operator add the version to the aliases of a model"
         )
         raise errors.ModelNotFoundError(message, field="version")
     alias = plain if known.has(plain) else plain.rpartition("/")[2]

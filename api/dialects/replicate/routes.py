@@ -1,8 +1,11 @@
 """Replicate's routes of predictions; models, files and accounts are in `library`."""
 
 import asyncio
+import math
+import urllib.parse
 from collections.abc import Mapping
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
@@ -64,15 +67,38 @@ async def list_(
     resources: ResourcesDep,
     tenant: Tenant,
     cursor: Annotated[str | None, Query(pattern="^[0-9]{1,16}$")] = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    source: Literal["web"] | None = None,
 ) -> Response:
-    """Predictions, newest first."""
+    """Predictions, newest first, that were made at `created_after` or later, and before `created_before`.
+
+    None was made in Replicate's web interface, which `source` asks for.
+    """
+    if source is not None:
+        return JSONResponse({"previous": None, "next": None, "results": []})
+    since = _ms(created_after) if created_after else 0.0
+    until = _ms(created_before) if created_before else math.inf
     views, continue_below = await resources.reader.page(tenant, matching={}, below=cursor, limit=100, active_only=False)
-    own = own_url(request, resources)
-    further = f"{own}/v1/predictions?cursor={continue_below}" if continue_below else None
+    if views and views[-1].generation.times.created_ms < since:
+        continue_below = None
+    views = [view for view in views if since <= view.generation.times.created_ms < until]
+    own, asked = own_url(request, resources), {"cursor": continue_below, **_dates(created_after, created_before)}
+    further = f"{own}/v1/predictions?{urllib.parse.urlencode(asked)}" if continue_below else None
     whole = await asyncio.gather(*(_whole(view, resources) for view in views if _is_first(view)))
     # Each link takes half a millisecond to sign.
     results = await asyncio.to_thread(lambda: [answers.prediction(one, own) for one in whole])
     return JSONResponse({"previous": None, "next": further, "results": results})
+
+
+def _ms(at: datetime) -> float:
+    """Since 1970; without a time zone it is UTC."""
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000
+
+
+def _dates(after: datetime | None, before: datetime | None) -> dict[str, str]:
+    named = {"created_after": after, "created_before": before}
+    return {name: at.isoformat() for name, at in named.items() if at is not None}
 
 
 @router.get("/predictions/{id_}")
