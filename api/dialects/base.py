@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.http.access import still
 from api.http.hangups import HungUpError, unless_hung_up
 from api.http.middleware import release_body
 from api.http.pictures import MAX_URL
@@ -174,11 +175,13 @@ async def _unless_hung_up(
     keep: bool,
 ) -> T:
     try:
-        return await unless_hung_up(request, waiting)
+        over = await unless_hung_up(request, waiting)
     except HungUpError:
         if not keep:
             await resources.waiter.cancel(ids, tenant)
         raise
+    await still(request, resources)
+    return over
 
 
 def webhook_of(

@@ -40,7 +40,7 @@ async def authenticated(request: Request, resources: Resources) -> access.Caller
     """
     holder = await _holder(request, resources, shown(request))
     if holder is None:
-        caller = await resources.keys.caller_of(shown(request))
+        caller = _remembered(request, await resources.keys.caller_of(shown(request)))
         await counted(request, resources, caller.tenant)
         return caller
     if holder.token.purpose != "session":
@@ -93,8 +93,24 @@ async def _holder(request: Request, resources: Resources, text: str) -> Holder |
     if not text.startswith(TOKEN):
         return None
     holder = await resources.tokens.holder_of(text, request.headers.get("origin"))
+    _remembered(request, holder.caller)
     await counted(request, resources, holder.caller.tenant)
     return holder
+
+
+def _remembered(request: Request, caller: access.Caller) -> access.Caller:
+    request.state.caller = caller
+    return caller
+
+
+async def still(request: Request, resources: Resources) -> None:
+    """For a request that waited: its key or token may have ended meanwhile.
+
+    Raises `errors.UnauthenticatedError` and `errors.StoreUnavailableError`.
+    """
+    caller: access.Caller | None = getattr(request.state, "caller", None)
+    if caller is not None and not await resources.keys.still(caller):
+        raise errors.UnauthenticatedError("The key or token ended while this request waited")
 
 
 async def counted(request: Request, resources: Resources, tenant: str) -> None:

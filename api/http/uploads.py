@@ -50,6 +50,11 @@ def _prefix(tenant: str) -> str:
     return f"files/{tenant}/"
 
 
+def tenant_of(key: str) -> str:
+    """Whose an uploaded picture is."""
+    return key.split("/")[1]
+
+
 def new_key(tenant: str, content_type: str) -> str:
     """A key for a picture of this type; of another, its extension tells nothing."""
     return f"{_prefix(tenant)}{uuid.uuid4()}.{edits.extension_of(content_type) or 'bin'}"
@@ -107,25 +112,29 @@ def slot(resources: Resources, caller: access.Caller, base: str, content_type: s
     now = datetime.now(UTC)
     key = new_key(caller.tenant, content_type)
     fetched = resources.signatures.download_url(base, key, now + timedelta(seconds=LIFETIME_S))
-    mb, key_id = caller.rights.mb_per_minute, caller.key_id
-    pace = f"{mb}-{key_id}" if mb is not None and key_id is not None else ""
+    pace = "" if caller.key_id is None else f"{caller.rights.mb_per_minute or ''}-{caller.key_id}"
     put = resources.signatures.upload_url(base, key, now + timedelta(seconds=SLOT_S), pace=pace)
     return put, fetched
 
 
 @router.put(UPLOADS + "{key:path}", response_class=Response)
 async def put(key: str, request: Request, resources: ResourcesDep, proof: str = "", pace: str = "") -> Response:
-    """Upload a picture to an address that was handed out; `pace` is how much its key may send in a minute."""
+    """Upload a picture to an address that was handed out, while its key is valid.
+
+    `pace` is how much that key may send in a minute, if there is a bound, and the key's id.
+    """
     if not resources.signatures.is_link(f"{UPLOADS}{key}|{pace}", proof):
         raise errors.NotFoundError("This link is not one of ours, or its time is over")
+    mb, _, key_id = pace.partition("-")
+    if key_id:
+        await resources.keys.named(key_id, tenant_of(key))
     data = await request.body()
     if await resources.objects.entries(key):
         # Put again by a client that had no answer. What lies under a key does not change.
         if await resources.objects.get(key) == data:
             return Response(status_code=200)
         raise errors.InvalidInputError("Something else was put to this address before", field="file")
-    if pace:
-        mb, _, key_id = pace.partition("-")
+    if mb:
         await resources.pacing.key_bytes(key_id, int(mb), len(data))
     await _stored(resources, key, await bodies.picture(data, "file"))
     return Response(status_code=200)

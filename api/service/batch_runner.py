@@ -76,13 +76,16 @@ class BatchRunner:
     async def _go_on(self, batch: batches.Batch, hold: Holding) -> None:
         log.info("%s: the batch is %s from line %d", batch.id, batch.phase.value, batch.cursor + 1)
         if batch.phase is batches.Phase.RUNNING or batch.phase is batches.Phase.OVER:
-            await self._finish(batch, hold)
+            if batch.over < batch.accepted:
+                if await self._caller(batch) is None:
+                    await self._stop(batch, "its key is no longer valid")
+                await hold.step(cursor=0)
+            else:
+                await self._finish(batch, hold)
             return
         lines, caller = await self._lines(batch), await self._caller(batch)
         if (lines is None or caller is None) and batch.phase is not batches.Phase.CANCELLING:
-            reason = "its lines are gone" if lines is None else "its key is no longer valid"
-            log.warning("%s: %s, what is left of it is cancelled", batch.id, reason)
-            await self._ledger.run(ledger_batches.change(batch.id, batch.tenant, "cancel"))
+            await self._stop(batch, "its lines are gone" if lines is None else "its key is no longer valid")
         lines = lines or []
         now: batches.Batch | None = batch
         while now is not None and now.phase is batch.phase:
@@ -181,10 +184,11 @@ class BatchRunner:
         await self._objects.put(batch.lines_key, jsonl(bare), "application/jsonl")
         await self._objects.delete_prefix(f"{batch.folder}pictures/")
 
+    async def _stop(self, batch: batches.Batch, reason: str) -> None:
+        log.warning("%s: %s, what is left of it is cancelled", batch.id, reason)
+        await self._ledger.run(ledger_batches.change(batch.id, batch.tenant, "cancel"))
+
     async def _finish(self, batch: batches.Batch, hold: Holding) -> None:
-        if batch.over < batch.accepted:
-            await hold.step(cursor=0)
-            return
         rows = [row async for row in self._rows(batch)]
         await self._objects.put(batch.results_key("jsonl"), manifests.jsonl(rows), "application/jsonl")
         await self._objects.put(batch.results_key("csv"), manifests.csv_file(rows), "text/csv; charset=utf-8")

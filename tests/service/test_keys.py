@@ -5,6 +5,7 @@ import json
 import random
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,13 @@ def test_a_key_is_made_for_what_there_is(operator: Tenant) -> None:
         answer = operator.post("/api/admin/keys", {"tenant": "zoe", **rights})
         assert answer.status_code in (400, 404), answer.text
         assert next(iter(rights)).removesuffix("s") in answer.text or "nope" in answer.text
+    before = operator.get("/api/admin/keys").json()
+    headers = {**operator.headers, "Content-Type": "application/json"}
+    for budget in ("1e999", "Infinity", "NaN"):
+        body = f'{{"tenant": "zoe", "budget_usd": {budget}}}'
+        answer = requests.post(f"{operator.url}/api/admin/keys", body, headers=headers, timeout=10)
+        assert (answer.status_code, answer.json()["error"]["field"]) == (400, "budget_usd")
+    assert operator.get("/api/admin/keys").json() == before
 
 
 def test_filters_are_switched_off_by_a_key_that_may(make: Make, tiny: str) -> None:
@@ -223,6 +231,38 @@ def test_a_revoked_key_stops_within_a_second(operator: Tenant, make: Make) -> No
     assert operator.delete(f"/api/admin/keys/{_id(zoe)}").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/api/ai/queue/{id}?wait=30", "/v2/slower/status-sync/{id}", "/fal-ai/slower"],
+    ids=["poll", "runpod", "run"],
+)
+def test_a_request_that_waits_tells_a_revoked_key_nothing(operator: Tenant, make: Make, tiny: str, path: str) -> None:
+    zoe, other = make("zoe"), make("zoe")
+    body = {"model": "slower", "prompt": "x", "input_image": tiny, "num_inference_steps": 40}
+    id_ = zoe.post("/api/ai/queue", body).json()["generations"][0]["generation_id"]
+    with ThreadPoolExecutor(1) as threads:
+        if "{id}" in path:
+            waiting = threads.submit(zoe.get, path.replace("{id}", id_))
+        else:
+            waiting = threads.submit(zoe.post, "/run" + path, {"prompt": "x", "image_url": tiny})
+        eventually(lambda: other.get("/api/ai/queue").json()["count"] >= (1 if "{id}" in path else 2))
+        assert operator.delete(f"/api/admin/keys/{_id(zoe)}").status_code == 200
+        eventually(lambda: zoe.get("/api/ai/models").status_code == 401)
+        assert not waiting.done()
+        for one in other.get("/api/ai/queue").json()["generations"]:
+            other.delete(f"/api/ai/queue/{one['generation_id']}")
+        assert waiting.result(30).status_code == 401, waiting.result().text
+
+
+def test_an_address_to_upload_to_ends_with_its_key(operator: Tenant, make: Make) -> None:
+    zoe, kept = make("zoe"), make("zoe")
+    slots = [one.post("/storage/upload/initiate", {"content_type": "image/png"}).json() for one in (zoe, kept)]
+    assert operator.delete(f"/api/admin/keys/{_id(zoe)}").status_code == 200
+    eventually(lambda: zoe.get("/api/ai/models").status_code == 401)
+    picture = encoded(Image.new("RGB", (8, 8)), "PNG")
+    assert [requests.put(slot["upload_url"], picture, timeout=10).status_code for slot in slots] == [401, 200]
+
+
 def test_a_key_that_expires_is_unknown_from_then_on(make: Make) -> None:
     zoe = make("zoe", expires_in_s=1.5)
     assert zoe.get("/api/ai/models").status_code == 200
@@ -264,11 +304,18 @@ def test_the_command_line_does_the_same(stack: embedded.Stack) -> None:
     for wrong, said in (
         (("create", "a/b"), "tenant: "),
         (("create", "z", "--scopes", "x"), "scopes: "),
+        (("create", "z", "--budget-usd", "inf"), "budget_usd: "),
         (("revoke", "x"), "no such"),
     ):
         failed = darkroom_admin(stack, "keys", *wrong)
         assert failed.returncode == 1
         assert said in failed.stderr
+    for hours in ("-1", "1e8", "inf", "nan"):
+        failed = darkroom_admin(stack, "keys", "rotate", "x", "--overlap-hours", hours)
+        assert (failed.returncode, f"must be from 0 to 720 hours; got {hours}" in failed.stderr) == (2, True)
+    noted = darkroom_admin(stack, "pause", "tenant", "nobody")
+    assert (noted.returncode, "note: no key was made for tenant nobody" in noted.stderr) == (0, True)
+    darkroom_admin(stack, "resume", "tenant", "nobody")
 
 
 def _asked(caller: Tenant, method: str, path: str) -> int:

@@ -275,6 +275,21 @@ def test_a_key_that_is_revoked_submits_no_more(office: Office) -> None:
     assert (found.is_cancelled, found.submitted, found.cancelled + found.succeeded) == (True, 5, 20)
 
 
+def test_a_key_that_is_revoked_ends_what_was_submitted_with_it(office: Office) -> None:
+    id_ = office.create(3)
+    office.work()
+    assert office.read(id_).phase is batches.Phase.RUNNING
+    turn = office.desk.connection.zscore(keys.BATCH_TURNS, id_)
+    assert turn is not None
+    assert 0 < float(turn) - office.desk.now_ms() <= 30_000, "it is looked at by itself"
+    office.keys.is_valid = False
+    for _ in range(4):
+        office.soon(id_)
+        office.work()
+    found = office.read(id_)
+    assert (found.phase, found.is_cancelled, found.cancelled) == (batches.Phase.OVER, True, 3)
+
+
 def test_a_fault_of_ours_with_one_line_fails_that_line_alone(office: Office) -> None:
     id_ = office.create(3)
     office.submitter.faults = [KeyError("field")]

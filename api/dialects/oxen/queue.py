@@ -24,6 +24,7 @@ from api.http.access import (
     Tenant,
     ViewingTenant,
     own_url,
+    still,
 )
 from api.http.hangups import unless_hung_up
 from api.resources import Resources
@@ -143,6 +144,7 @@ async def read_generation(
         deadline = time.monotonic() + min(wait, resources.settings.longest_wait_s)
         over = resources.waiter.until_over(generation_id, tenant, deadline=deadline)
         view = await unless_hung_up(request, over)
+        await still(request, resources)
     else:
         view = await resources.reader.one(generation_id, tenant)
     # Estimated from memory: a poll stays one read.

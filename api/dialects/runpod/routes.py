@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from api.dialects import base
 from api.dialects.runpod import answers, asking
 from api.http import bodies
-from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url
+from api.http.access import Caller, IdempotencyKey, ResourcesDep, Tenant, own_url, still
 from api.http.hangups import unless_hung_up
 from api.resources import Resources
 from api.service.accepted import Accepted
@@ -66,6 +66,7 @@ async def status_sync(
     deadline = time.monotonic() + wait / 1000
     waiting = resources.waiter.until_over(answers.generation_id(job_id), tenant, deadline=deadline)
     view = await unless_hung_up(request, waiting)
+    await still(request, resources)
     return JSONResponse(await answers.job(view, answers.prefix_of(job_id)))
 
 

@@ -2,6 +2,7 @@
 -- ARGV: 1 id, 2 until when it is held, 3 the phase that was worked on, 4 its next line, 5 the phase that follows now or '',
 --       6 ms it is held on, or 7 ms until somebody is to go on, the other being ''
 -- Returns {until when it is held or '', record as a flat list}, or false when it is held no more
+local LOOK_MS = 20000
 local key, at = KEY.batch .. ARGV[1], now_ms()
 local batch = named(redis.call('HGETALL', key))
 if batch.held ~= ARGV[2] then return false end
@@ -21,8 +22,8 @@ else
   batch = named(redis.call('HGETALL', key))
   local is_waiting = batch.phase == 'running' and not batch_is_over(batch)
   if is_waiting then
-    -- The end of its last generation calls somebody.
-    redis.call('ZREM', KEY.batch_turns, ARGV[1])
+    -- The end of its last generation calls somebody at once; until then it is looked at now and then: its key may be revoked.
+    redis.call('ZADD', KEY.batch_turns, integer(at + LOOK_MS), ARGV[1])
   else
     local is_next = batch.phase ~= ARGV[3] or ARGV[5] ~= ''
     redis.call('ZADD', KEY.batch_turns, integer(is_next and at or at + tonumber(ARGV[7])), ARGV[1])
