@@ -45,6 +45,9 @@ from storage.ledger.execution import FAULTS, AsyncRedisLedger, Replicas, unavail
 from storage.metrics import served
 from storage.objects import Objects
 
+READY_S = 3.0
+"""How long the object store may take when it is asked whether it is there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -212,7 +215,12 @@ async def _stores_answer(connection: redis.asyncio.Redis, ledger: AsyncRedisLedg
     except FAULTS as exc:
         raise unavailable(exc) from exc
     await ledger.confirm()
-    await objects.check()
+    try:
+        # Whoever asks is not to wait for its retries.
+        async with asyncio.timeout(READY_S):
+            await objects.check()
+    except TimeoutError:
+        raise errors.ObjectsUnavailableError(f"The object store does not answer within {READY_S:g} s") from None
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

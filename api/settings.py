@@ -121,6 +121,13 @@ class ApiSettings(StoreSettings):
     cors_origins: tuple[str, ...] = ()
     """Origins of web frontends that may call from a browser, as JSON."""
 
+    @field_validator("tls_certificate", "tls_key")
+    @classmethod
+    def _is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is no file that can be read")
+        return value
+
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:

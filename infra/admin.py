@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from infra import admin_keys, backup, certificates, stack_options
 from storage import connections
 from storage.contracts import errors, submissions
-from storage.ledger import control, recovery
+from storage.ledger import access, control, recovery
 from storage.ledger.execution import RedisLedger
 from storage.settings import StoreSettings
 
@@ -134,6 +134,8 @@ def _pause(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
         sys.exit(
             f"darkroom-admin: {name} is no queue: edits.MODEL.GPU_TYPE, edits.MODEL.any or either with .REGION behind it"
         )
+    if arguments.kind == "tenant" and arguments.command == "pause" and not ledger.run(access.keys_of(name)):
+        print(f"note: no key was made for tenant {name}; keys of DARKROOM_API_KEYS are not looked at", file=sys.stderr)
     change = control.pause if arguments.command == "pause" else control.resume
     told = "paused" if arguments.command == "pause" else "resumed"
     print(f"{arguments.kind} {name}: {told if ledger.run(change(arguments.kind, name)) else f'was {told} already'}")

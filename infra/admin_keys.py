@@ -13,6 +13,7 @@ from storage.ledger import call
 
 BY = "darkroom-admin"
 DAY_S = 86_400
+LONGEST_OVERLAP_H = 720
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -42,9 +43,18 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     listed.add_argument("tenant", nargs="?")
     rotate = keys.add_parser("rotate", help="make another key that allows the same, and have the first one end")
     rotate.add_argument("key_id")
-    rotate.add_argument("--overlap-hours", type=float, default=24, help="how long the first one goes on; default 24")
+    rotate.add_argument(
+        "--overlap-hours", type=_overlap, default=24, help="how long the first one goes on, up to 720; default 24"
+    )
     keys.add_parser("revoke", help="end a key within a second").add_argument("key_id")
     commands.add_parser("audit", help="what was done to keys, and by whom")
+
+
+def _overlap(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours <= LONGEST_OVERLAP_H:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {LONGEST_OVERLAP_H} hours; got {text}")
+    return hours
 
 
 def run(ledger: call.Ledger, arguments: argparse.Namespace, known: catalog.Catalog) -> None:

@@ -195,8 +195,8 @@ def _client(settings: StoreSettings, endpoint_url: str | None) -> "S3Client":
             signature_version="s3v4",
             s3={"addressing_style": "path" if endpoint_url else "auto"},
             connect_timeout=2,
-            read_timeout=20,
-            retries={"mode": "standard", "total_max_attempts": 3},
+            read_timeout=10,
+            retries={"mode": "standard", "total_max_attempts": 2},
             max_pool_connections=CONNECTIONS,
             # Look-alikes of S3 do not all know the newer checksums, and TLS and the signature already protect the body.
             request_checksum_calculation="when_required",

@@ -43,7 +43,12 @@ class StoreSettings(BaseSettings):
     """Redis, the object store and the catalog."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DARKROOM_", frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+        env_prefix="DARKROOM_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")] = SecretStr("redis://127.0.0.1:6379/0")
@@ -168,7 +173,9 @@ class StoreSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _redis_is_named(self) -> Self:
-        _ = self.sentinels
+        scheme = urlsplit(self.redis_address).scheme
+        if self.sentinels is None and scheme not in ("redis", "rediss"):
+            raise ValueError(f"REDIS_URL: it must begin with redis://, rediss:// or redis+sentinel://; got {scheme}://")
         return self
 
     def read_catalog(self) -> Catalog:

@@ -221,6 +221,11 @@ def test_scaling_asks_for_metrics_that_there_are_of_queues_that_the_worker_serve
         ({"workers": {"h100": SCALED}, "metrics": {"enabled": False}}, "needs metrics.enabled"),
         ({"api": {"ingress": {"enabled": True}}}, "host is needed"),
         ({"worker": {}}, "worker"),
+        (
+            {"workers": {"h100": {**SCALED, "autoscaling": {**SCALED["autoscaling"], "min": 5}}}},
+            "min may be at most max",
+        ),
+        ({"settings": {"DARKROOM_METRICS_PORT": "1"}}, "DARKROOM_METRICS_PORT is metrics.port"),
     ],
     ids=lambda one: str(one)[:30],
 )

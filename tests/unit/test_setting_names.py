@@ -46,6 +46,11 @@ def test_what_kubernetes_sets_for_a_service_is_passed_over() -> None:
             )
             for pair in ("127.0.0.1", "127.0.0.1:99999", "http://127.0.0.1:9", ":80", "host:")
         ),
+        ({"lease_s": float("inf")}, "DARKROOM_LEASE_S: input should be a finite number"),
+        (
+            {"REDIS_URL": "http://x"},
+            "REDIS_URL: it must begin with redis://, rediss:// or redis+sentinel://; got http://",
+        ),
         ({"traces_endpoint": "nope"}, "DARKROOM_TRACES_ENDPOINT: must be an http(s) URL; got 'nope'"),
     ],
 )
@@ -58,6 +63,9 @@ def test_what_does_not_fit_is_told_by_the_variables_name(settings: dict[str, obj
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"tls_certificate": "/nowhere"}, "DARKROOM_TLS_CERTIFICATE: /nowhere is no file that can be read"),
+        ({"queue_ttl_s": float("inf")}, "DARKROOM_QUEUE_TTL_S: input should be a finite number"),
+        ({"budgets": {"a": float("inf")}}, "DARKROOM_BUDGETS.a: input should be a finite number"),
         ({"public_url": "nope/"}, "DARKROOM_PUBLIC_URL: must be an http(s) URL; got 'nope/'"),
         *(
             ({"cors_origins": [origin]}, f"a scheme and a host such as https://shop.example, no path; got '{origin}'")

@@ -51,6 +51,7 @@ env:
   - { name: DARKROOM_METRICS_PORT, value: {{ $values.metrics.port | quote }} }
   - { name: DARKROOM_METRICS_HOST, value: "0.0.0.0" }
   {{- end }}
+  {{- if and $values.metrics.enabled (hasKey $values.settings "DARKROOM_METRICS_PORT") }}{{ fail "settings: DARKROOM_METRICS_PORT is metrics.port" }}{{ end }}
   {{- range $name, $value := merge (dict) (index . 1) $values.settings }}
   - { name: {{ $name }}, value: {{ $value | quote }} }
   {{- end }}
