@@ -1,5 +1,6 @@
 """Fields of a native request that are not its model's own parameters."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -108,6 +109,7 @@ def metadata(fields: Mapping[str, Any], *, textual: bool) -> dict[str, Any] | No
             len(name) <= 64 and isinstance(one, str | int | float | bool) and len(str(one)) <= 500
             for name, one in value.items()
         )
+        and all(math.isfinite(one) for one in value.values() if isinstance(one, float))
     ):
         return value
     message = (
