@@ -19,7 +19,7 @@ from training.consensus import Consensus
 from training.lessons import told
 from training.operations import EVERYTHING, OPERATIONS, Edit, Operation
 from training.sentence_batches import batched
-from training.sentences import instructions, wordnet
+from training.sentences import exclusions, instructions, wordnet
 from training.sentences.altered import altered
 from training.sentences.held_out import HELD_OUT, held_out_sentences, second_sentences
 
@@ -124,6 +124,28 @@ def test_a_sentence_is_complete_and_depends_on_its_seed_alone(operation: Operati
         first, second = (instructions.worded(np.random.default_rng(seed), edit) for _ in range(2))
         assert first == second
         assert not set("{}") & set(first)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_what_is_ruled_out_beside_a_request_is_another_thing(operation: Operation) -> None:
+    ruled_out, sentences = set(), []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+
+        def short(other: Operation, form: str) -> str:
+            ruled_out.add(other)
+            return "another thing"
+
+        sentences.append(
+            exclusions.excluding(
+                rng, operation, "this.", lambda rng=rng: OPERATIONS[rng.integers(len(OPERATIONS))], short
+            )  # type: ignore[misc]
+        )
+    assert operation not in ruled_out
+    assert all("this" in one and not set("{}") & set(one) for one in sentences)
+    changed = exclusions.CHANGES.get(operation.phrased_as, ())
+    for name, words_for_it in exclusions.QUALITIES.items():
+        assert any(word in one for word in words_for_it for one in sentences) is (name not in changed), name
 
 
 def test_words_of_wordnet_are_things_and_sentences(few_words_of_wordnet: None) -> None:

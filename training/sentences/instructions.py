@@ -15,6 +15,7 @@ import numpy as np
 from training.operations import NOTHING, OPERATIONS, OPPOSITES, Edit, Operation, drawn_edit
 from training.sentences import asides, slips, wordnet
 from training.sentences.chance import drawn
+from training.sentences.exclusions import excluding
 from training.sentences.indirect import indirect
 from training.sentences.short import is_short, paired, short
 
@@ -24,8 +25,8 @@ _FOLDER = Path(__file__).parent
 PHRASINGS: dict[str, list[str]] = {
     name: table["trained"] for name, table in tomllib.loads((_FOLDER / "phrasings.toml").read_text()).items()
 }
-_SHARE_UNKNOWN, _SHARE_PAIRED, _SHARE_INDIRECT = 0.16, 0.3, 0.08
-"""Shares of sentences that ask for what cannot be done, for two operations, and in a roundabout way."""
+_SHARE_UNKNOWN, _SHARE_PAIRED, _SHARE_INDIRECT, _SHARE_EXCLUDING = 0.16, 0.3, 0.08, 0.12
+"""Shares of sentences that ask for what cannot be done, for two operations, in a roundabout way, and say what is not wanted."""
 _SHARE_SHORT = 0.5
 """Share of two operations that are asked for in few words."""
 _SHARE_REPEATED = 0.15
@@ -199,6 +200,24 @@ def worded(rng: Generator, edit: Edit) -> str:
     return _finished(rng, sentence)
 
 
+def _excluding(rng: Generator, edit: Edit) -> str:
+    """A request for the edit's one operation that says what is not wanted as well."""
+    (asked,) = edit.operations
+    request = _requested(rng, asked, edit.strength)
+    if edit.strength == 1 and is_short(asked) and rng.random() < 0.4:
+        request = drawn(
+            rng,
+            (
+                short(rng, asked, "verb", _coloured(rng, asked)),
+                "make {it} " + short(rng, asked, "state", _coloured(rng, asked)),
+            ),
+        )
+    sentence = excluding(
+        rng, asked, request, lambda: _operation(rng), lambda other, form: short(rng, other, form, _coloured(rng, other))
+    )
+    return _finished(rng, sentence)
+
+
 def _finished(rng: Generator, sentence: str) -> str:
     """As somebody types it, with its reason, its picture and its manners."""
     sentence = _with_a_reason(rng, sentence).replace("{it}", _drawn_from(rng, "subjects"))
@@ -245,5 +264,8 @@ def instruction(rng: Generator) -> tuple[str, Edit]:
             lambda operation, form: short(rng, operation, form, _coloured(rng, operation)),
         )
         return _finished(rng, sentence), edit
+    if rng.random() < _SHARE_EXCLUDING:
+        edit = drawn_edit(rng, _operation(rng), lambda: _operation(rng), share_paired=0.0)
+        return _excluding(rng, edit), edit
     edit = drawn_edit(rng, _operation(rng), lambda: _operation(rng), share_paired=_SHARE_PAIRED)
     return worded(rng, edit), edit
