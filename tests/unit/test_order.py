@@ -1,7 +1,7 @@
 """A model is not taken off the device while an earlier claim needs it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import pytest
@@ -33,8 +33,8 @@ def _conveyor(device: Device, desk: Desk, models: str) -> Conveyor:
     """A desk whose generations want these models, one letter each."""
     phases, claim = Phases(desk), desk.claim
 
-    def claimed(*, has_ticket: bool = True) -> Lease | None:
-        lease = claim()
+    def claimed(*, has_ticket: bool = True, slow_tenants: Collection[str] = ()) -> Lease | None:
+        lease = claim(slow_tenants=slow_tenants)
         if lease is not None:
             lease.model = models[lease.number]
         return lease
