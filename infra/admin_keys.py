@@ -13,7 +13,7 @@ from storage.ledger import call
 
 BY = "darkroom-admin"
 DAY_S = 86_400
-LONGEST_OVERLAP_H = 720
+LONGEST_OVERLAP_H = access.LONGEST_OVERLAP_S // 3600
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from storage.contracts import errors
 from workers import attempts
 from workers.attempts import EXIT_GPU_FAULT
-from workers.belt import SLOW, Belt
+from workers.belt import SLOW, SLOW_AFTER_S, Belt
 from workers.claiming import Claiming
 from workers.finishing import Finishing, Stored
 from workers.leases import Keeper, Lease
@@ -34,7 +34,7 @@ IN_FLIGHT = 6
 DELIVERIES = 32
 """Results on their way to their callers' own buckets, off the belt: a slow bucket holds up other buckets at the worst."""
 
-PATIENCE_S, IDLE_PATIENCE_S = 1.0, 0.1
+PATIENCE_S, IDLE_PATIENCE_S = 1.0, SLOW_AFTER_S
 """How long a busy and an idle pipeline wait for an input before the next generation is claimed beside it."""
 
 

@@ -33,6 +33,10 @@ TOKEN = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_ID_LENGTH}}}_[0-9A-Za-z]{{{_SECRET_
 Priority = Literal["high", "normal", "low"]
 
 
+LONGEST_OVERLAP_S = 30 * 24 * 3600
+"""How long a key may go on beside the one that takes its place."""
+
+
 class Rights(Frozen):
     """What a key allows. Empty `models` and `gpu_types` are all that the service has."""
 

@@ -52,7 +52,7 @@ async def list_(
 class Rotation(Frozen):
     """How long the present key or secret goes on."""
 
-    overlap_s: Annotated[float, Field(ge=0, le=30 * DAY_S)] = DAY_S
+    overlap_s: Annotated[float, Field(ge=0, le=access.LONGEST_OVERLAP_S)] = DAY_S
 
 
 @router.post(
