@@ -1,6 +1,7 @@
 """`python -m bench.plans MODEL` prints the memory table of a published model for the catalog, counted from its architecture."""
 
 import argparse
+from typing import Any
 
 from bench import architectures
 from bench.plans import counting, models
@@ -13,6 +14,7 @@ def main() -> None:
     model = parser.parse_args().model
     transformer, vae = models.transformer(model), models.autoencoder(model)
     print(f"vae = {counting.weights_gb(vae):.3f}\ntoken_kb = {token_kb(model):.1f}")
+    print(f"reference_cache_kb = {reference_cache_kb(transformer):.1f} (for weights with caches_references)")
     encode, decode = picture_kb(model)
     print(f"encode_kb_per_pixel = {encode:.2f}\ndecode_kb_per_pixel = {decode:.2f}")
     encoders = list(models.text_encoders(model).values())
@@ -32,6 +34,12 @@ def token_kb(model: str) -> float:
     part = models.transformer(model)
     few, many = (counting.activations_gb(part, lambda n=n: models.step(model, part, n)) for n in (4096, 8192))  # type: ignore[misc]
     return (many - few) / 4096 * 1e6
+
+
+def reference_cache_kb(transformer: Any) -> float:
+    """KB in bf16 of a reference token's keys and values, of all blocks."""
+    blocks = transformer.config.num_layers + transformer.config.num_single_layers
+    return float(blocks * 2 * transformer.inner_dim * 2 / 1e3)
 
 
 def picture_kb(model: str, side: int = 512) -> tuple[float, float]:

@@ -72,6 +72,8 @@ class Model(Frozen):
             raise ValueError("weights.gguf and weights.format q8, q6, q5 or q4 go together")
         if self.weights.whole_text_encoder and self.pipeline != "flux2":
             raise ValueError("weights.whole_text_encoder is for the pipeline flux2")
+        if self.weights.caches_references and self.loaded_memory and not self.loaded_memory.reference_cache_kb:
+            raise ValueError("weights.caches_references needs memory.reference_cache_kb")
         return self
 
     @property
@@ -104,7 +106,10 @@ class Model(Frozen):
     @property
     def published(self) -> "Model":
         """The same with the published weights, where others stand in for them."""
-        weights = self.weights.model_copy(update={"memory": None})
+        weights = self.weights
+        if weights.memory is not None:
+            # A stand-in may be of a variant that keeps its references.
+            weights = weights.model_copy(update={"memory": None, "caches_references": False})
         return self.model_copy(
             update={"weights": weights, "frame": self.frame.model_copy(update={"render_pixels": None})}
         )

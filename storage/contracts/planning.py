@@ -66,7 +66,7 @@ def ladder(
         return
     workload = workload or heaviest(model)
     for choice in _choices(model, memory, gpu, encoding):
-        yield replace(choice, phases=_sums(memory, choice, workload))
+        yield replace(choice, phases=_sums(memory, choice, workload, caches_references=model.weights.caches_references))
 
 
 def _choices(model: Model, memory: Memory, gpu: GpuType, encoding: TextEncoding) -> Iterator[Plan]:
@@ -122,7 +122,7 @@ def _on_gpu(part: Part, plan: PartPlan) -> tuple[float, float, float]:
     return part.outside + sum(layers) - sum(streamed), slots, sum(streamed)
 
 
-def _sums(memory: Memory, plan: Plan, workload: Workload) -> Phases:
+def _sums(memory: Memory, plan: Plan, workload: Workload, *, caches_references: bool) -> Phases:
     encoder, encoder_slots, encoder_host = _on_gpu(memory.text_encoder, plan.text_encoder)
     activations = memory.text_encoder.activations
     if plan.encoding == "only":
@@ -134,7 +134,9 @@ def _sums(memory: Memory, plan: Plan, workload: Workload) -> Phases:
         encoder, encoder_slots, encoder_host, activations = memory.pooled, 0.0, 0.0, 0.0
     denoiser, denoiser_slots, denoiser_host = _on_gpu(memory.transformer, plan.transformer)
     resting = denoiser + denoiser_slots + encoder + memory.vae
-    tokens = memory.text_tokens + workload.pixels / 256 + workload.references * memory.reference_tokens
+    references = workload.references * memory.reference_tokens
+    computing = memory.token_kb * (memory.text_tokens + workload.pixels / 256 + references)
+    cached = memory.reference_cache_kb * references if caches_references else 0.0
     seen = memory.reference_tokens * 256 if workload.references else 0
     decoded = min(workload.pixels, TILE_PIXELS) if plan.tiled else workload.pixels
     decoding = memory.decode_kb_per_pixel + WORKSPACE_KB_PER_PIXEL
@@ -146,7 +148,7 @@ def _sums(memory: Memory, plan: Plan, workload: Workload) -> Phases:
         load=max(resting + quantising, whole if plan.transformer.format == "nf4" else 0.0),
         # The slots of a streamed text encoder are given back before the first step.
         encode=resting + encoder_slots + activations,
-        denoise=resting + max(memory.token_kb * tokens, memory.encode_kb_per_pixel * seen) / 1e6,
+        denoise=resting + max(computing + cached, memory.encode_kb_per_pixel * seen) / 1e6,
         # Tiles are put together in a picture that is decoded already.
         decode=resting + (decoding * decoded + (0.012 * workload.pixels if plan.tiled else 0)) / 1e6,
         host=HOST_GB + denoiser_host + encoder_host,

@@ -53,6 +53,8 @@ class Memory(Frozen):
     text_tokens: Annotated[int, Field(ge=0)] = 512
     reference_tokens: Annotated[int, Field(ge=0)] = 4150
     """Of a reference picture at the most: a megapixel, a token for 256 pixels."""
+    reference_cache_kb: Annotated[float, Field(ge=0)] = 0.0
+    """KB of keys and values of a reference token, which weights with `caches_references` keep from the first step to the last."""
     encode_kb_per_pixel: Annotated[float, Field(gt=0)] = 1.28
     decode_kb_per_pixel: Annotated[float, Field(gt=0)] = 1.54
 
@@ -79,6 +81,9 @@ class Weights(Frozen):
     """That file: below the weights directory, or `owner/repository/path` on the hub. All other parts are `source`'s."""
     whole_text_encoder: bool = False
     """Whether what no edit reads of the text encoder is loaded too: with it prompts can be written anew (FLUX.2 [dev])."""
+    caches_references: bool = False
+    """Whether the transformer reads references in the first step alone and keeps what it made of them: those of a
+    `Flux2KleinKVPipeline`."""
     memory: Memory | None = None
     """What these weights need where they stand in for the published ones, to which the model's own `memory` belongs."""
     note: str | None = None

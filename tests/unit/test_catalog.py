@@ -153,6 +153,9 @@ def test_an_aspect_ratio_becomes_the_nearest_preferred_size(
     assert (found.width, found.height) == size
 
 
+LAYER = {"count": 1, "gb": 0.1}
+MEMORY = {"vae": 0.1, "token_kb": 1, "transformer": {"layers": [LAYER]}, "text_encoder": {"layers": [LAYER]}}
+KEEPING = {"source": "x", "name": "x", "licence": "none", "caches_references": True}
 WHOLE = {"source": "x", "name": "x", "licence": "none", "whole_text_encoder": True}
 UPSAMPLED = {catalog.UPSAMPLING: {"type": "number", "description": "", "minimum": 0, "maximum": 2}}
 
@@ -188,6 +191,7 @@ def _tables(**model: Any) -> list[dict[str, Any]]:
             "models.m: Value error, parameters.caption_upsample_temperature and weights.whole_text_encoder go together",
         ),
         ({"weights": WHOLE, "parameters": UPSAMPLED}, "weights.whole_text_encoder is for the pipeline flux2"),
+        ({"weights": KEEPING, "memory": MEMORY}, "weights.caches_references needs memory.reference_cache_kb"),
     ],
 )
 def test_a_wrong_catalog_names_table_and_key(wrong: dict[str, Any], named: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.plans import __main__ as counted
 from infra import embedded
 from storage.contracts import errors, planning, plans
 from storage.contracts.weights import Weights
@@ -336,3 +337,34 @@ def test_the_embedded_catalog_serves_every_family_on_a_cpu() -> None:
             model.weights.name in small.BUILDERS
             or (embedded.SHIPPED / model.weights.name / "model_index.json").is_file()
         )
+
+
+def test_a_klein_that_keeps_its_references_keeps_what_the_plan_counts(
+    loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = loaded("small-klein-kv")
+    transformer, kept = pipeline.pipe.transformer, []
+    forward = transformer.forward
+
+    def watched(**arguments: Any) -> Any:
+        if arguments.get("kv_cache_mode") == "cached":
+            cache = arguments["kv_cache"]
+            layers = [*cache.double_block_caches, *cache.single_block_caches]
+            held = sum(tensor.nbytes for layer in layers for tensor in layer.get())
+            kept.append(held / cache.num_ref_tokens / transformer.dtype.itemsize)
+        return forward(**arguments)
+
+    monkeypatch.setattr(transformer, "forward", watched)
+    pipeline.edit(_job(), _ignore)
+    in_bf16 = 2e-3 * np.array(kept)
+    assert in_bf16.tolist() == pytest.approx([counted.reference_cache_kb(transformer)] * 2)
+
+
+@pytest.mark.parametrize(("said", "warned"), [(True, False), (False, True)])
+def test_a_klein_that_keeps_its_references_unsaid_is_told_of(
+    weights: Path, caplog: pytest.LogCaptureFixture, said: bool, warned: bool
+) -> None:
+    name = "small-klein-kv"
+    told = _weights(name).model_copy(update={"caches_references": said})
+    klein.load(told, weights / name, "cpu", plans.RESIDENT, lambda share: None)
+    assert ("its catalog entry lacks caches_references" in caplog.text) == warned

@@ -71,6 +71,19 @@ def test_the_catalogs_activations_are_counted_from_the_architectures(known: Cata
     assert (memory.encode_kb_per_pixel, memory.decode_kb_per_pixel) == pytest.approx(counts, rel=0.01)
 
 
+def test_references_that_are_kept_are_counted_where_the_weights_keep_them(known: Catalog) -> None:
+    plain, gpu = known.model("flux-2-klein-9b"), known.gpu_types["h200"]
+    assert plain.memory is not None
+    per_token = counted.reference_cache_kb(models.transformer("flux-2-klein-9b"))
+    assert plain.memory.reference_cache_kb == pytest.approx(per_token, rel=0.001)
+    keeping = plain.model_copy(update={"weights": plain.weights.model_copy(update={"caches_references": True})})
+    without, kept = (planning.planned(model, gpu) for model in (plain, keeping))
+    assert without is not None
+    assert kept is not None
+    assert kept.phases.denoise - without.phases.denoise == pytest.approx(524.3e-6 * 4 * 4150, rel=0.001)
+    assert dataclasses.replace(kept.phases, denoise=0) == dataclasses.replace(without.phases, denoise=0)
+
+
 def test_an_fp8_transformer_keeps_its_modulations_in_bf16(known: Catalog) -> None:
     """FLUX.1's are a quarter of its weights: it shrinks to 0.64, FLUX.2 to 0.51 of its bytes."""
     for model, share in (("flux-kontext-dev", 0.64), ("flux-2-dev", 0.513)):

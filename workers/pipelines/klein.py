@@ -1,5 +1,6 @@
 """FLUX.2 [klein]: distilled to a few steps. Its KV variant reads the references once and remembers what it saw."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from storage.contracts.weights import Weights
 from workers.pipelines import loading
 from workers.pipelines.base import Job, OnLoaded
 from workers.pipelines.flux2 import Flux2
+
+log = logging.getLogger(__name__)
 
 TEXT_LAYERS = (9, 18, 27)
 
@@ -32,4 +35,8 @@ def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_lo
     special = {"text_encoder": loading.without_unread_layers(max(layers))}
     kinds = (Flux2KleinPipeline, Flux2KleinKVPipeline)
     applied = loading.pipeline(weights, folder, kinds, gpu_type, plan, on_loaded, special)
+    if isinstance(applied.pipe, Flux2KleinKVPipeline) and not weights.caches_references:
+        log.warning(
+            "%s keeps keys and values of its references: its catalog entry lacks caches_references", weights.name
+        )
     return KleinPipeline(applied, plan, layers)
