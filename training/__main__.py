@@ -5,11 +5,13 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from training import autoencoder, carrying, editor, examination, pictures, teaching, words
 from training.checkpoints import Limits
+from training.sentences.held_out import SetName
 
 STAGES: dict[str, Callable[[Path, Limits], None]] = {
     "teacher": teaching.train,
@@ -28,7 +30,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="when to stop; what was reached is kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fall", action="store_true", help="let the learning rate fall towards the end of the minutes")
-    parser.add_argument("--second", action="store_true", help="examine by the second set of held-out sentences")
+    parser.add_argument(
+        "--set", choices=get_args(SetName), default="first", help="of held-out sentences, to examine by"
+    )
     parser.add_argument("--clip-alone", action="store_true", help="of the text encoders, let only CLIP learn")
     parser.add_argument("--anew", action="store_true", help="begin with random weights instead of the shipped ones")
     asked = parser.parse_args()
@@ -39,7 +43,7 @@ def main() -> None:
     if asked.stage == "carry":
         carrying.carry()
     elif asked.stage == "examination":
-        logging.info("%s", examination.examine(asked.folder, second=asked.second))
+        logging.info("%s", examination.examine(asked.folder, asked.set))
     elif asked.stage == "all":
         for name, share in SHARES.items():
             STAGES[name](asked.folder, Limits(minutes=asked.minutes * share, anew=asked.anew, fall=True))

@@ -21,7 +21,7 @@ from training.lessons import NATIVE
 from training.operations import OPERATIONS, Edit
 from training.pictures import Picture, as_array, as_image, grid, held_out
 from training.sentence_batches import Tokenizers
-from training.sentences.held_out import held_out_pairs, held_out_sentences, second_sentences
+from training.sentences.held_out import SetName, held_out_pairs, held_out_sentences
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +89,15 @@ def edited(pipe: Any, picture: Picture, sentence: str, seed: int) -> Picture:
     return as_array(output.images[0])
 
 
-def examine(folder: Path, *, second: bool = False) -> dict[str, Any]:
+def examine(folder: Path, which: SetName = "first") -> dict[str, Any]:
     """Write `kontext-mini`, `examination.json` and a grid of before, after and exact; returns the figures.
 
-    Every held-out sentence, with `second` of the second set, is tried on one photograph; those that ask for the unknown are right
+    Every held-out sentence of a set is tried on one photograph; those that ask for the unknown are right
     when nothing changes.
     """
     pipe = assemble(folder, folder / "kontext-mini").to(networks.device())
     pipe.set_progress_bar_config(disable=True)
-    photographs, sentences = held_out(*NATIVE), second_sentences() if second else held_out_sentences()
+    photographs, sentences = held_out(*NATIVE), held_out_sentences(which)
     right: dict[str, list[bool]] = defaultdict(list)
     quality: dict[str, list[float]] = defaultdict(list)
     rows: dict[str, Picture] = {}
@@ -109,7 +109,7 @@ def examine(folder: Path, *, second: bool = False) -> dict[str, Any]:
         rows.setdefault(table + (operation.colour or ""), np.concatenate([picture, seen, exact], axis=1))
         if not right[table][-1]:
             log.info("%s is not right: %s", table, sentence)
-    pairs, rows_of_pairs = _pairs(pipe, photographs)
+    pairs, rows_of_pairs = _pairs(pipe, photographs, which)
     grid([*rows.values(), *rows_of_pairs]).save(folder / "examination.png")
     tables = {operation.phrased_as: operation for operation in OPERATIONS}
     vouched = [name for name, operation in tables.items() if operation.vouched]
@@ -142,10 +142,10 @@ def examine(folder: Path, *, second: bool = False) -> dict[str, Any]:
     return found
 
 
-def _pairs(pipe: Any, photographs: Sequence[Picture]) -> tuple[list[bool], list[Picture]]:
+def _pairs(pipe: Any, photographs: Sequence[Picture], which: SetName) -> tuple[list[bool], list[Picture]]:
     """Whether each sentence that asks for two operations gave both, and before, after and exact side by side."""
     right, rows = [], []
-    for number, (sentence, edit) in enumerate(held_out_pairs()):
+    for number, (sentence, edit) in enumerate(held_out_pairs(which)):
         picture = photographs[number % len(photographs)]
         seen, exact = edited(pipe, picture, sentence, number), edit.exact(picture)
         right.append(nearest(seen, picture, edit) is edit)

@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ from training.checkpoints import Course, Limits, begun_anew
 from training.conditioning import conditioning, rows
 from training.consensus import Consensus
 from training.lessons import told
-from training.operations import EVERYTHING, OPERATIONS, Edit, Operation
+from training.operations import EVERYTHING, OPERATIONS, Edit, Operation, go_together
 from training.sentence_batches import batched
-from training.sentences import exclusions, instructions, wordnet
+from training.sentences import exclusions, grammar, instructions, pairs, wordnet
 from training.sentences.altered import altered
-from training.sentences.held_out import HELD_OUT, held_out_sentences, second_sentences
+from training.sentences.held_out import HELD_OUT, SetName, held_out_pairs, held_out_sentences
 
 
 def test_the_computed_encoder_is_the_linear_map() -> None:
@@ -76,18 +77,21 @@ def _can_become(parts: list[str], sentence: str) -> bool:
 
 
 CHOICES = {
-    "it": instructions.listed("subjects"),
-    "much": ["", *(f"{word} " for word in (*instructions.listed("weak"), *instructions.listed("strong")))],
-    "colour": [word for words in instructions.listed("colours").values() for word in words],
+    "it": grammar.listed("subjects"),
+    "much": ["", *(f"{word} " for word in (*grammar.listed("weak"), *grammar.listed("strong")))],
+    "colour": [word for words in grammar.listed("colours").values() for word in words],
 }
 
 
 def test_no_held_out_sentence_can_come_of_the_phrasings() -> None:
     assert set(HELD_OUT) == set(instructions.PHRASINGS)
     assert min(map(len, HELD_OUT.values())) >= 4
-    both = (*held_out_sentences(), *second_sentences())
-    held_out = [sentence.lower().rstrip(".!?") for _, sentence, _ in both]
-    phrasings = [_parts(one) for one in itertools.chain.from_iterable(instructions.PHRASINGS.values())]
+    sets: tuple[SetName, ...] = get_args(SetName)
+    sentences = [sentence for which in sets for _, sentence, _ in held_out_sentences(which)]
+    sentences += [sentence for which in sets for sentence, _ in held_out_pairs(which)]
+    held_out = [sentence.lower().rstrip(".!?") for sentence in sentences]
+    trained = itertools.chain(*instructions.PHRASINGS.values(), *pairs.PAIRS.values())
+    phrasings = [_parts(one) for one in trained]
     assert [one for one in held_out if any(_can_become(parts, one) for parts in phrasings)] == []
 
 
@@ -96,6 +100,22 @@ def test_a_phrasing_has_only_places_that_are_filled_in() -> None:
         allowed = {"it"} if name == instructions.UNKNOWN else {"it", "much", "colour"}
         for phrasing in phrasings:
             assert set(re.findall(r"{(.*?)}", phrasing)) <= allowed, phrasing
+
+
+TOGETHER = {
+    frozenset((first.phrased_as, second.phrased_as)): Edit((first, second))
+    for first, second in itertools.combinations(OPERATIONS, 2)
+    if go_together(first, second) and not (first.colour and second.colour)
+}
+"""An edit of each two tables that make sense in one instruction."""
+
+
+def test_sentences_are_written_for_every_two_operations_that_go_together() -> None:
+    assert set(pairs.PAIRS) == set(TOGETHER)
+    for tables, sentences in pairs.PAIRS.items():
+        coloured = {"colour"} if tables & {"tint", "border"} else set()
+        for sentence in sentences:
+            assert set(re.findall(r"{(.*?)}", sentence)) == coloured, sentence
 
 
 @pytest.fixture
@@ -124,6 +144,18 @@ def test_a_sentence_is_complete_and_depends_on_its_seed_alone(operation: Operati
         first, second = (instructions.worded(np.random.default_rng(seed), edit) for _ in range(2))
         assert first == second
         assert not set("{}") & set(first)
+
+
+@pytest.mark.usefixtures("few_words_of_wordnet")
+def test_two_operations_are_asked_for_as_somebody_wrote_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instructions, "finished", lambda rng, sentence: sentence)
+    for tables, edit in TOGETHER.items():
+        colour = next((one.colour for one in edit.operations if one.colour), None)
+        names = grammar.listed("colours")[colour] if colour else [""]
+        written = {one.replace("{colour}", name) for one in pairs.PAIRS[tables] for name in names}
+        asked = {instructions.worded(np.random.default_rng(seed), edit) for seed in range(60)}
+        assert asked & written, tables
+        assert asked - written, tables
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -155,7 +187,7 @@ def test_words_of_wordnet_are_things_and_sentences(few_words_of_wordnet: None) -
 
 def test_what_is_said_of_things_has_only_places_that_are_filled_in() -> None:
     for name in ("reasons_before", "reasons_after", "mistakable"):
-        for said in instructions.listed(name):
+        for said in grammar.listed(name):
             assert set(re.findall(r"{(.*?)}", said)) <= {"a", "b", "c", "it"}, said
 
 

@@ -1,41 +1,45 @@
-"""Sentences that were written apart from those trained on, and are only examined."""
+"""Sentences that were written apart from those trained on, and are only examined: three sets, each of other people's."""
 
 import tomllib
 from pathlib import Path
+from typing import Any, Literal
 
 from training.operations import NOTHING, OPERATIONS, Edit, Operation
 
+SetName = Literal["first", "second", "third"]
+
 _FOLDER = Path(__file__).parent
-HELD_OUT: dict[str, list[str]] = {
-    name: table["held_out"] for name, table in tomllib.loads((_FOLDER / "held_out.toml").read_text()).items()
-}
-_PAIRS = tomllib.loads((_FOLDER / "held_out_pairs.toml").read_text())["pairs"]
 
 
-def held_out_sentences() -> list[tuple[str, str, Operation]]:
-    """Every sentence: its table, itself with one of the colours, and the operation it means."""
+def _table(name: str) -> dict[str, Any]:
+    return tomllib.loads((_FOLDER / f"{name}.toml").read_text())
+
+
+HELD_OUT: dict[str, list[str]] = {name: table["held_out"] for name, table in _table("held_out").items()}
+"""The first set, whose tables are those of the phrasings; those of the others name the colour, too."""
+_PAIRS: dict[SetName, str] = {"first": "held_out_pairs", "second": "held_out_pairs", "third": "held_out_third_pairs"}
+_BY_NAME = {operation.name: operation for operation in OPERATIONS}
+_BY_TABLE = _BY_NAME | {f"{one.colour} {one.phrased_as}": one for one in OPERATIONS if one.colour}
+
+
+def held_out_sentences(which: SetName = "first") -> list[tuple[str, str, Operation]]:
+    """Every sentence of a set: its table of phrasings, itself with a colour, and the operation it means."""
     found: list[tuple[str, str, Operation]] = []
-    for name, sentences in HELD_OUT.items():
-        operations = [operation for operation in OPERATIONS if operation.phrased_as == name] or [NOTHING]
-        for place, sentence in enumerate(sentences):
-            operation = operations[place % len(operations)]
-            found.append((name, sentence.replace("{colour}", operation.colour or ""), operation))
-    return found
-
-
-def second_sentences() -> list[tuple[str, str, Operation]]:
-    """The same of the second set, whose tables name the colour."""
-    operations = {operation.name: operation for operation in OPERATIONS}
-    operations |= {f"{one.colour} {one.phrased_as}": one for one in OPERATIONS if one.colour}
-    found: list[tuple[str, str, Operation]] = []
-    for name, table in tomllib.loads((_FOLDER / "held_out_second.toml").read_text()).items():
-        operation = operations.get(name, NOTHING)
-        told = operation.phrased_as if name in operations else "unknown"
+    if which == "first":
+        for name, sentences in HELD_OUT.items():
+            operations = [operation for operation in OPERATIONS if operation.phrased_as == name] or [NOTHING]
+            for place, sentence in enumerate(sentences):
+                operation = operations[place % len(operations)]
+                found.append((name, sentence.replace("{colour}", operation.colour or ""), operation))
+        return found
+    for name, table in _table(f"held_out_{which}").items():
+        operation = _BY_TABLE.get(name, NOTHING)
+        told = operation.phrased_as if name in _BY_TABLE else "unknown"
         found += [(told, sentence, operation) for sentence in table["held_out"]]
     return found
 
 
-def held_out_pairs() -> list[tuple[str, Edit]]:
-    """Every sentence that asks for two operations, and what it means."""
-    by_name = {operation.name: operation for operation in OPERATIONS}
-    return [(pair["sentence"], Edit(tuple(by_name[name] for name in pair["operations"]))) for pair in _PAIRS]
+def held_out_pairs(which: SetName = "first") -> list[tuple[str, Edit]]:
+    """Every sentence that asks for two operations, and what it means. The second set has those of the first."""
+    pairs = _table(_PAIRS[which])["pairs"]
+    return [(pair["sentence"], Edit(tuple(_BY_NAME[name] for name in pair["operations"]))) for pair in pairs]
