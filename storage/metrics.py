@@ -89,11 +89,18 @@ def _expiry(file: Path) -> float:
 
 @contextlib.contextmanager
 def served(registered: CollectorRegistry, settings: StoreSettings) -> Iterator[None]:
-    """While the block runs, on the port that is set; nowhere where none is. Raises `OSError` for a port that is taken."""
+    """While the block runs, on the port that is set; nowhere where none is.
+
+    Raises `ValueError` naming the variable for a port that is taken.
+    """
     if settings.metrics_port is None:
         yield
         return
-    server, thread = start_http_server(settings.metrics_port, settings.metrics_host, registered)
+    try:
+        server, thread = start_http_server(settings.metrics_port, settings.metrics_host, registered)
+    except OSError as exc:
+        where = f"{settings.metrics_host}:{settings.metrics_port}"
+        raise ValueError(f"DARKROOM_METRICS_PORT: {where} cannot be listened on: {exc.strerror}") from exc
     log.info("metrics on http://%s:%d/metrics", settings.metrics_host, server.server_port)
     try:
         yield

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from prometheus_client import CollectorRegistry
 
 from infra import certificates, dashboard, reference
 from storage import metrics
+from storage.settings import StoreSettings
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra" / "observability"
@@ -83,6 +86,15 @@ def test_the_end_of_a_certificate_is_that_of_the_first_in_its_chain_to_end(tmp_p
     )
     file.write_bytes(b"no certificate")
     assert ends()["signing"] == 0
+
+
+def test_a_taken_port_of_the_metrics_is_told_by_its_variable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        settings = StoreSettings(metrics_port=port, metrics_host="127.0.0.1")
+        told = f"DARKROOM_METRICS_PORT: 127.0.0.1:{port} cannot be listened on: Address already in use"
+        with pytest.raises(ValueError, match=re.escape(told)), metrics.served(CollectorRegistry(), settings):
+            pass
 
 
 @pytest.mark.parametrize(
