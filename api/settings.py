@@ -77,7 +77,8 @@ class ApiSettings(StoreSettings):
     """Open event streams of all tenants together in this process."""
 
     unfiltered_tenants: tuple[str, ...] = ()
-    """Tenants that may switch filters off for a request (`disable_safety_checker`), as JSON."""
+    """Tenants whose keys in the settings may switch filters off for a request (`disable_safety_checker`), as JSON. Keys made
+    at run time have `unfiltered` for it."""
 
     budgets: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """What tenants may spend in a month, as JSON, tenant to USD; a request that could go beyond is refused. Others have none."""

@@ -46,8 +46,8 @@ _OTHERS = {
     "DARKROOM_CONFIG": ("./config", "Compose: the folder that containers see as `/config`"),
     "DARKROOM_REFERENCE_PAGES": ("", "`make test`: pages of client samples that are run"),
     "DARKROOM_URL": ("http://127.0.0.1:8000", "The command line: the service's address"),
-    "DARKROOM_PROFILE": ("", "The command line: which of the profiles that `darkroom login` kept"),
-    "DARKROOM_CONFIG_FILE": ("", "The command line: where it keeps them"),
+    "DARKROOM_PROFILE": ("", "The command line: which of the configuration file's profiles"),
+    "DARKROOM_CONFIG_FILE": ("", "The command line: where that file is"),
 }
 """Variables that no process of a service reads: the default, and what each is for."""
 

@@ -46,7 +46,7 @@ def main() -> None:
             if stack.url != stack_options.url({}, stack_options.DEFAULT_PORT):
                 told["DARKROOM_URL"] = stack.url
             if told:
-                print("For clients: export", *(f"{name}={value}" for name, value in told.items()))
+                print("For clients:\n  export", *(f"{name}={value}" for name, value in told.items()))
             print("Stop with Ctrl-C.", flush=True)
             stack.watch(stopping)
             print("Stopping when running edits are finished. Ctrl-C again puts them back into the queue.", flush=True)
