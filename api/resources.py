@@ -120,7 +120,7 @@ async def open_resources(settings: ApiSettings, metrics: ApiMetrics) -> AsyncIte
         keys = Keys(
             settings.tenants_by_key(),
             ledger,
-            naming=signatures.key("key names"),
+            naming=signatures.key("key names") if signatures.is_shared else None,
             unfiltered=settings.unfiltered_tenants,
         )
         budgets = Budgets(settings.budgets, known)

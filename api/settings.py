@@ -33,7 +33,8 @@ class ApiSettings(StoreSettings):
 
     secret: Annotated[SecretStr | None, Field(min_length=SHORTEST_KEY)] = None
     """What webhooks and download links of this service are signed with, the same for all its API processes. By default it is
-    derived from `S3_SECRET_ACCESS_KEY`."""
+    derived from `S3_SECRET_ACCESS_KEY`. When it changes, links and webhook secrets of before end, and batches of keys in the
+    settings."""
 
     public_url: WebAddress | None = None
     """How clients reach this service, without a slash at the end; by default as each request came."""

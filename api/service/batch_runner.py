@@ -83,13 +83,19 @@ class BatchRunner:
             else:
                 await self._finish(batch, hold)
             return
-        lines, caller = await self._lines(batch), await self._caller(batch)
-        if (lines is None or caller is None) and batch.phase is not batches.Phase.CANCELLING:
-            await self._stop(batch, "its lines are gone" if lines is None else "its key is no longer valid")
+        lines = await self._lines(batch)
+        if lines is None and batch.phase is not batches.Phase.CANCELLING:
+            await self._stop(batch, "its lines are gone")
         lines = lines or []
         now: batches.Batch | None = batch
         while now is not None and now.phase is batch.phase:
             cursor = now.cursor
+            # Asked each time: a key may end, or lose a right, while its lines are worked on.
+            caller = await self._caller(batch)
+            if caller is None and batch.phase is not batches.Phase.CANCELLING:
+                await self._stop(batch, "its key is no longer valid")
+                now = await hold.step(cursor=cursor)
+                continue
             part = lines[cursor : cursor + SLICE]
             if not part:
                 if batch.phase is not batches.Phase.RETRYING and lines:

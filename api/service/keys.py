@@ -19,6 +19,12 @@ SETTINGS_SCOPES: tuple[access.Scope, ...] = ("submit", "read", "models")
 UNKNOWN = "A valid API key is required: Authorization: Bearer <key>"
 
 
+def _name(key: str, tenant: str, naming: bytes | None) -> str:
+    """16 hexadecimal digits."""
+    digest = hmac.digest(naming, key.encode(), "sha256") if naming else hashlib.sha256(tenant.encode()).digest()
+    return digest.hex()[:16]
+
+
 class Keys:
     """The known API keys: those of the settings, and those made at run time, which are in the ledger.
 
@@ -30,17 +36,18 @@ class Keys:
         tenants_by_key: Mapping[str, str],
         ledger: call.AsyncLedger,
         *,
-        naming: bytes,
+        naming: bytes | None,
         unfiltered: Collection[str] = (),
     ) -> None:
         """`unfiltered` are the tenants whose keys in the settings may switch filters off.
 
-        With `naming`, the same in all API processes, those keys have names that tell nothing of them.
+        With `naming`, the same in all API processes and after a restart, those keys have names that tell nothing of them. None:
+        a tenant's all have the same name, so that a batch goes on after a restart.
         """
         self._ledger = ledger
         self._unfiltered = unfiltered
         self._callers = {
-            access.digest(key): self._of_settings(tenant, hmac.digest(naming, key.encode(), hashlib.sha256).hex())
+            access.digest(key): self._of_settings(tenant, _name(key, tenant, naming))
             for key, tenant in tenants_by_key.items()
         }
         self._named = {caller.name: caller for caller in self._callers.values()}
@@ -87,7 +94,7 @@ class Keys:
 
     def _of_settings(self, tenant: str, name: str) -> access.Caller:
         rights = access.Rights(scopes=SETTINGS_SCOPES, unfiltered=tenant in self._unfiltered)
-        return access.Caller(tenant=tenant, name=f"settings:{name[:16]}", rights=rights)
+        return access.Caller(tenant=tenant, name=f"settings:{name}", rights=rights)
 
     async def _find(self, id_: str, digest: str | None = None) -> access.ApiKey | None:
         """A key that has not expired, and is used: with `digest`, if that is its own."""

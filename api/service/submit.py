@@ -214,7 +214,12 @@ class Submitter:
         await self._pacing.generations(caller, 1)
         budget = self._budgets.of(caller.tenant, caller.rights)
         again = records.retry(id_, caller.tenant, self._limits, budget=budget)
-        self._send_ticket((await self._ledger.run(again)).queue)
+        try:
+            queued = await self._archive.change(again, id_, caller.tenant)
+        except errors.DarkroomError:
+            await self._pacing.give_back(caller, 1)
+            raise
+        self._send_ticket(queued.queue)
 
     async def _fingerprint(self, submission: submissions.Submission) -> str | None:
         if submission.idempotency_key is None:

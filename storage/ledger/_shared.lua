@@ -81,8 +81,14 @@ local function batch_woken(id)
   if held <= now_ms() then redis.call('ZADD', KEY.batch_turns, integer(now_ms()), id) end
 end
 
--- It counts among its tenant's unfinished ones.
+-- Prefix of a batch's objects.
+local function batch_folder(tenant, id)
+  return 'batches/' .. tenant .. '/' .. id .. '/'
+end
+
+-- It counts among its tenant's unfinished ones, and its objects are kept.
 local function batch_opened(tenant, id)
+  redis.call('ZADD', KEY.expiring, integer(now_ms() + LIFE.waiting * 1000), batch_folder(tenant, id))
   redis.call('SADD', KEY.open_batches .. tenant, id)
   redis.call('EXPIRE', KEY.open_batches .. tenant, LIFE.history)
 end
@@ -145,6 +151,12 @@ local function webhook_gone(tenant, member)
   if redis.call('ZREM', KEY.webhooks .. tenant, member) == 1 then webhook_turn(tenant) end
 end
 
+-- Whether a generation is not over. One that was erased is.
+local function is_unfinished(id)
+  local key = KEY.generation .. id
+  return redis.call('EXISTS', key) == 1 and redis.call('HEXISTS', key, 'completed_ms') == 0
+end
+
 -- Of several generations of one request the first one's webhook speaks for all: it starts with the first, ends with the last.
 local function webhook_due(record, moment)
   local speaker = record.siblings and string.match(record.siblings, '%S+') or record.id
@@ -154,9 +166,7 @@ local function webhook_due(record, moment)
   if not moments or not string.find(moments, moment, 1, true) then return end
   if moment == 'start' and speaker ~= record.id then return end
   for sibling in string.gmatch(moment == 'completed' and record.siblings or '', '%S+') do
-    -- One that was erased is over, too.
-    local key = KEY.generation .. sibling
-    if redis.call('EXISTS', key) == 1 and redis.call('HEXISTS', key, 'completed_ms') == 0 then return end
+    if is_unfinished(sibling) then return end
   end
   -- One that lost its worker starts again; that is told once.
   if moment == 'start' and redis.call('HEXISTS', KEY.generation .. speaker, 'told_start') == 1 then return end

@@ -290,6 +290,24 @@ def test_a_key_that_is_revoked_ends_what_was_submitted_with_it(office: Office) -
     assert (found.phase, found.is_cancelled, found.cancelled) == (batches.Phase.OVER, True, 3)
 
 
+def test_a_key_that_is_revoked_while_its_lines_are_submitted_submits_no_more(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_runner, "SLICE", 1)
+    id_ = office.create(5)
+    submit = office.submitter.submit
+
+    async def until_revoked(*arguments: Any, **named: Any) -> None:
+        await submit(*arguments, **named)
+        office.keys.is_valid = len(office.submitter.submitted) < 2
+
+    monkeypatch.setattr(office.submitter, "submit", until_revoked)
+    office.work()
+    assert len(office.submitter.submitted) == 2
+    found = office.to_the_end(id_)
+    assert (found.is_cancelled, found.submitted, found.cancelled) == (True, 2, 5)
+
+
 def test_a_fault_of_ours_with_one_line_fails_that_line_alone(office: Office) -> None:
     id_ = office.create(3)
     office.submitter.faults = [KeyError("field")]
@@ -474,6 +492,30 @@ async def _work_once(office: Office) -> None:
     held = office.desk.run(ledger_batches.take(hold_s=60))
     assert held is not None
     await office.runner._work(held)
+
+
+@pytest.mark.parametrize("what", ["the batch", "one of it"])
+def test_a_batch_that_is_retried_keeps_its_lines_as_long_as_it_may_wait(office: Office, what: str) -> None:
+    id_ = office.create(1)
+    office.work()
+    office.finish(1, "fail")
+    folder = office.to_the_end(id_).folder
+
+    def days_left() -> float:
+        due = office.desk.connection.zscore(keys.EXPIRING, folder)
+        return (float(due or 0) - office.desk.now_ms()) / 86_400_000  # type: ignore[arg-type]
+
+    ended = days_left()
+    assert ended == pytest.approx(keys.LIFETIMES_S["record"] / 86_400, abs=0.1)
+    if what == "the batch":
+        assert asyncio.run(office.batches.change(id_, "alice", "retry"))
+    else:
+        office.desk.run(records.retry(batches.generation_id(id_, "0"), "alice", limits()))
+    waiting = keys.LIFETIMES_S["waiting"] / 86_400
+    assert waiting > ended + 1
+    assert days_left() == pytest.approx(waiting, abs=0.1)
+    office.to_the_end(id_)
+    assert days_left() == pytest.approx(ended, abs=0.1)
 
 
 def test_a_batchs_folder_is_kept_for_as_long_as_its_pictures_take(

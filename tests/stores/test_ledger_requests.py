@@ -95,6 +95,20 @@ def test_what_is_retried_is_not_told_of_as_over(desk: Desk) -> None:
     assert due(desk) == []
 
 
+def test_a_request_is_told_of_once_more_only_when_all_of_it_is_over(desk: Desk) -> None:
+    accepted(desk, webhook=WEBHOOK.model_copy(update={"moments": ("completed",)}), ids=("one", "two"))
+    desk.finish(desk.claim())
+    for id_ in ("one", "two"):
+        with pytest.raises(errors.InvalidInputError, match="not over yet"):
+            desk.run(webhooks.redeliver(id_, "alice"))
+    assert due(desk) == []
+    desk.finish(desk.claim())
+    (told,) = desk.run(webhooks.due(held_ms=60_000))
+    desk.run(webhooks.called(told, again_ms=None, outcome="answered 200", took_ms=5))
+    desk.run(webhooks.redeliver("two", "alice"))
+    assert due(desk) == [("one", "completed", 0)]
+
+
 def test_one_tenants_webhooks_leave_room_for_anothers(desk: Desk) -> None:
     webhook = WEBHOOK.model_copy(update={"moments": ("completed",)})
     for tenant, count in (("alice", 40), ("bob", 1)):

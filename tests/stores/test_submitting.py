@@ -207,3 +207,34 @@ def test_generations_that_were_not_accepted_or_accepted_before_are_given_back_to
     with pytest.raises(errors.TooManyRequestsError) as refused:
         desk.run(ledger_access.pace("k", 10, 1))
     assert 18 < refused.value.retry_after <= 24, "what it may at once, one, is due when all four are paid for"
+
+
+def test_what_is_archived_while_its_retry_is_counted_is_brought_back(
+    desk: Desk, objects: Objects, submitting: Submitting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(submitting().submit(_line(), CALLER, ids=IDS))
+    desk.fail(desk.claim(), errors.InternalError("broken"), rest_s=None)
+    submitter = submitting()
+
+    async def counted(caller: access.Caller, count: int) -> None:
+        monkeypatch.undo()
+        moved(desk, objects)
+        assert not is_here(desk, IDS[0])
+
+    monkeypatch.setattr(submitter._pacing, "generations", counted)
+    asyncio.run(submitter.retry(IDS[0], CALLER))
+    assert desk.claim().id == IDS[0]
+
+
+def test_a_retry_that_is_refused_does_not_count(desk: Desk, submitting: Submitting) -> None:
+    submitter, counts = submitting(), []
+
+    async def counted(caller: access.Caller, count: int) -> None:
+        counts.append(count)
+
+    submitter._pacing.generations = counted  # type: ignore[assignment]
+    asyncio.run(submitter.submit(_line(), CALLER, ids=IDS))
+    counts.clear()
+    with pytest.raises(errors.InvalidInputError):
+        asyncio.run(submitter.retry(IDS[0], CALLER))
+    assert counts == [1, -1], "it did not fail"

@@ -105,3 +105,23 @@ def test_a_key_of_the_settings_may_start_models_and_make_no_keys() -> None:
     caller.check("models")
     with pytest.raises(errors.ForbiddenError, match="lacks the scope admin"):
         caller.check("admin")
+
+
+def test_a_key_of_the_settings_is_known_by_its_name_after_a_restart() -> None:
+    def restarted(*secrets: str, naming: bytes | None) -> keys.Keys:
+        return keys.Keys(dict.fromkeys(secrets, "alice") | {"b" * 16: "bob"}, Ledger(None), naming=naming)
+
+    def is_known(known: keys.Keys, name: str, tenant: str) -> bool:
+        try:
+            return asyncio.run(known.named(name, tenant)).tenant == tenant
+        except errors.UnauthenticatedError:
+            return False
+
+    for naming in (b"n", None):
+        name = _caller(restarted("k" * 16, naming=naming), "k" * 16).name
+        assert is_known(restarted("k" * 16, naming=naming), name, "alice")
+        assert not is_known(restarted(naming=naming), name, "alice")
+        assert not is_known(restarted("k" * 16, naming=naming), name, "bob")
+    assert not is_known(
+        restarted("other" * 4, naming=b"n"), _caller(restarted("k" * 16, naming=b"n"), "k" * 16).name, "alice"
+    )

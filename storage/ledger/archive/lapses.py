@@ -10,6 +10,9 @@ from storage.ledger.call import Call
 LISTS = "expiry/"
 """Prefix of the objects that tell what is to be deleted when."""
 
+TOGETHER_MS = 3_600_000
+"""What is to be deleted within so long is looked at once. Parked generations are moved with others that ended a week later."""
+
 
 class Lapse(Frozen):
     """What a list tells of a generation: objects below these `prefixes` are to be deleted at `due_ms`.
@@ -31,10 +34,11 @@ class Lapse(Frozen):
 def next_due_ms(lapses: Sequence[Lapse]) -> int:
     """When a list is to be looked at.
 
-    What was agreed goes on time; of the rest, which ended within minutes of each other, the last is waited for.
+    What was agreed goes on time; of the rest, those of an hour go together. Who looks then has the list tell of what is left.
     """
-    agreed = [one.due_ms for one in lapses if one.erase]
-    return min(agreed) if agreed else max(one.due_ms for one in lapses)
+    first = min(one.due_ms for one in lapses)
+    together = max(one.due_ms for one in lapses if one.due_ms <= first + TOGETHER_MS)
+    return min([together, *(one.due_ms for one in lapses if one.erase)])
 
 
 def lapses_of(body: bytes) -> list[Lapse]:

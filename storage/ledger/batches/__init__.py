@@ -43,7 +43,6 @@ def create(
         "name": name,
         "total": total,
         "refused": refused,
-        "folder": batches.folder_of(tenant, id_),
         "max_open": MAX_OPEN,
         "webhook": webhook.model_dump_json(exclude_defaults=True) if webhook else None,
         "idempotency": idempotency_key,
@@ -88,7 +87,7 @@ def finish(taken: Held) -> Call[bool]:
     """A batch is over, and its manifest tells so; False: something of it was retried meanwhile."""
     one = taken.batch
     counts = f"{one.succeeded}:{one.failed}:{one.cancelled}"
-    return Call(script="batch_finish", arguments=(one.id, taken.until, counts, one.folder), decode=bool)
+    return Call(script="batch_finish", arguments=(one.id, taken.until, counts), decode=bool)
 
 
 def change(id_: str, tenant: str, what: Literal["cancel", "retry"]) -> Call[bool]:
@@ -124,7 +123,7 @@ def list_(tenant: str, *, limit: int) -> Call[tuple[batches.Batch, ...]]:
 
 def forget(batch: batches.Batch) -> Call[int]:
     """Forget a batch; its generations stay."""
-    return Call(script="batch_forget", arguments=(batch.id, batch.tenant, batch.folder), decode=int)
+    return Call(script="batch_forget", arguments=(batch.id, batch.tenant), decode=int)
 
 
 def _held(reply: list[Any] | None) -> Held | None:

@@ -1,6 +1,6 @@
 #!lua
 -- Accepts a batch. Safe to repeat.
--- ARGV: 1 JSON {id, tenant, caller, name, total, refused, folder, webhook?, idempotency?, fingerprint?, max_open}
+-- ARGV: 1 JSON {id, tenant, caller, name, total, refused, webhook?, idempotency?, fingerprint?, max_open}
 -- A full store refuses it, as it does generations.
 -- Returns {'created' | 'replayed', id} | {'conflict'} | {'full', unfinished batches}
 local KEPT, GONE = 10000, 8
@@ -47,7 +47,6 @@ redis.call('EXPIRE', key, LIFE.waiting)
 redis.call('ZADD', KEY.batches .. asked.tenant, integer(at), asked.id)
 redis.call('EXPIRE', KEY.batches .. asked.tenant, LIFE.history)
 redis.call('ZADD', KEY.batch_turns, integer(at), asked.id)
-redis.call('ZADD', KEY.expiring, integer(at + LIFE.waiting * 1000), asked.folder)
 if idempotency then
   redis.call('SET', idempotency, cjson.encode({ fingerprint = asked.fingerprint, ids = { asked.id } }), 'EX', LIFE.idempotency)
 end

@@ -1,5 +1,5 @@
 -- A batch is over, its manifest written: told once, unless something was retried meanwhile.
--- ARGV: 1 id, 2 until when it is held, 3 its counts as they were told: succeeded:failed:cancelled, 4 prefix of its objects
+-- ARGV: 1 id, 2 until when it is held, 3 its counts as they were told: succeeded:failed:cancelled
 -- Returns 1 | 0
 local key, at = KEY.batch .. ARGV[1], now_ms()
 local batch = named(redis.call('HGETALL', key))
@@ -26,7 +26,7 @@ if batch.phase ~= 'running' or table.concat(counts, ':') ~= ARGV[3] or not batch
 end
 redis.call('HSET', key, 'phase', 'over', 'completed_ms', integer(at), 'tries_batch', 0)
 redis.call('EXPIRE', key, LIFE.record)
-redis.call('ZADD', KEY.expiring, integer(at + LIFE.record * 1000), ARGV[4])
+redis.call('ZADD', KEY.expiring, integer(at + LIFE.record * 1000), batch_folder(batch.tenant, ARGV[1]))
 redis.call('ZREM', KEY.batch_turns, ARGV[1])
 local told = { 'total', batch.total, 'refused', batch.refused }
 for i, name in ipairs({ 'succeeded', 'failed', 'cancelled' }) do

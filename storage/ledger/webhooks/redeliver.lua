@@ -8,6 +8,9 @@ local speaker = record.siblings and string.match(record.siblings, '%S+') or reco
 local key = KEY.generation .. speaker
 local moments, completed = unpack(redis.call('HMGET', key, 'webhook_moments', 'completed_ms'))
 if not moments or not completed or not string.find(moments, 'completed', 1, true) then return 'none' end
+for sibling in string.gmatch(record.siblings or '', '%S+') do
+  if is_unfinished(sibling) then return 'none' end
+end
 redis.call('HSET', key, 'tries_completed', 0)
 webhook_at(record.tenant, speaker .. '/completed', now_ms())
 return 'due'
