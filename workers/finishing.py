@@ -132,7 +132,8 @@ class Finishing:
         """Deliver, if that is asked for, and publish. False: the claim was lost. Raises `errors.DarkroomError`."""
         claim, result = stored.lease.claim, stored.result
         target = self._claimant.target(claim.edit.model)
-        if claim.edit.deliver is not None:
+        # What is known to be lost is not put into a caller's bucket: another worker's picture may lie there.
+        if claim.edit.deliver is not None and stored.lease.is_wanted:
             delivered = self._deliver(claim.tenant, claim.edit.deliver.put_url, stored.body, result.content_type)
             result = result.model_copy(update={"delivered": delivered})
         finish = claims.finish(claim, result, target, stored.sample)

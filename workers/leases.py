@@ -104,6 +104,11 @@ class Lease:
         if self._stopped.is_set():
             raise errors.CancelledError("The generation was cancelled or given to another worker")
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the work is, as far as is known here."""
+        return not self._stopped.is_set()
+
     def stop(self) -> None:
         """The work is no longer wanted."""
         self._stopped.set()

@@ -11,7 +11,7 @@ from api.service.archive import Archive
 from api.service.read import Reader, ResultView
 from api.service.watch import Hub
 from storage import connections
-from storage.contracts import errors, events
+from storage.contracts import errors, events, generations
 
 LOOK_AGAIN_S = 10.0
 """Events wake a waiter; should one be missed, the record is looked at again after this long."""
@@ -63,7 +63,10 @@ class Waiter:
         views = [await self.until_over(id_, tenant, deadline=deadline) for id_ in ids]
         if not all(view.is_over for view in views):
             await self.cancel(ids, tenant)
-            raise errors.TimedOutError(f"The edit took longer than {self._limit_s:g} seconds and was cancelled")
+            # The last may have ended meanwhile.
+            views = [await self._reader.one(id_, tenant) for id_ in ids]
+            if any(view.generation.status is generations.Status.CANCELLED for view in views):
+                raise errors.TimedOutError(f"The edit took longer than {self._limit_s:g} seconds and was cancelled")
         return views
 
     async def cancel(self, ids: Collection[str], tenant: str) -> None:

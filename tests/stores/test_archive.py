@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from storage import connections, keys
+from storage import events as events_module
 from storage.contracts import errors
 from storage.events import Coverage, EventLog
 from storage.ledger import archive, erasure, expiry, records, webhooks
@@ -633,3 +634,19 @@ def test_bytes_of_records_that_ended_with_their_time_are_not_held_against_a_tena
     desk.connection.hset(keys.BYTES, tenant, 10**9)
     id_ = desk.accept(tenant)
     assert desk.connection.hget(keys.BYTES, tenant) == desk.connection.hget(keys.GENERATION + id_, "bytes")
+
+
+def test_where_nothing_ever_happened_the_servers_clock_gives_the_newest_cursor(
+    desk: Desk, settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.connection.delete(keys.LIVE_EVENTS)
+    monkeypatch.setattr(events_module.time, "time", lambda: 5e9)
+
+    async def latest() -> str:
+        async with contextlib.aclosing(connections.connect_async(settings)) as connection:
+            return await EventLog(connection, connection).latest()
+
+    before = desk.now_ms()
+    milliseconds, _, number = asyncio.run(latest()).partition("-")
+    assert before - 1 <= int(milliseconds) < desk.now_ms() + 1
+    assert number == "0"

@@ -183,8 +183,8 @@ def test_words_that_the_model_comes_up_with_are_filtered_too(monkeypatch: pytest
     assert len(writer.drawn) == 1
 
 
-def _edited() -> running.Edited:
-    prepared = _prepared()
+def _edited(claim: generations.Claim = CLAIM) -> running.Edited:
+    prepared = _prepared(claim)
     facts = Facts(pipeline="p", dtype="d", plan="here", profile="exact", device="cpu", libraries={})
     return running.Edited(prepared=prepared, picture=Image.new("RGB", (8, 8)), execution_ms=1, facts=facts)
 
@@ -206,6 +206,22 @@ def test_a_result_is_deleted_where_its_claim_was_lost_and_not_where_the_record_i
     stores.answer = answer
     assert not phases.finishing.publish(stored)
     assert any(str(call).startswith("delete") for call in stores.calls) is (answer is False)
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_only_what_is_still_wanted_goes_into_a_callers_bucket(monkeypatch: pytest.MonkeyPatch, is_wanted: bool) -> None:
+    stores, delivered = Stores(), []
+    phases = _phases(stores, monkeypatch)
+    monkeypatch.setattr(phases.finishing, "_deliver", lambda tenant, url, body, kind: delivered.append(url) or True)
+    deliver = edits.Delivery(put_url="https://bucket.example/1", get_url="https://bucket.example/1", destination="b")
+    edited = _edited(dataclasses.replace(CLAIM, edit=EDIT.model_copy(update={"deliver": deliver})))
+    stored = phases.finishing.store(edited)
+    if not is_wanted:
+        stored.lease.stop()
+        stores.answer = False
+    assert phases.finishing.publish(stored) is is_wanted
+    assert len(delivered) == is_wanted
+    assert any(str(call).startswith("delete") for call in stores.calls) is not is_wanted
 
 
 def test_patience_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import pytest
 
 from api.service.wait import Waiter
 from api.service.watch import Hub
-from storage.contracts import events
+from storage.contracts import errors, events, generations
 from tests.unit.test_watch import Following, _event
 
 
@@ -66,3 +67,26 @@ async def test_happenings_end_when_the_process_stops() -> None:
         assert await anext(happenings) is None
         stopping.set()
         assert [event async for event in happenings] == []
+
+
+@pytest.mark.parametrize("ending", ["succeeded", "cancelled"])
+async def test_what_ends_at_the_limit_is_returned_unless_it_was_cancelled(ending: str) -> None:
+    status = generations.Status.PROCESSING
+
+    class Desk:
+        async def one(self, id_: str, tenant: str) -> object:
+            return SimpleNamespace(is_over=status.terminal, generation=SimpleNamespace(status=status))
+
+        async def cancel(self, id_: str, tenant: str) -> None:
+            nonlocal status
+            status = generations.Status(ending)
+
+    desk: Any = Desk()
+    async with Following() as following, asyncio.timeout(5):
+        waiting = Waiter(hub=following.hub, archive=desk, reader=desk, limit_s=0.01).until_all_over(["1"], "alice")
+        if ending == "succeeded":
+            (view,) = await waiting
+            assert view.generation.status == ending
+        else:
+            with pytest.raises(errors.TimedOutError, match="seconds and was cancelled"):
+                await waiting

@@ -8,6 +8,7 @@ import pytest
 
 from api.service.watch import BATCH, BUFFER, Hub
 from storage.contracts import errors, events, generations
+from storage.events import Coverage
 
 
 def _event(number: int, tenant: str = "alice", *, cursor: str | None = None) -> events.Event:
@@ -35,6 +36,9 @@ class Log:
 
     async def gap(self, after: str) -> bool:
         return self.has_gap
+
+    async def coverage(self, tenant: str, cursor: str) -> Coverage:
+        return Coverage(complete=not self.has_gap, latest=await self.latest())
 
     async def follow(self, after: str, block_ms: int, count: int) -> Sequence[events.Event]:
         await asyncio.sleep(0.001)

@@ -73,18 +73,17 @@ class Stream:
             last = self.since or event_log.cursor_at(self.replay_s)
             yield _frame(HELLO, last, {"cursor": last, "replay": "all" if self.since else "terminal"})
             try:
-                if self.since:
-                    coverage = await self.log.coverage(self.tenant, self.since)
-                    if not coverage.complete:
-                        last = coverage.latest
-                        yield _frame(
-                            RESYNC, last, {"cursor": last, "reason": "the log does not reach back to this cursor"}
-                        )
                 async for event in self._events(last, subscription):
                     if not await self.is_allowed():
                         break
                     if event is None:
                         yield NUDGE
+                        continue
+                    if isinstance(event, event_log.Coverage):
+                        last = event.latest
+                        yield _frame(
+                            RESYNC, last, {"cursor": last, "reason": "the log does not reach back to this cursor"}
+                        )
                         continue
                     last = event.cursor
                     yield _event_frame(event, self.sign)
@@ -94,11 +93,27 @@ class Stream:
                 log.warning("a stream ends early: %s", exc)
             yield _frame(GOODBYE, last, {"cursor": last})
 
-    async def _events(self, start: str, subscription: Subscription) -> AsyncIterator[events.Event | None]:
-        """Past, then present, without gap or repetition. None: nothing happened for a while."""
+    async def _events(
+        self, start: str, subscription: Subscription
+    ) -> AsyncIterator[events.Event | event_log.Coverage | None]:
+        """Past, then present, without repetition; before what follows a gap, what the log covers.
+
+        None: nothing happened for a while.
+        """
         last = start
         nudge = False
-        while batch := await self.log.replay(self.tenant, last):
+        # Those who name no cursor want what is left of the past.
+        may_miss = not self.since
+        while True:
+            batch = await self.log.replay(self.tenant, last)
+            # After the reading: what is there now cannot have been taken away before.
+            if not may_miss and not (coverage := await self.log.coverage(self.tenant, last)).complete:
+                last, may_miss = coverage.latest, True
+                yield coverage
+                continue
+            if not batch:
+                break
+            may_miss = False
             for event in batch:
                 last = event.cursor
                 present = events.order(event.cursor) > events.order(subscription.after)
