@@ -1,7 +1,8 @@
 """NVIDIA NIM for visual generative AI: one container, one model, one blocking route. Fields as its Kontext container has them."""
 
 import platform
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends
 from prometheus_client import generate_latest
@@ -30,7 +31,6 @@ SIZES = {
     "3:4": (880, 1184), "6:7": (944, 1104), "1:1": (1024, 1024), "7:6": (1104, 944), "4:3": (1184, 880), "3:2": (1248, 832),
     "5:3": (1328, 800), "13:7": (1392, 752), "2:1": (1456, 720), "11:5": (1504, 688), "21:9": (1568, 672),
 }  # fmt: skip
-SIDES = tuple(sorted({side for size in SIZES.values() for side in size}))
 NAMES = Names(guidance="cfg_scale")
 Ratio = Literal[
     "match_input_image", "9:21", "5:11", "1:2", "7:13", "3:5", "2:3", "3:4", "6:7", "1:1", "7:6", "4:3", "3:2", "5:3", "13:7",
@@ -40,6 +40,8 @@ Ratio = Literal[
 
 class Common(fields.Fields):
     """What a container of any model takes."""
+
+    SIDES: ClassVar[Sequence[int]] = tuple(sorted({side for size in SIZES.values() for side in size}))
 
     prompt: fields.Prompt
     image: fields.Picture = None
@@ -76,6 +78,7 @@ class Kontext(Common):
 class Flux2(Common):
     """What the FLUX.2 container takes."""
 
+    SIDES: ClassVar[Sequence[int]] = range(768, 1345, 64)
     mode: Annotated[Literal["Image Generation", "Image Editing"], Field(description="Whether there is a picture")] = (
         "Image Generation"
     )
@@ -125,8 +128,8 @@ async def _submission(
 ) -> submissions.Submission:
     sent = base.of_family(FAMILIES, model).check(body.fields)
     for field, side in (("width", sent.width), ("height", sent.height)):
-        if side is not None and side not in SIDES:
-            allowed = ", ".join(map(str, SIDES))
+        if side is not None and side not in sent.SIDES:
+            allowed = ", ".join(map(str, sent.SIDES))
             raise errors.InvalidInputError(f"{field} must be one of {allowed}; got {side}", field=field)
     image = body.fields.get("image")
     if image is not None and (not isinstance(image, str) or not image.startswith("data:image/")):

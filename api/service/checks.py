@@ -49,7 +49,8 @@ def check(
     """Check a submission, whose caller may switch filters off or not. Raises `errors.InvalidInputError`."""
     edit = submission.edit
     model = known.models[edit.model]
-    pictures(edit.model, model, len(edit.references), int(edit.mask is not None), names)
+    if submission.refused is None:
+        pictures(edit.model, model, len(edit.references), int(edit.mask is not None), names)
     if edit.guidance != 1 and "guidance" not in model.parameters:
         raise errors.InvalidInputError(f"{names.guidance}: {edit.model} takes none", field=names.guidance)
     if edit.negative_prompt and "negative_prompt" not in model.parameters:

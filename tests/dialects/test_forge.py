@@ -13,7 +13,10 @@ import openai
 import pytest
 import requests
 
+from api.dialects import base
+from api.dialects.forge import asking, catalogue
 from infra import embedded
+from storage.settings import StoreSettings
 from tests.conftest import Tenant, eventually
 from tests.dialects.conftest import PROMPT, pixels, tenant
 from tests.service.test_published_samples import PAGES
@@ -142,6 +145,22 @@ def test_flux_2_makes_pictures_of_the_size_and_shape_asked_for(
     assert answer["notes"] == []
 
 
+@pytest.mark.parametrize(
+    ("model", "steps", "guidance"),
+    [("flux-2-dev", 28, 4.0), ("flux-2-klein-4b", None, None), ("flux-kontext-dev", 30, None)],
+)
+def test_a_family_has_its_own_defaults(model: str, steps: int | None, guidance: float | None) -> None:
+    taken = base.of_family(asking.FAMILIES, StoreSettings().read_catalog().model(model)).check({"prompt": "x"})
+    assert (taken.steps, taken.guidance_scale) == (steps, guidance)
+
+
+def test_forges_names_of_gpu_types_are_known() -> None:
+    assert asking.pins_of({"gpu_type": "RTX6000"}).gpu_types == ("rtx-pro-6000",)
+    assert asking.pins_of({"gpu_type": ["H200", "RTX6000"]}).gpu_types == ("h200", "rtx-pro-6000")
+    assert catalogue.is_wanted("rtx-pro-6000", "us", "RTX6000", None)
+    assert not catalogue.is_wanted("h200", "us", "RTX6000", None)
+
+
 def test_what_a_model_makes_no_use_of_is_said(forge: Tenant) -> None:
     body = {"prompt": "a bird", "steps": 1, "width": 96, "height": 64, "caption_upsample_temperature": 0.2}
     answer = forge.post("/v1/inference/flux-2-klein-4b", body).json()
@@ -177,6 +196,8 @@ def test_the_catalogue_is_searched_page_by_page_and_openais_clients_read_it_too(
     pages = [forge.get(f"/v1/models?limit=3&offset={offset}").json() for offset in range(0, whole["total"], 3)]
     assert [one["slug"] for page in pages for one in page["models"]] == [one["slug"] for one in whole["models"]]
     assert {"flux-kontext-dev"} <= {one["slug"] for one in forge.get("/v1/models?search=kontext dev").json()["models"]}
+    by_slug = forge.get("/v1/models?search=black-forest-labs-flux-2-dev").json()["models"]
+    assert "flux-2-dev" in {one["slug"] for one in by_slug}, "by the name that Forge has for it"
     assert forge.get("/v1/models?search=nothing+of+the+kind").json()["total"] == 0
     client = openai.OpenAI(base_url=f"{forge.url}/v1", api_key=forge.key)
     assert [one.id for one in client.models.list()] == [one["slug"] for one in whole["models"]]

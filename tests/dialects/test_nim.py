@@ -125,3 +125,13 @@ def test_metrics_are_prometheus_text(nina: Tenant) -> None:
     text = requests.get(f"{nina.url}/v1/metrics", timeout=10).text
     assert "process_resident_memory_bytes" in text
     assert "python_gc_objects_collected_total" in text
+
+
+def test_a_family_has_its_containers_sides() -> None:
+    known = StoreSettings().read_catalog()
+    kontext, klein = (
+        base.of_family(nim.FAMILIES, known.model(name)) for name in ("flux-kontext-dev", "flux-2-klein-4b")
+    )
+    assert {672, 1568} <= set(kontext.SIDES)
+    assert 768 not in kontext.SIDES
+    assert (klein.SIDES[0], klein.SIDES[-1], 1280 in klein.SIDES, 672 in klein.SIDES) == (768, 1344, True, False)

@@ -3,6 +3,7 @@
 import io
 import ssl
 from collections.abc import Iterator
+from datetime import datetime
 
 import httpx
 import pytest
@@ -13,6 +14,8 @@ from replicate.helpers import FileOutput
 from replicate.webhook import Webhooks
 from standardwebhooks.webhooks import Webhook
 
+from api.dialects.replicate import asking
+from storage.contracts import errors
 from tests.conftest import PHOTOGRAPH, Receiving, Tenant, eventually
 from tests.dialects.conftest import PROMPT, pixels, small_picture
 
@@ -73,6 +76,20 @@ def test_a_prediction_ends_after_the_time_it_was_given(rita: Tenant, tiny: str) 
     asked = {"version": "slow", "input": {"prompt": PROMPT, "input_image": tiny}}
     made = rita.post("/v1/predictions", asked, headers={"Cancel-After": "1s", "Prefer": "wait=30"}).json()
     assert (made["status"], made["error_code"]) == ("canceled", "deadline_exceeded")
+    assert (datetime.fromisoformat(made["deadline"]) - datetime.fromisoformat(made["created_at"])).total_seconds() == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1h30m45s", 5445), ("2h30m", 9000), ("1m30", 90)]
+)
+def test_a_time_may_be_told_in_several_units(told: str, seconds: int) -> None:
+    assert asking._seconds(told) == seconds
+
+
+@pytest.mark.parametrize("told", ["", "0s", "x", "30m1h", "1.5h", "-5s", "1d"])
+def test_a_time_that_is_none_is_refused_by_its_header(told: str) -> None:
+    with pytest.raises(errors.InvalidInputError, match="Cancel-After must be"):
+        asking._seconds(told)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +223,9 @@ def test_a_model_is_known_by_owner_and_name(client: Client, rita: Tenant) -> Non
     # The same address is Forge's and OpenAI's.
     assert rita.get(f"/v1/models/{MODEL}").json()["object"] == "model"
     assert "owner" not in rita.get("/v1/models/flux-kontext-dev").json()
+    with pytest.raises(ReplicateError) as refused:
+        client.models.get("nobody/nothing")
+    assert (refused.value.status, bool(refused.value.title)) == (404, True)
 
 
 def test_any_version_of_a_known_model_is_the_one_that_is_served(rita: Tenant, tiny: str) -> None:

@@ -52,6 +52,11 @@ def test_models_can_be_listed_and_searched(alice: Tenant) -> None:
     assert len(alice.get("/api/ai/models/search?search=klein").json()["data"]) == 2
     assert alice.get("/api/ai/models/search?search=video").json() == {"object": "list", "data": []}
     assert alice.get("/api/ai/models?developer_name=nobody").json()["data"] == []
+    assert alice.get("/api/ai/models?action=fine_tune").json()["data"] == [], "none can be fine-tuned"
+    found = alice.get("/api/ai/models/search?search=black-forest-labs-flux-2-klein-4b").json()["data"]
+    assert [(one["id"], one["endpoint"]) for one in found] == [("flux-2-klein-4b", "/images/generate")]
+    live = alice.get("/api/ai/models/flux-kontext-dev?deployment_status=live").json()
+    assert (live["id"], live["endpoint"]) == ("flux-kontext-dev", "/images/edit")
 
 
 def test_an_unknown_model_is_said_to_be(alice: Tenant) -> None:

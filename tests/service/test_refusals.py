@@ -315,6 +315,24 @@ def test_late_validation_makes_a_failed_generation_as_oxen_does(alice: Tenant, t
 
 
 @pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        ({}, "input_image is required"),
+        ({"input_image": "nonsense"}, "input_image"),
+        ({"input_image": []}, "input_image"),
+    ],
+)
+def test_late_validation_is_of_pictures_too(alice: Tenant, pictures: dict[str, Any], said: str) -> None:
+    body = {"model": "quick", "prompt": "x", **pictures}
+    assert alice.post("/api/ai/queue", body).status_code == 400
+    answer = alice.post("/api/ai/queue?validate=late", body)
+    assert answer.status_code == 200, answer.text
+    found = alice.finished(answer.json()["generations"][0]["generation_id"])
+    assert (found["status"], found["error_code"]) == ("failed", "invalid_input")
+    assert said in found["error_message"]
+
+
+@pytest.mark.parametrize(
     "bad",
     [{"guidance": math.nan}, {"prompt": "a" * 100_000}, {"junk": "x" * 100_000}, {"seed": {"a": ["b"] * 1000}}],
     ids=["NaN", "long prompt", "long unknown field", "nested"],

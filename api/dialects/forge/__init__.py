@@ -21,11 +21,10 @@ router.include_router(families.router)
 def _problem(request: Request, error: errors.DarkroomError) -> Response:
     kind = "invalid_request_error" if http_errors.status(error) < 500 else "server_error"
     body = {"message": error.message, "type": kind, "param": error.field, "code": error.code}
-    return JSONResponse(
-        {"error": body, "detail": error.message},
-        status_code=http_errors.status(error),
-        headers=http_errors.headers(error),
-    )
+    status = http_errors.status(error)
+    # Replicate's clients, which list models at the same path, read the rest.
+    problem = {"type": "about:blank", "title": error.title, "status": status, "detail": error.message}
+    return JSONResponse({"error": body, **problem}, status_code=status, headers=http_errors.headers(error))
 
 
 DIALECT = Dialect(

@@ -1,5 +1,6 @@
 """What Forge's models take, and what that is as a submission."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -76,9 +77,28 @@ class Flux2(Generic):
 
     width: Side | None = 1024
     height: Side | None = 1024
+    steps: Annotated[int | None, Field(ge=1, le=80, description="Denoising steps")] = 28
+    guidance_scale: Annotated[float | None, Field(ge=0, le=20, description="Guidance")] = 4.0
 
 
-FAMILIES: dict[str, type[Kontext | Generic]] = {"kontext": Kontext, "flux2": Flux2, "klein": Flux2, "*": Generic}
+class Klein(Generic):
+    """What FLUX.2 [klein] takes, which is distilled: few steps, and no guidance."""
+
+    width: Side | None = 1024
+    height: Side | None = 1024
+
+
+FAMILIES: dict[str, type[Kontext | Generic]] = {"kontext": Kontext, "flux2": Flux2, "klein": Klein, "*": Generic}
+
+
+GPUS = {"rtx6000": "rtx-pro-6000"}
+"""Forge's names of GPU types, in lower case, that are not the catalog's."""
+
+
+def pins_of(sent: Mapping[str, Any]) -> submissions.Pins:
+    """`route.pins_of`, with Forge's names of GPU types."""
+    pins = route.pins_of(sent)
+    return pins.model_copy(update={"gpu_types": tuple(GPUS.get(one, one) for one in pins.gpu_types)})
 
 
 async def submission_of(
@@ -98,7 +118,7 @@ async def submission_of(
             upsample_temperature=sent.temperature if model.upsamples else 0.0,
         ),
         seed=base.seed_of(sent.seed),
-        pins=route.pins_of(body.fields),
+        pins=pins_of(body.fields),
         idempotency_key=idempotency_key,
         echo=pictures.echo({name: value for name, value in body.fields.items() if name != "image"}),
     )
@@ -119,7 +139,7 @@ def target_of(sent: dict[str, Any], name: str, known: catalog.Catalog) -> tuple[
     keep = sent.get("run_until_stopped", False)
     if not isinstance(keep, bool):
         raise errors.InvalidInputError("run_until_stopped must be true or false", field="run_until_stopped")
-    pins = route.pins_of(sent)
+    pins = pins_of(sent)
     if len(pins.gpu_types) > 1:
         raise errors.InvalidInputError("gpu_type must be one GPU type", field="gpu_type")
     route.check(pins, name, known)

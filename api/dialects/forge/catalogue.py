@@ -32,7 +32,8 @@ def filters(version: str | None, gpu_type: str | None, region: str | None) -> di
 
 def is_wanted(gpu_type: str, region: str, wanted_type: str | None, wanted_region: str | None) -> bool:
     """Whether filters let a target through; GPU types in any case."""
-    return (wanted_type or gpu_type).lower() == gpu_type and (wanted_region or region) == region
+    wanted = (wanted_type or gpu_type).lower()
+    return asking.GPUS.get(wanted, wanted) == gpu_type and (wanted_region or region) == region
 
 
 def filtered(
@@ -41,6 +42,12 @@ def filtered(
     """The rows that were asked for, or all when none is; and which of both it is."""
     wanted = [row for row in rows if is_wanted(row["gpu_type"], row["region"], gpu_type, region)]
     return (wanted, True) if wanted else (list(rows), False)
+
+
+def is_about(model: catalog.Model, name: str, words: Sequence[str]) -> bool:
+    """Whether these words, in lower case, are in a model's names or summary."""
+    text = " ".join((name, *model.aliases, model.display_name, model.summary)).lower()
+    return all(word in text for word in words)
 
 
 async def rows_of(name: str, resources: Resources) -> list[dict[str, Any]]:

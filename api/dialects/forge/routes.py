@@ -66,13 +66,12 @@ async def list_models(
     offset: Annotated[int, Query(ge=0)] = 0,
     include_variants: bool = True,
 ) -> Response:
-    """Every model and version, a page of them; `search` looks for words in name and summary."""
+    """Every model and version, a page of them; `search` looks for words in names and summary."""
     words = search.lower().split()
     named = [
         name
         for name, model in resources.catalog.models.items()
-        if (include_variants or model.version_of is None)
-        and all(word in f"{name} {model.display_name} {model.summary}".lower() for word in words)
+        if (include_variants or model.version_of is None) and catalogue.is_about(model, name, words)
     ]
     page = named[offset : offset + limit]
     records = [await catalogue.record_of(name, resources) for name in page]

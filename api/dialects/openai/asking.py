@@ -15,7 +15,7 @@ from storage.contracts.geometry import Canvas
 Kind = Literal["image_edit", "image_generation"]
 
 FILES = ("image", "image[]", "mask")
-STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5}
+STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5, "xhigh": 1.75, "max": 2.0}
 """Denoising steps by quality, as a share of the model's default; medium, standard and auto are the default."""
 MOST_STEPS = 50
 NAMES = Names(size="size")
@@ -38,7 +38,8 @@ class Input(fields.Fields):
     n: Annotated[int, Field(ge=1, le=10, description="Pictures")] = 1
     size: Annotated[str, Field(max_length=20, description="WxH, or auto: as the input")] = "auto"
     quality: Annotated[
-        Literal["auto", "low", "medium", "high", "standard", "hd"], Field(description="How many denoising steps")
+        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"],
+        Field(description="How many denoising steps"),
     ] = "auto"
     response_format: Annotated[Literal["url", "b64_json"] | None, Field(description="Absent: both")] = None
     output_format: Annotated[Literal["png", "jpeg", "webp"], Field(description="Format")] = "png"
@@ -46,6 +47,9 @@ class Input(fields.Fields):
     background: Annotated[Literal["auto", "opaque"], Field(description="Opaque")] = "auto"
     input_fidelity: Annotated[
         Literal["high", "low"] | None, Field(description="Inputs are always read whole"), fields.NO_EFFECT
+    ] = None
+    complexity: Annotated[
+        Literal["low", "medium", "high"] | None, Field(description="As the prompt says"), fields.NO_EFFECT
     ] = None
     moderation: Annotated[Literal["auto", "low"], Field(description="One filter for all"), fields.NO_EFFECT] = "auto"
     style: Annotated[Literal["vivid", "natural"] | None, Field(description="As the prompt says"), fields.NO_EFFECT] = (

@@ -76,17 +76,22 @@ async def submission_of(
         parameters.refuse_unknown(fields, {*model.parameters, *envelope.NAMES})
     envelope.response_format(fields)
     parent = envelope.string(fields, "parent_generation_id") if "parent_generation_id" in fields else None
-    references = [await _result_of(parent, tenant, reader)] if parent else []
-    references += await pictures.of_field(body, "input_image")
-    masks = await pictures.of_field(body, "mask_image")
-    checks.pictures(name, model, len(references), len(masks), checks.NATIVE)
+    first = [await _result_of(parent, tenant, reader)] if parent else []
     refused = None
+    try:
+        references = [*first, *await pictures.of_field(body, "input_image")]
+        masks = await pictures.of_field(body, "mask_image")
+        checks.pictures(name, model, len(references), len(masks), checks.NATIVE)
+    except errors.InvalidInputError as exc:
+        if not late:
+            raise
+        refused, references, masks = submissions.Refusal(code=exc.code, message=exc.message), first, []
     try:
         edit = edit_of(name, model, own, references=len(references), masked=bool(masks))
     except errors.InvalidInputError as exc:
         if not late:
             raise
-        refused = submissions.Refusal(code=exc.code, message=exc.message)
+        refused = refused or submissions.Refusal(code=exc.code, message=exc.message)
         own = recordable(model, own)
         prompt = own.get("prompt")
         plain = {"prompt": prompt if isinstance(prompt, str) and prompt.strip() else "-"}

@@ -22,7 +22,7 @@ def model_answer(name: str, model: catalog.Model) -> dict[str, Any]:
         "summary": model.summary,
         "description": model.summary,
         "model_type": "base",
-        "endpoint": "/images/edit",
+        "endpoint": "/images/edit" if model.min_references else "/images/generate",
         "capabilities": {
             "input": ["image", "text"],
             "output": ["image"],

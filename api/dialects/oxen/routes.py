@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -76,19 +77,25 @@ async def read_usage(
 
 
 @router.get("/api/ai/models", responses=contract.MODELS)
-async def list_models(resources: ResourcesDep, tenant: Tenant, developer_name: str | None = None) -> Response:
-    """Every model, with the schema its requests are checked against."""
-    return _models(resources, lambda _, model: developer_name in (None, model["developer"]["name"]))
+async def list_models(
+    resources: ResourcesDep, tenant: Tenant, developer_name: str | None = None, action: str | None = None
+) -> Response:
+    """Every model, with the schema its requests are checked against; those that can be fine-tuned (`action`) are none."""
+    return _models(resources, lambda _, model: action is None and developer_name in (None, model["developer"]["name"]))
 
 
 @router.get("/api/ai/models/search", responses=contract.MODELS)
 async def search_models(resources: ResourcesDep, tenant: Tenant, search: str = "") -> Response:
-    """Models whose name or summary contains the words."""
+    """Models whose names or summary contain the words."""
     words = search.lower().split()
     return _models(
         resources,
-        lambda name, model: all(word in f"{name} {model['display_name']} {model['summary']}".lower() for word in words),
+        lambda name, model: all(word in _text(name, model) for word in words),
     )
+
+
+def _text(name: str, model: Mapping[str, Any]) -> str:
+    return " ".join((name, *model["aliases"], model["display_name"], model["summary"])).lower()
 
 
 def _models(resources: Resources, wanted: Any) -> Response:
@@ -160,7 +167,9 @@ async def estimate_edit(
 
 
 @router.get("/api/ai/models/{model_id:path}", responses=contract.MODEL)
-async def read_model(model_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
-    """One model."""
+async def read_model(
+    model_id: str, resources: ResourcesDep, tenant: Tenant, deployment_status: str | None = None
+) -> Response:
+    """One model. `deployment_status` changes nothing: all are served by workers."""
     name = resources.catalog.name_of(model_id)
     return JSONResponse(models.model_answer(name, resources.catalog.models[name]))

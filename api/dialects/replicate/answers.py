@@ -69,6 +69,7 @@ def prediction(views: Sequence[ResultView], own: str) -> dict[str, Any]:
     worst = max(views, key=lambda one: _RANK[one.generation.status])
     failure = worst.failure(NAMES) if worst.generation.error_message is not None else None
     outputs = [one.own_url(own) for one in views]
+    deadline_s = generation.submission.deadline_s
     return {
         "id": view.id,
         "model": model_of(view.model, name),
@@ -85,7 +86,8 @@ def prediction(views: Sequence[ResultView], own: str) -> dict[str, Any]:
         "started_at": iso(times.started_ms),
         "completed_at": iso(completed_ms),
         "metrics": metrics,
-        "urls": {"get": url, "cancel": f"{url}/cancel"},
+        "deadline": deadline_s and iso(times.created_ms + round(deadline_s * 1000)),
+        "urls": {"get": url, "cancel": f"{url}/cancel", "web": url},
         "seed": generation.edit.seed,
     }
 

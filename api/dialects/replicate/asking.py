@@ -20,7 +20,8 @@ PICTURES = (NUMBERED, "input_images", "image", "images")
 NAMES = Names(image="input_image", guidance="guidance", upsampling="prompt_upsampling", webhook="webhook")
 WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
 LONGEST_WAIT_S = 60
-_UNITS = {"s": 1, "m": 60, "h": 3600}
+_UNITS = (3600, 60, 1)
+"""Seconds of an hour, a minute and a second, in the order of `Cancel-After`."""
 Ratio = Literal[
     "match_input_image", "1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21", "2:1", "1:2", "custom",
 ]  # fmt: skip
@@ -221,7 +222,8 @@ def wait_s(prefer: str) -> float:
 
 
 def _seconds(text: str) -> float:
-    parts = re.fullmatch("([0-9]{1,5})([smh]?)", text.strip())
-    if not parts or int(parts[1]) < 1:
-        raise errors.InvalidInputError("Cancel-After must be a time such as 90s, 5m or 1h", field="Cancel-After")
-    return int(parts[1]) * _UNITS[parts[2] or "s"]
+    parts = re.fullmatch("(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,5})s?)?", text.strip())
+    seconds = sum(int(number or 0) * unit for number, unit in zip(parts.groups(), _UNITS, strict=True)) if parts else 0
+    if seconds < 1:
+        raise errors.InvalidInputError("Cancel-After must be a time such as 90s, 5m or 1h30m", field="Cancel-After")
+    return seconds
