@@ -63,6 +63,8 @@ def running(options: stack_options.Options, start: type[Child] = Child) -> Itera
     """Start a stack, each process by `start`, and stop it when the block ends. Raises `stack_options.StartError`."""
     try:
         options.data_dir.mkdir(parents=True, exist_ok=True)
+        # Prompts, pictures, keys' digests and signed URLs lie in it.
+        options.data_dir.chmod(0o700)
     except OSError as exc:
         raise stack_options.StartError(f"DARKROOM_DATA_DIR: no folder can be made there: {exc}") from None
     with contextlib.ExitStack() as cleanup:

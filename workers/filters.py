@@ -129,6 +129,11 @@ class Filters:
     words: WordFilter
     images: ImageFilter | None
 
+    @property
+    def judge_pictures(self) -> bool:
+        """Whether pictures are looked at."""
+        return self.images is not None
+
     def check_prompt(self, prompt: str) -> None:
         """Raises `errors.ContentFilteredError`."""
         self.words.judge(prompt).enforce()

@@ -22,6 +22,11 @@ MASK_TOLERANCE = 0.02
 class Filters(Protocol):
     """Refuses what may not be asked, shown or made."""
 
+    @property
+    def judge_pictures(self) -> bool:
+        """Whether pictures are looked at."""
+        ...
+
     def check_prompt(self, prompt: str) -> None:
         """Raises `errors.ContentFilteredError`."""
         ...

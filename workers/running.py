@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from storage import garbage, traces
-from storage.contracts import errors
+from storage.contracts import edits, errors
 from workers.leases import Lease
 from workers.pipelines import base
 from workers.preparing import Filters, Prepared
@@ -89,7 +89,7 @@ class Running:
             began = time.monotonic()
             try:
                 job, upsampled = self._upsampled(pipeline, prepared)
-                picture = pipeline.edit(job, after_step, lease.show if edit.previews else None)
+                picture = pipeline.edit(job, after_step, lease.show if self._may_preview(edit) else None)
                 break
             except errors.OutOfMemoryError as exc:
                 exhausted = exc
@@ -108,6 +108,10 @@ class Running:
             facts=pipeline.facts,
             upsampled_prompt=upsampled,
         )
+
+    def _may_preview(self, edit: edits.Edit) -> bool:
+        """Whether pictures are shown before the result: not where a filter has yet to judge that."""
+        return edit.previews and not (edit.filtered and self._filters.judge_pictures)
 
     def _loaded(self, lease: Lease) -> base.Pipeline:
         loaded_before, began_ns = lease.load_ms, time.time_ns()

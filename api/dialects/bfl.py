@@ -112,7 +112,16 @@ class Flux2(_Common):
         return Canvas(ratio=ratio) if size is None else Canvas(size=size)
 
 
+class Flex(Flux2):
+    """What the route of FLUX.2 [flex] takes, which has its own defaults."""
+
+    steps: Annotated[int, Field(ge=1, le=50, description="Denoising steps")] = 50
+    guidance: Annotated[float, Field(ge=1.5, le=10, description="Guidance")] = 5.0
+
+
 FAMILIES: dict[str, type[Kontext | Flux2]] = {"kontext": Kontext, "*": Flux2}
+ROUTES: dict[str, type[Flux2]] = {"flux-2-flex": Flex}
+"""Routes whose fields are not their family's."""
 PICTURES = ("input_image", *(f"input_image_{number}" for number in range(2, 9)))
 
 
@@ -153,7 +162,7 @@ async def _submission(
     alias: str, known: catalog.Catalog, body: bodies.Body, own: str, idempotency_key: str | None
 ) -> submissions.Submission:
     name = known.name_of(alias)
-    sent = base.of_family(FAMILIES, known.models[name]).check(body.fields)
+    sent = (ROUTES.get(alias) or base.of_family(FAMILIES, known.models[name])).check(body.fields)
     references = await pictures.of_fields(body.fields, PICTURES, bare=True)
     mask = base.one_mask(await pictures.of_fields(body.fields, ("mask",), bare=True), "mask")
     if not references:
@@ -175,7 +184,7 @@ async def _submission(
         ignored=submissions.told_names(sent.without_effect(model)),
         webhook=base.webhook_of(sent.webhook_url, "webhook_url", "bfl", base=own, secret=sent.webhook_secret),
         idempotency_key=idempotency_key,
-        echo=pictures.echo({field: value for field, value in body.fields.items() if field != "webhook_secret"}),
+        echo=pictures.echo({field: value for field, value in body.fields.items() if not field.startswith("webhook_")}),
     )
 
 

@@ -6,6 +6,7 @@ from fastapi import Depends, Header, Query
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 
+from api.http.middleware import body_belongs_to
 from api.http.turns import belongs_to, take_turn
 from api.resources import Resources
 from api.service.tokens import PREFIX as TOKEN
@@ -116,6 +117,7 @@ async def still(request: Request, resources: Resources) -> None:
 async def counted(request: Request, resources: Resources, tenant: str) -> None:
     """Goes on when it is the tenant's turn, unless it asks too often: that is told without one."""
     belongs_to(request, resources.turns, tenant)
+    body_belongs_to(request, tenant)
     resources.request_pace.check(tenant)
     await take_turn(request)
 

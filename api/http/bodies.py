@@ -4,7 +4,7 @@ import asyncio
 import binascii
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic_core
 from fastapi import Depends
@@ -36,6 +36,12 @@ MAX_COMMAS = 40_000
 
 _URL_SAFE = str.maketrans("-_", "+/")
 
+MOST_OF_NONE = 4096
+"""Bytes that are read of a body where there is to be none."""
+
+MAX_FIELDS = 64
+"""Of a form."""
+
 SMALL = 64 * 1024
 """What is no larger is looked at where it is; a 20 MiB PNG takes longer than other requests should wait."""
 
@@ -51,6 +57,9 @@ async def read(request: Request, *, files: Collection[str] = ()) -> Body:
     raw = b"" if kind.startswith(MULTIPART) else await request.body()
     # What a shell's client sends as a form unless it is told otherwise is mostly JSON.
     if kind.startswith(MULTIPART) or (files and kind.startswith(URLENCODED) and not raw.lstrip().startswith(b"{")):
+        if raw.count(b"&") > MAX_FIELDS:
+            # Empty fields are not among those that the parser counts, and each takes its time.
+            raise errors.InvalidInputError(f"The form could not be read: it may have at most {MAX_FIELDS} fields")
         body = await _form(request)
         for name in sorted(set(body.files) - set(files)):
             allowed = f"allowed: {', '.join(files)}" if files else "here pictures are URLs or data URIs"
@@ -78,7 +87,7 @@ async def _form(request: Request) -> Body:
     fields: dict[str, Any] = {}
     files: dict[str, tuple[bytes, ...]] = {}
     try:
-        async with request.form(max_files=17, max_fields=64, max_part_size=1 << 20) as form:
+        async with request.form(max_files=17, max_fields=MAX_FIELDS, max_part_size=1 << 20) as form:
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
                     files[name] = (*files.get(name, ()), await value.read())
@@ -107,16 +116,24 @@ async def picture(data: bytes, name: str) -> CheckedPicture:
 
 
 async def none(request: Request) -> None:
-    """For routes that take no body, as a dependency. Raises `errors.InvalidInputError` naming the fields that were sent."""
-    raw = (await request.body()).strip()
+    """For routes that take no body, as their last dependency: nothing is read for those who may not ask.
+
+    Raises `errors.InvalidInputError` naming the fields that were sent.
+    """
+    raw = b""
+    async for piece in request.stream():
+        raw += piece
+        if len(raw) > MOST_OF_NONE:
+            raise errors.InvalidInputError("This route takes no fields; got something else")
+    raw = raw.strip()
     if raw in (b"", b"{}"):
         return
-    are_named = len(raw) <= SMALL and "json" in request.headers.get("content-type", "")
-    fields = ", ".join(sorted(parsed(raw))[:5]) if are_named else "something else"
+    is_json = "json" in request.headers.get("content-type", "")
+    fields = ", ".join(sorted(parsed(raw))[:5]) if is_json else "something else"
     raise errors.InvalidInputError(f"This route takes no fields; got {fields}")
 
 
-NO_BODY = Depends(none)
+NoBody = Annotated[None, Depends(none)]
 
 
 def is_data_uri(text: str) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import re
+from collections import Counter
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -83,12 +84,20 @@ class RequestIds:
 SMALL = 2**20
 """Bodies of up to a mebibyte have room in any case."""
 
-_RELEASE = "darkroom.release"
+UNFINISHED = 64 * 1024
+"""What a body counts against its tenant's share at the least while it is coming: it has a connection."""
+
+_RELEASE, _OWNER = "darkroom.release", "darkroom.body_owner"
 
 
 def release_body(request: Request) -> None:
     """A request's body is stored elsewhere now: it counts no more among those that are received."""
     request.scope.get(_RELEASE, lambda: None)()
+
+
+def body_belongs_to(request: Request, tenant: str) -> None:
+    """A request's body counts against this tenant's share, half of the room."""
+    request.scope.get(_OWNER, lambda _: None)(tenant)
 
 
 AGAIN_S = 2.0
@@ -110,20 +119,22 @@ class BodyLimit:
         self._app = app
         self._max_bytes = max_bytes
         self._most_held, self._held = most_held, 0
+        self._share = max(most_held // 2, max_bytes)
+        self._of_tenants: Counter[str] = Counter()
         self._pause_s, self._limit_s = pause_s, limit_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count while the route reads.
 
         Reading raises `errors.PayloadTooLargeError` for what is too much, `errors.InvalidInputError` for what is too slow, and
-        `errors.StoreFullError` when there is no room.
+        `errors.StoreFullError` when there is no room, or none for its tenant.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "0")
         declared = int(length) if length.isdecimal() else 0
-        received, in_hand, is_whole = 0, 0, False
+        received, in_hand, share, is_whole, owner = 0, 0, 0, False, ""
         until = asyncio.get_running_loop().time() + self._limit_s
 
         def hold(size: int) -> None:
@@ -135,6 +146,24 @@ class BodyLimit:
             self._held += size - in_hand
             in_hand = size
 
+        def take_of_share(size: int) -> None:
+            """Of its tenant's, for a large body, or one that is still coming: small ones that came have room."""
+            nonlocal share
+            if not owner:
+                return
+            if size > share and self._of_tenants[owner] + size - share > self._share:
+                message = "The service is receiving as much of yours as it can at once"
+                raise errors.StoreFullError(message, retry_after=AGAIN_S)
+            self._of_tenants[owner] += size - share
+            share = size
+            if not self._of_tenants[owner]:
+                del self._of_tenants[owner]
+
+        def belongs_to(tenant: str) -> None:
+            nonlocal owner
+            if not owner:
+                owner = tenant
+
         async def counted() -> Message:
             nonlocal received, is_whole
             self._check(declared)
@@ -143,6 +172,7 @@ class BodyLimit:
             is_whole = is_whole or not message.get("more_body", False)
             received += len(message.get("body", b""))
             self._check(received)
+            take_of_share(max(received, UNFINISHED) if not is_whole else received if received > SMALL else 0)
             hold(max(in_hand, received))
             return message
 
@@ -150,8 +180,9 @@ class BodyLimit:
             nonlocal in_hand
             self._held -= in_hand
             in_hand = 0
+            take_of_share(0)
 
-        scope[_RELEASE] = release
+        scope[_RELEASE], scope[_OWNER] = release, belongs_to
         try:
             await self._app(scope, counted, send)
         finally:

@@ -24,6 +24,14 @@ def applied(
     return submission.model_copy(update={"pins": pins.model_copy(update={"gpu_types": allowed})})
 
 
+def check_target(model: str, gpu_type: str, rights: access.Rights, known: catalog.Catalog) -> None:
+    """Whether a key may start and stop a model there; `gpu_type` may be `any`. Raises `errors.ForbiddenError`."""
+    if rights.models and not _is_allowed(model, rights, known):
+        raise errors.ForbiddenError(f"This API key may not use {model}, but {', '.join(rights.models)}")
+    if rights.gpu_types and gpu_type not in rights.gpu_types:
+        raise errors.ForbiddenError(f"This API key may use {', '.join(rights.gpu_types)} alone: name one as gpu_type")
+
+
 def check_again(generation: generations.Generation, rights: access.Rights, known: catalog.Catalog) -> None:
     """Whether a key may have run again what its tenant's other keys, too, may have submitted. Raises `errors.ForbiddenError`."""
     edit = generation.edit

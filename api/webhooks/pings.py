@@ -1,5 +1,6 @@
 """Test calls of webhooks: few at a time, one of a tenant's, so that nobody has the service call others for them."""
 
+import asyncio
 from collections.abc import Mapping
 
 from api.webhooks.calls import Calls, Outcome
@@ -21,7 +22,7 @@ class Pings:
         if tenant in self._waiting or len(self._waiting) >= AT_ONCE:
             raise errors.TooManyRequestsError("Another test call is under way", retry_after=self._calls.limit_s)
         self._waiting.add(tenant)
-        try:
-            return await self._calls.post(url, body, headers)
-        finally:
-            self._waiting.discard(tenant)
+        calling = asyncio.ensure_future(self._calls.post(url, body, headers))
+        # Who hangs up waits no more, but the call has its thread until it ends.
+        calling.add_done_callback(lambda _: self._waiting.discard(tenant))
+        return await asyncio.shield(calling)

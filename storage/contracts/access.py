@@ -115,6 +115,11 @@ class Caller(Frozen):
     """Seconds since 1970 at which a browser token ends."""
     rights: Rights
 
+    @property
+    def reads(self) -> bool:
+        """Whether it may read what its tenant has: else it is told ids and states alone."""
+        return "read" in self.rights.scopes
+
     def check(self, scope: Scope) -> None:
         """Raises `errors.ForbiddenError`."""
         if scope not in self.rights.scopes:

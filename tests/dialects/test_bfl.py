@@ -77,7 +77,9 @@ def test_a_webhook_is_signed_with_the_callers_secret(bella: Tenant, tiny: str, h
     assert (hook.json["id"], hook.json["status"]) == (task["id"], "Ready")
     expected = "sha256=" + hmac.new(b"theirs", hook.body, hashlib.sha256).hexdigest()
     assert hook.headers["x-bfl-signature"] == expected
-    assert "theirs" not in bella.get(f"/api/ai/queue/{task['id']}").text
+    polled_natively = bella.get(f"/api/ai/queue/{task['id']}").text
+    assert "theirs" not in polled_natively
+    assert url not in polled_natively, "a page may poll it"
 
 
 @pytest.mark.parametrize(
@@ -101,3 +103,13 @@ def test_bad_input_is_told_by_name(bella: Tenant, tiny: str, body: dict[str, obj
 def test_no_key_and_no_model(bella: Tenant) -> None:
     assert requests.post(f"{bella.url}/v1/flux-2-dev", json={"prompt": "x"}, timeout=10).status_code == 403
     assert ask(bella, "flux-9-dev", prompt=PROMPT).status_code == 404
+
+
+def test_flex_has_its_own_defaults(bella: Tenant) -> None:
+    made = {
+        route: bella.finished(ask(bella, route, prompt=PROMPT, width=64, height=64).json()["id"])["receipt"]
+        for route in ("flux-2-flex", "flux-2-pro")
+    }
+    assert (made["flux-2-flex"]["steps"], made["flux-2-flex"]["guidance"]) == (50, 5.0)
+    assert made["flux-2-pro"]["steps"] != 50
+    assert ask(bella, "flux-2-flex", prompt=PROMPT, steps=51).status_code == 422

@@ -89,6 +89,41 @@ def test_models_are_started_and_stopped_with_that_scope_alone(make: Make) -> Non
     assert entitled.post("/v1/model-families/quick/stop", {}).status_code == 200
 
 
+def test_a_key_starts_and_stops_what_it_may_use_alone(make: Make) -> None:
+    narrow = make("zoe", scopes=["models"], models=["quick"], gpu_types=["cpu"])
+    for route in ("start", "stop"):
+        for model, sent in (("slow", {"gpu_type": "cpu"}), ("quick", {})):
+            refused = narrow.post(f"/v1/model-families/{model}/{route}", sent)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden"), (route, model)
+    assert narrow.post("/v1/model-families/quick/stop", {"gpu_type": "cpu"}).status_code == 200
+
+
+def test_a_key_that_only_submits_is_told_ids_and_states(make: Make, tiny: str) -> None:
+    zoe, submitter = make("zoe"), make("zoe", scopes=["submit"])
+    id_ = zoe.enqueue(tiny)
+    zoe.finished(id_)
+    cancelled = submitter.post(f"/v1/predictions/{id_}/cancel").json()
+    assert (set(cancelled), cancelled["status"]) == ({"id", "status", "urls"}, "succeeded")
+    assert zoe.post(f"/v1/predictions/{id_}/cancel").json()["output"]
+    failed = zoe.enqueue("http://127.0.0.1:1/x.png")
+    zoe.finished(failed)
+    assert set(submitter.post(f"/api/ai/queue/{failed}/retry").json()) == {"generation_id", "status"}
+    line = {"custom_id": "1", "model": "quick", "prompt": "x", "input_image": tiny}
+    batch = zoe.post("/api/ai/batches", data=json.dumps(line)).json()["batch_id"]
+    assert eventually(lambda: zoe.get(f"/api/ai/batches/{batch}").json()["results"])
+    assert submitter.post(f"/api/ai/batches/{batch}/cancel").json()["results"] is None
+
+
+def test_a_key_that_only_reads_takes_no_output_away(make: Make, tiny: str) -> None:
+    zoe, reader = make("zoe"), make("zoe", scopes=["read"])
+    job = zoe.post("/v2/quick/run", {"input": {"prompt": "x", "image": tiny}}).json()["id"]
+    path = f"/v2/quick/stream/{job}"
+    assert eventually(lambda: reader.get(path).json()["stream"])
+    assert reader.get(path).json()["stream"]
+    assert zoe.get(path).json()["stream"]
+    assert not zoe.get(path).json()["stream"]
+
+
 def test_a_key_uses_the_models_and_gpu_types_that_it_may(make: Make, tiny: str) -> None:
     quick = make("zoe", models=["quick"], gpu_types=["cpu"])
     assert quick.finished(quick.enqueue(tiny))["status"] == "succeeded"

@@ -1,10 +1,12 @@
 """Filters and content credentials through the whole service."""
 
+import stat
 from collections.abc import Iterator
 
 import pytest
 import requests
 
+from infra import embedded
 from tests.conftest import TENANTS, Tenant, data_uri, running_stack
 from tests.faults.conftest import SLEEPERS
 
@@ -71,3 +73,7 @@ def test_what_is_no_picture_cannot_be_verified(alice: Tenant, image: str | None,
     answer = alice.post("/api/ai/verify", {"image": image})
     assert answer.status_code == 400
     assert sentence in answer.json()["error"]["message"]
+
+
+def test_the_stacks_data_is_its_users_alone(stack: embedded.Stack) -> None:
+    assert stat.S_IMODE(stack.options.data_dir.stat().st_mode) == 0o700

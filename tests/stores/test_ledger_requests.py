@@ -109,6 +109,19 @@ def test_a_request_is_told_of_once_more_only_when_all_of_it_is_over(desk: Desk) 
     assert due(desk) == [("one", "completed", 0)]
 
 
+def test_few_secrets_hold_at_a_time(desk: Desk) -> None:
+    for version in range(1, 5):
+        assert desk.run(webhooks.rotate_secret("alice", overlap_s=60)).current == version
+    with pytest.raises(errors.TooManyRequestsError) as refused:
+        desk.run(webhooks.rotate_secret("alice", overlap_s=60))
+    assert 0 < refused.value.retry_after <= 60
+    held = desk.run(webhooks.secret_versions("alice"))
+    assert (held.current, [version for version, _ in held.earlier]) == (4, [3, 2, 1, 0])
+    assert desk.run(webhooks.rotate_secret("bob", overlap_s=0)).current == 1
+    for version in range(2, 12):
+        assert desk.run(webhooks.rotate_secret("bob", overlap_s=0)).current == version, "none of these goes on"
+
+
 def test_one_tenants_webhooks_leave_room_for_anothers(desk: Desk) -> None:
     webhook = WEBHOOK.model_copy(update={"moments": ("completed",)})
     for tenant, count in (("alice", 40), ("bob", 1)):

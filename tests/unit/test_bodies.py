@@ -5,6 +5,8 @@ import textwrap
 
 import pytest
 from PIL import Image
+from starlette.requests import Request
+from starlette.types import Message
 
 from api.http import bodies, pictures
 from storage.contracts import edits, errors
@@ -79,3 +81,32 @@ def test_what_would_take_far_more_memory_than_it_has_bytes_is_not_parsed(
     monkeypatch.delattr(bodies, "pydantic_core")
     with pytest.raises(errors.InvalidInputError, match="The body may have at most 40000 commas"):
         bodies.parsed(raw)
+
+
+def _request(kind: str, *pieces: bytes) -> Request:
+    left = list(pieces)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-type", kind.encode())]}
+    return Request(scope, receive)
+
+
+@pytest.mark.parametrize("body", [b"&" * 65, b"a=1" + b"&" * 100_000, b"&".join(b"a%d=1" % n for n in range(66))])
+async def test_a_form_of_more_fields_than_there_are_is_not_taken_apart(
+    monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(Request, "form", None)
+    with pytest.raises(errors.InvalidInputError, match="at most 64 fields"):
+        await bodies.read(_request(bodies.URLENCODED, body), files=("image",))
+
+
+async def test_where_no_body_is_to_be_little_of_one_is_read() -> None:
+    await bodies.none(_request("application/json", b"{", b"}\n"))
+    with pytest.raises(errors.InvalidInputError, match=r"takes no fields; got a, b$"):
+        await bodies.none(_request("application/json", b'{"b": 1,', b' "a": 2}'))
+    endless = _request("application/json", *[b" " * 1000] * 6, b"never read")
+    with pytest.raises(errors.InvalidInputError, match="got something else"):
+        await bodies.none(endless)
+    assert (await endless.receive())["body"] == b" " * 1000, "it stopped at the fifth"

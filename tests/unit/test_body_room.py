@@ -22,8 +22,11 @@ class Reading:
         self.answer = asyncio.Event()
         self.is_whole = asyncio.Event()
         self.read = 0
+        self.tenant: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.tenant is not None:
+            middleware.body_belongs_to(Request(scope), self.tenant)
         while True:
             message = await receive()
             self.read += len(message.get("body", b""))
@@ -113,3 +116,59 @@ async def test_one_that_is_too_large_takes_no_room(app: Reading, limit: BodyLimi
         await _begun(limit, MOST + 10, is_declared=False)
     app.answer.set()
     await _begun(limit, MOST, is_declared=True)
+
+
+async def test_a_tenant_has_half_of_the_room(app: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "UNFINISHED", 10)
+    limit = BodyLimit(app, max_bytes=40, most_held=MOST, pause_s=5, limit_s=5)
+    app.tenant = "alice"
+    first = _begun(limit, 40, is_declared=False)
+    await app.is_whole.wait()
+    small = _begun(limit, 10, is_declared=False)
+    with pytest.raises(errors.StoreFullError, match="as much of yours"):
+        await _begun(limit, 30, is_declared=False)
+    app.tenant = "bob"
+    another = _begun(limit, 40, is_declared=False)
+    await asyncio.sleep(0)
+    app.answer.set()
+    await asyncio.gather(first, small, another)
+    app.tenant = "alice"
+    await _begun(limit, 40, is_declared=False)
+    assert not limit._of_tenants
+
+
+async def test_bodies_that_do_not_come_take_of_their_tenants_share(
+    app: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "UNFINISHED", 10)
+    limit = BodyLimit(app, max_bytes=40, most_held=MOST, pause_s=5, limit_s=5)
+    app.tenant = "alice"
+    pieces = iter([{"type": "http.request", "body": b"x", "more_body": True}] * 6)
+
+    async def receive() -> Message:
+        for piece in pieces:
+            return piece
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    def begun() -> asyncio.Task[None]:
+        async def one() -> Message:
+            return await receive()
+
+        first = iter([1])
+
+        async def piece_by_piece() -> Message:
+            if next(first, None):
+                return await one()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        return asyncio.create_task(limit(_scope(None), piece_by_piece, _send))
+
+    slow = [begun() for _ in range(5)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(errors.StoreFullError, match="as much of yours"):
+        await begun()
+    for one in slow:
+        one.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert not limit._of_tenants

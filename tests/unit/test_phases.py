@@ -158,6 +158,27 @@ def test_a_prompt_that_is_to_be_written_anew_is_what_is_drawn_and_told(monkeypat
     assert (writer.drawn[-1], plain.upsampled_prompt) == ("x", None)
 
 
+@pytest.mark.parametrize(
+    ("asked", "filtered", "has_filter", "shown"),
+    [(True, True, False, True), (True, True, True, False), (True, False, True, True), (False, False, False, False)],
+)
+def test_no_picture_is_shown_that_a_filter_has_yet_to_judge(
+    monkeypatch: pytest.MonkeyPatch, asked: bool, filtered: bool, has_filter: bool, shown: bool
+) -> None:
+    writer, previews = Writer("a fox"), []
+    images: Any = SimpleNamespace(judge=None) if has_filter else None
+    run = running.Running(
+        filters=Filters(words=WordFilter([]), images=images),
+        pipeline=lambda model, on_loaded: writer,  # type: ignore[arg-type, return-value]
+    )
+    monkeypatch.setattr(
+        writer, "edit", lambda job, on_step, on_preview: previews.append(on_preview) or Image.new("RGB", (8, 8))
+    )
+    claim = dataclasses.replace(CLAIM, edit=EDIT.model_copy(update={"previews": asked, "filtered": filtered}))
+    run.edit(_prepared(claim), lambda step: None)
+    assert [one is not None for one in previews] == [shown]
+
+
 def test_a_prompt_that_stays_as_it_is_is_not_told_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer("a fox")
     monkeypatch.setattr(writer, "upsample", lambda job, temperature, on_token: job.prompt)

@@ -39,6 +39,20 @@ async def test_a_tenant_has_one_test_call_at_a_time_and_all_have_a_few() -> None
     assert (await pings.send("another", "http://a/", b"", {})).status == 200
 
 
+async def test_a_test_call_whose_caller_has_gone_has_its_place_until_it_ends() -> None:
+    slow = _Slow()
+    pings = Pings(cast("Calls", slow))
+    first = asyncio.create_task(pings.send("tenant", "http://a/", b"", {}))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    with pytest.raises(errors.TooManyRequestsError):
+        await pings.send("tenant", "http://a/", b"", {})
+    slow.gate.set()
+    await asyncio.sleep(0.01)
+    assert (await pings.send("tenant", "http://a/", b"", {})).status == 200
+
+
 @pytest.mark.parametrize("url", ["https://[", "http://a\uff0fb/", "http://a/"])
 def test_a_url_that_is_none_has_a_destination_of_its_own(url: str) -> None:
     recorded: Any = a_submission(webhook={"url": url, "dialect": "oxen"}).recorded()

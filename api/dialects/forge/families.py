@@ -11,6 +11,8 @@ from api.http import bodies
 from api.http.access import ModelsCaller, ResourcesDep, Tenant
 from api.http.hangups import unless_hung_up
 from api.resources import Resources
+from api.service import rights
+from storage.contracts import access
 from storage.contracts.samples import Target
 
 router = APIRouter(prefix="/v1/model-families", tags=["forge"])
@@ -40,7 +42,7 @@ async def start(slug: str, request: Request, resources: ResourcesDep, caller: Mo
 
     Where no worker of that sort is there, 202 says so, and the first that comes loads it.
     """
-    target, keep = await _target(slug, request, resources)
+    target, keep = await _target(slug, request, resources, caller)
     started = await unless_hung_up(request, resources.warming.start(target, caller.tenant, keep=keep))
     is_loaded = started.startup_ms is not None
     answer: dict[str, Any] = {
@@ -59,7 +61,7 @@ async def start(slug: str, request: Request, resources: ResourcesDep, caller: Mo
 @router.post("/{slug:path}/stop", openapi_extra=asking.Wish.body())
 async def stop(slug: str, request: Request, resources: ResourcesDep, caller: ModelsCaller) -> Response:
     """Keep a model loaded no longer, and take it off its GPU once it is idle, unless another tenant keeps it."""
-    target, _ = await _target(slug, request, resources)
+    target, _ = await _target(slug, request, resources, caller)
     kept = not await resources.warming.stop(target, caller.tenant)
     status = "kept_for_others" if kept else "stopping"
     return JSONResponse({"slug": slug, "model": target.model, "keep_warm": kept, "status": status})
@@ -73,7 +75,9 @@ async def read(slug: str, resources: ResourcesDep, tenant: Tenant) -> Response:
     return JSONResponse({"slug": slug, "versions": records})
 
 
-async def _target(slug: str, request: Request, resources: Resources) -> tuple[Target, bool]:
+async def _target(slug: str, request: Request, resources: Resources, caller: access.Caller) -> tuple[Target, bool]:
     sent = dict((await bodies.read(request)).fields) if await request.body() else {}
     name = asking.named(slug, sent.get("version"), resources.catalog)
-    return asking.target_of(sent, name, resources.catalog)
+    target, keep = asking.target_of(sent, name, resources.catalog)
+    rights.check_target(target.model, target.gpu_type, caller.rights, resources.catalog)
+    return target, keep

@@ -99,23 +99,23 @@ async def read(batch_id: str, resources: ResourcesDep, tenant: Tenant) -> Respon
     return await _answer(batch_id, resources, tenant)
 
 
-@router.post("/{batch_id}/cancel", responses=contract.BATCH_READ, dependencies=[bodies.NO_BODY])
-async def cancel(batch_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
+@router.post("/{batch_id}/cancel", responses=contract.BATCH_READ)
+async def cancel(batch_id: str, resources: ResourcesDep, caller: Caller, _: bodies.NoBody) -> Response:
     """Cancel what is not over; on a batch that is over this has no effect."""
-    await resources.batches.change(batch_id, tenant, "cancel")
-    return await _answer(batch_id, resources, tenant)
+    await resources.batches.change(batch_id, caller.tenant, "cancel")
+    return await _answer(batch_id, resources, caller.tenant, reads=caller.reads)
 
 
-@router.post("/{batch_id}/retry", responses=contract.BATCH_READ, dependencies=[bodies.NO_BODY])
-async def retry(batch_id: str, resources: ResourcesDep, caller: Caller) -> Response:
+@router.post("/{batch_id}/retry", responses=contract.BATCH_READ)
+async def retry(batch_id: str, resources: ResourcesDep, caller: Caller, _: bodies.NoBody) -> Response:
     """Queue again what failed, and not for its parameters, under the same generation ids."""
     await resources.batches.change(batch_id, caller.tenant, "retry")
-    return await _answer(batch_id, resources, caller.tenant)
+    return await _answer(batch_id, resources, caller.tenant, reads=caller.reads)
 
 
-async def _answer(batch_id: str, resources: Resources, tenant: str) -> Response:
-    batch = await resources.batches.read(batch_id, tenant)
-    return JSONResponse(answers.batch(batch, resources.objects.signed_url))
+async def _answer(batch_id: str, resources: Resources, tenant: str, *, reads: bool = True) -> Response:
+    told = answers.batch(await resources.batches.read(batch_id, tenant), resources.objects.signed_url)
+    return JSONResponse(told if reads else {**told, "results": None})
 
 
 def _name_of(number: int, custom_id: str = "") -> str:

@@ -164,12 +164,13 @@ def _again_s(eta_ms: int | None) -> int:
     return POLL_AGAIN_S if eta_ms is None else max(POLL_AGAIN_S, min(LONGEST_AGAIN_S, eta_ms // 2000))
 
 
-@router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED, dependencies=[bodies.NO_BODY])
+@router.post("/api/ai/queue/{generation_id}/replay", responses=contract.ENQUEUED)
 async def replay(
     generation_id: str,
     request: Request,
     resources: ResourcesDep,
     caller: Caller,
+    _: bodies.NoBody,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Run a generation again: same pictures, parameters and seed. Its inputs are kept as long as its result."""
@@ -179,12 +180,15 @@ async def replay(
     return _accepted(accepted, answers.accepted(accepted), idempotency_key)
 
 
-@router.post("/api/ai/queue/{generation_id}/retry", responses=contract.POLLED, dependencies=[bodies.NO_BODY])
-async def retry(request: Request, generation_id: str, resources: ResourcesDep, caller: Caller) -> Response:
+@router.post("/api/ai/queue/{generation_id}/retry", responses=contract.POLLED)
+async def retry(
+    request: Request, generation_id: str, resources: ResourcesDep, caller: Caller, _: bodies.NoBody
+) -> Response:
     """Queue a failed generation again, under the same id."""
     await resources.submitter.retry(generation_id, caller)
     view = await resources.reader.one(generation_id, caller.tenant)
-    return JSONResponse(answers.generation(view, own_url(request, resources)))
+    told = answers.generation(view, own_url(request, resources))
+    return JSONResponse(told if caller.reads else {name: told[name] for name in ("generation_id", "status")})
 
 
 @router.delete("/api/ai/queue/{generation_id}", responses=contract.CANCELLED)

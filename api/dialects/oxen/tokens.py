@@ -8,7 +8,6 @@ from starlette.responses import JSONResponse, Response
 
 from api.dialects import fields
 from api.dialects.oxen import contract
-from api.http import bodies
 from api.http.access import BEARER, Caller, ResourcesDep, shown
 from api.service import tokens
 
@@ -30,7 +29,7 @@ async def make(request: Request, resources: ResourcesDep, caller: Caller) -> Res
     return JSONResponse({"token": text, "purpose": token.purpose, "expires_at": token.until}, status_code=201)
 
 
-@router.post("/api/ai/tokens/sign-in", status_code=201, responses=contract.SIGNED_IN, dependencies=[bodies.NO_BODY])
+@router.post("/api/ai/tokens/sign-in", status_code=201, responses=contract.SIGNED_IN)
 async def sign_in(request: Request, resources: ResourcesDep, _: Annotated[object, BEARER]) -> Response:
     """Sign a page in by the token of its link, which works once: another one for half a day, as Bearer for every route."""
     text, token = await resources.tokens.sign_in(shown(request), request.headers.get("origin"))

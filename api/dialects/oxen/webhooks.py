@@ -94,10 +94,8 @@ async def ping(request: Request, resources: ResourcesDep, tenant: Tenant) -> Res
     return JSONResponse(told)
 
 
-@router.post(
-    "/{generation_id}/redeliver", status_code=202, responses=contract.WEBHOOK_DUE, dependencies=[bodies.NO_BODY]
-)
-async def redeliver(generation_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
+@router.post("/{generation_id}/redeliver", status_code=202, responses=contract.WEBHOOK_DUE)
+async def redeliver(generation_id: str, resources: ResourcesDep, tenant: Tenant, _: bodies.NoBody) -> Response:
     """Call the webhook of a generation that is over once more, with all its tries."""
     await resources.archive.change(webhooks.redeliver(generation_id, tenant), generation_id, tenant)
     return JSONResponse({"status": "due", "generation_id": generation_id}, status_code=202)

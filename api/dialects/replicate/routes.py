@@ -109,11 +109,13 @@ async def get(id_: str, request: Request, resources: ResourcesDep, tenant: Tenan
 
 
 @router.post("/predictions/{id_}/cancel")
-async def cancel(id_: str, request: Request, resources: ResourcesDep, tenant: Tenant) -> Response:
+async def cancel(id_: str, request: Request, resources: ResourcesDep, caller: Caller) -> Response:
     """Cancel a prediction; on one that is over this has no effect."""
-    for view in await resources.reader.request(id_, tenant):
-        await resources.archive.cancel(view.id, tenant)
-    return await get(id_, request, resources, tenant)
+    for view in await resources.reader.request(id_, caller.tenant):
+        await resources.archive.cancel(view.id, caller.tenant)
+    views = await resources.reader.request(id_, caller.tenant)
+    told = answers.prediction(views, own_url(request, resources))
+    return JSONResponse(told if caller.reads else {name: told[name] for name in ("id", "status", "urls")})
 
 
 @router.get("/webhooks/default/secret")

@@ -71,12 +71,19 @@ async def status_sync(
 
 
 @router.get("/stream/{job_id}")
-async def stream(endpoint: str, job_id: str, resources: ResourcesDep, tenant: Tenant) -> Response:
-    """What has not been taken yet of a job's output: all of it, once, when the job is over."""
+async def stream(endpoint: str, job_id: str, resources: ResourcesDep, caller: Caller) -> Response:
+    """What has not been taken yet of a job's output: all of it, once, when the job is over.
+
+    A key that only reads takes nothing away.
+    """
+    tenant, takes = caller.tenant, "submit" in caller.rights.scopes
     view = await resources.reader.one(answers.generation_id(job_id), tenant)
     job = await answers.job(view, answers.prefix_of(job_id))
     taken: list[dict[str, Any]] = []
-    if view.result is not None and await resources.archive.change(records.drain(view.id, tenant), view.id, tenant):
+    is_there = view.result is not None
+    if is_there and takes:
+        is_there = await resources.archive.change(records.drain(view.id, tenant), view.id, tenant)
+    if is_there:
         taken = [{"output": job["output"]}]
     return JSONResponse({"id": job["id"], "status": job["status"], "stream": taken})
 

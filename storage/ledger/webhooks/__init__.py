@@ -1,5 +1,6 @@
 """Webhooks that are due, and what came of calling them."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -113,12 +114,18 @@ def secret_versions(tenant: str) -> Call[SecretVersions]:
 
 
 def rotate_secret(tenant: str, *, overlap_s: float) -> Call[SecretVersions]:
-    """Sign a tenant's webhooks with another secret from now on, for `overlap_s` with the present one, too."""
+    """Sign a tenant's webhooks with another secret from now on, for `overlap_s` with the present one, too.
+
+    Raises `errors.TooManyRequestsError` when decoded, while four earlier ones hold.
+    """
     return _secrets(tenant, int(overlap_s * 1000))
 
 
 def _secrets(tenant: str, overlap_ms: int | str) -> Call[SecretVersions]:
-    def decode(reply: Sequence[Any]) -> SecretVersions:
+    def decode(reply: Any) -> SecretVersions:
+        if isinstance(reply, str):
+            message = "So many earlier webhook secrets hold that no other is made until one of them ends"
+            raise errors.TooManyRequestsError(message, retry_after=max(1.0, int(reply) / 1000 - time.time()))
         current, *earlier = reply
         return SecretVersions(current=current, earlier=tuple((version, int(until)) for version, until in earlier))
 
