@@ -25,6 +25,7 @@ MANIFEST = "manifest.jsonl"
 COLUMNS = ("custom_id", "image", "status", "file", "generation_id", "seed", "cost_usd", "error")
 AFTER_OUTAGE_S = 5.0
 OUTAGES = frozenset({429, 502, 503, 504})
+UNAUTHENTICATED, NOT_FOUND = 401, 404
 
 Done = Callable[[str], None]
 """Told each row's outcome."""
@@ -99,7 +100,7 @@ class Manifest:
     def write_csv(self, rows: Sequence[Row]) -> None:
         """The manifest as a table: rows of earlier batches, then these in their order."""
         these = {row.digest for row in rows}
-        with (self.folder / "manifest.csv").open("w", newline="") as lines:
+        with (self.folder / "manifest.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as lines:
             writer = csv.DictWriter(lines, COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(known for digest, known in self._known.items() if digest not in these)
@@ -123,7 +124,8 @@ async def run(
 ) -> None:
     """Run rows, so many at a time, until each has its result or a reason why not.
 
-    Raises `UnreachableError` where nobody answers at the beginning; an outage later is waited out.
+    Raises `UnreachableError` where nobody answers at the beginning; an outage later is waited out. A key that ends meanwhile ends
+    this as well (`ApiError` 401), as does a manifest that cannot be written (`OSError`); the same again goes on from there.
     """
     await client.usage()
     waiting = iter(rows)
@@ -133,9 +135,12 @@ async def run(
             await _one(client, row, manifest)
             done(manifest.outcome(row))
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(concurrency, len(rows))):
-            tasks.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(concurrency, len(rows))):
+                tasks.create_task(work())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 async def _one(client: AsyncClient, row: Row, manifest: Manifest) -> None:
@@ -156,8 +161,12 @@ async def _one(client: AsyncClient, row: Row, manifest: Manifest) -> None:
             if exc.status in OUTAGES:
                 await asyncio.sleep(AFTER_OUTAGE_S)
                 continue
-            manifest.note(row, status="refused", error=str(exc))
-        except (GoneError, OSError, TypeError) as exc:
+            if exc.status == UNAUTHENTICATED:
+                raise
+            # What was accepted is paid for: its result is there for a later try.
+            is_kept = manifest.generation_id(row) is not None and exc.status != NOT_FOUND
+            manifest.note(row, status="unsaved" if is_kept else "refused", error=str(exc))
+        except (GoneError, OSError, RuntimeError, TypeError, ValueError) as exc:
             manifest.note(row, status="refused", error=str(exc))
         else:
             _save(picture, row, manifest)
@@ -192,6 +201,8 @@ async def _picture(client: AsyncClient, row: Row, manifest: Manifest) -> Picture
     id_ = manifest.generation_id(row)
     if id_ is None:
         parameters = dict(row.parameters)
+        if (format_ := row.format) is not None:
+            parameters.setdefault("output_format", format_)
         accepted = await client.enqueue(
             row.image, parameters.pop("prompt"), custom_id=row.custom_id,
             idempotency_key=manifest.idempotency_key(row), **parameters,

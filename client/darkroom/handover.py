@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from darkroom import inputs
-from darkroom.batches import Done, saved
+from darkroom.batches import NOT_FOUND, Done, saved
+from darkroom.faults import DarkroomError, GoneError, RefusedError
 from darkroom.synchronous import Client
 from darkroom.tables import Row, place_of
 
@@ -74,7 +75,8 @@ def save_results(
     """Save the manifest of a batch that is over, and each result that is not in the folder yet.
 
     `progress` is told how many are missing. Raises `ValueError` for a batch that is not over and for a folder that has something
-    else in their places, `GoneError` for a result that is no longer kept, and `OSError`.
+    else in their places, `OSError`, and once all else is saved `DarkroomError` for
+    results that are no longer kept.
     """
     files = {ending: _manifest_file(client, batch, ending) for ending in ("csv", "jsonl")}
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,10 +85,20 @@ def save_results(
     for ending, file in files.items():
         (folder / f"manifest.{ending}").write_bytes(file)
     missing = [(place, id_) for place, id_ in results.items() if place not in there]
+    gone: list[str] = []
     with progress(len(missing)) as done:
         for place, id_ in missing:
-            saved(client.picture(id_), folder, place)
-            done("succeeded")
+            try:
+                saved(client.picture(id_), folder, place)
+            except (GoneError, RefusedError) as exc:
+                if isinstance(exc, RefusedError) and exc.status != NOT_FOUND:
+                    raise
+                gone.append(place)
+                done("gone")
+            else:
+                done("succeeded")
+    if gone:
+        raise DarkroomError(f"{len(gone)} results are no longer kept, {gone[0]} for one; all others are saved")
 
 
 def _saved_before(folder: Path, results: Mapping[str, str]) -> set[str]:

@@ -59,9 +59,9 @@ def either(one: "Sources", other: "Sources", *names: str) -> "Sources":
 
 def shaped(fields: Mapping[str, object], *, has_picture: bool) -> dict[str, object]:
     """Fields, with the input's shape where they say none and there is a picture."""
-    says = {"aspect_ratio", "width", "height", "exact_size"} & fields.keys()
+    says = any(fields.get(name) not in (None, False) for name in ("aspect_ratio", "width", "height", "exact_size"))
     has_picture = has_picture or "parent_generation_id" in fields
-    return {**({} if says or not has_picture else {"aspect_ratio": "match_input_image"}), **fields}
+    return {**fields, **({} if says or not has_picture else {"aspect_ratio": "match_input_image"})}
 
 
 def _listed(value: "Sources") -> Sequence["Source"]:
@@ -75,12 +75,20 @@ def is_url(source: "Source") -> bool:
     return isinstance(source, str) and source.startswith(("http://", "https://", "data:"))
 
 
+def expanded(path: "str | Path") -> Path:
+    """A path, with the home directory for `~` where it means one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a file's name that begins with it
+        return Path(path)
+
+
 def _upload(source: "Source") -> tuple[str, bytes]:
     if isinstance(source, bytes):
         return "picture", source
     if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        return path.name, path.read_bytes()
+        path = expanded(source)
+        return path.name.encode(errors="replace").decode(), path.read_bytes()
     if hasattr(source, "save"):
         buffer = io.BytesIO()
         source.save(buffer, format="PNG")

@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from darkroom.inputs import is_url
+from darkroom.inputs import expanded, is_url
+from darkroom.shapes import FORMATS
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
+MANIFESTS = ("manifest.jsonl", "manifest.csv")
+MOST_OF_CELL = 64 * 2**20
+"""Characters of a cell."""
 FAULTS = 20
 """Of a table that are named at once."""
 
@@ -29,8 +33,13 @@ class Row:
 
     @property
     def place(self) -> str:
-        """Where its result goes, in the folder; without an ending that of the result is added."""
+        """Where its result goes, in the folder: as `out` says, or by its name, to which the result's ending is added."""
         return self.out or place_of(self.custom_id)
+
+    @property
+    def format(self) -> str | None:
+        """The format that the ending of `out` names."""
+        return None if self.out is None else FORMATS.get(PureWindowsPath(self.out).suffix.lower())
 
     @property
     def digest(self) -> str:
@@ -75,10 +84,7 @@ def _read(source: Path, faults: list[str]) -> Sequence[Mapping[str, Any] | None]
             names = lines.readline()
             lines.seek(0)
             delimiter = ";" if names.count(";") > names.count(",") else ","
-            return [
-                {name: _value(name, text) for name, text in row.items() if name and text}
-                for row in csv.DictReader(lines, delimiter=delimiter)
-            ]
+            return _cells(source, csv.DictReader(lines, delimiter=delimiter, strict=True), faults)
     if source.suffix.lower() not in (".jsonl", ".ndjson"):
         raise ValueError(f"{source}: a batch is a .csv or .jsonl file, or a folder of pictures")
     read: list[dict[str, Any] | None] = []
@@ -88,6 +94,22 @@ def _read(source: Path, faults: list[str]) -> Sequence[Mapping[str, Any] | None]
             read.append(None)
             with _noted(faults):
                 read[-1] = _parsed(source, number, line)
+    return read
+
+
+def _cells(source: Path, rows: "csv.DictReader[str]", faults: list[str]) -> list[dict[str, Any] | None]:
+    """Rows of a CSV file, until one that cannot be taken apart."""
+    # A picture may stand in a cell, as a data URI.
+    csv.field_size_limit(MOST_OF_CELL)
+    read: list[dict[str, Any] | None] = []
+    try:
+        for number, row in enumerate(rows, 1):
+            more = row.pop(None, None)
+            if more:
+                faults.append(f"{source}, row {number}: more cells than columns; a text with commas stands in quotes")
+            read.append(None if more else {name: _value(name, text) for name, text in row.items() if text})
+    except csv.Error as exc:
+        faults.append(f"{source}, row {len(read) + 1}: {exc}")
     return read
 
 
@@ -132,7 +154,7 @@ def _value(name: str, text: str) -> Any:
 
 def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=_no_number)
     except json.JSONDecodeError as exc:
         raise ValueError(f"{source}, line {number}, column {exc.colno}: {exc.msg}") from None
     except ValueError as exc:
@@ -140,6 +162,10 @@ def _parsed(source: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"{source}, line {number}: a row is an object")  # noqa: TRY004  (as every other fault of a file)
     return row
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
 
 
 def _leads_out(out: str) -> bool:
@@ -154,6 +180,10 @@ def _row(source: Path, number: int, values: dict[str, Any], *, columns: str) -> 
         raise ValueError(f"{source}, row {number}: num_generations: a row makes one picture; give each a row")
     if out is not None and _leads_out(str(out)):
         raise ValueError(f"{source}, row {number}: out must be a path inside the folder of results; got {out}")
+    if str(out).lower() in MANIFESTS:
+        raise ValueError(f"{source}, row {number}: out {out} is the batch's own file; give another name")
+    if image is not None and not isinstance(image, str):
+        raise ValueError(f"{source}, row {number}: image must be one path or URL; got {type(image).__name__}")
     custom_id = str(values.pop("custom_id", number))
     if not values.get("prompt"):
         raise ValueError(
@@ -161,7 +191,7 @@ def _row(source: Path, number: int, values: dict[str, Any], *, columns: str) -> 
         )
     if isinstance(image, str) and not image.startswith(("http://", "https://", "data:")):
         folder = source if source.is_dir() else source.parent
-        path = Path(image).expanduser()
+        path = expanded(image)
         file = next((one for one in (path, folder / path) if one.is_file()), None)
         if file is None:
             raise ValueError(f"{source}, row {number}: there is no file {image}")

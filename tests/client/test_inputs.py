@@ -1,19 +1,22 @@
 """Pictures as callers have them become requests, and the twin is as its original."""
 
+import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
 import darkroom
-from darkroom import answers, inputs, tables, twin
+from darkroom import answers, batches, handover, inputs, tables, twin
 from darkroom.shapes import Event
 
 PNG = b"\x89PNG the rest"
@@ -192,3 +195,134 @@ def test_a_table_of_a_spreadsheet_may_have_semicolons_or_commas(tmp_path: Path, 
     file.write_text(lines)
     (row,) = tables.rows_of(file, {})
     assert (row.custom_id, row.parameters["prompt"]) == ("a", "blue, sky" if ";p" in lines else "blue; sky")
+
+
+@pytest.mark.parametrize("nothing", [{"aspect_ratio": None}, {"width": None, "height": None}, {"exact_size": False}])
+def test_a_shape_that_is_none_leaves_the_inputs(nothing: dict[str, object]) -> None:
+    assert inputs.shaped(nothing, has_picture=True)["aspect_ratio"] == "match_input_image"
+    assert "aspect_ratio" not in inputs.shaped({"width": 64, "height": 64}, has_picture=True)
+
+
+def test_a_files_name_may_begin_with_a_tilde_and_be_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("~x y.jpg").write_bytes(b"1")
+    assert inputs._upload("~x y.jpg") == ("~x y.jpg", b"1")
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    Path(odd).write_bytes(b"2")
+    assert inputs._upload(odd) == ("caf?.jpg", b"2")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("custom_id,prompt\na,warm, cosy and soft\nb,x\n", "row 1: more cells than columns"),
+        ('custom_id,prompt\na,"never closed\nb,x\n', "row 1: unexpected end of data"),
+        ('{"prompt": "x", "guidance": NaN}', "NaN is not JSON"),
+        ('{"prompt": "x", "image": ["a.png", "b.png"]}', "image must be one path or URL; got list"),
+        ('{"prompt": "x", "out": "Manifest.jsonl"}', "is the batch's own file"),
+    ],
+)
+def test_a_row_that_would_run_as_something_else_is_told(tmp_path: Path, lines: str, said: str) -> None:
+    file = tmp_path / ("edits.jsonl" if lines.startswith("{") else "edits.csv")
+    file.write_text(lines)
+    with pytest.raises(ValueError, match=said):
+        tables.rows_of(file, {})
+
+
+def test_a_cell_may_hold_a_picture(tmp_path: Path) -> None:
+    file = tmp_path / "edits.csv"
+    file.write_text(f'prompt,image\nx,"data:image/png;base64,{"A" * 200_000}"\n')
+    (row,) = tables.rows_of(file, {})
+    assert len(row.image or "") > 200_000
+
+
+class _Service:
+    """A client whose pictures come, or fail as they are told to."""
+
+    def __init__(self, *ends: Exception | None) -> None:
+        self._ends = list(ends)
+        self.sent: list[dict[str, Any]] = []
+
+    async def usage(self) -> None:
+        pass
+
+    async def enqueue(self, image: str | None, prompt: str, **more: Any) -> SimpleNamespace:
+        self.sent.append(more)
+        return SimpleNamespace(ids=[f"g{len(self.sent)}"])
+
+    async def picture(self, id_: str) -> darkroom.Picture:
+        end = self._ends.pop(0) if self._ends else None
+        if end is not None:
+            raise end
+        raw = {
+            "generation_id": id_,
+            "status": "succeeded",
+            "model_name": "m",
+            "prompt": "x",
+            "seed": 1,
+            "cost_usd": 0.0,
+        }
+        return darkroom.Picture(generation=darkroom.Generation.of(raw), data=b"x", content_type="image/webp")
+
+
+def _api_error(status: int) -> darkroom.ApiError:
+    return darkroom.ApiError(status, "x", "told")
+
+
+async def _batch(service: Any, folder: Path, *, retry_failed: bool = False, **more: Any) -> list[str]:
+    rows = [tables.Row(custom_id="a", image=None, parameters={"prompt": "x"}, **more)]
+    with batches.Manifest.opened(folder) as manifest:
+        open_ = [row for row in rows if manifest.is_open(row, retry_failed=retry_failed)]
+        await batches.run(service, open_, manifest, concurrency=2)
+        return [manifest.outcome(row) for row in rows]
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(500, "unsaved"), (403, "unsaved"), (404, "refused")])
+async def test_what_was_accepted_is_not_paid_for_again(tmp_path: Path, status: int, outcome: str) -> None:
+    service = _Service(_api_error(status))
+    assert await _batch(service, tmp_path) == [outcome]
+    assert await _batch(service, tmp_path, retry_failed=True) == ["succeeded"]
+    assert len(service.sent) == (1 if outcome == "unsaved" else 2)
+
+
+async def test_a_batch_stops_with_its_key_and_goes_on_with_another(tmp_path: Path) -> None:
+    service = _Service(_api_error(401))
+    with pytest.raises(darkroom.ApiError):
+        await _batch(service, tmp_path)
+    assert await _batch(service, tmp_path) == ["succeeded"]
+    assert len(service.sent) == 1
+
+
+async def test_a_row_that_cannot_be_sent_ends_alone(tmp_path: Path) -> None:
+    service = _Service(ValueError("odd"))
+    assert await _batch(service, tmp_path) == ["refused"]
+
+
+@pytest.mark.parametrize(("out", "format_"), [("a.png", "png"), ("b.JPEG", "jpg"), ("c", None), (None, None)])
+async def test_the_ending_of_a_place_says_the_format(tmp_path: Path, out: str | None, format_: str | None) -> None:
+    service = _Service()
+    await _batch(service, tmp_path, out=out)
+    assert service.sent[0].get("output_format") == format_
+
+
+def test_saving_goes_on_after_what_is_gone(tmp_path: Path) -> None:
+    lines = [{"custom_id": f"{n}", "status": "succeeded", "generation_id": f"g{n}"} for n in range(3)]
+    raw = {"generation_id": "g", "status": "succeeded", "model_name": "m", "prompt": "x", "seed": 1, "expires_at": 1}
+
+    class Client:
+        def fetch(self, url: str) -> bytes:
+            return "\n".join(map(json.dumps, lines)).encode() if url == "jsonl" else b""
+
+        def picture(self, id_: str) -> darkroom.Picture:
+            generation = darkroom.Generation.of({**raw, "generation_id": id_})
+            if id_ == "g0":
+                raise darkroom.GoneError(generation)
+            if id_ == "g1":
+                raise darkroom.RefusedError(404, "not_found", "not found")
+            return darkroom.Picture(generation=generation, data=b"x", content_type="image/webp")
+
+    client: Any = Client()
+    batch = {"batch_id": "b", "results": {"csv_url": "csv", "jsonl_url": "jsonl"}}
+    with pytest.raises(darkroom.DarkroomError, match="2 results are no longer kept"):
+        handover.save_results(client, batch, tmp_path, lambda count: contextlib.nullcontext(lambda outcome: None))
+    assert (tmp_path / "2.webp").exists()

@@ -98,6 +98,41 @@ def test_what_goes_wrong_says_what_and_where(script: Script) -> None:
     ]
 
 
+def test_a_stream_ends_with_a_signal_that_was_aborted_before_and_keeps_no_listeners(script: Script) -> None:
+    told = script("""
+        const { getEventListeners } = await import("node:events");
+        const early = await (async () => { for await (const _ of service.events({ signal: AbortSignal.abort() })) return "told"; })().catch((error) => error.name);
+        const abort = new AbortController();
+        for (let n = 0; n < 3; n++) for await (const event of service.events({ signal: abort.signal })) if (event.type === "hello") break;
+        told({ early, listeners: getEventListeners(abort.signal, "abort").length });
+    """)  # noqa: E501
+    assert told == {"early": "AbortError", "listeners": 0}
+
+
+def test_what_is_asked_again_is_asked_after_a_pause_though_a_date_says_when(script: Script) -> None:
+    told = script("""
+        let tries = 0;
+        const fetch = async () => ++tries < 3 ? new Response("{}", { status: 503, headers: { "Retry-After": "Wed, 21 Oct 2065 07:28:00 GMT" } }) : Response.json({ ok: true });
+        const began = Date.now();
+        const busy = new Darkroom({ url: service.url, key: "x", fetch });
+        told({ ...(await busy.json("GET", "/")), waited: Date.now() - began > 100 });
+    """)  # noqa: E501
+    assert told == {"ok": True, "waited": True}
+
+
+def test_a_shape_that_is_none_leaves_the_inputs(script: Script) -> None:
+    told = script("""
+        const sent = [];
+        const fetch = async (_, { body }) => { sent.push(JSON.parse(body).aspect_ratio); return Response.json({ generations: [], cursor: "" }); };
+        const client = new Darkroom({ url: service.url, key: "x", fetch });
+        for (const shape of [{}, { aspect_ratio: undefined }, { width: null }, { exact_size: false }, { exact_size: true }]) {
+          await client.submit({ image: "http://a/b.png", prompt: "x", ...shape });
+        }
+        told(sent);
+    """)  # noqa: E501
+    assert told == [*["match_input_image"] * 4, None]
+
+
 def test_an_edit_is_aborted_listed_and_erased(script: Script) -> None:
     told = script("""
         const { ids } = await service.submit({ image: photograph, prompt: "stop me", model: "slower", num_inference_steps: 40 });

@@ -99,9 +99,9 @@ export class Darkroom {
    * where to paint anew; the rest are the model's parameters.
    */
   async submit({ image = null, input_image = image, mask = null, mask_image = mask, model = "flux-kontext-dev", ...parameters }, { idempotencyKey, signal } = {}) {
-    const shaped = ["aspect_ratio", "width", "height", "exact_size"].some((name) => name in parameters);
+    const shaped = ["aspect_ratio", "width", "height", "exact_size"].some((name) => ![undefined, null, false].includes(parameters[name]));
     const pictures = { input_image: asBlobs(input_image), mask_image: asBlobs(mask_image) };
-    const fields = { model, ...((input_image || parameters.parent_generation_id) && !shaped ? { aspect_ratio: "match_input_image" } : {}), ...parameters };
+    const fields = { model, ...parameters, ...((input_image || parameters.parent_generation_id) && !shaped ? { aspect_ratio: "match_input_image" } : {}) };
     const sources = Object.values(present(pictures)).flat();
     const isUpload = sources.length > 0 && sources.every((one) => one instanceof Blob);
     // A form cannot hold files and URLs in an order: then files go as data URIs.
@@ -240,7 +240,8 @@ export class Darkroom {
         // Awaited here: a body that breaks off is a connection that broke.
         if (answer.ok) return await answer.json();
         if (isLast || !BUSY.has(answer.status)) throw await faultOf(answer);
-        pause = Math.max(pause, 1000 * Number(answer.headers.get("retry-after") ?? 0));
+        // A date, which it may be, is no number.
+        pause = Math.max(pause, 1000 * (Number(answer.headers.get("retry-after")) || 0));
       } catch (error) {
         if (error instanceof DarkroomError) throw error;
         signal?.throwIfAborted();
@@ -253,11 +254,9 @@ export class Darkroom {
   /** A stream's answer; its head has to come in time, its body may take for ever. */
   async #stream(url, signal) {
     const abort = new AbortController();
-    const stop = () => abort.abort(signal.reason);
-    signal?.addEventListener("abort", stop, { once: true });
     const timer = setTimeout(() => abort.abort(new Error("no answer in time")), this.timeoutMs);
     try {
-      return await this.fetch(url, { headers: this.#headers(), signal: abort.signal });
+      return await this.fetch(url, { headers: this.#headers(), signal: signal ? AbortSignal.any([signal, abort.signal]) : abort.signal });
     } finally {
       clearTimeout(timer);
     }

@@ -40,7 +40,7 @@ function Workbench({ session, id, models }) {
   const [isSending, setSending] = useState(false);
   const [chain, setChain] = useState([]);
   const { runs, chosen, show, add, choose, remove, update } = useRuns(session);
-  const promptField = useRef(null), stage = useRef(null), isStopped = useRef(false);
+  const promptField = useRef(null), stage = useRef(null), isStopped = useRef(false), isBusy = useRef(false);
   const model = models.find((one) => one.id === modelId) ?? models[0];
   const { most_inputs: most, mask: takesMask, text_to_image: needsNone } = model.capabilities;
   const run = chosen === null ? null : runs[chosen];
@@ -81,6 +81,9 @@ function Workbench({ session, id, models }) {
 
   /** Submit requests one after another; each is shown as soon as it is accepted. */
   const start = async (requests) => {
+    // A second click comes before the button is drawn anew.
+    if (isBusy.current) return;
+    isBusy.current = true;
     setFault(null);
     setSending(true);
     isStopped.current = false;
@@ -99,7 +102,7 @@ function Workbench({ session, id, models }) {
       setFault(error);
       if (error.field === "prompt") promptField.current?.focus();
     } finally {
-      setSending(false);
+      isBusy.current = false; setSending(false);
     }
     if (!started.length) return;
     stage.current?.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth" });

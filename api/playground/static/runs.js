@@ -62,10 +62,12 @@ export function useRuns(session) {
   // A position in the queue, or a model that is being loaded, is no event.
   useEffect(() => {
     if (!open) return undefined;
-    const timer = setInterval(() => {
-      open.split(" ").forEach(read);
+    // The next look follows the last one's answer: while the service is away, none pile up.
+    let timer = setTimeout(async function look() {
+      await Promise.all(open.split(" ").map(read));
+      if (timer !== null) timer = setTimeout(look, POLL_MS);
     }, POLL_MS);
-    return () => clearInterval(timer);
+    return () => { clearTimeout(timer); timer = null; };
   }, [session, open]);
 
   return {

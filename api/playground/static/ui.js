@@ -30,9 +30,14 @@ export function useLoaded(load, inputs, everyMs = 0) {
         if (!abort.signal.aborted) setLoaded((before) => ({ ...before, error }));
       }
     };
-    run();
-    const timer = everyMs ? setInterval(run, everyMs) : null;
-    return () => { abort.abort(); clearInterval(timer); };
+    let timer = null;
+    // The next follows the last one's answer: while the service is away, none pile up.
+    const again = async () => {
+      await run();
+      if (everyMs && !abort.signal.aborted) timer = setTimeout(again, everyMs);
+    };
+    again();
+    return () => { abort.abort(); clearTimeout(timer); };
   }, [...inputs, turn]);
   return { ...loaded, reload: () => setTurn((n) => n + 1) };
 }

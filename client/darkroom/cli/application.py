@@ -1,5 +1,6 @@
 """Joins the commands, and turns whatever goes wrong into a sentence and an exit code."""
 
+import io
 import logging
 import os
 import sys
@@ -47,6 +48,10 @@ for module in (editing, batching, handing_over, looking, targets, account, docto
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(level=logging.WARNING, format="darkroom: %(message)s")
+    # What a terminal cannot show is no reason to stop.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = application(standalone_mode=False)
     except typer.Exit as exc:
