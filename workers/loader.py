@@ -86,8 +86,10 @@ class Loader:
         garbage.settle()
         return Loaded(pipeline=pipeline, cold_start=cold_start, is_warm=is_warm)
 
-    def finish_warming(self, model: catalog.Model, pipeline: base.Pipeline, plan: plans.Plan) -> bool:
-        """Compile what a first edit did without; False where that failed, and it is closed. Raises `errors.GpuFaultError`."""
+    def finish_warming(
+        self, model: catalog.Model, pipeline: base.Pipeline, plan: plans.Plan
+    ) -> errors.DarkroomError | None:
+        """Compile what a first edit did without; why that failed, and it is closed. Raises `errors.GpuFaultError`."""
         began = self.clock()
         try:
             self.warm_up(model, pipeline, plan)
@@ -95,9 +97,9 @@ class Loader:
             raise
         except errors.DarkroomError as exc:
             log.warning("%s cannot be warmed up: %s", model.weights.name, exc)
-            return False
+            return exc
         log.info("%s warmed up in %.1f s, after its first edit", model.weights.name, self.clock() - began)
-        return True
+        return None
 
     def warm_up(self, model: catalog.Model, pipeline: base.Pipeline, plan: plans.Plan) -> None:
         """Compile and tune; what cannot be is closed. Raises as `load`."""

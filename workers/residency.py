@@ -3,6 +3,7 @@
 Everything but `state`, `resident`, `failed`, `loading_s`, `keep`, `encodes_elsewhere`, `has_room` runs on the pipeline's thread.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -135,19 +136,13 @@ class Residency:
         return resident.pipeline
 
     def relieve(self, model: str) -> bool:
-        """Make what ran out of memory need less: alone on the device, or else by the next plan; False when there is none.
-
-        The plan is remembered as long as the worker runs.
-        """
-        self.exhausted(model)
-        if self._evict_others(model):
-            return True
+        """Make what ran out of memory need less: alone on the device, or by the next plan, which is remembered. False: no way."""
         current = self._resident[model].plan
-        lower = self._rooms.lower(model, current)
-        if lower is None:
+        try:
+            if self._lower(model, current) is not current:
+                self._evict(model, "out of memory")
+        except errors.OutOfMemoryError:
             return False
-        log.warning("%s ran out of memory as %r; from now on %r", model, current.name, lower.name)
-        self._evict(model, "out of memory")
         return True
 
     def encode_here(self, model: str) -> None:
@@ -167,12 +162,16 @@ class Residency:
             return
         resident.is_warm, self._warming_since = True, self.clock()
         try:
-            is_usable = self._loader.finish_warming(self.known.model(model), resident.pipeline, resident.plan)
+            failure = self._loader.finish_warming(self.known.model(model), resident.pipeline, resident.plan)
         finally:
             self._warming_since = None
-        if not is_usable:
+        if failure is not None:
             with self._lock:
                 del self._resident[model]
+        if isinstance(failure, errors.OutOfMemoryError):
+            # Or the next edit would load the same, and end the same.
+            with contextlib.suppress(errors.OutOfMemoryError):
+                self._lower(model, resident.plan)
 
     def cool(self) -> None:
         """Let go of what has not been used for long."""
@@ -226,7 +225,7 @@ class Residency:
         if lower is None:
             raise errors.OutOfMemoryError(f"{model} does not fit on this GPU, not even as {plan.name!r}")
         if lower is not plan:
-            log.warning("%s could not be loaded as %r; trying %r", model, plan.name, lower.name)
+            log.warning("%s ran out of memory as %r; from now on %r", model, plan.name, lower.name)
         return lower
 
     def _preloaded_plans(self) -> list[Plan]:

@@ -75,9 +75,12 @@ class Rooms:
         encoding, lowered = self._encoding(model), self._lowered.get(model)
         if lowered is not None and (lowered.encoding != "elsewhere" or encoding != "here"):
             return lowered
-        # Phases do not coincide: what rests beside it is all that it cannot have.
-        room = self._gpu.memory_gb - sum(plan.phases.resting for plan in staying)
         wanted = self.known.model(model)
+        # So that each of them can work, one at a time; else so that it can itself beside what rests.
+        for plan in planning.ladder(wanted, self._gpu, encoding=encoding):
+            if planning.fits(plan, self._gpu, host_gb=self.host_gb) and self.have([*staying, plan]):
+                return plan
+        room = self._gpu.memory_gb - sum(plan.phases.resting for plan in staying)
         return planning.planned(wanted, self._gpu, room_gb=room, host_gb=self.host_gb, encoding=encoding)
 
     def lower(self, model: str, plan: Plan) -> Plan | None:
@@ -89,8 +92,9 @@ class Rooms:
         return lower
 
     def have(self, together: Sequence[Plan]) -> bool:
-        """Whether these fit at the same time."""
-        return planning.total_gb(together) <= self._gpu.memory_gb
+        """Whether these fit at the same time, on the GPU and in what host memory is known of."""
+        on_gpu = planning.total_gb(together) <= self._gpu.memory_gb
+        return on_gpu and (self.host_gb is None or planning.total_host_gb(together) <= self.host_gb)
 
     def in_the_way(self, plan: Plan, resident: Sequence[tuple[str, Resident]], preloaded: Collection[str]) -> list[str]:
         """Who has to go so that a plan has room: the least recently used first, none that was preloaded."""

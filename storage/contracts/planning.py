@@ -27,6 +27,10 @@ from storage.contracts.plans import (
 )
 from storage.contracts.weights import Memory, Part
 
+MODULATIONS = 10
+"""Vectors of the transformer's width that the first step of weights with `caches_references` keeps for each token of picture and
+references: nine of modulations, one of putting them together. On meta tensors 82 KB were counted for FLUX.2 [klein] 9B."""
+
 
 def heaviest(model: Model) -> Workload:
     """The largest edit that the model accepts."""
@@ -39,6 +43,11 @@ def total_gb(together: Sequence[Plan]) -> float:
     """GB of several models on one GPU, of which one works at a time."""
     resting = sum(plan.phases.resting for plan in together)
     return resting + max((plan.phases.working for plan in together), default=0.0) + CONTEXT_GB
+
+
+def total_host_gb(together: Sequence[Plan]) -> float:
+    """GB of host memory of several models in one process."""
+    return HOST_GB + sum(plan.phases.host - HOST_GB for plan in together)
 
 
 def is_separable(model: Model) -> bool:
@@ -136,7 +145,12 @@ def _sums(memory: Memory, plan: Plan, workload: Workload, *, caches_references: 
     resting = denoiser + denoiser_slots + encoder + memory.vae
     references = workload.references * memory.reference_tokens
     computing = memory.token_kb * (memory.text_tokens + workload.pixels / 256 + references)
-    cached = memory.reference_cache_kb * references if caches_references else 0.0
+    cached = 0.0
+    if caches_references:
+        # The first step modulates the picture's tokens and the references' apart: vectors of the width of a key for each.
+        width_kb = memory.reference_cache_kb / (2 * memory.transformer.count)
+        cached = memory.reference_cache_kb * references
+        cached += MODULATIONS * width_kb * (workload.pixels / 256 + references)
     seen = memory.reference_tokens * 256 if workload.references else 0
     decoded = min(workload.pixels, TILE_PIXELS) if plan.tiled else workload.pixels
     decoding = memory.decode_kb_per_pixel + WORKSPACE_KB_PER_PIXEL

@@ -58,8 +58,7 @@ def test_encoding_a_prompt_copies_each_layer_once_and_then_takes_no_memory(weigh
     pipeline = _load(weights, name, Plan(text_encoder=TEXT))
     ring = pipeline.applied.text_encoder
     pipeline.edit(_job(steps=1), _ignore)
-    # And the first one again, on its way for the next prompt.
-    assert ring.host_bytes <= ring.copied_bytes <= ring.host_bytes + ring.slot_bytes
+    assert ring.copied_bytes == ring.host_bytes
     assert ring.device_bytes == 0, "given back before the first step"
     copied = ring.copied_bytes
     pipeline.edit(_job(steps=1), _ignore)
@@ -386,3 +385,12 @@ def test_large_weights_are_quantised_as_small_ones_are() -> None:
         restored = found.weight[row].float() * found.scale[0, row]
         assert torch.allclose(restored, linear.weight[row], rtol=0.07, atol=1e-3)
         assert restored.abs().max() == pytest.approx(float(linear.weight[row].abs().max()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("wraps", "more"), [(True, 1), (False, 0)])
+def test_only_where_the_first_layer_follows_the_last_it_is_sent_again(wraps: bool, more: int) -> None:
+    stack = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(4))
+    ring = streams.streamed([stack], tuple(range(4)), "cpu", 2, wraps=wraps)
+    for layer in stack:
+        layer(torch.zeros(1, 8))
+    assert ring.copied_bytes == ring.host_bytes + more * ring.host_bytes // 4

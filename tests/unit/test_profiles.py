@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,20 +124,24 @@ def test_a_cancelled_edit_leaves_nothing_behind_for_the_next(loaded: Callable[[P
     assert np.array_equal(_picture(cached, _job("turn it sepia", 28)), expected)
 
 
-def test_a_flow_that_is_straight_loses_nothing() -> None:
-    """A velocity that changes linearly is extrapolated exactly."""
+@pytest.mark.parametrize("begin", [0, 7])
+def test_a_flow_that_is_straight_loses_nothing(begin: int) -> None:
+    """A velocity that changes linearly with the noise is extrapolated exactly, however unequal the steps are."""
+    spaced = torch.linspace(1, 0, 29 + begin)
+    sigmas = 8.5 * spaced / (1 + 7.5 * spaced)
 
     class Straight:
         def forward(self, *, encoder_hidden_states: torch.Tensor, step: int) -> tuple[torch.Tensor]:
-            return (torch.full((1, 4, 4), 3.0 + 0.5 * step),)
+            return (torch.full((1, 4, 4), 3.0 + 0.5 * float(sigmas[begin + step])),)
 
     class Pipe:
         num_timesteps = 28
+        scheduler = SimpleNamespace(sigmas=sigmas, begin_index=begin or None)
 
     transformer, prompt = Straight(), torch.zeros(1)
     cache = stepcache.StepCache(transformer)
     cache.start(Pipe())
     for step in range(28):
         (found,) = transformer.forward(encoder_hidden_states=prompt, step=step)
-        torch.testing.assert_close(found, torch.full((1, 4, 4), 3.0 + 0.5 * step))
+        torch.testing.assert_close(found, torch.full((1, 4, 4), 3.0 + 0.5 * float(sigmas[begin + step])))
     assert cache.ran == 12

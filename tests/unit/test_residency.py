@@ -15,7 +15,7 @@ from storage.contracts.weights import Layers, Memory, Part
 from storage.settings import StoreSettings
 from workers.pipelines import stand_in
 from workers.residency import Residency
-from workers.rooms import ENCODED_HERE_S
+from workers.rooms import ENCODED_HERE_S, Rooms
 
 TEN_GB = Memory(
     transformer=Part(layers=(Layers(count=9, gb=1),)),
@@ -458,3 +458,49 @@ def test_compiling_after_a_first_edit_is_limited_in_time_as_loading_is(
     residency.finish_warming("a")
     assert told == [7]
     assert residency.loading_s == 0
+
+
+def test_for_what_cannot_be_compiled_for_want_of_memory_a_lower_plan_is_looked_for(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = shelf.residency()
+    _compiling(monkeypatch, shelf.log)
+    residency.pipeline("a", at_once=True)
+    lowered = []
+    monkeypatch.setattr(residency._rooms, "lower", lambda model, plan: lowered.append((model, plan)))
+
+    def exhaust(self: object, job: object) -> None:
+        raise errors.OutOfMemoryError("short")
+
+    monkeypatch.setattr(stand_in.StandInPipeline, "warm_up", exhaust)
+    plan = residency._resident["a"].plan
+    residency.finish_warming("a")
+    assert (residency.resident(), lowered) == ((), [("a", plan)])
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "first", "second"),
+    [
+        ("l40s", "flux-2-klein-9b", "flux-kontext-dev-fast"),
+        ("h100", "flux-2-dev", "flux-kontext-dev"),
+        ("h100", "flux-2-dev-fp8", "flux-2-klein-4b"),
+    ],
+)
+def test_a_model_leaves_those_that_stay_the_room_to_work(gpu_type: str, first: str, second: str) -> None:
+    known = StoreSettings().read_catalog()
+    rooms = Rooms(known, gpu_type)
+    staying = rooms.plan(first, [])
+    assert staying is not None
+    beside = rooms.plan(second, [staying])
+    assert beside is not None
+    assert planning.total_gb([staying, beside]) <= known.gpu_types[gpu_type].memory_gb
+
+
+def test_models_together_have_no_more_host_memory_than_there_is() -> None:
+    known = StoreSettings().read_catalog()
+    rooms = Rooms(known, "rtx-4090", host_gb=64, encoding=lambda model: "only")
+    both = [plan for name in ("flux-2-dev", "flux-2-dev-fp8") if (plan := rooms.plan(name, [])) is not None]
+    assert [rooms.have([one]) for one in both] == [True, True]
+    assert planning.total_host_gb(both) > 64
+    assert not rooms.have(both)
+    assert Rooms(known, "rtx-4090", host_gb=128, encoding=lambda model: "only").have(both)

@@ -108,8 +108,8 @@ class Scalable:
         with torch.no_grad():
             for one in self._linears:
                 if one.up.device != device:
-                    one.down, one.up, one.unscaled = (part.to(device) for part in (one.down, one.up, one.unscaled))
-                # In place: compiled code reads it where it is.
+                    one.down, one.up = one.down.to(device), one.up.to(device)
+                # In place: compiled code reads it where it is. What it is made of stays in host memory.
                 one.up.copy_(one.unscaled * scale)
         self._placed = scale, device
 

@@ -98,7 +98,7 @@ def applied(pipe: Any, plan: Plan, device: str) -> Applied:
     for name in TEXT_ENCODERS:
         encoder = getattr(pipe, name, None)
         if encoder is not None and result.text_encoder is None and plan.encoding != "elsewhere":
-            result.text_encoder = _streamed(encoder, plan.text_encoder, device)
+            result.text_encoder = _streamed(encoder, plan.text_encoder, device, wraps=False)
     for part in pipe.components.values():
         # bitsandbytes loads its own to the GPU, and refuses to move them.
         if isinstance(part, torch.nn.Module) and not getattr(part, "is_loaded_in_4bit", False):
@@ -160,9 +160,9 @@ def _quantised(layers: Sequence[torch.nn.Module], streamed: Sequence[int], devic
     return done
 
 
-def _streamed(part: torch.nn.Module, plan: PartPlan, device: str) -> streams.Ring | None:
+def _streamed(part: torch.nn.Module, plan: PartPlan, device: str, *, wraps: bool = True) -> streams.Ring | None:
     if not plan.streamed:
         return None
     layers = stacks(part)
     turns = _turns(plan, sum(len(stack) for stack in layers))
-    return streams.streamed(layers, turns, device, SLOTS) if turns else None
+    return streams.streamed(layers, turns, device, SLOTS, wraps=wraps) if turns else None

@@ -1,9 +1,9 @@
 """Runs the transformer in some denoising steps and extrapolates its output in the others.
 
 Along a rectified flow the predicted velocity changes slowly between the first steps and the last: in a step that is left out it
-is extrapolated linearly from the two before, which makes the solver one of second order there. Caches of features inside the
-transformer (diffusers' TaylorSeer, FirstBlockCache) leave out the same work, but hook into its layers, which then compile badly,
-and do not fit FLUX.2; this stands outside of it. What it changes: docs/performance.md.
+is extrapolated from the two before, linearly in the noise level, which makes the solver one of second order there. Caches of
+features inside the transformer (diffusers' TaylorSeer, FirstBlockCache) leave out the same work, but hook into its layers, which
+then compile badly, and do not fit FLUX.2; this stands outside of it. What it changes: docs/performance.md.
 """
 
 from dataclasses import dataclass, field
@@ -62,4 +62,7 @@ class StepCache:
             branch.outputs = [*branch.outputs[-1:], (branch.step, output[0])]
             return output
         (before, earlier), (after, later) = branch.outputs
-        return (later + (later - earlier) * ((branch.step - after) / (after - before)),)
+        # By the noise levels of these steps, which are of unequal length. Tensors: nobody waits for the device to tell a number.
+        at = self._pipe.scheduler.sigmas[self._pipe.scheduler.begin_index or 0 :]
+        weight = (at[branch.step] - at[after]) / (at[after] - at[before])
+        return (later + (later - earlier) * weight.to(later.dtype),)

@@ -49,9 +49,13 @@ class Streamed(torch.nn.Module):  # type: ignore[misc]
 
 
 class Ring:
-    """Layers that run one after the other, again and again, and the slots they take turns in."""
+    """Layers that run one after the other, and the slots they take turns in."""
 
-    def __init__(self, layers: Sequence[torch.nn.Module], device: torch.device, slots: int) -> None:
+    def __init__(
+        self, layers: Sequence[torch.nn.Module], device: torch.device, slots: int, *, wraps: bool = True
+    ) -> None:
+        """`wraps`: after the last layer comes the first, so that it is on its way already."""
+        self._wraps = wraps
         self.device = device
         self.slot_bytes = max(packed_bytes(layer) for layer in layers)
         count = min(slots, len(layers))
@@ -86,7 +90,7 @@ class Ring:
         self._send(turn)
         following = (turn + 1) % len(self._host)
         # An odd number of layers: the first and the last one share a slot, and the first waits.
-        if following % len(self._slots) != turn % len(self._slots):
+        if following % len(self._slots) != turn % len(self._slots) and (following or self._wraps):
             self._send(following)
         if self._on_gpu:
             torch.cuda.current_stream(self.device).wait_event(self._arrived[turn])
@@ -200,14 +204,16 @@ def _clear_error() -> None:
         torch.zeros(1, device="cuda")
 
 
-def streamed(stacks: Sequence[torch.nn.ModuleList], turns: Sequence[int], device: str, slots: int) -> Ring:
-    """Stream some layers of stacks that run one after the other; `turns` count through all of them.
+def streamed(
+    stacks: Sequence[torch.nn.ModuleList], turns: Sequence[int], device: str, slots: int, *, wraps: bool = True
+) -> Ring:
+    """Stream some layers of stacks that run one after the other; `turns` count through all of them. `wraps` is the ring's.
 
     The layers' weights are taken from where they are. All others, and what lies outside the stacks, stay as they are.
     """
     places = [(stack, index) for stack in stacks for index in range(len(stack))]
     layers = [places[turn][0][places[turn][1]] for turn in turns]
-    ring = Ring(layers, torch.device(device), slots)
+    ring = Ring(layers, torch.device(device), slots, wraps=wraps)
     for turn, (place, layer) in enumerate(zip((places[turn] for turn in turns), layers, strict=True)):
         place[0][place[1]] = Streamed(layer, ring, turn)
     return ring
