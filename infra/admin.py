@@ -14,14 +14,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from infra import admin_keys, backup, certificates, stack_options
 from storage import connections
 from storage.contracts import errors, submissions
 from storage.ledger import access, control, recovery
-from storage.ledger.execution import RedisLedger
-from storage.settings import StoreSettings
+from storage.ledger.execution import RedisLedger, Replicas
+from storage.settings import StoreSettings, reason
 
 QUEUE_TTL_S = 24 * 3600.0
 SHOWN = ("id", "tenant", "model", "status", "error_code", "attempts", "losses", "phase", "worker", "error_message")
@@ -78,7 +78,7 @@ def main() -> None:
             if arguments.command in _BACKUP:
                 print(f"{_BACKUP[arguments.command](connection, arguments.file)} keys")
             else:
-                _RUN.get(arguments.command, _run)(RedisLedger(connection), arguments)
+                _RUN.get(arguments.command, _run)(RedisLedger(connection, Replicas.of(settings)), arguments)
     except errors.StoreUnavailableError as exc:
         at = urlsplit(settings.redis_url.get_secret_value()).netloc.rpartition("@")[2]
         sys.exit(
@@ -86,6 +86,8 @@ def main() -> None:
         )
     except (errors.DarkroomError, backup.BackupError, redis.RedisError, OSError) as exc:
         sys.exit(f"darkroom-admin: {exc}")
+    except ValidationError as exc:
+        sys.exit(f"darkroom-admin: {reason(exc)}")
     except (ValueError, KeyError) as exc:
         sys.exit(f"darkroom-admin: REDIS_URL or {stack_options.KEPT} cannot be used: {exc}")
 
@@ -117,7 +119,8 @@ def _run(ledger: RedisLedger, arguments: argparse.Namespace) -> None:
         shown = {name: record[name] for name in SHOWN if name in record}
         print(json.dumps(shown | ({"edit": _edit(record)} if arguments.prompt else {}), indent=2))
     else:
-        ledger.run(recovery.unpark(arguments.generation_id, arguments.command, queue_ttl_s=QUEUE_TTL_S))
+        if not ledger.run(recovery.unpark(arguments.generation_id, arguments.command, queue_ttl_s=QUEUE_TTL_S)):
+            sys.exit(f"darkroom-admin: {arguments.generation_id} is parked no more")
         print(f"{arguments.generation_id}: {'queued again' if arguments.command == 'retry' else 'taken off the list'}")
 
 

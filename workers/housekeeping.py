@@ -5,6 +5,7 @@ run, and either may die at any moment: every step is one script or repeats harml
 """
 
 import contextlib
+import itertools
 import logging
 import signal
 import threading
@@ -76,16 +77,18 @@ class Housekeeping:
         Three loops: recovery must not wait for an object store that answers slowly, nor take that wait for a silence of Redis;
         and what is over leaves Redis however much is to be deleted.
         """
-        others = [
-            threading.Thread(target=self._loop, args=[stopping, *sweeps])
-            for sweeps in (
-                (self.ensure_bucket, self.erase, self.delete_expired),
-                (self._archiver.adopt, self._archiver.move),
-            )
-        ]
+        recovering = (self.recover, self.wake, self.reroute, self.replace_tickets)
+        besides = (
+            (self.ensure_bucket, self.erase, self.delete_expired),
+            (self._archiver.adopt, self._archiver.move),
+        )
+        for sweep in itertools.chain(recovering, *besides):
+            # One that never goes well is late from here on: what was never told cannot be missed.
+            self._counted.swept(sweep.__name__)
+        others = [threading.Thread(target=self._loop, args=[stopping, *sweeps]) for sweeps in besides]
         for thread in others:
             thread.start()
-        self._loop(stopping, self.recover, self.wake, self.reroute, self.replace_tickets)
+        self._loop(stopping, *recovering)
         for thread in others:
             thread.join()
 

@@ -157,7 +157,7 @@ class HousekeepingMetrics:
         self.object_store = metrics.object_store_calls(registry)
         self._swept = Gauge(
             "darkroom_sweep_last_success_timestamp_seconds",
-            "When a sweep last went well.",
+            "When a sweep last went well, or else when housekeeping began.",
             ("sweep",),
             registry=registry,
         )

@@ -61,7 +61,7 @@ def unavailable(exc: Exception) -> errors.TransientError:
 LASTING = frozenset({
     "create", "keep", "cancel", "retry", "unpark", "erase", "claim", "finish", "fail", "release", "due", "redeliver", "lapsed",
     "restore", "webhook_secrets", "batch_create", "batch_change", "batch_finish", "key_issue", "key_rotate", "key_revoke",
-    "barrier",
+    "barrier", "pause",
 })  # fmt: skip
 """Scripts that somebody is told the outcome of: what they wrote must outlive the primary. A claim must, since a fencing token
 that is forgotten would be given out again. What the others write is found again, or does no harm when it is lost."""

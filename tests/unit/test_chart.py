@@ -212,6 +212,39 @@ def test_scaling_asks_for_metrics_that_there_are_of_queues_that_the_worker_serve
     ]  # fmt: skip
 
 
+def test_a_pool_is_scaled_for_its_own_models_alone_and_where_something_is_known(chart: helm_python.chart.Chart) -> None:
+    pool = {**SCALED, "models": ["flux-kontext-dev", "our.style"]}
+    (scaled,) = [one for one in rendered(chart, {"workers": {"h100": pool}}) if one["kind"] == "ScaledObject"]
+    triggers = [one["metadata"] for one in scaled["spec"]["triggers"]]
+    (pattern,) = set(re.findall(r'queue=~"([^"]+)"', " ".join(one["query"] for one in triggers)))
+    own = queues.queues_of_worker(["flux-kontext-dev", "our.style"], "h100", "local")
+    others = [*queues.queues_of_worker(["flux-2-dev"], "h100", "local"), "edits.ourxstyle.any"]
+    assert [one for one in (*own, *others) if re.fullmatch(pattern, one)] == list(own)
+    for one in triggers:
+        assert one["query"].endswith("and on () (max(darkroom_store_up) == 1)")
+        assert one["ignoreNullValues"] == "false", "or no answer would be taken for nought"
+
+
+@pytest.mark.parametrize(
+    ("resources", "limit"),
+    [
+        ({"requests": {"memory": "64Gi"}}, "64Gi"),
+        ({"requests": {"memory": "64Gi"}, "limits": {"memory": "96Gi"}}, "96Gi"),
+        ({}, None),
+    ],
+)
+def test_a_worker_is_limited_to_the_memory_it_asks_for_and_ready_once_it_takes_work(
+    chart: helm_python.chart.Chart, resources: dict[str, Any], limit: str | None
+) -> None:
+    found = pods(rendered(chart, {"workers": {"h100": {**H100, "resources": resources}}}))
+    worker = found["edits-worker-h100"]["containers"][0]
+    assert worker["resources"]["limits"].get("memory") == limit
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
+    for name in ("edits-worker-h100", "edits-housekeeping"):
+        (container,) = found[name]["containers"]
+        assert container["readinessProbe"]["exec"]["command"] == ["python", "-m", "workers.health"]
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [

@@ -28,12 +28,20 @@ class Broken:
         return {} if call.script in ("recover", "wake") else ()
 
 
+def _adopt() -> None:
+    pass
+
+
+def _move() -> None:
+    pass
+
+
 def test_recovery_goes_on_whatever_another_sweep_meets() -> None:
-    ledger, stopping = Broken(), threading.Event()
-    archiver = SimpleNamespace(adopt=lambda: None, move=lambda: None)
+    ledger, stopping, told = Broken(), threading.Event(), CollectorRegistry()
+    archiver = SimpleNamespace(adopt=_adopt, move=_move)
     housekeeping = Housekeeping(
         ledger=ledger, objects=None, archiver=archiver, send_ticket=lambda queue: None, known_queues=(), lease_s=1, sweep_s=0.01,  # type: ignore[arg-type]
-        max_attempts=1, max_losses=1, counted=HousekeepingMetrics(CollectorRegistry()),
+        max_attempts=1, max_losses=1, counted=HousekeepingMetrics(told),
     )  # fmt: skip
     sweeping = threading.Thread(target=housekeeping.run, args=[stopping])
     sweeping.start()
@@ -41,6 +49,8 @@ def test_recovery_goes_on_whatever_another_sweep_meets() -> None:
     stopping.set()
     sweeping.join(10)
     assert ledger.ran.count("recover") >= 3
+    known = {one.labels["sweep"] for family in told.collect() for one in family.samples if "last_success" in one.name}
+    assert {"recover", "reroute", "delete_expired", "erase"} <= known, "also one that never went well can be missed"
 
 
 def test_a_worker_that_names_no_region_is_in_the_usual_one() -> None:
