@@ -368,3 +368,16 @@ def test_a_klein_that_keeps_its_references_unsaid_is_told_of(
     told = _weights(name).model_copy(update={"caches_references": said})
     klein.load(told, weights / name, "cpu", plans.RESIDENT, lambda share: None)
     assert ("its catalog entry lacks caches_references" in caplog.text) == warned
+
+
+def test_a_klein_that_is_not_distilled_is_guided_by_an_empty_prompt_that_is_encoded_once(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = _load(weights, "small-klein")
+    pipeline.pipe.register_to_config(is_distilled=False)
+    encoded, per_token = [], pipeline.per_token
+    monkeypatch.setattr(pipeline, "per_token", lambda prompt: encoded.append(prompt) or per_token(prompt))
+    plain, guided, again = (pipeline.edit(_job(guidance=one), _ignore).tobytes() for one in (1.0, 4.0, 4.0))
+    assert plain != guided
+    assert guided == again
+    assert sorted(encoded) == ["", "make it blue"]

@@ -24,9 +24,14 @@ class KleinPipeline(Flux2):
     def call(self, job: Job) -> tuple[Any, Mapping[str, Any]]:
         """See `Denoising`. Distilled models take no guidance, the base models do."""
         pipe, arguments = super().call(job)
-        if isinstance(pipe, Flux2KleinPipeline):
-            arguments = {**arguments, "guidance_scale": 1.0 if pipe.config.is_distilled else job.guidance}
-        return pipe, arguments
+        if not isinstance(pipe, Flux2KleinPipeline):
+            return pipe, arguments
+        guidance = 1.0 if pipe.config.is_distilled else job.guidance
+        if guidance > 1:
+            # The pipeline would encode it by itself, in every edit, by the layers of the published weights.
+            (nothing,) = self.embeddings("")
+            arguments = {**arguments, "negative_prompt_embeds": nothing}
+        return pipe, {**arguments, "guidance_scale": guidance}
 
 
 def load(weights: Weights, folder: Path | None, gpu_type: str, plan: Plan, on_loaded: OnLoaded) -> KleinPipeline:
