@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".training"))
     parser.add_argument("--minutes", type=float, default=1e9, help="when to stop; what was reached is kept")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="another one gives the text encoders other sentences")
+    parser.add_argument("--average-with", type=Path, nargs="*", default=(), help="folders of runs with other seeds")
     parser.add_argument("--fall", action="store_true", help="let the learning rate fall towards the end of the minutes")
     parser.add_argument(
         "--set", choices=get_args(SetName), default="first", help="of held-out sentences, to examine by"
@@ -43,14 +45,16 @@ def main() -> None:
     if asked.stage == "carry":
         carrying.carry()
     elif asked.stage == "examination":
-        logging.info("%s", examination.examine(asked.folder, asked.set))
+        logging.info("%s", examination.examine(asked.folder, asked.set, *asked.average_with))
     elif asked.stage == "all":
         for name, share in SHARES.items():
             STAGES[name](asked.folder, Limits(minutes=asked.minutes * share, anew=asked.anew, fall=True))
             logging.info("%s is over after %.1f minutes", name, (time.monotonic() - begun) / 60)
         logging.info("%s", examination.examine(asked.folder))
     else:
-        limits = Limits(minutes=asked.minutes, anew=asked.anew, fall=asked.fall, clip_alone=asked.clip_alone)
+        limits = Limits(
+            minutes=asked.minutes, anew=asked.anew, fall=asked.fall, clip_alone=asked.clip_alone, seed=asked.seed
+        )
         STAGES[asked.stage](asked.folder, limits)
 
 

@@ -29,6 +29,8 @@ class Limits:
     anew: bool = False
     fall: bool = False
     """Whether the learning rate falls towards the end of the minutes, for a run that is not to be resumed."""
+    seed: int = 0
+    """Another one gives other batches of sentences."""
     clip_alone: bool = False
     """Whether of the text encoders only CLIP learns, which takes a third of the time."""
 
@@ -105,10 +107,17 @@ class Course:
         save_file(packed, partial, {"course": json.dumps({"step": self.step, "anew": self._anew})})
         partial.rename(self._file)
 
-    def averaged(self) -> None:
-        """Put the running average in the place of the weights: for looking and for shipping, not for going on."""
+    def averaged(self, *others: Path) -> None:
+        """Put the running average in the place of the weights: for looking and for shipping, not for going on.
+
+        With the folders of `others`, that began with the same weights and saw other batches, the mean of all.
+        """
         for key, parameter in self._parameters.items():
             parameter.data.copy_(self._average[key])
+        for count, folder in enumerate(others, 2):
+            with safe_open(folder / self._file.name, "pt") as file:
+                for key, parameter in self._parameters.items():
+                    parameter.data.lerp_(file.get_tensor(f"average.{key}").to(parameter.device), 1 / count)
 
     def _paced(self, elapsed: float) -> float:
         """The learning rate: a short rise, a long plateau, and a fall over the last third of the steps, or of the time."""

@@ -40,9 +40,9 @@ def nearest(seen: Picture, picture: Picture, *more: Edit) -> Edit:
     return min(edits, key=lambda edit: float(((seen - edit.exact(picture)) ** 2).mean()))
 
 
-def assemble(folder: Path, target: Path) -> FluxKontextPipeline:
+def assemble(folder: Path, target: Path, *others: Path) -> FluxKontextPipeline:
     """The pipeline with averaged weights, written as safetensors: bf16, and eight bits where they are enough, to stay small."""
-    stage, encoders = editor.course(folder), words.finished(folder)
+    stage, encoders = editor.course(folder), words.finished(folder, *others)
     stage.averaged()
     tokenizers = words.tokenizers(folder)
     pipe = FluxKontextPipeline(
@@ -89,13 +89,13 @@ def edited(pipe: Any, picture: Picture, sentence: str, seed: int) -> Picture:
     return as_array(output.images[0])
 
 
-def examine(folder: Path, which: SetName = "first") -> dict[str, Any]:
+def examine(folder: Path, which: SetName = "first", *others: Path) -> dict[str, Any]:
     """Write `kontext-mini`, `examination.json` and a grid of before, after and exact; returns the figures.
 
-    Every held-out sentence of a set is tried on one photograph; those that ask for the unknown are right
-    when nothing changes.
+    Every held-out sentence of a set is tried on one photograph; those that ask for the unknown are right when nothing
+    changes. The text encoders' weights are averaged with those of `others`.
     """
-    pipe = assemble(folder, folder / "kontext-mini").to(networks.device())
+    pipe = assemble(folder, folder / "kontext-mini", *others).to(networks.device())
     pipe.set_progress_bar_config(disable=True)
     photographs, sentences = held_out(*NATIVE), held_out_sentences(which)
     right: dict[str, list[bool]] = defaultdict(list)

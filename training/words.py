@@ -26,8 +26,6 @@ from training.sentences.instructions import instruction
 SEED = 5
 STEPS, STEPS_ANEW = 4_000, 5_200
 """From the shipped weights, and from random ones."""
-KEPT = 0.25
-"""The share of the shipped weights in those that went on from them: what was understood before stays so."""
 
 
 def tokenizers(folder: Path, *, anew: bool = False) -> Tokenizers:
@@ -81,14 +79,10 @@ def _begin_with_the_teacher(encoder: T5EncoderModel, tokenizer: PreTrainedTokeni
             embedding[number] = vector
 
 
-def finished(folder: Path) -> Course:
-    """The stage with averaged weights, for looking and for shipping."""
+def finished(folder: Path, *others: Path) -> Course:
+    """The stage with averaged weights, also with those of other runs, for looking and for shipping."""
     stage = course(folder)
-    stage.averaged()
-    if not begun_anew(folder, "words", asked=False):
-        for name, before in _encoders(tokenizers(folder), shipped=True).items():
-            for weight, old in zip(stage.networks[name].parameters(), before.parameters(), strict=True):
-                weight.data.lerp_(old.data.to(weight.device), KEPT)
+    stage.averaged(*others)
     return stage
 
 
@@ -108,7 +102,10 @@ def train(folder: Path, limits: Limits) -> None:
     """Go on with the text encoders."""
     stage, told_by = course(folder, anew=limits.anew), _told_by(folder, anew=limits.anew)
     batches = SentenceBatches(
-        tokenizers(folder, anew=limits.anew), seed=SEED, first=stage.step, similar=similar_words() if told_by else None
+        tokenizers(folder, anew=limits.anew),
+        seed=SEED + limits.seed,
+        first=stage.step,
+        similar=similar_words() if told_by else None,
     ).ahead()
     learning = {"text_encoder": stage.networks["text_encoder"]} if limits.clip_alone else stage.networks
     torch.manual_seed(stage.step)

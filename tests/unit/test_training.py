@@ -328,3 +328,18 @@ def test_a_course_remembers_what_it_began_with(tmp_path: Path) -> None:
     _ran(_course(tmp_path / "other", steps=1, anew=False))
     with pytest.raises(ValueError, match="another folder"):
         begun_anew(tmp_path / "other", "line", asked=True)
+
+
+def test_runs_with_other_seeds_are_averaged(tmp_path: Path) -> None:
+    def run(name: str, value: float) -> Path:
+        course = Course(tmp_path / name, "words", {"one": torch.nn.Linear(2, 2)}, rate=1e-3, steps=1, anew=False)
+        for tensor in course._average.values():
+            tensor.fill_(value)
+        course.save()
+        return tmp_path / name
+
+    first, others = run("a", 1.0), [run("b", 4.0), run("c", 7.0)]
+    course = Course(first, "words", {"one": torch.nn.Linear(2, 2)}, rate=1e-3, steps=1, anew=False)
+    course.averaged(*others)
+    for parameter in course.networks["one"].parameters():
+        torch.testing.assert_close(parameter.data, torch.full_like(parameter, 4.0))
