@@ -1,7 +1,6 @@
 """NVIDIA NIM for visual generative AI: one container, one model, one blocking route. Fields as its Kontext container has them."""
 
 import platform
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends
@@ -41,7 +40,7 @@ Ratio = Literal[
 class Common(fields.Fields):
     """What a container of any model takes."""
 
-    SIDES: ClassVar[Sequence[int]] = tuple(sorted({side for size in SIZES.values() for side in size}))
+    SIDES: ClassVar[range | tuple[int, ...]] = tuple(sorted({side for size in SIZES.values() for side in size}))
 
     prompt: fields.Prompt
     image: fields.Picture = None
@@ -78,7 +77,7 @@ class Kontext(Common):
 class Flux2(Common):
     """What the FLUX.2 container takes."""
 
-    SIDES: ClassVar[Sequence[int]] = range(768, 1345, 64)
+    SIDES: ClassVar[range | tuple[int, ...]] = range(768, 1345, 64)
     mode: Annotated[Literal["Image Generation", "Image Editing"], Field(description="Whether there is a picture")] = (
         "Image Generation"
     )
@@ -129,8 +128,8 @@ async def _submission(
     sent = base.of_family(FAMILIES, model).check(body.fields)
     for field, side in (("width", sent.width), ("height", sent.height)):
         if side is not None and side not in sent.SIDES:
-            allowed = ", ".join(map(str, sent.SIDES))
-            raise errors.InvalidInputError(f"{field} must be one of {allowed}; got {side}", field=field)
+            message = f"{field} must be one of {', '.join(map(str, sent.SIDES))}; got {side}"
+            raise errors.InvalidInputError(message, field=field)
     image = body.fields.get("image")
     if image is not None and (not isinstance(image, str) or not image.startswith("data:image/")):
         raise errors.InvalidInputError("Image has been provided in the invalid form", field="image")
@@ -187,16 +186,13 @@ async def metadata(resources: ResourcesDep) -> Response:
     """What runs here."""
     name, model = _model(resources)
     licence = {"name": model.weights.licence, "url": model.weights.licence_url, "type": "file", "path": "LICENSE"}
+    told = {"modelUrl": model.weights.source, "shortName": name, "weights": model.weights.name}
     return JSONResponse(
         {
-            "version": VERSION,
-            "assetInfo": [],
-            "licenseInfo": licence,
-            "modelInfo": [{"modelUrl": model.weights.source, "shortName": name, "weights": model.weights.name}],
-            "repository_override": "",
+            "version": VERSION, "assetInfo": [], "licenseInfo": licence, "modelInfo": [told], "repository_override": "",
             "selectedModelProfileId": name,
         }
-    )
+    )  # fmt: skip
 
 
 @router.get("/manifest")

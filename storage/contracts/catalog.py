@@ -68,8 +68,6 @@ class Model(Frozen):
             raise ValueError("weights.scalable_lora needs weights.lora and profile exact")
         if self.weights.format != "bf16" and self.profile != "fast":
             raise ValueError(f"weights.format {self.weights.format} is no exact profile")
-        if (self.weights.gguf is None) != (self.weights.format in ("bf16", "nf4")):
-            raise ValueError("weights.gguf and weights.format q8, q6, q5 or q4 go together")
         if self.weights.whole_text_encoder and self.pipeline != "flux2":
             raise ValueError("weights.whole_text_encoder is for the pipeline flux2")
         if self.weights.caches_references and self.loaded_memory and not self.loaded_memory.reference_cache_kb:
@@ -106,12 +104,8 @@ class Model(Frozen):
     @property
     def published(self) -> "Model":
         """The same with the published weights, where others stand in for them."""
-        weights = self.weights
-        if weights.memory is not None:
-            # A stand-in may be of a variant that keeps its references.
-            weights = weights.model_copy(update={"memory": None, "caches_references": False})
         return self.model_copy(
-            update={"weights": weights, "frame": self.frame.model_copy(update={"render_pixels": None})}
+            update={"weights": self.weights.published, "frame": self.frame.model_copy(update={"render_pixels": None})}
         )
 
     @functools.cached_property

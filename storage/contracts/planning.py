@@ -32,6 +32,9 @@ MODULATIONS = 10
 references: nine of modulations, one of putting them together. On meta tensors 82 KB were counted for FLUX.2 [klein] 9B."""
 
 
+GGUF: tuple[Format, ...] = ("q8", "q6", "q5", "q4")
+
+
 def heaviest(model: Model) -> Workload:
     """The largest edit that the model accepts."""
     references = 1 if model.stitches else model.max_references
@@ -155,6 +158,8 @@ def _sums(memory: Memory, plan: Plan, workload: Workload, *, caches_references: 
     decoded = min(workload.pixels, TILE_PIXELS) if plan.tiled else workload.pixels
     decoding = memory.decode_kb_per_pixel + WORKSPACE_KB_PER_PIXEL
     quantising = max(layer.gb for layer in memory.transformer.layers) if plan.transformer.format == "fp8" else 0.0
+    # Of a GGUF file each layer's weights are made anew when it runs.
+    made = max(layer.quantised for layer in memory.transformer.layers) if plan.transformer.format in GGUF else 0.0
     # bitsandbytes puts all that it reads on the GPU, from where streamed layers go.
     whole = denoiser + denoiser_host + encoder + encoder_host + memory.vae
     return Phases(
@@ -162,7 +167,7 @@ def _sums(memory: Memory, plan: Plan, workload: Workload, *, caches_references: 
         load=max(resting + quantising, whole if plan.transformer.format == "nf4" else 0.0),
         # The slots of a streamed text encoder are given back before the first step.
         encode=resting + encoder_slots + activations,
-        denoise=resting + max(computing + cached, memory.encode_kb_per_pixel * seen) / 1e6,
+        denoise=resting + max((computing + cached) / 1e6 + made, memory.encode_kb_per_pixel * seen / 1e6),
         # Tiles are put together in a picture that is decoded already.
         decode=resting + (decoding * decoded + (0.012 * workload.pixels if plan.tiled else 0)) / 1e6,
         host=HOST_GB + denoiser_host + encoder_host,

@@ -1,8 +1,8 @@
 """Where a model's weights are, what they are, and what they need on a GPU."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from storage.contracts.values import Frozen
 
@@ -90,3 +90,14 @@ class Weights(Frozen):
     licence: str
     licence_url: str | None = None
     non_commercial: bool = False
+
+    @model_validator(mode="after")
+    def _is_of_its_file(self) -> Self:
+        if (self.gguf is None) != (self.format in ("bf16", "nf4")):
+            raise ValueError("weights.gguf and weights.format q8, q6, q5 or q4 go together")
+        return self
+
+    @property
+    def published(self) -> Self:
+        """Where these stand in for others: as those others, which may not keep their references though these do."""
+        return self if self.memory is None else self.model_copy(update={"memory": None, "caches_references": False})

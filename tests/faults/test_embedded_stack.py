@@ -51,7 +51,7 @@ def test_make_up_tells_address_and_key_and_leaves_no_process_and_no_port(
 ) -> None:
     port = free_port()
     with _up(tmp_path, DARKROOM_PORT=str(port), DARKROOM_API_KEY="my-own-development-key") as process:
-        lines = "".join(_first_lines(process, 7))
+        lines = "".join(_first_lines(process, 8))
         assert f"ready at http://127.0.0.1:{port}" in lines
         assert f"export DARKROOM_API_KEY=my-own-development-key DARKROOM_URL=http://127.0.0.1:{port}\n" in lines
         assert str(tmp_path) in lines
@@ -80,7 +80,7 @@ def test_asked_twice_make_up_ends_before_what_is_being_edited(tmp_path: Path, ti
         eventually(lambda: (alice.get(f"/api/ai/queue/{id_}").json()["progress"] or {}).get("step"))
         asked = time.monotonic()
         process.send_signal(signal.SIGINT)
-        assert "Ctrl-C again" in "".join(_first_lines(process, 3))
+        assert "Ctrl-C again" in "".join(_first_lines(process, 4))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     assert time.monotonic() - asked < 15, "it would have taken twenty seconds"

@@ -63,7 +63,7 @@ ROUTES: dict[str, tuple[str, dict[str, Any], str | None, Any]] = {
         _untyped(replicate.Prediction),
     ),
     "fal": ("/fal-ai/quick", {"prompt": "x", "image_url": "PICTURE"}, None, _untyped(fal.Input)),
-    "bfl": ("/v1/flux-kontext-dev", {"prompt": "x", "input_image": "PICTURE", "steps": 1}, None, _untyped(bfl.Kontext)),
+    "bfl": ("/v1/flux-kontext-dev", {"prompt": "x", "input_image": "PICTURE", "steps": 1}, None, _untyped(bfl.asking.Kontext)),
 }  # fmt: skip
 BLOCKING: dict[str, tuple[str, dict[str, Any], str | None, Any]] = {
     "openai": (

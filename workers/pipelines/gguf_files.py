@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
+from diffusers.quantizers.gguf.utils import GGML_QUANT_SIZES, GGUFLinear, GGUFParameter, dequantize_functions
 from huggingface_hub import hf_hub_download
 
 from storage.contracts import errors
@@ -34,7 +36,38 @@ def transformer(path: Path) -> Any:
             local_files_only=arguments["local_files_only"],
             **({"revision": arguments["revision"]} if arguments.get("revision") else {}),
         )
+        _plain(loaded)
         # What the file lacks stays without memory, which is looked for in any case.
         return loaded, {"missing_keys": [], "mismatched_keys": []}
 
     return load
+
+
+class DequantisingLinear(torch.nn.Module):  # type: ignore[misc]
+    """A linear layer whose weight is made of a GGUF file's bytes each time, as diffusers' does, and which can be compiled.
+
+    Its weight is a tensor of bytes like any other; diffusers' is of a class of its own, on which tracing breaks off.
+    """
+
+    def __init__(self, linear: GGUFLinear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = torch.nn.Parameter(linear.weight.as_tensor(), requires_grad=False)
+        self.bias = linear.bias
+        self._kind, self._dtype = linear.weight.quant_type, linear.compute_dtype
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """`values` (…, in_features) to (…, out_features)."""
+        block, size = GGML_QUANT_SIZES[self._kind]
+        blocks = self.weight.view(torch.uint8).reshape(-1, size)
+        weight = dequantize_functions[self._kind](blocks, block, size)
+        weight = weight.reshape(self.out_features, self.in_features).to(self._dtype)
+        return torch.nn.functional.linear(values, weight, None if self.bias is None else self.bias.to(self._dtype))
+
+
+def _plain(part: torch.nn.Module) -> None:
+    """Have linear layers of quantised weights dequantise plain bytes."""
+    for module in list(part.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, GGUFLinear) and isinstance(child.weight, GGUFParameter) and not child.weight.is_meta:
+                setattr(module, name, DequantisingLinear(child))
