@@ -59,7 +59,7 @@ class ApiSettings(StoreSettings):
 
     max_bodies_bytes: Annotated[int, Field(ge=1024)] = 512 * 2**20
     """Bytes of all bodies above a mebibyte together that this process receives at the same time, until what they ask for is
-    accepted. A request beyond it is refused with 503 and `Retry-After`."""
+    accepted; one tenant's have half of it. A request beyond it is refused with 503 and `Retry-After`."""
 
     head_limit_s: Annotated[float, Field(gt=0)] = 10
     """Seconds a connection may take until its request's line and headers are whole."""
