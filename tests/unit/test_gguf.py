@@ -6,6 +6,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from storage.contracts import errors, planning
@@ -80,11 +81,15 @@ def test_layers_of_a_gguf_file_are_streamed_to_the_same_pixels(weights: Path, fi
 def test_layers_of_a_gguf_file_are_traced_whole(weights: Path, files: Path, name: str) -> None:
     pipeline = _loaded(weights, name, str(files / f"{name}.gguf"), HERE)
     expected = pipeline.edit(_job(), _ignore).tobytes()
+    torch._dynamo.reset()
+    breaks = torch._dynamo.utils.counters["graph_break"]
+    breaks.clear()
     for stack in execution.stacks(pipeline.pipe.transformer):
         for layer in stack:
             # Tracing alone: what it is made into is another's business.
-            layer.compile(backend="eager", fullgraph=True, dynamic=True)
+            layer.compile(backend="aot_eager", dynamic=True)
     assert pipeline.edit(_job(), _ignore).tobytes() == expected
+    assert not breaks
 
 
 def test_a_gguf_files_layers_are_computed_as_diffusers_does(weights: Path, files: Path) -> None:

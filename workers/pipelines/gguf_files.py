@@ -46,7 +46,8 @@ def transformer(path: Path) -> Any:
 class DequantisingLinear(torch.nn.Module):  # type: ignore[misc]
     """A linear layer whose weight is made of a GGUF file's bytes each time, as diffusers' does, and which can be compiled.
 
-    Its weight is a tensor of bytes like any other; diffusers' is of a class of its own, on which tracing breaks off.
+    Its weight is a tensor of bytes like any other; diffusers' is of a class of its own, on which tracing breaks off with some
+    backends (with `aot_eager`; Inductor takes both here).
     """
 
     def __init__(self, linear: GGUFLinear) -> None:
