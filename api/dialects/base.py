@@ -184,6 +184,12 @@ async def _unless_hung_up(
     return over
 
 
+def is_about(name: str, model: catalog.Model, words: Sequence[str]) -> bool:
+    """Whether these words, in lower case, are in a model's names or summary."""
+    text = " ".join((name, *model.aliases, model.display_name, model.summary)).lower()
+    return all(word in text for word in words)
+
+
 def webhook_of(
     url: Any,
     field: str,

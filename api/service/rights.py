@@ -10,8 +10,7 @@ def applied(
 
     A model that is allowed is so in all its versions. Raises `errors.ForbiddenError`.
     """
-    if rights.models and not _is_allowed(submission.edit.model, rights, known):
-        raise errors.ForbiddenError(f"This API key may not use {submission.edit.model}, but {', '.join(rights.models)}")
+    _check_model(submission.edit.model, rights, known)
     submission = _with_priority(submission, rights)
     if not rights.gpu_types:
         return submission
@@ -26,8 +25,7 @@ def applied(
 
 def check_target(model: str, gpu_type: str, rights: access.Rights, known: catalog.Catalog) -> None:
     """Whether a key may start and stop a model there; `gpu_type` may be `any`. Raises `errors.ForbiddenError`."""
-    if rights.models and not _is_allowed(model, rights, known):
-        raise errors.ForbiddenError(f"This API key may not use {model}, but {', '.join(rights.models)}")
+    _check_model(model, rights, known)
     if rights.gpu_types and gpu_type not in rights.gpu_types:
         raise errors.ForbiddenError(f"This API key may use {', '.join(rights.gpu_types)} alone: name one as gpu_type")
 
@@ -68,7 +66,8 @@ def of_token(submission: submissions.Submission, token_id: str) -> submissions.S
     return submission if key is None else submission.model_copy(update={"idempotency_key": f"{token_id}:{key}"})
 
 
-def _is_allowed(model: str, rights: access.Rights, known: catalog.Catalog) -> bool:
+def _check_model(model: str, rights: access.Rights, known: catalog.Catalog) -> None:
     family = {model, *known.versions(model).values()}
     named = {known.name_of(name) for name in rights.models if known.has(name)}
-    return not named.isdisjoint(family)
+    if rights.models and named.isdisjoint(family):
+        raise errors.ForbiddenError(f"This API key may not use {model}, but {', '.join(rights.models)}")

@@ -17,11 +17,10 @@ from typing import IO, Any
 from darkroom.asynchronous import AsyncClient
 from darkroom.faults import ApiError, CancelledError, EditFailedError, GoneError, UnreachableError
 from darkroom.shapes import Picture
-from darkroom.tables import Row
+from darkroom.tables import MANIFEST, MANIFEST_TABLE, Row
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.jsonl"
 COLUMNS = ("custom_id", "image", "status", "file", "generation_id", "seed", "cost_usd", "error")
 AFTER_OUTAGE_S = 5.0
 OUTAGES = frozenset({429, 502, 503, 504})
@@ -100,7 +99,7 @@ class Manifest:
     def write_csv(self, rows: Sequence[Row]) -> None:
         """The manifest as a table: rows of earlier batches, then these in their order."""
         these = {row.digest for row in rows}
-        with (self.folder / "manifest.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as lines:
+        with (self.folder / MANIFEST_TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as lines:
             writer = csv.DictWriter(lines, COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(known for digest, known in self._known.items() if digest not in these)

@@ -75,8 +75,7 @@ def save_results(
     """Save the manifest of a batch that is over, and each result that is not in the folder yet.
 
     `progress` is told how many are missing. Raises `ValueError` for a batch that is not over and for a folder that has something
-    else in their places, `OSError`, and once all else is saved `DarkroomError` for
-    results that are no longer kept.
+    else in their places, `OSError`, and once all else is saved `DarkroomError` for results that are no longer kept.
     """
     files = {ending: _manifest_file(client, batch, ending) for ending in ("csv", "jsonl")}
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from darkroom.inputs import expanded, is_url
 from darkroom.shapes import FORMATS
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
-MANIFESTS = ("manifest.jsonl", "manifest.csv")
+MANIFEST, MANIFEST_TABLE = "manifest.jsonl", "manifest.csv"
 MOST_OF_CELL = 64 * 2**20
 """Characters of a cell."""
 FAULTS = 20
@@ -180,7 +180,7 @@ def _row(source: Path, number: int, values: dict[str, Any], *, columns: str) -> 
         raise ValueError(f"{source}, row {number}: num_generations: a row makes one picture; give each a row")
     if out is not None and _leads_out(str(out)):
         raise ValueError(f"{source}, row {number}: out must be a path inside the folder of results; got {out}")
-    if str(out).lower() in MANIFESTS:
+    if str(out).lower() in (MANIFEST, MANIFEST_TABLE):
         raise ValueError(f"{source}, row {number}: out {out} is the batch's own file; give another name")
     if image is not None and not isinstance(image, str):
         raise ValueError(f"{source}, row {number}: image must be one path or URL; got {type(image).__name__}")

@@ -72,20 +72,18 @@ class Generic(_Common):
         return self.caption_upsample_temperature or 0.0
 
 
-class Flux2(Generic):
-    """What FLUX.2 takes."""
-
-    width: Side | None = 1024
-    height: Side | None = 1024
-    steps: Annotated[int | None, Field(ge=1, le=80, description="Denoising steps")] = 28
-    guidance_scale: Annotated[float | None, Field(ge=0, le=20, description="Guidance")] = 4.0
-
-
 class Klein(Generic):
     """What FLUX.2 [klein] takes, which is distilled: few steps, and no guidance."""
 
     width: Side | None = 1024
     height: Side | None = 1024
+
+
+class Flux2(Klein):
+    """What FLUX.2 [dev] takes."""
+
+    steps: Annotated[int | None, Field(ge=1, le=80, description="Denoising steps")] = 28
+    guidance_scale: Annotated[float | None, Field(ge=0, le=20, description="Guidance")] = 4.0
 
 
 FAMILIES: dict[str, type[Kontext | Generic]] = {"kontext": Kontext, "flux2": Flux2, "klein": Klein, "*": Generic}

@@ -44,12 +44,6 @@ def filtered(
     return (wanted, True) if wanted else (list(rows), False)
 
 
-def is_about(model: catalog.Model, name: str, words: Sequence[str]) -> bool:
-    """Whether these words, in lower case, are in a model's names or summary."""
-    text = " ".join((name, *model.aliases, model.display_name, model.summary)).lower()
-    return all(word in text for word in words)
-
-
 async def rows_of(name: str, resources: Resources) -> list[dict[str, Any]]:
     """What is known of a model on each target."""
     ran = await resources.forecasts.samples(name)

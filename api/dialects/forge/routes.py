@@ -71,7 +71,7 @@ async def list_models(
     named = [
         name
         for name, model in resources.catalog.models.items()
-        if (include_variants or model.version_of is None) and catalogue.is_about(model, name, words)
+        if (include_variants or model.version_of is None) and base.is_about(name, model, words)
     ]
     page = named[offset : offset + limit]
     records = [await catalogue.record_of(name, resources) for name in page]

@@ -2,15 +2,15 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.dialects import fields
+from api.dialects import base, fields
 from api.dialects.oxen import account, contract, models
 from api.dialects.oxen.parameters import edit_of
 from api.http import bodies
@@ -18,7 +18,7 @@ from api.http.access import Caller, ResourcesDep, Tenant
 from api.resources import Resources
 from api.service import forecast, route
 from api.service.budgets import month as month_now
-from storage.contracts import errors, parameters
+from storage.contracts import catalog, errors, parameters
 from storage.contracts.geometry import Canvas
 from storage.ledger import recovery, usage
 
@@ -81,26 +81,20 @@ async def list_models(
     resources: ResourcesDep, tenant: Tenant, developer_name: str | None = None, action: str | None = None
 ) -> Response:
     """Every model, with the schema its requests are checked against; those that can be fine-tuned (`action`) are none."""
-    return _models(resources, lambda _, model: action is None and developer_name in (None, model["developer"]["name"]))
+    return _models(resources, lambda _, model: action is None and developer_name in (None, model.developer))
 
 
 @router.get("/api/ai/models/search", responses=contract.MODELS)
 async def search_models(resources: ResourcesDep, tenant: Tenant, search: str = "") -> Response:
     """Models whose names or summary contain the words."""
     words = search.lower().split()
-    return _models(
-        resources,
-        lambda name, model: all(word in _text(name, model) for word in words),
-    )
+    return _models(resources, lambda name, model: base.is_about(name, model, words))
 
 
-def _text(name: str, model: Mapping[str, Any]) -> str:
-    return " ".join((name, *model["aliases"], model["display_name"], model["summary"])).lower()
-
-
-def _models(resources: Resources, wanted: Any) -> Response:
-    listed = [(name, models.model_answer(name, model)) for name, model in resources.catalog.models.items()]
-    return JSONResponse({"object": "list", "data": [model for name, model in listed if wanted(name, model)]})
+def _models(resources: Resources, wanted: Callable[[str, catalog.Model], bool]) -> Response:
+    known = resources.catalog.models.items()
+    found = [models.model_answer(name, model) for name, model in known if wanted(name, model)]
+    return JSONResponse({"object": "list", "data": found})
 
 
 @router.get("/api/ai/models/{model_id:path}/placement", responses=contract.PLACEMENTS)

@@ -62,7 +62,7 @@ def batch(
         manifest.write_csv(rows)
         outcomes = Counter(manifest.outcome(row) for row in rows)
     if json:
-        printing.as_json({"rows": len(rows), "outcomes": outcomes, "manifest": str(out / batches.MANIFEST)})
+        printing.as_json({"rows": len(rows), "outcomes": outcomes, "manifest": str(out / tables.MANIFEST)})
     else:
         for row in [row for row in rows if manifest.outcome(row) not in ("succeeded", "open")][:TOLD]:
             printing.err.print(f"{row.custom_id}: {manifest.outcome(row)}: {manifest.reason(row)}", markup=False)
